@@ -1,0 +1,71 @@
+"""The group of commands, loaded on first use; the one place where a MusicLMError becomes a line and exit code 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import MusicLMError
+
+COMMANDS = {
+    "generate": "Write new music, from nothing or going on from a MIDI file.",
+    "train": "Train a model on MIDI files, or on the bundled chorales.",
+    "evaluate": "Measure how well a model predicts music.",
+    "models": "List the models that come with musiclm.",
+}
+
+
+class Commands(click.Group):
+    """Finds a command in the file of its name; help needs no command's file, so it answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f".{name}", __package__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try: musiclm generate",
+)
+@click.version_option(__version__, prog_name="musiclm")
+def group() -> None:
+    """Symbolic (MIDI) music: train language models on it, and have them write more."""
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; does not return."""
+    try:
+        code = group.main(args=arguments, prog_name="musiclm", standalone_mode=False)
+    except MusicLMError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Stopped.", err=True)
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone: nothing to say to anybody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        if error.errno not in (28, 122):  # no space, quota
+            raise
+        click.echo(f"Error: {error.filename or 'the disk'} cannot be written: {error.strerror}", err=True)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,57 @@
+"""Options that two or more commands have, so that the same thing has the same name everywhere."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..errors import MusicLMError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+json_output: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Say less on standard error.")
+verbose: Decorator = click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+force: Decorator = click.option("--force", is_flag=True, help="Overwrite what is there.")
+device: Decorator = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
+)
+precision: Decorator = click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="How to compute."
+)
+seed: Decorator = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Of all chance; drawn and printed if left out."
+)
+
+
+def draw_seed(given: int | None) -> int:
+    """Return the seed that was given, or a new one."""
+    return secrets.randbelow(2**31) if given is None else given
+
+
+def resolve_device(name: str) -> str:
+    """Return cpu, cuda or mps.
+
+    Raises:
+        MusicLMError: it was asked for by name and is not there.
+    """
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if present["cuda"] else "cpu"
+    if not present[name]:
+        raise MusicLMError(f"no device '{name}' on this machine: --device cpu works everywhere")
+    return name
+
+
+def resolve_precision(name: str, device: str) -> bool:
+    """Return whether to compute in bfloat16; `auto` measures which is faster on a CPU."""
+    if name == "auto" and device == "cpu":
+        from ..training import faster_in_bf16
+
+        return faster_in_bf16()
+    return name == "bf16" or (name == "auto" and device == "cuda")

@@ -1,0 +1,216 @@
+"""musiclm train."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import CorpusError, RunError
+from . import options, ui
+
+if TYPE_CHECKING:
+    from ..run import Plan, Run
+
+
+@click.command(
+    "train",
+    epilog="Examples: musiclm train --arch lstm --minutes 3; musiclm train my_midis/ -o runs/mine; "
+    "musiclm train --resume runs/mine",
+)
+@click.argument("data", required=False)
+@click.option("--arch", metavar="NAME", help="rnn, lstm, gru or transformer (the default).")
+@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; small if left out.")
+@click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new one in runs/.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said.")
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget: steps.")
+@click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data.")
+@click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
+@click.option("--from", "start_from", metavar="MODEL", help="Start from a checkpoint's weights.")
+@click.option("--tokenizer", metavar="NAME", help="score or grid; default: grid for the chorales, else score.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Windows a step.")
+@click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens a window.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), metavar="R", help="The highest.")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
+@options.seed
+@options.device
+@options.precision
+@options.force
+@options.json_output
+@options.quiet
+def command(
+    data: str | None,
+    arch: str | None,
+    preset: str | None,
+    output: str | None,
+    minutes: float | None,
+    steps: int | None,
+    epochs: float | None,
+    resume: str | None,
+    start_from: str | None,
+    tokenizer: str | None,
+    batch_size: int | None,
+    window: int | None,
+    learning_rate: float | None,
+    dropout: float | None,
+    seed: int | None,
+    device: str,
+    precision: str,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a model on DATA: a folder of MIDI files, or one file; left out, the bundled Bach chorales.
+
+    A run can be stopped at any moment, by Ctrl-C or worse; --resume goes on with it.
+    """
+    from .. import models
+    from ..run import DEFAULT_MINUTES, Plan, Run
+
+    if arch is not None and arch not in models.names():
+        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
+    shaping = {
+        "DATA": data,
+        "--arch": arch,
+        "--preset": preset,
+        "--from": start_from,
+        "--tokenizer": tokenizer,
+        "--batch-size": batch_size,
+        "--window": window,
+        "--learning-rate": learning_rate,
+        "--dropout": dropout,
+        "--seed": seed,
+        "-o": output,
+    }
+    if resume is not None:
+        given = [name for name, value in shaping.items() if value is not None]
+        if given:
+            raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
+        run = Run.open(Path(resume))
+        if minutes is not None or steps is not None or epochs is not None:
+            run.plan.minutes, run.plan.steps, run.plan.epochs = minutes, steps, epochs
+            run.write_plan()
+    else:
+        if start_from is not None and (arch is not None or preset is not None):
+            raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
+        if data is not None and not Path(data).exists():
+            raise CorpusError(f"no folder or file '{data}'")
+        if start_from is not None:
+            from ..checkpoint import load
+
+            arch = load(start_from).arch
+            start_from = start_from if not Path(start_from).exists() else str(Path(start_from).resolve())
+        if tokenizer is not None:
+            from .. import tokens
+
+            tokens.check_name(tokenizer)
+        if minutes is None and steps is None and epochs is None:
+            minutes = DEFAULT_MINUTES
+        plan = Plan(
+            arch=arch or "transformer",
+            preset=preset or "small",
+            data=None if data is None else str(Path(data).resolve()),
+            tokenizer=tokenizer,
+            start_from=start_from,
+            minutes=minutes,
+            steps=steps,
+            epochs=epochs,
+            batch_size=batch_size,
+            window=window,
+            learning_rate=learning_rate,
+            dropout=dropout,
+            seed=options.draw_seed(seed),
+            threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            device=device,
+            precision=None if precision == "auto" else precision,
+            command=shlex.join(["musiclm", *sys.argv[1:]]),
+        )
+        run = Run.create(Path(output) if output else _new_folder(plan.arch), plan, force=force)
+    ui.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
+    _train(run, as_json=as_json, quiet=quiet)
+
+
+def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
+    from .display import sparkline
+
+    began, first_tokens = time.monotonic(), None
+    tokens_per_second, last_said = 0.0, began
+    step = None
+    history: list[float] = []
+    steps = run.train()
+    stopped_because = "budget"
+    live = ui.is_terminal() and not quiet
+    try:
+        for step, validation in steps:
+            now = time.monotonic()
+            if first_tokens is None:
+                began, first_tokens = now, step.tokens
+            elif now > began:
+                tokens_per_second = (step.tokens - first_tokens) / (now - began)
+            if validation is not None:
+                history.append(validation.validation_nats_per_token)
+                line = (
+                    f"step {step.number:,}  {ui.duration(step.seconds)}  train {validation.train_nats_per_token:.4f}  "
+                    f"validation {validation.validation_nats_per_token:.4f} nats/token"
+                    f"{'  best' if validation.is_best else ''}"
+                )
+                ui.say(("\r\x1b[K" if live else "") + line, quiet=quiet)
+            elif live and now - last_said > 0.5:
+                last_said = now
+                left = step.seconds / step.progress - step.seconds if step.progress else 0.0
+                line = (
+                    f"\r\x1b[K{step.progress:4.0%}  loss {step.nats:.3f}  {sparkline(history, 12)}  "
+                    f"{tokens_per_second:,.0f} tokens/s  {ui.duration(left)} left"
+                )
+                click.echo(line[: 3 + 79], err=True, nl=False)
+        if step is None and run.last_validation is None:
+            raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one beside --resume")
+    except KeyboardInterrupt:
+        stopped_because = "interrupted"
+        steps.close()
+        ui.say(f"\nStopped and saved. To go on: musiclm train --resume {shlex.quote(str(run.folder))}")
+        if not as_json:
+            sys.exit(130)
+    finally:
+        run.close()
+    checkpoint = run.folder / "best.safetensors"
+    document: dict[str, Any] = {
+        "checkpoint": str(checkpoint) if checkpoint.exists() else None,
+        "arch": run.plan.arch,
+        "num_parameters": step.model.num_parameters if step else None,
+        "steps": step.number if step else (run.last_validation or {}).get("step", 0),
+        "tokens": step.tokens if step else (run.last_validation or {}).get("tokens", 0),
+        "tokens_per_second": tokens_per_second,
+        "best_validation_nats_per_token": run.best if checkpoint.exists() else None,
+        "stopped_because": stopped_because,
+    }
+    if as_json:
+        ui.print_json(document)
+        if stopped_because == "interrupted":
+            sys.exit(130)
+        return
+    click.echo(str(checkpoint))
+    ui.say(
+        f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
+        quiet=quiet,
+    )
+
+
+def _described(plan: Plan) -> str:
+    budget = [f"{plan.minutes:g} minutes"] if plan.minutes else []
+    budget += [f"{plan.steps:,} steps"] if plan.steps else []
+    budget += [f"{plan.epochs:g} epochs"] if plan.epochs else []
+    what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
+    return f"{what} on {plan.data or 'the bundled chorales'} for {' or '.join(budget)}"
+
+
+def _new_folder(arch: str) -> Path:
+    number = 1
+    while (folder := Path("runs") / f"{arch}-{number:03d}").exists():
+        number += 1
+    return folder

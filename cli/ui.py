@@ -1,0 +1,45 @@
+"""What people see: one console on standard error, and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console() -> Console:
+    """Return the console for people."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def is_terminal() -> bool:
+    """Return whether somebody watches standard error."""
+    return sys.stderr.isatty()
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """Tell people something."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Write one JSON document to standard output."""
+    click.echo(json.dumps(document))
+
+
+def duration(seconds: float) -> str:
+    """Return 42 s, 3:07 min or 1:05:09 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"

@@ -1,0 +1,5 @@
+"""python -m musiclm."""
+
+from musiclm.cli import main
+
+main()

@@ -1,0 +1,282 @@
+"""Checkpoints: one safetensors file holds weights, architecture, tokenizer and card. Nothing in it can run code.
+
+The file's metadata has `format` ("musiclm"), `sha256` (of all tensor bytes, in the file's order) and `checkpoint`, a JSON
+object of `arch`, `config`, `tokenizer` and `card`. Its header is bounded and checked before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CheckpointError
+from .files import write_whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from .models.base import LanguageModel
+    from .tokens.base import Tokenizer
+
+SUFFIX = ".safetensors"
+MAX_HEADER = 4 * 2**20  # bytes; the largest of ours is a hundredth of that
+MAX_NUMBER = 2**20  # of anything in a model's config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint whose header was read; the weights are read by `model`.
+
+    Attributes:
+        name: what it is called by its user: a bundled name, or the path.
+        path: the file.
+        arch: one of `musiclm.models.names()`.
+        config: fields of that architecture's `Config`.
+        tokenizer_description: see `Tokenizer.describe`.
+        card: data, licence, command, figures and whatever else is worth telling.
+        sha256: of the tensor bytes, hexadecimal.
+        num_parameters: how many numbers were learnt.
+    """
+
+    name: str
+    path: Path
+    arch: str
+    config: dict[str, Any]
+    tokenizer_description: dict[str, Any]
+    card: dict[str, Any]
+    sha256: str
+    num_parameters: int
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer that the model was trained with."""
+        from . import tokens
+
+        return tokens.from_description(self.tokenizer_description)
+
+    def model(self, device: torch.device | str = "cpu") -> LanguageModel:
+        """Return the model in evaluation mode, in float32.
+
+        Raises:
+            CheckpointError: the tensors are damaged, or are not those of the architecture.
+        """
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from . import models
+
+        data = self.path.read_bytes()
+        _, tensor_bytes = _split(data, self.name)
+        if hashlib.sha256(tensor_bytes).hexdigest() != self.sha256:
+            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its weights are not those that were saved")
+        try:
+            tensors = load(data)
+            with torch.device("meta"):  # no memory yet: a lying config must not cost any
+                model = models.create(self.arch, **self.config)
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error
+        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
+            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its tensors are not those of a {self.arch}")
+        model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+        return model.to(device).eval()
+
+
+def save(
+    path: Path,
+    model: LanguageModel,
+    *,
+    arch: str,
+    tokenizer: Tokenizer,
+    card: dict[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all, in place of what is there.
+
+    Args:
+        path: ends in .safetensors.
+        model: its weights and config.
+        arch: one of `musiclm.models.names()`.
+        tokenizer: stored whole.
+        card: JSON.
+        dtype: of the stored weights; as they are if left out.
+    """
+    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+    checkpoint = {
+        "arch": arch,
+        "config": dataclasses.asdict(model.config),
+        "tokenizer": tokenizer.describe(),
+        "card": card,
+    }
+    write_whole(path, pack(tensors, {"checkpoint": json.dumps(checkpoint, sort_keys=True)}))
+
+
+def pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """Return the bytes of a safetensors file of ours, with the hash of its tensor bytes."""
+    from safetensors.torch import save as to_safetensors
+
+    _, tensor_bytes = _split(to_safetensors(tensors), "")
+    digest = hashlib.sha256(tensor_bytes).hexdigest()
+    return bytes(to_safetensors(tensors, metadata={"format": "musiclm", "sha256": digest, **metadata}))
+
+
+def read_header(path: Path, name: str | None = None) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the metadata and the entries of the tensors of a safetensors file of ours, reading its header only.
+
+    Raises:
+        CheckpointError: not there, damaged, or of another project.
+    """
+    name = name or str(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
+            if length > min(MAX_HEADER, size - 8):
+                raise CheckpointError(f"'{name}' is no checkpoint of musiclm, or is cut off: it has no header")
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint '{name}' cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{name}' is no checkpoint of musiclm: its header is not JSON") from error
+    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or metadata.get("format") != "musiclm" or "sha256" not in metadata:
+        raise CheckpointError(f"'{name}' is no checkpoint of musiclm: train one, or see 'musiclm models'")
+    try:
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint '{name}' is damaged: its header names no tensors") from error
+    if 8 + length + end != size:
+        raise CheckpointError(f"the checkpoint '{name}' is cut off: {size} bytes of {8 + length + end}")
+    return metadata, header
+
+
+def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
+    if len(data) < 8:
+        raise CheckpointError(f"the checkpoint '{name}' is cut off")
+    length = struct.unpack("<Q", data[:8])[0]
+    return data[8 : 8 + length], memoryview(data)[8 + length :]
+
+
+def load(name: str) -> Checkpoint:
+    """Return the checkpoint of a name, of a file, or of a run folder (its best one).
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path, called = find(name)
+    metadata, entries = read_header(path, called)
+    try:
+        stored = json.loads(metadata["checkpoint"])
+        config = dict(stored["config"])
+        arch, tokenizer, card = str(stored["arch"]), dict(stored["tokenizer"]), dict(stored["card"])
+        num_parameters = sum(_product(entry["shape"]) for entry in entries.values())
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"'{called}' is no checkpoint of a model: {error!r} in its header") from error
+    numbers = [v for v in config.values() if isinstance(v, int)]
+    if any(n > MAX_NUMBER for n in numbers) or config.get("num_layers", 1) > len(entries):
+        raise CheckpointError(f"the checkpoint '{called}' is damaged: its config is beyond all bounds")
+    return Checkpoint(
+        name=called,
+        path=path,
+        arch=arch,
+        config=config,
+        tokenizer_description=tokenizer,
+        card=card,
+        sha256=metadata["sha256"],
+        num_parameters=num_parameters,
+    )
+
+
+def _product(shape: list[int]) -> int:
+    product = 1
+    for n in shape:
+        product *= n
+    return product
+
+
+def find(name: str) -> tuple[Path, str]:
+    """Return the file that a name means, and what to call it: a name alone is a bundled one before it is a path.
+
+    `SET` alone, "bach" for one, is the checkpoint of that set with the lowest validation nats a token.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    names = bundled()
+    if name in names:
+        return bundled_path(name), name
+    of_set = [n for n in names if n.rsplit("-", 1)[0] == name]
+    if of_set:
+        best = min(of_set, key=lambda n: load(n).card["figures"]["validation_nats_per_token"])
+        return bundled_path(best), best
+    path = Path(name)
+    if path.is_dir():
+        if (path / "best.safetensors").is_file():
+            return path / "best.safetensors", name
+        raise CheckpointError(f"no checkpoint in the folder '{name}': it is no run, or one that has not saved yet")
+    if path.is_file():
+        return path, name
+    known = ", ".join(sorted({n.rsplit("-", 1)[0] for n in names} | set(names)))
+    raise CheckpointError(f"no checkpoint '{name}': neither a file, nor a run folder, nor one of {known}")
+
+
+def bundled() -> list[str]:
+    """Return the names of the checkpoints that come with the package."""
+    return sorted(p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
+
+
+def bundled_path(name: str) -> Path:
+    """Return the file of a bundled checkpoint."""
+    return _folder() / (name + SUFFIX)
+
+
+def default() -> str:
+    """Return what `generate` uses when nothing is said: `score` if it is bundled, else `bach`."""
+    return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("musiclm.checkpoints")))
+
+
+def figures(checkpoints: list[Checkpoint]) -> Iterator[dict[str, Any]]:
+    """Yield what `musiclm models --json` lists."""
+    for c in checkpoints:
+        yield {
+            "name": c.name,
+            "arch": c.arch,
+            "tokenizer": c.tokenizer_description.get("name"),
+            "num_parameters": c.num_parameters,
+            "bytes": c.path.stat().st_size,
+            "data": c.card.get("data"),
+            "licence": c.card.get("licence"),
+            "figures": c.card.get("figures", {}),
+        }
+
+
+def card_markdown(checkpoint: Checkpoint) -> str:
+    """Return a checkpoint's card as a page of Markdown: checkpoints/NAME.md."""
+    card = dict(checkpoint.card)
+    figure_rows = "\n".join(f"| {k} | {v} |" for k, v in card.pop("figures", {}).items())
+    told = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
+    return f"""# {checkpoint.name}
+
+{checkpoint.arch}, {checkpoint.num_parameters:,} parameters, tokenizer `{checkpoint.tokenizer_description["name"]}`.
+
+{told}
+- **config**: `{json.dumps(checkpoint.config)}`
+- **sha256 of the weights**: `{checkpoint.sha256}`
+
+| figure | value |
+|---|---|
+{figure_rows}
+"""
+
+

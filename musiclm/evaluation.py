@@ -1,0 +1,146 @@
+"""How well a model knows music: surprise, in nats a token, bits a note and bits a second, beside trivial baselines.
+
+Formulas: nats a token = -sum(ln p(token | all before it, as far as the model's memory goes)) / number of tokens that
+count. Which count is the tokenizer's to say (on the grid the cells, not the marks around a piece). Bits a note and a
+second divide the same sum, in bits, by the notes and the seconds of the pieces. Nats a token cannot be compared between
+tokenizers; bits can. Pieces without a token give no figure: 0 nats over 0 tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .corpus import Corpus, Piece
+from .models.base import LanguageModel
+from .tokens.base import Tokenizer
+
+CHUNK = 512  # tokens a pass; the state goes on from one to the next
+BATCH = 16  # pieces a pass
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Surprise:
+    """What evaluation counts of some pieces, and the figures made of it."""
+
+    nats: float
+    num_tokens: int
+    num_notes: int
+    seconds: float
+    num_pieces: int
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / max(1, self.num_tokens)
+
+    @property
+    def bits_per_note(self) -> float:
+        return self.nats / math.log(2) / max(1, self.num_notes)
+
+    @property
+    def bits_per_second(self) -> float:
+        return self.nats / math.log(2) / self.seconds if self.seconds else 0.0
+
+
+def surprise(
+    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
+) -> Surprise:
+    """Return how surprised a model is by pieces, each read from its beginning.
+
+    Args:
+        model: in evaluation mode, on any device.
+        tokenizer: what made the pieces.
+        pieces: any number.
+        bf16: whether to compute in bfloat16.
+    """
+    nats = sum(float(of_piece[tokenizer.counts(p.tokens[1:])].sum()) for p, of_piece in each(model, tokenizer, pieces, bf16))
+    return Surprise(
+        nats=nats,
+        num_tokens=sum(int(tokenizer.counts(p.tokens).sum()) for p in pieces),
+        num_notes=sum(p.num_notes for p in pieces),
+        seconds=sum(p.seconds for p in pieces),
+        num_pieces=len(pieces),
+    )
+
+
+@torch.no_grad()
+def each(
+    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool = False
+) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Yield each piece, the longest first, and the nats of each of its tokens but the first, (T - 1,) float64."""
+    device = next(model.parameters()).device
+    falling = sorted(pieces, key=lambda p: (-len(p.tokens), p.name))
+    for begin in range(0, len(falling), BATCH):
+        batch = falling[begin : begin + BATCH]
+        longest = len(batch[0].tokens)
+        tokens = np.full((len(batch), longest), batch[0].tokens[0], np.int64)
+        for row, piece in enumerate(batch):
+            tokens[row, : len(piece.tokens)] = piece.tokens
+        ids = torch.from_numpy(tokens)
+        nats = np.zeros((len(batch), longest - 1))
+        state = feature_state = None
+        for start in range(0, longest - 1, CHUNK):
+            inputs, targets = ids[:, start : start + CHUNK], ids[:, start + 1 : start + CHUNK + 1]
+            inputs = inputs[:, : targets.shape[1]]
+            features, feature_state = tokenizer.features(inputs, feature_state)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                given = features.to(device) if features.shape[-1] else None
+                logits, state = model(inputs.to(device), state, given)
+            loss = F.cross_entropy(logits.float().transpose(1, 2), targets.to(device), reduction="none")
+            nats[:, start : start + loss.shape[1]] = loss.cpu().numpy()
+        for row, piece in enumerate(batch):
+            yield piece, nats[row, : len(piece.tokens) - 1]
+
+
+def baselines(corpus: Corpus, split: str) -> dict[str, float]:
+    """Return nats a token of models that have learnt next to nothing.
+
+    `uniform` gives each id of the vocabulary the same chance: ln V. `repeat` gives the probability p to the id that
+    stands `repeat_lag` ids before (on the grid the voice's own last cell), the rest evenly to all others; p is counted on
+    the training pieces (on the pieces themselves where there are none).
+    """
+    tokenizer = corpus.tokenizer
+    counted = corpus.pieces("train") or corpus.pieces(split)
+    same, total = _repeats(tokenizer, counted)
+    p = (same + 1) / (total + 2)
+    same, total = _repeats(tokenizer, corpus.pieces(split))
+    others = math.log((1 - p) / (tokenizer.vocab_size - 1))
+    repeat = -(same * math.log(p) + (total - same) * others) / max(1, total)
+    return {"uniform": math.log(tokenizer.vocab_size), "repeat": repeat}
+
+
+def _repeats(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> tuple[int, int]:
+    """Return how many of the tokens that count are those of `repeat_lag` before, and how many there are."""
+    same = total = 0
+    lag = tokenizer.repeat_lag
+    for piece in pieces:
+        ids = piece.tokens
+        counts = tokenizer.counts(ids)
+        total += int(counts.sum())
+        same += int((counts[lag:] & (ids[lag:] == ids[:-lag])).sum())
+    return same, total
+
+
+def report(
+    model: LanguageModel, corpus: Corpus, split: str, *, name: str, bf16: bool = False
+) -> dict[str, Any]:
+    """Return what `musiclm evaluate --json` prints."""
+    found = surprise(model, corpus.tokenizer, corpus.pieces(split), bf16=bf16)
+    return {
+        "model": name,
+        "corpus": corpus.name,
+        "split": split,
+        "num_pieces": found.num_pieces,
+        "num_tokens": found.num_tokens,
+        "num_notes": found.num_notes,
+        "nats_per_token": found.nats_per_token,
+        "bits_per_note": found.bits_per_note,
+        "bits_per_second": found.bits_per_second,
+        "baselines": baselines(corpus, split),
+    }

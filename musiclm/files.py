@@ -1,0 +1,51 @@
+"""Files that are written whole or not at all, and never over others unasked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from .errors import OutputError
+
+
+def check_writable(path: Path, *, force: bool = False) -> None:
+    """Say now, before the work is done, what would go wrong when `path` is written.
+
+    Raises:
+        OutputError: it is there already and `force` is false, or is a folder; its folder is none or read-only.
+    """
+    if path.is_dir():
+        raise OutputError(f"'{path}' is a folder: name a file in it")
+    if path.exists() and not force:
+        raise OutputError(f"'{path}' is there already: choose another name, or --force to overwrite it")
+    if not path.parent.is_dir():
+        raise OutputError(f"no folder '{path.parent}': make it, or choose another place")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"the folder '{path.parent}' cannot be written: choose another place")
+
+
+def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
+    """Write a file by way of a temporary one beside it, so that it is never seen half written.
+
+    Raises:
+        OutputError: see `check_writable`; or the place is full.
+    """
+    check_writable(path, force=force)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}") from error

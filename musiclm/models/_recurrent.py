@@ -1,0 +1,80 @@
+"""What rnn, gru and lstm share: an embedding, stacked recurrent layers with dropout between them, and a read-out.
+
+B batch, T tokens, D size of a layer, L layers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from .base import BaseConfig, Embedding, LanguageModel, State
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecurrentConfig(BaseConfig):
+    """Attributes: size, of a layer; num_layers; dropout, of what goes into each layer and into the read-out."""
+
+    size: int = 512
+    num_layers: int = 2
+    dropout: float = 0.2
+
+
+PRESETS = {
+    "tiny": {"size": 128, "num_layers": 1, "dropout": 0.1},
+    "small": {"size": 384, "num_layers": 2, "dropout": 0.2},
+    "base": {"size": 640, "num_layers": 3, "dropout": 0.3},
+}
+
+
+class RecurrentModel(LanguageModel):
+    """A stack of `cell` layers. The state is what torch's layers hand on, turned batch first: each (B, L, D)."""
+
+    cell: type[nn.RNNBase]
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__(config)
+        c = config
+        self.embedding = Embedding(c, c.size)
+        self.dropout = nn.Dropout(c.dropout)
+        between = c.dropout if c.num_layers > 1 else 0.0
+        self.layers = self.cell(c.size, c.size, num_layers=c.num_layers, batch_first=True, dropout=between)
+        self.norm = nn.LayerNorm(c.size)
+        self.readout = nn.Linear(c.size, c.vocab_size)
+        nn.init.normal_(self.readout.weight, std=0.02)
+        nn.init.zeros_(self.readout.bias)
+        for name, weight in self.layers.named_parameters():
+            if "weight_hh" in name:  # Saxe et al. 2014: orthogonal recurrence keeps gradients alive over many steps
+                for gate in weight.data.split(c.size):
+                    nn.init.orthogonal_(gate)
+            elif "weight_ih" in name:
+                for gate in weight.data.split(c.size):
+                    nn.init.xavier_uniform_(gate)
+            else:
+                nn.init.zeros_(weight)
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        x_BTD = self.dropout(self.embedding(tokens, features))
+        layers_first = None if state is None else tuple(t.transpose(0, 1).contiguous() for t in state)
+        y_BTD, after = self._run(x_BTD, layers_first)
+        logits_BTV = self.readout(self.norm(self.dropout(y_BTD)))
+        return logits_BTV, tuple(t.transpose(0, 1) for t in after)
+
+    def _run(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        if self.cell is nn.LSTM:
+            y, (h, c) = self.layers(x_BTD, state)
+            return y, (h, c)
+        y, h = self.layers(x_BTD, None if state is None else state[0])
+        return y, (h,)
+
+
+def set_forget_bias(layers: nn.RNNBase, size: int) -> None:
+    """Let the LSTM remember until it has learnt to forget: bias 1 (Jozefowicz et al. 2015)."""
+    for name, bias in layers.named_parameters():
+        if "bias_ih" in name:
+            with torch.no_grad():
+                bias[size : 2 * size] = 1.0

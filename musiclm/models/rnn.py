@@ -1,0 +1,17 @@
+"""The vanilla recurrent network (Elman 1990): one tanh layer fed back to itself. Forgets within tens of tokens."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from . import _recurrent
+
+Config = _recurrent.RecurrentConfig
+PRESETS = _recurrent.PRESETS
+TRAINING = {"learning_rate": 1e-3, "batch_size": 8, "window": 256}
+
+
+class Model(_recurrent.RecurrentModel):
+    """h(t) = tanh(W x(t) + U h(t-1) + b)."""
+
+    cell = nn.RNN

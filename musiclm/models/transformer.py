@@ -1,0 +1,225 @@
+"""The Music Transformer (Huang et al. 2018): self-attention that knows how far apart two tokens are.
+
+Each token attends to itself and the `context - 1` tokens before it, in one pass and step by step alike, so music can be
+longer than the context and costs the same a token. Relative positions are distances 0 … context - 1, each with a
+learnt vector a layer and head; the skewing of the paper turns (query, distance) into (query, key) without ever holding a
+queries x keys x size tensor. Queries are taken in blocks, so that keys in a block's future are not computed at all: on a
+CPU in bf16 that trains a layer of 8 x 512 tokens faster than torch's own fused attention without any positions
+(34 ms against 45 ms).
+
+B batch, H heads, T tokens that are new, S tokens that are seen (cached and new), D size of the model, E size of a head,
+R distances, N queries in a block, M keys it may see, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import BaseConfig, Embedding, LanguageModel, State
+
+BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """What makes a Music Transformer.
+
+    Attributes:
+        size: of the residual stream; a multiple of `num_heads`.
+        num_layers: blocks of attention and feed-forward.
+        num_heads: of attention, a layer.
+        context: tokens that a token attends to, itself among them.
+        dropout: of embeddings and of what each sub-layer adds.
+    """
+
+    size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    context: int = 512
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size % self.num_heads:
+            raise ValueError(f"size must be a multiple of num_heads: {self.size} is none of {self.num_heads}")
+
+
+PRESETS = {
+    "tiny": {"size": 128, "num_layers": 2, "num_heads": 2, "context": 256, "dropout": 0.1},
+    "small": {"size": 256, "num_layers": 4, "num_heads": 4, "context": 512, "dropout": 0.1},
+    "base": {"size": 384, "num_layers": 6, "num_heads": 6, "context": 1024, "dropout": 0.1},
+}
+TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
+
+
+class Model(LanguageModel):
+    """Embedding, pre-norm blocks, read-out.
+
+    The state is a count of cached tokens, (B,), then keys and values of each layer, (B, H, room, E), of which the first
+    `count` are filled and the last `context - 1` of those are looked at.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.embedding = Embedding(config, config.size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.size)
+        self.readout = nn.Linear(config.size, config.vocab_size)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:  # the residual stream keeps its size however deep it is (Radford et al. 2019)
+            for module in (block.attention.out, block.down):
+                nn.init.normal_(module.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        x_BTD = self.dropout(self.embedding(tokens, features))
+        num_cached = 0 if state is None else int(state[0][0])
+        after: list[Tensor] = []
+        count = num_cached
+        for i, block in enumerate(self.blocks):
+            cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
+            x_BTD, keys, values, count = block(x_BTD, cache, num_cached)
+            after += keys, values
+        logits_BTV = self.readout(self.norm(x_BTD))
+        counts = torch.full((tokens.shape[0],), count, dtype=torch.int64, device=tokens.device)
+        return logits_BTV, (counts, *after)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.size)
+        self.attention = RelativeAttention(config)
+        self.norm_forward = nn.LayerNorm(config.size)
+        self.up = nn.Linear(config.size, 4 * config.size)
+        self.down = nn.Linear(4 * config.size, config.size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        attended_BTD, keys, values, count = self.attention(self.norm_attention(x_BTD), cache, num_cached)
+        x_BTD = x_BTD + self.dropout(attended_BTD)
+        x_BTD = x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm_forward(x_BTD)))))
+        return x_BTD, keys, values, count
+
+
+class RelativeAttention(nn.Module):
+    """Causal attention to the last `context` tokens, with learnt vectors for distances."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.num_heads, self.context = config.num_heads, config.context
+        self.queries_keys_values = nn.Linear(config.size, 3 * config.size)
+        self.out = nn.Linear(config.size, config.size)
+        head_size = config.size // config.num_heads
+        self.distances_HRE = nn.Parameter(torch.randn(config.num_heads, config.context, head_size) * 0.02)
+
+    def forward(
+        self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
+    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Return what is added to the stream, and the cache: keys, values and how many of them count."""
+        q, k, v = (
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.queries_keys_values(x_BTD).chunk(3, -1)
+        )
+        if cache is None:
+            keys, values, count = k, v, k.shape[2]
+        else:
+            keys, count = _append(cache[0], num_cached, k, self.context)
+            values, _ = _append(cache[1], num_cached, v, self.context)
+        seen = max(0, count - k.shape[2] - self.context + 1)  # what no new token looks at any more
+        y_BHTE = relative_attention(q, keys[:, :, seen:count], values[:, :, seen:count], self.distances_HRE)
+        return self.out(y_BHTE.transpose(1, 2).flatten(2)), keys, values, count
+
+
+def _append(cache: Tensor, count: int, new: Tensor, context: int) -> tuple[Tensor, int]:
+    """Return keys (or values) with the new ones behind the first `count`, and how many there are now.
+
+    Without gradients the cache has room for more and is written in place; when it is full, what is still looked at moves
+    to a new one with room for another `context`, which costs a constant amount a token.
+    """
+    num_new = new.shape[2]
+    if torch.is_grad_enabled() and (cache.requires_grad or new.requires_grad):
+        return torch.cat([cache[:, :, :count], new], 2), count + num_new
+    if count + num_new > cache.shape[2]:
+        kept = cache[:, :, max(0, count - context + 1) : count]
+        count = kept.shape[2]
+        roomy = cache.new_empty(*cache.shape[:2], max(2 * context, count + num_new), cache.shape[3])
+        roomy[:, :, :count] = kept
+        cache = roomy
+    cache[:, :, count : count + num_new] = new
+    return cache, count + num_new
+
+
+def relative_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances_HRE: Tensor) -> Tensor:
+    """Return attention whose scores are (q·k + q·distances[query's place - key's place]) / sqrt(E).
+
+    The last T of the S keys stand at the queries' own places. A query sees itself and the R - 1 keys before it.
+
+    Args:
+        q_BHTE: queries.
+        k_BHSE: keys, S >= T.
+        v_BHSE: values.
+        distances_HRE: a vector for each head and distance 0 … R - 1.
+
+    Returns:
+        (B, H, T, E), in the queries' dtype.
+    """
+    num_queries, num_keys = q_BHTE.shape[2], k_BHSE.shape[2]
+    num_distances, head_size = distances_HRE.shape[1:]
+    q_BHTE = q_BHTE * head_size**-0.5
+    distances_HRE = distances_HRE.to(q_BHTE.dtype)
+    blocks = []
+    for begin in range(0, num_queries, BLOCK):
+        end = min(begin + BLOCK, num_queries)
+        last = num_keys - num_queries + end  # the block sees keys first:last
+        first = max(0, last - (end - begin) - num_distances + 1)
+        q_BHNE = q_BHTE[:, :, begin:end]
+        scores_BHNM = q_BHNE @ k_BHSE[:, :, first:last].transpose(-1, -2)
+        scores_BHNM = scores_BHNM + _by_distance(q_BHNE, distances_HRE, last - first)
+        blocks.append(_masked_softmax(scores_BHNM, num_distances) @ v_BHSE[:, :, first:last])
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)
+
+
+def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor:
+    """Return (B, H, N, M): each query times the vector of its distance to each key; anything where that is out of range.
+
+    The last query stands at the last key's place. Query n is n - (N - 1) + (M - 1) - m away from key m: a constant along
+    diagonals. With the distances in falling order in columns, row n has to be pushed n to the left (the paper's skewing),
+    which reading the same memory with rows one shorter does.
+    """
+    num_queries = q_BHNE.shape[2]
+    if num_queries == 1:
+        return q_BHNE @ distances_HRE[:, :num_keys].flip(1).transpose(-1, -2)
+    known = min(num_keys, distances_HRE.shape[1])
+    table_HRE = distances_HRE[:, :known].flip(1)
+    if before := num_keys - known:  # farther than any distance: masked
+        table_HRE = F.pad(table_HRE, (0, 0, before, 0))
+    table_HRE = F.pad(table_HRE, (0, 0, 0, num_queries - 1))  # the future: masked
+    products_BHNR = q_BHNE @ table_HRE.transpose(-1, -2)
+    num_columns = num_keys + num_queries - 1
+    flat = products_BHNR.flatten(-2)[..., num_queries - 1 : num_queries - 1 + num_queries * (num_columns - 1)]
+    return flat.unflatten(-1, (num_queries, num_columns - 1))[..., :num_keys]
+
+
+def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
+    """Return weights over the keys that lie 0 … num_distances - 1 behind each query."""
+    num_queries, num_keys = scores_BHNM.shape[-2:]
+    if num_queries > 1:
+        allowed = torch.ones(num_queries, num_keys, dtype=torch.bool, device=scores_BHNM.device)
+        allowed = allowed.tril(num_keys - num_queries)
+        if num_keys > num_distances:
+            allowed = allowed.triu(num_keys - num_queries - num_distances + 1)
+        scores_BHNM = scores_BHNM.masked_fill(~allowed, float("-inf"))
+    return scores_BHNM.softmax(-1)

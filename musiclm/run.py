@@ -1,0 +1,395 @@
+"""A training run: a folder that can be killed at any moment and gone on with.
+
+    run.json             what was asked for, written before torch is imported
+    metrics.jsonl        one line a validation
+    resume.safetensors   where the run stands: weights, their average, the optimiser's moments, counters
+    best.safetensors     the checkpoint with the lowest validation nats a token
+    last.safetensors     the checkpoint of the last save
+    lock                 held by the process that trains
+
+`resume.safetensors` is the one authority: it is written whole, metrics beyond it are cut back, and a run without one
+starts again from its stored seed. With a budget in steps or epochs, one process and the stored number of threads, a run
+that was killed and resumed gives the weights of an uninterrupted one, bit for bit (CPU).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunError
+from .files import write_whole
+
+if TYPE_CHECKING:
+    from .training import Recipe, Step
+
+DEFAULT_MINUTES = 10.0
+MAX_VALIDATION_TOKENS = 200_000  # of the validation pieces, in order of their names, as many as fit
+
+
+@dataclasses.dataclass(kw_only=True)
+class Plan:
+    """What a run was asked for: run.json.
+
+    Attributes:
+        arch: one of `musiclm.models.names()`.
+        preset: a size of it.
+        data: the source, as an absolute path; None for the bundled chorales.
+        tokenizer: its name; None for what suits the data.
+        start_from: a checkpoint to start from, or None.
+        minutes, steps, epochs: the budget; what comes first ends the run.
+        batch_size, window, learning_rate, dropout: None for the architecture's own.
+        seed: of everything that is drawn.
+        threads: of torch.
+        device: cpu, cuda or mps.
+        precision: fp32 or bf16; None until it was measured.
+        command: what the user typed.
+    """
+
+    arch: str
+    preset: str = "small"
+    data: str | None = None
+    tokenizer: str | None = None
+    start_from: str | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int | None = None
+    window: int | None = None
+    learning_rate: float | None = None
+    dropout: float | None = None
+    seed: int = 0
+    threads: int = 1
+    device: str = "auto"
+    precision: str | None = None
+    command: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Validation:
+    """One line of metrics.jsonl."""
+
+    step: int
+    tokens: int
+    seconds: float
+    train_nats_per_token: float
+    validation_nats_per_token: float
+    learning_rate: float
+    is_best: bool
+
+
+class Run:
+    """A run folder, locked by this process from `create` or `open` until `close`."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        self.best = float("inf")
+        self.best_step = 0
+        self.last_validation: dict[str, Any] | None = None
+        self._lock = _lock(folder)
+
+    @classmethod
+    def create(cls, folder: Path, plan: Plan, *, force: bool = False) -> Run:
+        """Return a new run in a new folder.
+
+        Raises:
+            RunError: the folder is there already, or cannot be made.
+        """
+        if (folder / "run.json").exists() and not force:
+            raise RunError(f"'{folder}' is a run already: 'musiclm train --resume {folder}' goes on with it")
+        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
+            raise RunError(f"'{folder}' is there already: choose another place with -o")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
+        run = cls(folder, plan)
+        for name in ("resume.safetensors", "best.safetensors", "last.safetensors", "metrics.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+        run.write_plan()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """Return the run in a folder.
+
+        Raises:
+            RunError: there is none, or another process trains it.
+        """
+        try:
+            stored = json.loads((folder / "run.json").read_text("utf-8"))
+            plan = Plan(**stored)
+        except FileNotFoundError as error:
+            raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"'{folder}/run.json' is damaged: {error}") from error
+        return cls(folder, plan)
+
+    def write_plan(self) -> None:
+        """Write run.json."""
+        write_whole(self.folder / "run.json", (json.dumps(dataclasses.asdict(self.plan), indent=1) + "\n").encode())
+
+    def close(self) -> None:
+        """Let another process have the run."""
+        self._lock.close()
+
+    def train(self) -> Iterator[tuple[Step, Validation | None]]:
+        """Yield each step, with a `Validation` where one was made and the run was saved; saves at the end, too.
+
+        Closing the generator saves the last whole step: Ctrl-C loses nothing.
+        """
+        import torch
+
+        from .checkpoint import save
+        from .evaluation import surprise
+        from .training import train
+
+        plan = self.plan
+        torch.set_num_threads(plan.threads)
+        prepared = self._prepare()
+        state = self._load_state()
+        model, average = prepared.model, prepared.average
+        steps = train(model, prepared.windows, prepared.recipe, average=average, start=state)
+        next_validation = _Cadence(prepared.recipe, state.step if state else 0, state.seconds if state else 0.0)
+        step: Step | None = None
+        saved = state.step if state else 0
+        losses: list[float] = []
+        try:
+            for step in steps:
+                losses.append(step.nats)
+                validation = None
+                if step.progress >= 1 or next_validation.is_due(step):
+                    began = time.monotonic()
+                    found = surprise(average, prepared.tokenizer, prepared.validation, bf16=prepared.recipe.bf16)
+                    validation = Validation(
+                        step=step.number,
+                        tokens=step.tokens,
+                        seconds=round(step.seconds, 3),
+                        train_nats_per_token=sum(losses) / len(losses),
+                        validation_nats_per_token=found.nats_per_token,
+                        learning_rate=step.rate,
+                        is_best=found.nats_per_token < self.best,
+                    )
+                    losses.clear()
+                    next_validation.made(step, time.monotonic() - began)
+                    card = self._card(prepared, step, validation)
+                    if validation.is_best:
+                        self.best, self.best_step = validation.validation_nats_per_token, step.number
+                        save(
+                            self.folder / "best.safetensors", average, arch=plan.arch, tokenizer=prepared.tokenizer, card=card
+                        )
+                    save(self.folder / "last.safetensors", average, arch=plan.arch, tokenizer=prepared.tokenizer, card=card)
+                    self._append(validation)
+                    self._save_state(step)
+                    saved = step.number
+                yield step, validation
+        finally:
+            if step is not None and step.number > saved:
+                self._save_state(step)
+
+    def _prepare(self) -> _Prepared:
+        """Return everything that follows from the plan alone."""
+        import torch
+
+        from . import checkpoint, corpus, models, tokens
+        from .data import Windows
+        from .training import Recipe, faster_in_bf16
+
+        plan = self.plan
+        started = checkpoint.load(plan.start_from) if plan.start_from else None
+        if plan.tokenizer is not None:
+            tokenizer = tokens.create(plan.tokenizer)
+        elif started is not None:
+            tokenizer = started.tokenizer()
+        else:
+            tokenizer = tokens.create("grid" if plan.data is None else "score")
+        source = corpus.open_source(plan.data, tokenizer)
+        config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
+        if started is None:
+            config |= {"feature_sizes": tokenizer.feature_sizes}
+        else:
+            config.pop("vocab_size")
+        if plan.dropout is not None:
+            config["dropout"] = plan.dropout
+        training = models.training(plan.arch)
+        length = plan.window or training["window"]
+        length = min(length, config.get("context", length))
+        device = _device(plan.device)
+        if plan.precision is None:
+            fast = device == "cuda" or (device == "cpu" and faster_in_bf16())
+            plan.precision = "bf16" if fast else "fp32"
+            self.write_plan()
+        windows = Windows(
+            [piece.tokens for piece in source.pieces("train")],
+            tokenizer,
+            length=length,
+            batch_size=plan.batch_size or training["batch_size"],
+            seed=plan.seed,
+        )
+        steps = plan.steps
+        if plan.epochs is not None:
+            by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / (windows.batch_size * length)))
+            steps = by_epochs if steps is None else min(steps, by_epochs)
+        rate = plan.learning_rate or training["learning_rate"] * (0.2 if started else 1.0)
+        recipe = Recipe(
+            steps=steps,
+            seconds=None if plan.minutes is None else 60 * plan.minutes,
+            learning_rate=rate,
+            seed=plan.seed,
+            bf16=plan.precision == "bf16",
+        )
+        torch.manual_seed(plan.seed)
+        model = models.create(plan.arch, tokenizer.vocab_size, **config)
+        average = models.create(plan.arch, tokenizer.vocab_size, **config)
+        if started is not None:
+            model.load_state_dict(started.model().state_dict())
+        return _Prepared(
+            corpus=source,
+            tokenizer=tokenizer,
+            model=model.to(device),
+            average=average.to(device),
+            windows=windows,
+            recipe=recipe,
+            validation=_some(source.pieces("validation")),
+        )
+
+    def _card(self, prepared: _Prepared, step: Step, validation: Validation) -> dict[str, Any]:
+        return {
+            "data": prepared.corpus.name,
+            "licence": "the trainer's own data: yours to say",
+            "command": self.plan.command,
+            "steps": step.number,
+            "tokens": step.tokens,
+            "minutes": round(step.seconds / 60, 1),
+            "precision": self.plan.precision,
+            "figures": {"validation_nats_per_token": validation.validation_nats_per_token},
+        }
+
+    def _append(self, validation: Validation) -> None:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(validation)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.last_validation = dataclasses.asdict(validation)
+
+    def _save_state(self, step: Step) -> None:
+        from .checkpoint import pack
+
+        state = step.state()
+        numbers = {
+            "step": state.step,
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "best": self.best,
+            "best_step": self.best_step,
+        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
+        write_whole(self.folder / "resume.safetensors", pack(tensors, {"run": json.dumps(numbers)}))
+
+    def _load_state(self) -> Any:
+        """Return the `TrainingState` that was saved last, and cut metrics.jsonl back to it; None if there is none."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from .checkpoint import read_header
+        from .training import TrainingState
+
+        path = self.folder / "resume.safetensors"
+        metrics = self.folder / "metrics.jsonl"
+        if not path.exists():
+            metrics.unlink(missing_ok=True)
+            return None
+        metadata, _ = read_header(path)
+        try:
+            numbers = json.loads(metadata["run"])
+            tensors = load_file(path)
+        except (KeyError, ValueError, SafetensorError) as error:
+            raise RunError(f"'{path}' is damaged: {error}") from error
+        self.best, self.best_step = numbers["best"], numbers["best_step"]
+        kept = []
+        for line in metrics.read_text("utf-8").splitlines() if metrics.exists() else []:
+            with contextlib.suppress(ValueError):  # the last line may be half written
+                if json.loads(line)["step"] <= numbers["step"]:
+                    kept.append(line)
+        write_whole(metrics, "".join(line + "\n" for line in kept).encode())
+        self.last_validation = json.loads(kept[-1]) if kept else None
+        return TrainingState(
+            step=numbers["step"], tokens=numbers["tokens"], seconds=numbers["seconds"], tensors=tensors
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Prepared:
+    corpus: Any
+    tokenizer: Any
+    model: Any
+    average: Any
+    windows: Any
+    recipe: Recipe
+    validation: Any
+
+
+class _Cadence:
+    """When to validate and save: by steps twenty times a run; by the clock each 20 s, or seldom enough to cost a tenth."""
+
+    def __init__(self, recipe: Recipe, step: int, seconds: float) -> None:
+        self.every_steps = None if recipe.steps is None or recipe.seconds else max(10, min(500, recipe.steps // 20))
+        self.last_seconds, self.interval = seconds, 20.0
+
+    def is_due(self, step: Step) -> bool:
+        if self.every_steps is not None:
+            return step.number % self.every_steps == 0
+        return step.seconds - self.last_seconds >= self.interval
+
+    def made(self, step: Step, cost: float) -> None:
+        self.last_seconds = step.seconds + cost
+        self.interval = max(20.0, 10 * cost)
+
+
+def _some(pieces: list[Any]) -> list[Any]:
+    """Return pieces in the order of their names, no more tokens than `MAX_VALIDATION_TOKENS`, but at least one piece."""
+    chosen, total = [], 0
+    for piece in sorted(pieces, key=lambda p: p.name):
+        if chosen and total + len(piece.tokens) > MAX_VALIDATION_TOKENS:
+            continue
+        chosen.append(piece)
+        total += len(piece.tokens)
+    return chosen
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
+def _lock(folder: Path) -> Any:
+    """Return an open, locked file; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    file = (folder / "lock").open("a+")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o") from error
+    return file

@@ -1,0 +1,151 @@
+"""Drawing tokens from a model: ids in, ids out. Knows nothing of music; rules and features bring that.
+
+B batch, T tokens, V vocabulary, F features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .models.base import LanguageModel, State, rows
+
+RuleState = Any
+Features = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""(B, T) tokens and an earlier state or None -> (B, T, F) features and the state after them."""
+
+
+class Rule(Protocol):
+    """What may come next. Its state is explicit, as in the models: constant work a token, no history."""
+
+    def start(self, batch: int) -> RuleState:
+        """Return the state before the first token."""
+
+    def allow(self, state: RuleState) -> Tensor | None:
+        """Return (B, V) to be added to the logits, -inf for what must not come; None for no opinion."""
+
+    def step(self, state: RuleState, token: Tensor) -> RuleState:
+        """Return the state after a token, (B,). The prompt goes through here too."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How to choose among what the model offers; the filters apply in this order.
+
+    Attributes:
+        temperature: divides the logits; below 1 safer, above 1 bolder, 0 always the likeliest.
+        top_k: only the k likeliest tokens.
+        top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020).
+        min_p: only tokens at least this times as likely as the likeliest (Nguyen et al. 2024).
+        rules: each may forbid tokens, before anything else.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    rules: Sequence[Rule] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be at least 0, not {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ValueError(f"{name} must be in (0, 1], not {value}")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return (B, V) float32 probabilities to draw from, given (B, V) logits that the rules have seen."""
+        logits = logits.float()
+        if self.temperature == 0:
+            return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
+        logits = logits / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[1]:
+            smallest = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < smallest, float("-inf"))
+        probabilities = logits.softmax(1)
+        if self.top_p is not None:
+            falling, order = probabilities.sort(descending=True, stable=True)
+            beyond = falling.cumsum(1) - falling >= self.top_p
+            probabilities = torch.zeros_like(probabilities).scatter_(1, order, falling.masked_fill(beyond, 0.0))
+        if self.min_p is not None:
+            least = self.min_p * probabilities.max(1, keepdim=True).values
+            probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+        return probabilities / probabilities.sum(1, keepdim=True)
+
+
+def generate(
+    model: LanguageModel,
+    prompt: Tensor,
+    sampler: Sampler | None = None,
+    *,
+    seed: int = 0,
+    features: Features | None = None,
+) -> Iterator[Tensor]:
+    """Yield one token a row, (B,) int64, for ever; the caller takes as many as are wanted.
+
+    Each row draws from its own generator, made from (seed, row), so what happens in one row changes no other.
+
+    Args:
+        model: in evaluation mode; it is not changed.
+        prompt: (B, T) int64 on the model's device, T >= 1; rows that are equal are run through the model once.
+        sampler: plain sampling at temperature 1 if left out.
+        seed: same seed, same prompt, same model, same machine: same tokens.
+        features: needed by a model that takes features.
+
+    Raises:
+        ValueError: the rules forbid every token.
+    """
+    sampler = sampler or Sampler()
+    num_rows = prompt.shape[0]
+    generators = [np.random.default_rng((seed, row)) for row in range(num_rows)]
+    with torch.no_grad():
+        same = bool((prompt == prompt[:1]).all())
+        first = prompt[:1] if same else prompt
+        given, feature_state = features(prompt, None) if features else (None, None)
+        logits, state = _run(model, first, None, given[: len(first)] if given is not None else None)
+        logits = logits.expand(num_rows, -1)
+        state = rows(state, [0] * num_rows) if same and num_rows > 1 else state
+    rule_states = []
+    for rule in sampler.rules:
+        rule_state = rule.start(num_rows)
+        for t in range(prompt.shape[1]):
+            rule_state = rule.step(rule_state, prompt[:, t])
+        rule_states.append(rule_state)
+    while True:
+        with torch.no_grad():
+            for rule, rule_state in zip(sampler.rules, rule_states, strict=True):
+                opinion = rule.allow(rule_state)
+                if opinion is not None:
+                    logits = logits + opinion.to(logits.device)
+            if bool(torch.isneginf(logits).all(1).any()):
+                raise ValueError("the rules forbid every token")
+            token = _draw(sampler.probabilities(logits), generators)
+        yield token
+        with torch.no_grad():
+            rule_states = [r.step(s, token) for r, s in zip(sampler.rules, rule_states, strict=True)]
+            given = None
+            if features:
+                given, feature_state = features(token[:, None], feature_state)
+            logits, state = _run(model, token[:, None], state, given)
+
+
+def _run(model: LanguageModel, tokens: Tensor, state: State | None, features: Tensor | None) -> tuple[Tensor, State]:
+    """Return the logits after the last token only, (B, V), and the state."""
+    logits, state = model(tokens, state, features)
+    return logits[:, -1], state
+
+
+def _draw(probabilities: Tensor, generators: list[np.random.Generator]) -> Tensor:
+    """Return one token a row by inverting its distribution at one uniform number."""
+    cumulated = probabilities.double().cumsum(1)
+    uniform = torch.tensor([[g.random()] for g in generators], dtype=torch.float64, device=probabilities.device)
+    token = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True)
+    return token.squeeze(1).clamp_(max=probabilities.shape[1] - 1)

@@ -1,0 +1,212 @@
+"""Four voices on a grid of sixteenths: the vocabulary of the published chorale tables.
+
+One id a voice and step, soprano, alto, tenor, bass, then the next sixteenth. A held note is its pitch again, silence has
+an id of its own. What the grid cannot say: a note struck again at once, anything shorter than a sixteenth, loudness,
+tempo, metre, and silence behind the last note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from symusic import Note, Score, Tempo, Track
+from torch import Tensor
+
+from ..errors import MidiError
+from .base import TICKS, Tokenizer
+
+VOICES = ("Soprano", "Alto", "Tenor", "Bass")
+BOS, EOS, SILENCE, FIRST_PITCH = 0, 1, 2, 3
+STEPS_A_QUARTER = 4
+PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, a walking chorale; the grid knows none of them
+MAX_STEPS = 100_000  # 6,250 bars of 4/4: what is longer is a damaged file
+MAX_HELD = 16  # steps; longer holds look alike to a model
+
+
+class Grid(Tokenizer):
+    """Cells of four voices, a sixteenth a step.
+
+    Features of the cell to come: its voice (4), its step in the quarter (4), for how many steps each voice has held its
+    pitch, that voice first and then the three that were drawn before it, latest first (17 each: 0 is the beginning), and
+    what the voice had in its last cell (V). Counting alone shows their worth: whether a cell holds or changes costs
+    0.517 nats knowing the voice, 0.243 knowing the step and all four holds (chorales, training pieces).
+    """
+
+    name = "grid"
+    vocab_size = FIRST_PITCH + 128
+    bos, eos = BOS, EOS
+    repeat_lag = len(VOICES)
+    feature_sizes = (len(VOICES), STEPS_A_QUARTER, *[MAX_HELD + 1] * len(VOICES), vocab_size)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def encode(self, score: Score) -> tuple[np.ndarray, int]:
+        notes = _grid_notes(score)
+        if not notes:
+            raise MidiError("no note that the grid of four voices can express (drums have no pitch)")
+        num_steps = max(stop for _, _, stop, _ in notes)
+        if num_steps > MAX_STEPS:
+            raise MidiError(f"longer than {MAX_STEPS} sixteenths")
+        voice_of = _voices(score, notes)
+        cells = _place(notes, voice_of, num_steps) if voice_of else _reduce(notes, num_steps)
+        left_out = score.note_num() - sum(bool((cells[start:stop] == pitch).any()) for _, start, stop, pitch in notes)
+        ids = np.where(cells < 0, SILENCE, cells + FIRST_PITCH).ravel()
+        return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), left_out
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
+        cells = np.asarray(ids, dtype=np.int64)
+        cells = cells[cells >= SILENCE]
+        score = Score(TICKS)
+        score.tempos.append(Tempo(0, TEMPO))
+        step_ticks = TICKS // STEPS_A_QUARTER
+        for voice, name in enumerate(VOICES):
+            track = Track(name, PROGRAM, False)
+            column = cells[voice :: len(VOICES)]
+            changes = np.flatnonzero(np.diff(column)) + 1
+            edges = [0, *changes.tolist(), len(column)]
+            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+                if stop > start and column[start] != SILENCE:
+                    duration = (stop - start) * step_ticks
+                    track.notes.append(Note(start * step_ticks, duration, int(column[start]) - FIRST_PITCH, VELOCITY))
+            score.tracks.append(track)
+        return score
+
+    def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
+        num_cells = int((np.asarray(ids) >= SILENCE).sum())
+        return num_cells // len(VOICES) / STEPS_A_QUARTER
+
+    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        num_cells = int((ids >= SILENCE).sum())
+        missing = round(quarters * STEPS_A_QUARTER) * len(VOICES) - num_cells
+        return np.concatenate([ids, np.full(max(0, missing), SILENCE)])
+
+    def counts(self, ids: np.ndarray) -> np.ndarray:
+        return np.asarray(ids) >= SILENCE
+
+    def transposed(self, semitones: int) -> np.ndarray:
+        table = np.arange(self.vocab_size)
+        table[FIRST_PITCH:] += semitones
+        table[(table >= self.vocab_size) | ((table < FIRST_PITCH) & (np.arange(self.vocab_size) >= FIRST_PITCH))] = -1
+        return table
+
+    def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """See the class. The state is the number of cells so far and each voice's last id and hold: (B,), (B, 4), (B, 4)."""
+        ids = tokens.cpu().numpy()
+        if state is None:
+            none = np.zeros((len(ids), len(VOICES)), np.int64)
+            state = np.zeros(len(ids), np.int64), none, none
+        is_cell = ids >= SILENCE
+        if (is_cell == is_cell[:1]).all() and (state[0] == state[0][:1]).all():
+            features, state = _in_step(ids, is_cell[0], state)
+        else:  # marks at different places: each row for itself
+            alone = [_in_step(ids[i : i + 1], is_cell[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
+            features = np.concatenate([f for f, _ in alone])
+            state = tuple(np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True))
+        return torch.from_numpy(features).to(tokens.device), state
+
+
+GridState = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
+    """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
+    num_voices = len(VOICES)
+    position, last, held = int(state[0][0]), state[1], state[2]
+    order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
+    cells = ids[:, is_cell]
+    num_cells = cells.shape[1]
+    num_steps = -(-num_cells // num_voices)
+    padded = np.pad(cells, ((0, 0), (0, num_steps * num_voices - num_cells)), constant_values=-1)
+    seen = np.concatenate([last[:, None, order], padded.reshape(len(ids), num_steps, num_voices)], 1)
+    changed = seen[:, 1:] != seen[:, :-1]
+    step = np.arange(1, num_steps + 1)[None, :, None]
+    change = np.maximum.accumulate(np.where(changed, step, 0), 1)
+    holds = np.where(change > 0, step - change + 1, held[:, None, order] + step)
+    holds = np.minimum(np.concatenate([held[:, None, order], holds], 1), MAX_HELD).reshape(len(ids), -1)
+    seen = seen.reshape(len(ids), -1)  # the id of cell `position - 4 + i` stands at i
+    place = np.cumsum(is_cell)  # cells up to and with each token
+    voice = (position + place) % num_voices
+    quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
+    lags = [num_voices, 1, 2, 3]
+    features = np.stack(
+        [np.broadcast_to(v, ids.shape) for v in (voice, quarter_step)]
+        + [holds[:, place + num_voices - lag] for lag in lags]
+        + [seen[:, place]],
+        2,
+    )
+    newest = num_cells + np.arange(num_voices)
+    back = np.argsort((position + newest) % num_voices)  # by voice again
+    after = np.full(len(ids), position + num_cells), seen[:, newest][:, back], holds[:, newest][:, back]
+    return features, after
+
+
+
+GridNote = tuple[int, int, int, int]
+"""Track, first step, step behind the last, pitch."""
+
+
+def _grid_notes(score: Score) -> list[GridNote]:
+    step = score.ticks_per_quarter / STEPS_A_QUARTER
+    notes = []
+    for i, track in enumerate(score.tracks):
+        if not track.is_drum:
+            for note in track.notes:
+                start = int(note.time / step + 0.5)
+                notes.append((i, start, max(start + 1, int(note.end / step + 0.5)), int(note.pitch)))
+    return sorted(notes, key=lambda n: (n[1], n[3], n[2], n[0]))
+
+
+def _voices(score: Score, notes: list[GridNote]) -> dict[int, int] | None:
+    """Return which voice each track sings, or None where the tracks are not four voices."""
+    used = sorted({n[0] for n in notes})
+    names = [score.tracks[i].name for i in used]
+    chords = len({(track, start) for track, start, _, _ in notes}) < len(notes)
+    if len(set(names)) == len(names) and set(names) <= set(VOICES) and not chords:
+        return {i: VOICES.index(name) for i, name in zip(used, names, strict=True)}
+    if len(used) != len(VOICES) or chords:
+        return None
+    mean = {i: np.mean([n[3] for n in notes if n[0] == i]) for i in used}
+    return {track: voice for voice, track in enumerate(sorted(used, key=lambda i: (-mean[i], i)))}
+
+
+def _place(notes: list[GridNote], voice_of: dict[int, int], num_steps: int) -> np.ndarray:
+    """Return (steps, 4) pitches, -1 for silence; in a voice the later note ends the one before it."""
+    cells = np.full((num_steps, len(VOICES)), -1)
+    for track, start, stop, pitch in notes:
+        cells[start:, voice_of[track]] = -1
+        cells[start:stop, voice_of[track]] = pitch
+    return cells
+
+
+def _reduce(notes: list[GridNote], num_steps: int) -> np.ndarray:
+    """Return (steps, 4) pitches, -1 for silence: the highest, the lowest and the two nearest the voices before them."""
+    sounding: list[set[int]] = [set() for _ in range(num_steps)]
+    for _, start, stop, pitch in notes:
+        for step in range(start, stop):
+            sounding[step].add(pitch)
+    cells = np.full((num_steps, len(VOICES)), -1)
+    alto = tenor = None
+    for step, pitches in enumerate(sounding):
+        falling = sorted(pitches, reverse=True)
+        if not falling:
+            continue
+        cells[step, 0] = falling[0]
+        if len(falling) > 1:
+            cells[step, 3] = falling[-1]
+        inner = falling[1:-1]
+        span = falling[0] - falling[-1]
+        wanted_alto = alto if alto is not None else falling[0] - span // 3
+        wanted_tenor = tenor if tenor is not None else falling[-1] + span // 3
+        if len(inner) == 1:
+            nearer_alto = abs(inner[0] - wanted_alto) <= abs(inner[0] - wanted_tenor)
+            cells[step, 1 if nearer_alto else 2] = inner[0]
+        elif inner:
+            pairs = [(high, low) for i, high in enumerate(inner) for low in inner[i + 1 :]]
+            cells[step, 1:3] = min(pairs, key=lambda p: (abs(p[0] - wanted_alto) + abs(p[1] - wanted_tenor), p))
+        alto = int(cells[step, 1]) if cells[step, 1] >= 0 else alto
+        tenor = int(cells[step, 2]) if cells[step, 2] >= 0 else tenor
+    return cells

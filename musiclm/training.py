@@ -1,0 +1,221 @@
+"""Training: a recipe, and a generator that takes one step each time it is asked.
+
+The caller draws, saves and stops. All that a run needs to go on exactly is in the `TrainingState` of a step: batches are
+functions of their number, and each step draws its dropout from (seed, step).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import IGNORE, Batch
+from .models.base import LanguageModel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        steps: the budget in steps, or None.
+        seconds: the budget in seconds, or None; what comes first ends the run. At least one of them is given.
+        learning_rate: the highest, after the warm-up; it then follows a cosine to a twentieth of itself at the budget's
+            end, by the clock if the budget is in seconds.
+        warmup_steps: in which the rate rises evenly.
+        weight_decay: of matrices; not of biases, norms and embeddings (Loshchilov and Hutter 2019).
+        clip: the largest norm of the gradient.
+        average: decay of the exponential moving average of the weights, which is what is validated and kept; its memory
+            is a tenth of the steps so far until it is longer than that.
+        seed: of weights, windows and dropout.
+        bf16: compute in bfloat16, weights staying in float32.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    average: float = 0.999
+    seed: int = 0
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.seconds is None:
+            raise ValueError("a recipe needs a budget: steps or seconds")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Return which part of the budget is used, 0 … 1."""
+        by_steps = step / self.steps if self.steps else 0.0
+        by_seconds = seconds / self.seconds if self.seconds else 0.0
+        return min(1.0, max(by_steps, by_seconds))
+
+    def rate(self, step: int, seconds: float) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        cosine = 0.05 + 0.95 * (1 + math.cos(math.pi * self.progress(step, seconds))) / 2
+        return self.learning_rate * cosine * min(1.0, (step + 1) / self.warmup_steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Where a run stands: enough to go on as if it had not stopped.
+
+    Attributes:
+        step: how many steps were taken.
+        tokens: how many targets were learnt from.
+        seconds: how long it has trained, over all its parts.
+        tensors: weights ("weights."), their average ("average.") and the optimiser's moments ("moments.").
+    """
+
+    step: int
+    tokens: int
+    seconds: float
+    tensors: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step taken.
+
+    Attributes:
+        number: counted from 1.
+        nats: the mean loss of its batch, in nats a target.
+        tokens: seen so far.
+        seconds: so far.
+        rate: the learning rate that was used.
+        progress: which part of the budget is used, 0 … 1; at 1 the run is over.
+        model: the averaged weights, in evaluation mode: what to validate and to save.
+        state: gives the state to go on from, sharing memory with the run: save it before the next step.
+    """
+
+    number: int
+    nats: float
+    tokens: int
+    seconds: float
+    rate: float
+    progress: float
+    model: LanguageModel
+    state: Callable[[], TrainingState]
+
+
+def train(
+    model: LanguageModel,
+    batches: Callable[[int], Batch],
+    recipe: Recipe,
+    *,
+    average: LanguageModel,
+    start: TrainingState | None = None,
+) -> Iterator[Step]:
+    """Yield each step of a training run, until the budget is used.
+
+    Args:
+        model: is trained in place, on the device it is on.
+        batches: gives batch `number`, counted from 0, the same each time.
+        recipe: how.
+        average: another model of the same architecture, to hold the averaged weights.
+        start: where an earlier run of the same recipe stood; the weights are taken from it.
+    """
+    device = next(model.parameters()).device
+    optimiser = _optimiser(model, recipe)
+    if start is None:
+        average.load_state_dict(model.state_dict())
+        start = TrainingState(step=0, tokens=0, seconds=0.0, tensors={})
+    else:
+        _restore(model, average, optimiser, start)
+    average.eval().requires_grad_(False)
+    model.train()
+    tokens, begin = start.tokens, time.monotonic() - start.seconds
+    for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
+        seconds = time.monotonic() - begin
+        if recipe.progress(step, seconds) >= 1:
+            return
+        rate = recipe.rate(step, seconds)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        batch = batches(step).to(device)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: nothing of it needs saving
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
+            logits, _ = model(batch.tokens, None, batch.features)
+        loss = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        optimiser.step()
+        _move_average(average, model, min(recipe.average, 1 - 10 / (10 + step)))
+        tokens += batch.num_tokens
+        number, seconds = step + 1, time.monotonic() - begin
+        yield Step(
+            number=number,
+            nats=float(loss.detach()),
+            tokens=tokens,
+            seconds=seconds,
+            rate=rate,
+            progress=recipe.progress(number, seconds),
+            model=average,
+            state=lambda number=number, tokens=tokens: TrainingState(  # type: ignore[misc]
+                step=number,
+                tokens=tokens,
+                seconds=time.monotonic() - begin,
+                tensors=_tensors(model, average, optimiser),
+            ),
+        )
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
+    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+
+
+def _tensors(model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"weights.{name}": t for name, t in model.state_dict().items()}
+    tensors |= {f"average.{name}": t for name, t in average.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        tensors |= {f"moments.{name}.{key}": t for key, t in optimiser.state[parameter].items()}
+    return tensors
+
+
+def _restore(model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
+    def of(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
+
+    model.load_state_dict(of("weights."))
+    average.load_state_dict(of("average."))
+    for name, parameter in model.named_parameters():
+        moments: dict[str, Any] = of(f"moments.{name}.")
+        optimiser.state[parameter] = {
+            key: t.clone() if key == "step" else t.to(parameter.device).clone() for key, t in moments.items()
+        }
+
+
+def faster_in_bf16() -> bool:
+    """Return whether this CPU multiplies matrices faster in bfloat16 than in float32: one product timed in both.
+
+    Without instructions for it bfloat16 is emulated and slower.
+    """
+    took = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
+        a @ b
+        best = math.inf
+        for _ in range(5):
+            began = time.perf_counter()
+            a @ b
+            best = min(best, time.perf_counter() - began)
+        took[dtype] = best
+    return took[torch.bfloat16] < 0.7 * took[torch.float32]
