@@ -1,6 +1,6 @@
 """Make musiclm/chorales.zip from Jsb16thSeparated.json: four-track MIDI files, official split, the same bytes each time.
 
-    python benchmarks/make_chorales.py Jsb16thSeparated.json -o musiclm/chorales.zip
+python benchmarks/make_chorales.py Jsb16thSeparated.json -o musiclm/chorales.zip
 """
 
 import argparse
@@ -31,7 +31,9 @@ def main() -> None:
                 data = scores.to_bytes(grid.decode(ids))
                 again = grid.encode(scores.parse(data, ours))[0][1:-1]
                 assert np.array_equal(again, ids), f"{ours} {i} does not come back"
-                archive.writestr(zipfile.ZipInfo(f"{ours}/{i:03d}.mid", (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+                archive.writestr(
+                    zipfile.ZipInfo(f"{ours}/{i:03d}.mid", (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED
+                )
                 count, cells_in_all = count + 1, cells_in_all + len(ids)
     print(f"{arguments.output}: {count} chorales, {cells_in_all} cells, {arguments.output.stat().st_size} bytes")
 

@@ -49,6 +49,8 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; does not return."""
+    # threads that wait for each other by spinning make torch tens of times slower on cores that others use too
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = group.main(args=arguments, prog_name="musiclm", standalone_mode=False)
     except MusicLMError as error:

@@ -26,7 +26,9 @@ STEM = "musiclm"
 @click.option("--model", metavar="MODEL", help="A name, a checkpoint file or a run folder.")
 @click.option("--prompt", metavar="FILE", help="MIDI to continue; - for standard input.")
 @click.option("--prompt-bars", type=click.IntRange(1), metavar="N", help="Only the prompt's first N bars.")
-@click.option("--prompt-seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Only its first S seconds.")
+@click.option(
+    "--prompt-seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Only its first S seconds."
+)
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="New music: bars (16 if nothing is said).")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")

@@ -125,7 +125,7 @@ def command(
             learning_rate=learning_rate,
             dropout=dropout,
             seed=options.draw_seed(seed),
-            threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            threads=_threads(),
             device=device,
             precision=None if precision == "auto" else precision,
             command=shlex.join(["musiclm", *sys.argv[1:]]),
@@ -207,6 +207,14 @@ def _described(plan: Plan) -> str:
     budget += [f"{plan.epochs:g} epochs"] if plan.epochs else []
     what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
     return f"{what} on {plan.data or 'the bundled chorales'} for {' or '.join(budget)}"
+
+
+def _threads() -> int:
+    """Return how many threads torch is to use: what the environment says, else one for each core that is ours."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _new_folder(arch: str) -> Path:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 2**20  # bytes; the largest of ours is a hundredth of that
 MAX_NUMBER = 2**20  # of anything in a model's config
+MAX_TOKENIZER_NUMBER = 4096  # of anything that makes a vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,9 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
         if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
-            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its tensors are not those of a {self.arch}")
+            raise CheckpointError(
+                f"the checkpoint '{self.name}' is damaged: its tensors are not those of a {self.arch}"
+            )
         model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
         return model.to(device).eval()
 
@@ -114,7 +117,7 @@ def save(
         "tokenizer": tokenizer.describe(),
         "card": card,
     }
-    write_whole(path, pack(tensors, {"checkpoint": json.dumps(checkpoint, sort_keys=True)}))
+    write_whole(path, pack(tensors, {"checkpoint": json.dumps(checkpoint)}))
 
 
 def pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
@@ -180,7 +183,8 @@ def load(name: str) -> Checkpoint:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{called}' is no checkpoint of a model: {error!r} in its header") from error
     numbers = [v for v in config.values() if isinstance(v, int)]
-    if any(n > MAX_NUMBER for n in numbers) or config.get("num_layers", 1) > len(entries):
+    largest = max([*numbers, 0])
+    if largest > MAX_NUMBER or config.get("num_layers", 1) > len(entries) or _largest(tokenizer) > MAX_TOKENIZER_NUMBER:
         raise CheckpointError(f"the checkpoint '{called}' is damaged: its config is beyond all bounds")
     return Checkpoint(
         name=called,
@@ -192,6 +196,16 @@ def load(name: str) -> Checkpoint:
         sha256=metadata["sha256"],
         num_parameters=num_parameters,
     )
+
+
+def _largest(description: Any) -> int:
+    """Return the largest number in a tokenizer's description, among its keys too; tokens are only compared."""
+    if isinstance(description, dict):
+        parts = [_largest(v) for k, v in description.items() if k != "vocabulary"]
+        return max([0, *parts, *(int(n) for k in description for n in str(k).split("_") if n.isdigit())])
+    if isinstance(description, list):
+        return max([0, *(_largest(v) for v in description)])
+    return description if isinstance(description, int) else 0
 
 
 def _product(shape: list[int]) -> int:
@@ -261,12 +275,12 @@ def figures(checkpoints: list[Checkpoint]) -> Iterator[dict[str, Any]]:
         }
 
 
-def card_markdown(checkpoint: Checkpoint) -> str:
+def card_markdown(checkpoint: Checkpoint, name: str) -> str:
     """Return a checkpoint's card as a page of Markdown: checkpoints/NAME.md."""
     card = dict(checkpoint.card)
     figure_rows = "\n".join(f"| {k} | {v} |" for k, v in card.pop("figures", {}).items())
     told = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
-    return f"""# {checkpoint.name}
+    return f"""# {name}
 
 {checkpoint.arch}, {checkpoint.num_parameters:,} parameters, tokenizer `{checkpoint.tokenizer_description["name"]}`.
 
@@ -278,5 +292,3 @@ def card_markdown(checkpoint: Checkpoint) -> str:
 |---|---|
 {figure_rows}
 """
-
-

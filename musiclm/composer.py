@@ -211,7 +211,9 @@ class Composer:
             if reached >= stop:
                 stops[row], used[row] = stop, new.shape[1]
             elif new.shape[1] > MAX_TOKENS_A_QUARTER * max(16.0, stop - prompt.quarters):
-                raise TokenizerError(f"the model '{self.checkpoint.name}' does not get on: no end after {new.shape[1]} tokens")
+                raise TokenizerError(
+                    f"the model '{self.checkpoint.name}' does not get on: no end after {new.shape[1]} tokens"
+                )
 
     def _score(self, prompt: Prompt, ids: np.ndarray) -> Score:
         """Return the score of ids, with the prompt's tempo and metre where the tokenizer has none of its own."""
@@ -220,9 +222,7 @@ class Composer:
             scores.carry_over(prompt.score, score, tempi=self.tokenizer.tempi)
         return score
 
-    def _finish(
-        self, prompt: Prompt, new: np.ndarray, stop: float | None, only_new: bool, num_new: int
-    ) -> Composition:
+    def _finish(self, prompt: Prompt, new: np.ndarray, stop: float | None, only_new: bool, num_new: int) -> Composition:
         score = self._score(prompt, np.concatenate([prompt.ids, new]))
         start = 0.0
         if only_new:
@@ -248,5 +248,3 @@ def provenance(composer: Composer, *, seed: int, options: dict[str, Any], prompt
         "options": {k: v for k, v in options.items() if v is not None and v is not False},
     }
     return json.dumps(told, sort_keys=True)
-
-

@@ -131,7 +131,7 @@ def _split(found: dict[str, Piece]) -> Iterator[list[Piece]]:
     tenth = {key: int(key[:8], 16) % 10 for key in found}
     keys = sorted(found)
     if not {0, 1} <= set(tenth.values()) or set(tenth.values()) <= {0, 1}:  # few pieces: the first and the last of them
-        tenth = {key: 2 for key in keys} | {keys[0]: 0} | {keys[-1]: 1} if len(keys) > 2 else {key: 2 for key in keys}
+        tenth = dict.fromkeys(keys, 2) | {keys[0]: 0} | {keys[-1]: 1} if len(keys) > 2 else dict.fromkeys(keys, 2)
         if len(keys) <= 2:  # one or two: there is nothing to hold out, and validation is on what was learnt
             yield from ([found[k] for k in keys], [found[k] for k in keys], [])
             return

@@ -48,9 +48,7 @@ class Surprise:
         return self.nats / math.log(2) / self.seconds if self.seconds else 0.0
 
 
-def surprise(
-    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
-) -> Surprise:
+def surprise(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False) -> Surprise:
     """Return how surprised a model is by pieces, each read from its beginning.
 
     Args:
@@ -59,7 +57,9 @@ def surprise(
         pieces: any number.
         bf16: whether to compute in bfloat16.
     """
-    nats = sum(float(of_piece[tokenizer.counts(p.tokens[1:])].sum()) for p, of_piece in each(model, tokenizer, pieces, bf16))
+    nats = sum(
+        float(of_piece[tokenizer.counts(p.tokens[1:])].sum()) for p, of_piece in each(model, tokenizer, pieces, bf16)
+    )
     return Surprise(
         nats=nats,
         num_tokens=sum(int(tokenizer.counts(p.tokens).sum()) for p in pieces),
@@ -127,9 +127,7 @@ def _repeats(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> tuple[int, int]:
     return same, total
 
 
-def report(
-    model: LanguageModel, corpus: Corpus, split: str, *, name: str, bf16: bool = False
-) -> dict[str, Any]:
+def report(model: LanguageModel, corpus: Corpus, split: str, *, name: str, bf16: bool = False) -> dict[str, Any]:
     """Return what `musiclm evaluate --json` prints."""
     found = surprise(model, corpus.tokenizer, corpus.pieces(split), bf16=bf16)
     return {

@@ -29,12 +29,18 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
     """Write a file by way of a temporary one beside it, so that it is never seen half written.
 
+    What is no ordinary file, a device or a pipe, is written to and stays what it is.
+
     Raises:
         OutputError: see `check_writable`; or the place is full.
     """
     check_writable(path, force=force)
-    temporary = None
+    path, temporary = path.resolve(), None
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:
+                device.write(data)
+            return
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(data)

@@ -149,7 +149,7 @@ class ScoreGrammar:
         sounding = [] if self._time(p, p.position) < self._not_before else self._notes(p)
         if p.kind == "Position":
             tempi = self._ids["Tempo"]
-            return sounding + [tempi[tempi != p.tempo]] if p.tempo >= 0 else [tempi]
+            return [*sounding, tempi[tempi != p.tempo]] if p.tempo >= 0 else [tempi]
         return later + sounding  # behind a tempo or a note
 
     def _time(self, p: Place, position: int) -> float:

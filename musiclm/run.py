@@ -19,7 +19,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +139,7 @@ class Run:
         """Let another process have the run."""
         self._lock.close()
 
-    def train(self) -> Iterator[tuple[Step, Validation | None]]:
+    def train(self) -> Generator[tuple[Step, Validation | None], None, None]:
         """Yield each step, with a `Validation` where one was made and the run was saved; saves at the end, too.
 
         Closing the generator saves the last whole step: Ctrl-C loses nothing.
@@ -182,9 +182,19 @@ class Run:
                     if validation.is_best:
                         self.best, self.best_step = validation.validation_nats_per_token, step.number
                         save(
-                            self.folder / "best.safetensors", average, arch=plan.arch, tokenizer=prepared.tokenizer, card=card
+                            self.folder / "best.safetensors",
+                            average,
+                            arch=plan.arch,
+                            tokenizer=prepared.tokenizer,
+                            card=card,
                         )
-                    save(self.folder / "last.safetensors", average, arch=plan.arch, tokenizer=prepared.tokenizer, card=card)
+                    save(
+                        self.folder / "last.safetensors",
+                        average,
+                        arch=plan.arch,
+                        tokenizer=prepared.tokenizer,
+                        card=card,
+                    )
                     self._append(validation)
                     self._save_state(step)
                     saved = step.number
@@ -354,7 +364,8 @@ class _Cadence:
 
 def _some(pieces: list[Any]) -> list[Any]:
     """Return pieces in the order of their names, no more tokens than `MAX_VALIDATION_TOKENS`, but at least one piece."""
-    chosen, total = [], 0
+    chosen: list[Any] = []
+    total = 0
     for piece in sorted(pieces, key=lambda p: p.name):
         if chosen and total + len(piece.tokens) > MAX_VALIDATION_TOKENS:
             continue

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from symusic import Note, Score, TextMeta, Track
 
 from .errors import MidiError
@@ -52,6 +53,12 @@ def parse(data: bytes, name: str) -> Score:
         raise MidiError(f"'{name}' holds no notes")
     if score.start() < 0 or score.end() > 2**30:
         raise MidiError(f"'{name}' is damaged MIDI: times beyond all bounds")
+    for events in (score.tempos, score.time_signatures, score.key_signatures):
+        for event in events:
+            if (
+                event.time < score.ticks_per_quarter / 16
+            ):  # some programs write them a tick late, which makes a bar of it
+                event.time = 0
     return score
 
 
@@ -80,8 +87,30 @@ def _outline_problem(data: bytes) -> str | None:
 
 
 def to_bytes(score: Score) -> bytes:
-    """Return the score as a MIDI file of type 1."""
+    """Return the score as a MIDI file of type 1.
+
+    On one track a note ends where the next of its pitch begins, since a MIDI file cannot say which of two that overlap
+    a note-off means; of two that begin together the longer one stays.
+    """
+    score = score.copy()
+    for track in score.tracks:
+        track.notes = _without_overlaps(track.notes)
     return bytes(score.dumps_midi())
+
+
+def _without_overlaps(notes: Any) -> Any:
+    parts = notes.numpy()
+    time, duration, pitch = (parts[k].astype(np.int64) for k in ("time", "duration", "pitch"))
+    order = np.lexsort((-duration, time, pitch))  # of those that begin together the longest first
+    is_double = (np.diff(pitch[order], prepend=-1) == 0) & (np.diff(time[order], prepend=-1) == 0)
+    kept = order[~is_double]
+    ends = (time + duration)[kept]
+    next_onset = np.where(pitch[kept][1:] == pitch[kept][:-1], time[kept][1:], 2**62)
+    ends[:-1] = np.minimum(ends[:-1], next_onset)
+    by_time = np.argsort(time[kept], kind="stable")
+    kept, ends = kept[by_time], ends[by_time]
+    lengths = np.maximum(1, ends - time[kept]).astype(np.int32)
+    return type(notes).from_numpy(parts["time"][kept], lengths, parts["pitch"][kept], parts["velocity"][kept])
 
 
 def write(score: Score, path: str | Path, *, force: bool = False) -> None:

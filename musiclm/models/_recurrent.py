@@ -6,6 +6,7 @@ B batch, T tokens, D size of a layer, L layers, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ PRESETS = {
 class RecurrentModel(LanguageModel):
     """A stack of `cell` layers. The state is what torch's layers hand on, turned batch first: each (B, L, D)."""
 
-    cell: type[nn.RNNBase]
+    cell: Callable[..., nn.RNNBase]
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)

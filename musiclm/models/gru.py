@@ -8,7 +8,11 @@ from . import _recurrent
 
 Config = _recurrent.RecurrentConfig
 PRESETS = _recurrent.PRESETS
-TRAINING = {"learning_rate": 3e-3, "batch_size": 8, "window": 256}  # many small steps: 0.63 nats after 45 s at 16, 0.55 at 8
+TRAINING = {
+    "learning_rate": 3e-3,
+    "batch_size": 8,
+    "window": 256,
+}  # many small steps: 0.63 nats after 45 s at 16, 0.55 at 8
 
 
 class Model(_recurrent.RecurrentModel):

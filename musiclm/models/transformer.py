@@ -67,16 +67,17 @@ class Model(LanguageModel):
         super().__init__(config)
         self.embedding = Embedding(config, config.size)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        blocks = [Block(config) for _ in range(config.num_layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
         self.readout = nn.Linear(config.size, config.vocab_size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        for block in self.blocks:  # the residual stream keeps its size however deep it is (Radford et al. 2019)
-            for module in (block.attention.out, block.down):
-                nn.init.normal_(module.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
+        for block in blocks:  # the residual stream keeps its size however deep it is (Radford et al. 2019)
+            for last in (block.attention.out, block.down):
+                nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
 
     def forward(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None

@@ -6,6 +6,7 @@ MidiTok stands in the vocabulary for what happens when: Bar, TimeSig, Position, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import miditok
@@ -32,7 +33,7 @@ class MidiTokTokenizer(Tokenizer):
         self.vocabulary = [token for token, _ in by_id]
         if vocabulary is not None and list(vocabulary) != self.vocabulary:
             raise TokenizerError(
-                f"tokenizer '{self.name}': MidiTok {miditok.__version__} makes another vocabulary than the one it was "
+                f"tokenizer '{self.name}': MidiTok {version('miditok')} makes another vocabulary than the one it was "
                 "trained with: install the version in constraints.txt"
             )
         self.vocab_size = len(self.vocabulary)

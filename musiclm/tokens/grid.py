@@ -7,6 +7,7 @@ tempo, metre, and silence behind the last note.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +69,7 @@ class Grid(Tokenizer):
             column = cells[voice :: len(VOICES)]
             changes = np.flatnonzero(np.diff(column)) + 1
             edges = [0, *changes.tolist(), len(column)]
-            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+            for start, stop in itertools.pairwise(edges):
                 if stop > start and column[start] != SILENCE:
                     duration = (stop - start) * step_ticks
                     track.notes.append(Note(start * step_ticks, duration, int(column[start]) - FIRST_PITCH, VELOCITY))
@@ -142,7 +143,6 @@ def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np
     back = np.argsort((position + newest) % num_voices)  # by voice again
     after = np.full(len(ids), position + num_cells), seen[:, newest][:, back], holds[:, newest][:, back]
     return features, after
-
 
 
 GridNote = tuple[int, int, int, int]

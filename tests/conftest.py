@@ -1,0 +1,100 @@
+"""What tests share: one thread (torch on two busy cores spins), tiny models, and real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+import random
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from symusic import Note, Score, Tempo, TimeSignature, Track
+
+from musiclm import checkpoint, models, scores, tokens
+
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+DATA = Path(os.environ.get("MUSICLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_midi() -> Callable[[str, int], list[tuple[str, bytes]]]:
+    """Give some files of one of the data sets, by the name of its archive: (name, bytes) pairs."""
+
+    def files(archive: str, count: int) -> list[tuple[str, bytes]]:
+        path = next(DATA.glob(f"*/{archive}.tar.xz"), None)
+        if path is None:
+            pytest.skip(f"needs {archive}.tar.xz: set MUSICLM_DATA to the folder that has it")
+        found = []
+        with tarfile.open(path) as tar:  # in the archive's order: reading on would unpack all of it
+            for member in tar:
+                if member.name.lower().endswith((".mid", ".midi")):
+                    found.append((member.name, tar.extractfile(member).read()))
+                if len(found) == count:
+                    break
+        return found
+
+    return files
+
+
+@pytest.fixture
+def song() -> Score:
+    """Eight bars of 3/4 at 90 bpm: a tune, chords and drums on three tracks."""
+    score = Score(480)
+    score.tempos.append(Tempo(0, 90))
+    score.time_signatures.append(TimeSignature(0, 3, 4))
+    tune, chords, drums = Track("Tune", 73), Track("Chords", 0), Track("Drums", 0, True)
+    draw = random.Random(0)
+    for bar in range(8):
+        for beat in range(3):
+            at = (3 * bar + beat) * 480
+            tune.notes.append(Note(at, 240, draw.choice([72, 74, 76, 77, 79]), 90))
+            drums.notes.append(Note(at, 120, 36 if beat == 0 else 42, 100))
+        for pitch in (48, 52, 55):
+            chords.notes.append(Note(3 * bar * 480, 1440, pitch, 70))
+    for track in (tune, chords, drums):
+        score.tracks.append(track)
+    return score
+
+
+@pytest.fixture
+def song_file(song: Score, tmp_path: Path) -> Path:
+    path = tmp_path / "song.mid"
+    scores.write(song, path)
+    return path
+
+
+def tiny(arch: str, vocab_size: int = 40, **config: object) -> models.base.LanguageModel:
+    """Return a model with weights large enough that every path through it shows."""
+    sizes = {"size": 16, "num_layers": 2, "dropout": 0.0}
+    if "context" in set(models._architecture(arch).Config.__dataclass_fields__):
+        sizes |= {"num_heads": 2, "context": 8}
+    torch.manual_seed(0)
+    model = models.create(arch, vocab_size, **{**sizes, **config}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    return model
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Give the path of an untrained checkpoint of a tokenizer."""
+    made: dict[str, str] = {}
+
+    def path(tokenizer_name: str) -> str:
+        if tokenizer_name not in made:
+            tokenizer = tokens.create(tokenizer_name)
+            model = tiny("gru", tokenizer.vocab_size, feature_sizes=tokenizer.feature_sizes)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(0.1)
+            file = tmp_path_factory.mktemp("checkpoints") / f"{tokenizer_name}.safetensors"
+            checkpoint.save(file, model, arch="gru", tokenizer=tokenizer, card={"data": "nothing", "figures": {}})
+            made[tokenizer_name] = str(file)
+        return made[tokenizer_name]
+
+    return path

@@ -1,0 +1,134 @@
+"""Checkpoints: what was saved comes back; what is damaged, foreign or hostile is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from musiclm import checkpoint, models, tokens
+from musiclm.errors import CheckpointError
+
+from .conftest import tiny
+
+GRID = tokens.create("grid")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "m.safetensors"
+    model = tiny("gru", GRID.vocab_size, feature_sizes=GRID.feature_sizes)
+    checkpoint.save(path, model, arch="gru", tokenizer=GRID, card={"data": "none"})
+    return path
+
+
+@pytest.mark.parametrize("arch", models.names())
+@pytest.mark.parametrize("name", tokens.NAMES)
+def test_a_model_comes_back_with_its_tokenizer(arch: str, name: str, tmp_path: Path, song):
+    tokenizer = tokens.create(name)
+    model = tiny(arch, tokenizer.vocab_size, feature_sizes=tokenizer.feature_sizes)
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(path, model, arch=arch, tokenizer=tokenizer, card={"data": "none"})
+    loaded = checkpoint.load(str(path))
+    assert loaded.num_parameters == model.num_parameters
+    again = loaded.model()
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in model.state_dict().items())
+    assert (loaded.tokenizer().encode(song)[0] == tokenizer.encode(song)[0]).all()
+
+
+def test_half_precision_is_read_as_float32(tmp_path: Path):
+    model = tiny("gru", GRID.vocab_size, feature_sizes=GRID.feature_sizes)
+    path = tmp_path / "m.safetensors"
+    checkpoint.save(path, model, arch="gru", tokenizer=GRID, card={}, dtype=torch.float16)
+    again = checkpoint.load(str(path)).model()
+    for name, tensor in model.state_dict().items():
+        assert again.state_dict()[name].dtype == torch.float32
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=2e-3, rtol=2e-3)
+
+
+def test_a_checkpoint_cut_anywhere_is_refused(file: Path):
+    data = file.read_bytes()
+    for stop in [0, 1, 7, 8, 9, 100, len(data) // 2, len(data) - 1]:
+        file.write_bytes(data[:stop])
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.load(str(file)).model()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_changed_weight_is_found(file: Path):
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="not those that were saved"):
+        checkpoint.load(str(file)).model()
+
+
+def rewritten(file: Path, change) -> None:
+    """Change the stored description of a model and keep its weights."""
+    data = file.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    stored = json.loads(header["__metadata__"]["checkpoint"])
+    change(stored)
+    header["__metadata__"]["checkpoint"] = json.dumps(stored)
+    new = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(new)) + new + data[8 + length :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s["config"].update(size=1024),
+        lambda s: s["config"].update(size=10**12),
+        lambda s: s["config"].update(num_layers=10**9),
+        lambda s: s["config"].update(num_layers=1),
+        lambda s: s["config"].update(size="large"),
+        lambda s: s["config"].update(nonsense=1),
+        lambda s: s.update(arch="lstm"),
+        lambda s: s.update(arch="os"),
+        lambda s: s.update(arch="../../etc"),
+        lambda s: s.pop("config"),
+        lambda s: s.update(tokenizer="grid"),
+        lambda s: s.update(tokenizer={"name": "score", "config": {"num_velocities": 10**9}}),
+        lambda s: s.update(tokenizer={"name": "score", "config": {"beat_res": {"0_1000000000": 12}}}),
+    ],
+)
+def test_a_lying_description_costs_no_memory_and_no_time(file: Path, change):
+    rewritten(file, change)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(str(file)).model()
+
+
+def test_an_unknown_tokenizer_in_a_checkpoint_is_a_clear_error(file: Path):
+    from musiclm.errors import MusicLMError
+
+    rewritten(file, lambda s: s.update(tokenizer={"name": "morse"}))
+    with pytest.raises(MusicLMError, match="morse"):
+        checkpoint.load(str(file)).tokenizer()
+
+
+def test_a_header_that_claims_gigabytes_is_refused_before_it_is_read(file: Path):
+    file.write_bytes(struct.pack("<Q", 2**40) + b"{}")
+    with pytest.raises(CheckpointError, match="no header"):
+        checkpoint.load(str(file))
+
+
+def test_another_projects_safetensors_and_a_text_are_refused(tmp_path: Path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="no checkpoint of musiclm"):
+        checkpoint.load(str(path))
+    path.write_text("I am a text, and longer than eight bytes")
+    with pytest.raises(CheckpointError, match="no checkpoint of musiclm"):
+        checkpoint.load(str(path))
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="neither a file"):
+        checkpoint.load("nope")
+    with pytest.raises(CheckpointError, match="no run"):
+        checkpoint.load(str(tmp_path))

@@ -1,0 +1,249 @@
+"""The command line as users type it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mido
+import pretty_midi
+import pytest
+from musiclm.cli import main
+
+from musiclm import checkpoint, scores
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command line in a new folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return call
+
+
+def one_line(err: str) -> bool:
+    return err.startswith("Error: ") and err.count("\n") == 1
+
+
+def test_generate_alone_writes_a_new_file_and_prints_its_path_and_seed(run, tmp_path):
+    code, out, err = run("generate", "--bars", 4)
+    assert code == 0
+    path = tmp_path / out.strip()
+    assert path.name == "musiclm-001.mid"
+    assert "seed" in err
+    assert run("generate", "--bars", 4)[1].strip() == "musiclm-002.mid"
+    data = path.read_bytes()
+    count = scores.read(path).note_num()
+    assert count > 20
+    assert sum(m.type == "note_on" and m.velocity > 0 for m in mido.MidiFile(file=io.BytesIO(data))) == count
+    assert sum(len(i.notes) for i in pretty_midi.PrettyMIDI(io.BytesIO(data)).instruments) == count
+
+
+@pytest.mark.parametrize("name", checkpoint.bundled())
+def test_each_bundled_model_goes_on_with_a_song(run, song_file, name: str):
+    code, out, err = run("generate", "--model", name, "--prompt", song_file, "--bars", 8, "-o", "out.mid", "--json")
+    assert code == 0, err
+    (output,) = json.loads(out)["outputs"]
+    assert output["bars"] == 16
+    assert scores.num_bars(scores.read("out.mid")) == 16
+
+
+def test_the_same_seed_gives_the_same_bytes_under_another_name(run):
+    for name in ("a.mid", "b.mid"):
+        assert run("generate", "--bars", 2, "--seed", 7, "-o", name)[0] == 0
+    assert Path("a.mid").read_bytes() == Path("b.mid").read_bytes()
+    run("generate", "--bars", 2, "--seed", 8, "-o", "c.mid")
+    assert Path("a.mid").read_bytes() != Path("c.mid").read_bytes()
+    _code, _, err = run("generate", "--bars", 2, "-o", "d.mid")
+    seed = err.rsplit("seed ", 1)[1].split()[0]
+    run("generate", "--bars", 2, "--seed", seed, "-o", "e.mid")
+    assert Path("d.mid").read_bytes() == Path("e.mid").read_bytes()
+    told = [json.loads(m.text) for m in mido.MidiFile("d.mid").tracks[0] if m.type in ("marker", "text")]
+    assert told[0]["seed"] == int(seed)
+
+
+def test_variations_go_into_a_folder_and_differ(run):
+    code, out, _ = run("generate", "-n", 3, "--bars", 2, "-o", "ideas/", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document.keys() == {"model", "seed", "outputs", "tokens_per_second", "seconds_elapsed"}
+    paths = [Path(o["path"]) for o in document["outputs"]]
+    assert [p.name for p in paths] == ["musiclm-001.mid", "musiclm-002.mid", "musiclm-003.mid"]
+    assert len({p.read_bytes() for p in paths}) == 3
+
+
+def test_a_pipe_in_and_a_pipe_out(song_file):
+    command = [sys.executable, "-m", "musiclm", "generate", "--prompt", "-", "-o", "-", "--bars", "2", "--seed", "1"]
+    found = subprocess.run(command, input=song_file.read_bytes(), capture_output=True, check=True)
+    assert scores.num_bars(scores.parse(found.stdout, "out")) == 10
+
+
+def test_only_new_is_the_rest_of_the_output(run, song_file):
+    options = ["--prompt", song_file, "--prompt-bars", 4, "--bars", 2, "--seed", 1]
+    run("generate", *options, "-o", "whole.mid")
+    run("generate", *options, "-o", "new.mid", "--only-new")
+    whole, new = scores.read("whole.mid"), scores.read("new.mid")
+    rest = scores.cut(whole, 12.0, 18.0)
+    assert sorted((n.time, n.pitch) for t in new.tracks for n in t.notes) == sorted(
+        (n.time, n.pitch) for t in rest.tracks for n in t.notes
+    )
+    assert scores.num_bars(new) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--bars", 2, "--seconds", 3],
+        ["--prompt-bars", 2],
+        ["--only-new"],
+        ["-o", "-", "-n", 2],
+        ["-o", "-", "--json"],
+        ["--bars", 0],
+        ["--bars", -3],
+        ["--top-p", 2],
+        ["--temperature", -1],
+        ["-n", 0],
+        ["--nonsense"],
+    ],
+    ids=str,
+)
+def test_wrong_usage_exits_with_2(run, options):
+    code, out, err = run("generate", *options)
+    assert code == 2
+    assert out == ""
+    assert "Error" in err
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"I am a text\n", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\xff\xff\0\x90"], ids=repr
+)
+def test_a_damaged_prompt_is_one_line_and_nothing_is_written(run, tmp_path, content: bytes):
+    (tmp_path / "bad.mid").write_bytes(content)
+    code, _, err = run("generate", "--prompt", "bad.mid", "-o", "out.mid")
+    assert code == 1
+    assert one_line(err)
+    assert "bad.mid" in err
+    assert not (tmp_path / "out.mid").exists()
+
+
+def test_a_prompt_that_is_missing_or_a_folder_is_one_line(run):
+    for prompt in ("nowhere.mid", "."):
+        code, _, err = run("generate", "--prompt", prompt)
+        assert code == 1
+        assert one_line(err)
+
+
+def test_a_prompt_with_nothing_the_tokenizer_can_say_is_one_line(run, song):
+    song.tracks = type(song.tracks)([t for t in song.tracks if t.is_drum])
+    scores.write(song, "drums.mid")
+    code, _, err = run("generate", "--model", "bach", "--prompt", "drums.mid")
+    assert code == 1
+    assert one_line(err)
+
+
+def test_an_unknown_model_and_a_checkpoint_cut_in_half_are_one_line(run, tmp_path, untrained):
+    code, _, err = run("generate", "--model", "nope")
+    assert code == 1
+    assert one_line(err)
+    data = Path(untrained("grid")).read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(data[: len(data) // 2])
+    for command in (["generate", "--model", "half.safetensors"], ["evaluate", "half.safetensors"]):
+        code, _, err = run(*command)
+        assert code == 1
+        assert one_line(err)
+
+
+def test_nothing_is_overwritten_without_force(run, tmp_path):
+    (tmp_path / "mine.mid").write_text("mine")
+    code, _, err = run("generate", "--bars", 1, "-o", "mine.mid")
+    assert code == 1
+    assert one_line(err)
+    assert (tmp_path / "mine.mid").read_text() == "mine"
+    assert run("generate", "--bars", 1, "-o", "mine.mid", "--force")[0] == 0
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run):
+    for place in ("nowhere/out.mid", "/proc/out.mid"):
+        code, _, err = run("generate", "--bars", 1, "-o", place)
+        assert code == 1
+        assert one_line(err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_and_a_device_stays_a_device(run):
+    """A temporary file was once renamed over /dev/full."""
+    code, _, err = run("generate", "--bars", 1, "-o", "/dev/full", "--force")
+    assert code == 1
+    assert one_line(err)
+    assert Path("/dev/full").is_char_device()
+
+
+def test_train_evaluate_and_generate_from_a_folder_of_midi(run, song, tmp_path):
+    for i in range(4):
+        for track in song.tracks:
+            track.notes = type(track.notes)([n.shift_pitch(1) if not track.is_drum else n for n in track.notes])
+        (tmp_path / "midis" / str(i)).mkdir(parents=True)
+        scores.write(song, tmp_path / "midis" / str(i) / "song.mid")
+    (tmp_path / "midis" / "broken.mid").write_text("no")
+    code, out, err = run("train", "midis", "--arch", "gru", "--preset", "tiny", "--steps", 3, "-o", "run", "--json")
+    assert code == 0, err
+    document = json.loads(out.splitlines()[-1])
+    assert document["steps"] == 3
+    assert document["stopped_because"] == "budget"
+    assert document.keys() == {
+        "checkpoint", "arch", "num_parameters", "steps", "tokens", "tokens_per_second",
+        "best_validation_nats_per_token", "stopped_because",
+    }  # fmt: skip
+    code, out, err = run("evaluate", "run", "midis", "--json")
+    assert code == 0
+    assert "not a MIDI file" in err
+    report = json.loads(out)
+    assert report["split"] == "all"
+    assert report["num_pieces"] == 4
+    assert report.keys() == {
+        "model", "corpus", "split", "num_pieces", "num_tokens", "num_notes", "nats_per_token", "bits_per_note",
+        "bits_per_second", "baselines",
+    }  # fmt: skip
+    assert run("generate", "--model", "run", "--bars", 1, "-o", "new.mid")[0] == 0
+    code, out, err = run("train", "midis", "--from", "run", "--steps", 2, "-o", "tuned", "-q")
+    assert code == 0, err
+    assert checkpoint.load("tuned").arch == "gru"
+
+
+def test_data_without_music_is_one_line_and_starts_no_run(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.mid").write_text("no")
+    for data in ("empty", "texts", "nowhere", "texts/a.mid"):
+        code, _, err = run("train", data, "--steps", 1, "-o", f"run-{len(data)}", "-q")
+        assert code == 1, data
+        assert err.splitlines()[-1].startswith("Error: ")
+
+
+def test_train_refuses_what_it_cannot_mean(run):
+    assert run("train", "--arch", "mamba")[0] == 2
+    assert run("train", "--resume", "nowhere")[0] == 1
+    assert run("train", "--resume", "nowhere", "--arch", "gru")[0] == 2
+    assert run("train", "--tokenizer", "morse")[0] == 1
+    assert run("train", "--from", "nope")[0] == 1
+
+
+def test_models_lists_what_is_bundled(run):
+    code, out, _ = run("models", "--json")
+    assert code == 0
+    listed = json.loads(out)
+    assert {m["name"] for m in listed} == set(checkpoint.bundled())
+    assert all(m["licence"] and m["data"] and m["figures"] for m in listed)
+    code, out, _ = run("models")
+    assert all(m["name"] in out for m in listed)

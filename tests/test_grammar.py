@@ -1,0 +1,88 @@
+"""Whatever is drawn is music that can be played, written and read again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from musiclm import grammar, scores, tokens
+from musiclm.composer import Composer, Length
+
+SCORE = tokens.create("score")
+
+
+def random_walk(rules: grammar.ScoreGrammar, length: int, seed: int) -> list[int]:
+    """Return ids drawn evenly over the kinds that are allowed, then over the ids of that kind."""
+    draw = np.random.default_rng(seed)
+    state, ids = rules.start(1), [SCORE.bos]
+    state = rules.step(state, torch.tensor(ids))
+    while len(ids) < length or SCORE.kinds[ids[-1]] != "Duration":
+        allowed = np.flatnonzero(rules.allow(state)[0].numpy() == 0)
+        kinds = sorted({SCORE.kinds[i] for i in allowed})
+        kind = kinds[draw.integers(len(kinds))]
+        ids.append(int(draw.choice([i for i in allowed if SCORE.kinds[i] == kind])))
+        state = rules.step(state, torch.tensor(ids[-1:]))
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_any_walk_through_the_grammar_decodes_whole_and_comes_back(seed: int):
+    ids = random_walk(grammar.ScoreGrammar(SCORE), 200, seed)
+    score = SCORE.decode(ids)
+    assert score.note_num() == sum(SCORE.kinds[i] in ("Pitch", "PitchDrum") for i in ids)
+    assert all(n.duration > 0 for t in score.tracks for n in t.notes)
+    assert SCORE.encode(score)[0][:-1].tolist() == ids
+
+
+@pytest.mark.parametrize("name", ["free-game-midi", "pop909", "openscore-lieder-midi", "groove-v1.0.0-midi"])
+def test_the_grammar_allows_all_real_music(real_midi, name: str):
+    rules = grammar.ScoreGrammar(SCORE)
+    for file, data in real_midi(name, 3):
+        ids, _ = SCORE.encode(scores.parse(data, file))
+        (place,) = rules.step(rules.start(1), torch.tensor([SCORE.bos]))
+        for i in ids[1:-1]:
+            assert any(i in part for part in rules._following(place)), (file, place, SCORE.vocabulary[i])
+            (place,) = rules.step([place], torch.tensor([i]))
+
+
+@pytest.mark.parametrize("name", tokens.NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_of_random_weights_writes_whole_bars_of_playable_music(untrained, name: str, seed: int):
+    composer = Composer.load(untrained(name))
+    for composition in composer.compose(length=Length(bars=3), count=3, seed=seed, temperature=2.0):
+        score = scores.parse(scores.to_bytes(composition.score), "composed")
+        assert 0 < scores.end(score) <= scores.bar_line(score, 0.0, 3) + 1e-6
+        assert all(n.duration > 0 for t in score.tracks for n in t.notes)
+
+
+@pytest.mark.parametrize("name", tokens.NAMES)
+def test_new_notes_begin_where_the_prompt_ends(untrained, name: str, song):
+    composer = Composer.load(untrained(name))
+    prompt = composer.prompt(song, bars=2)
+    assert prompt.quarters == 6.0
+    (composition,) = composer.compose(prompt, length=Length(bars=2), seed=1)
+    heard = composer.tokenizer.decode(prompt.ids)
+    old = sorted((n.time, n.pitch) for t in composition.score.tracks for n in t.notes if n.time < 6 * 480)
+    assert old == sorted((n.time, n.pitch) for t in heard.tracks for n in t.notes)
+    assert scores.end(composition.score) <= scores.bar_line(composition.score, 6.0, 2) + 1e-6
+    (alone,) = composer.compose(prompt, length=Length(bars=2), seed=1, only_new=True)
+    new = sorted((n.time, n.pitch) for t in alone.score.tracks for n in t.notes)
+    assert new == sorted((n.time - 2880, n.pitch) for t in composition.score.tracks for n in t.notes if n.time >= 2880)
+
+
+def test_the_tempo_and_metre_of_the_prompt_are_in_the_file_as_they_were(untrained, song):
+    for name in tokens.NAMES:
+        (composition,) = Composer.load(untrained(name)).compose(song, length=Length(tokens=40), seed=1)
+        assert composition.score.tempos[0].qpm == pytest.approx(90, abs=0.001)
+        first = composition.score.time_signatures[0]
+        assert (first.numerator, first.denominator) == (3, 4)
+
+
+def test_seconds_and_tokens_mean_what_they_say(untrained, song):
+    composer = Composer.load(untrained("grid"))
+    (composition,) = composer.compose(song, length=Length(seconds=8), seed=1)
+    assert composition.seconds == pytest.approx(scores.seconds(song) + 8, abs=0.2)
+    (composition,) = composer.compose(length=Length(tokens=40), seed=1)
+    assert composition.num_new_tokens == 40
+    assert scores.end(composition.score) <= 2.5

@@ -1,0 +1,158 @@
+"""Every architecture obeys the streaming law, looks at the past only, and says what it cannot do."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from musiclm import models
+from musiclm.errors import CheckpointError
+from musiclm.models import base, transformer
+
+from .conftest import tiny
+
+ARCHS = models.names()
+
+
+def run_in_pieces(model: base.LanguageModel, tokens: torch.Tensor, cuts: list[int]) -> torch.Tensor:
+    edges = [0, *cuts, tokens.shape[1]]
+    state, logits = None, []
+    for start, stop in itertools.pairwise(edges):
+        piece, state = model(tokens[:, start:stop], state)
+        logits.append(piece)
+    return torch.cat(logits, 1)
+
+
+def test_the_four_architectures_are_there():
+    assert {"rnn", "lstm", "gru", "transformer"} <= set(ARCHS)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("cuts", [[1], [7], [19], [1, 7, 19], list(range(1, 30))], ids=str)
+def test_pieces_give_the_logits_of_the_whole_past_the_context(arch: str, cuts: list[int]):
+    model = tiny(arch)
+    tokens = torch.randint(0, 40, (3, 30))
+    with torch.no_grad():
+        whole, _ = model(tokens)
+        torch.testing.assert_close(run_in_pieces(model, tokens, cuts), whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_pieces_give_the_logits_of_the_whole_with_gradients_too(arch: str):
+    model = tiny(arch)
+    tokens = torch.randint(0, 40, (2, 30))
+    whole, _ = model(tokens)
+    torch.testing.assert_close(run_in_pieces(model, tokens, [5, 6, 20]), whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_state_of_shuffled_rows_goes_on_as_those_rows(arch: str):
+    model = tiny(arch)
+    tokens = torch.randint(0, 40, (4, 25))
+    order = [2, 0, 3, 3]
+    with torch.no_grad():
+        whole, _ = model(tokens[order])
+        _, state = model(tokens[:, :13])
+        rest, _ = model(tokens[order, 13:], base.rows(state, order))
+    torch.testing.assert_close(rest, whole[:, 13:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_copied_state_can_be_gone_back_to(arch: str):
+    model = tiny(arch)
+    tokens = torch.randint(0, 40, (1, 20))
+    with torch.no_grad():
+        _, state = model(tokens)
+        kept = base.copy_state(state)
+        for _ in range(10):
+            _, state = model(torch.zeros(1, 1, dtype=torch.int64), state)
+        whole, _ = model(torch.cat([tokens, tokens], 1))
+        again, _ = model(tokens, kept)
+    torch.testing.assert_close(again, whole[:, 20:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_gradients_prove_that_nothing_looks_ahead(arch: str):
+    model = tiny(arch)
+    embedded: list[torch.Tensor] = []
+    model.embedding.register_forward_hook(lambda _m, _i, out: embedded.append(out) or out.retain_grad())
+    tokens = torch.randint(0, 40, (1, 24))
+    logits, _ = model(tokens)
+    for place in (0, 5, 14):
+        model.zero_grad()
+        embedded[0].grad = None
+        logits[0, place].sum().backward(retain_graph=True)
+        gradient = embedded[0].grad[0].abs().sum(1)
+        assert (gradient[place + 1 :] == 0).all()
+        assert gradient[place] > 0
+
+
+def test_the_transformer_forgets_what_lies_behind_its_context_layer_by_layer():
+    model = tiny("transformer", num_layers=1, context=8)
+    tokens = torch.randint(0, 40, (1, 20))
+    other = tokens.clone()
+    other[0, :12] = (other[0, :12] + 1) % 40
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens)[0][0, -1], model(other)[0][0, -1])
+        assert not torch.allclose(model(tokens)[0][0, -2], model(other)[0][0, -2])
+
+
+@pytest.mark.parametrize(
+    "queries, keys, distances", [(1, 1, 4), (5, 5, 8), (300, 300, 40), (3, 9, 20), (130, 170, 16), (1, 9, 9)]
+)
+def test_relative_attention_is_that_of_a_naive_gather(queries: int, keys: int, distances: int):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, queries, 4), torch.randn(2, 3, keys, 4), torch.randn(2, 3, keys, 4)
+    table = torch.randn(3, distances, 4)
+    away = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)[None]
+    allowed = (away >= 0) & (away < distances)
+    relative = table[:, away.clamp(0, distances - 1)]  # heads x queries x keys x size: what skewing avoids
+    scores = (q @ k.transpose(-1, -2) + torch.einsum("bhqe,hqke->bhqk", q, relative)) / 2
+    wanted = scores.masked_fill(~allowed, float("-inf")).softmax(-1) @ v
+    torch.testing.assert_close(transformer.relative_attention(q, k, v, table), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_cache_has_a_bounded_size_however_long_the_music():
+    model = tiny("transformer", context=8)
+    state = None
+    with torch.no_grad():
+        for _ in range(100):
+            _, state = model(torch.zeros(1, 1, dtype=torch.int64), state)
+    assert max(t.shape[2] for t in state[1:]) <= 16
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_features_change_what_is_predicted_and_are_asked_for(arch: str):
+    model = tiny(arch, feature_sizes=(3, 5))
+    tokens = torch.randint(0, 40, (1, 6))
+    features = torch.zeros(1, 6, 2, dtype=torch.int64)
+    with torch.no_grad():
+        assert not torch.allclose(model(tokens, None, features)[0], model(tokens, None, features + 1)[0])
+    with pytest.raises(ValueError, match="2 features"):
+        model(tokens)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("size", models.SIZES)
+def test_presets_make_models_of_growing_size(arch: str, size: str):
+    with torch.device("meta"):
+        model = models.create(arch, 100, **models.preset(arch, size))
+    assert model.num_parameters > 10_000
+    assert models.training(arch).keys() == {"learning_rate", "batch_size", "window"}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_impossible_configs_are_refused(arch: str):
+    with pytest.raises(ValueError, match="num_layers"):
+        models.create(arch, 10, num_layers=0)
+    with pytest.raises(ValueError, match="dropout"):
+        models.create(arch, 10, dropout=1.5)
+    with pytest.raises(ValueError, match="nonsense"):
+        models.create(arch, 10, nonsense=1)
+
+
+def test_an_unknown_architecture_names_those_there_are():
+    with pytest.raises(CheckpointError, match="gru, lstm, rnn, transformer"):
+        models.create("mamba", 10)

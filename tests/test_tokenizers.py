@@ -1,0 +1,210 @@
+"""Scores come back from ids, and ids from scores."""
+
+from __future__ import annotations
+
+import mido
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from symusic import Note, Score, TimeSignature, Track
+
+from musiclm import corpus, scores, tokens
+from musiclm.errors import MidiError, TokenizerError
+from musiclm.tokens import grid
+
+GRID, SCORE = tokens.create("grid"), tokens.create("score")
+SETS = ["free-game-midi", "pop909", "openscore-lieder-midi", "nottingham-midi", "groove-v1.0.0-midi", "openhymnal-midi"]
+
+cells = st.lists(
+    st.lists(
+        st.one_of(st.just(grid.SILENCE), st.integers(grid.FIRST_PITCH, grid.FIRST_PITCH + 127)), min_size=4, max_size=4
+    ),
+    min_size=1,
+    max_size=24,
+).filter(lambda steps: any(c != grid.SILENCE for c in steps[-1]))
+
+
+def onsets(score: Score) -> list[tuple[tuple[int, int], float]]:
+    """Return program (-1: drums) and pitch, and the time in quarters, of each note, in this order."""
+    return sorted(
+        ((-1 if t.is_drum else t.program, n.pitch), n.time / score.ticks_per_quarter)
+        for t in score.tracks
+        for n in t.notes
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(cells)
+def test_grid_ids_come_back_through_a_midi_file(steps: list[list[int]]):
+    ids = [GRID.bos, *[c for step in steps for c in step], GRID.eos]
+    again, left_out = GRID.encode(scores.parse(scores.to_bytes(GRID.decode(ids)), "a test"))
+    assert again.tolist() == ids
+    assert left_out == 0
+
+
+def test_every_bundled_chorale_comes_back():
+    chorales = corpus.bundled(GRID)
+    assert [len(chorales.pieces(s)) for s in corpus.SPLITS] == [229, 76, 77]
+    assert sum(int(GRID.counts(p.tokens).sum()) for p in chorales.pieces("all")) == 370_144
+    for piece in chorales.pieces("validation"):
+        again, left_out = GRID.encode(GRID.decode(piece.tokens))
+        assert np.array_equal(again, piece.tokens)
+        assert left_out == 0
+
+
+def test_held_cells_are_one_note_on_four_named_tracks():
+    ids = [grid.FIRST_PITCH + p for p in (72, 67, 64, 48)] * 4
+    score = GRID.decode(ids)
+    assert [t.name for t in score.tracks] == list(grid.VOICES)
+    assert [(n.time, n.duration, n.pitch) for t in score.tracks for n in t.notes] == [
+        (0, 480, 72), (0, 480, 67), (0, 480, 64), (0, 480, 48)
+    ]  # fmt: skip
+
+
+def test_a_chord_track_becomes_four_voices_and_what_is_left_out_is_counted():
+    score = Score(480)
+    track = Track("Organ", 19)
+    for pitch in (48, 52, 55, 60, 64, 67):
+        track.notes.append(Note(0, 480, pitch, 80))
+    for pitch in (50, 53, 57, 62):
+        track.notes.append(Note(480, 480, pitch, 80))
+    score.tracks.append(track)
+    ids, left_out = GRID.encode(score)
+    steps = (ids[1:-1] - grid.FIRST_PITCH).reshape(-1, 4)
+    assert steps[0][[0, 3]].tolist() == [67, 48]
+    assert steps[4].tolist() == [62, 57, 53, 50]
+    assert left_out == 2
+
+
+def test_drums_have_no_place_on_the_grid(song: Score):
+    song.tracks = type(song.tracks)([t for t in song.tracks if t.is_drum])
+    with pytest.raises(MidiError, match="drums"):
+        GRID.encode(song)
+    assert SCORE.encode(song)[1] == 0
+
+
+def test_grid_features_are_what_counting_by_hand_gives():
+    piece = corpus.bundled(GRID).pieces("train")[0].tokens
+    position, last, held, wanted = 0, [0] * 4, [0] * 4, []
+    for i in piece:
+        if i >= grid.SILENCE:
+            voice = position % 4
+            held[voice] = min(held[voice] + 1, grid.MAX_HELD) if last[voice] == i else 1
+            last[voice] = i
+            position += 1
+        voice = position % 4
+        holds = [held[(voice - back) % 4] for back in range(4)]
+        wanted.append([voice, position // 4 % 4, *holds, last[voice]])
+    features, _ = GRID.features(torch.from_numpy(piece)[None])
+    assert features[0].tolist() == wanted
+    assert all((features[0, :, i] < size).all() for i, size in enumerate(GRID.feature_sizes))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, GRID.vocab_size - 1), min_size=2, max_size=40), st.data())
+def test_grid_features_stream(ids: list[int], data: st.DataObject):
+    batch = torch.tensor([ids, ids[::-1]])
+    cut = data.draw(st.integers(1, len(ids) - 1))
+    whole, _ = GRID.features(batch)
+    first, state = GRID.features(batch[:, :cut])
+    second, _ = GRID.features(batch[:, cut:], state)
+    assert torch.equal(torch.cat([first, second], 1), whole)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_real_scores_and_their_ids_come_back(real_midi, name: str):
+    for file, data in real_midi(name, 4):
+        score = scores.parse(data, file)
+        ids, left_out = SCORE.encode(score)
+        decoded = SCORE.decode(ids)
+        assert np.array_equal(SCORE.encode(decoded)[0], ids), file
+        assert decoded.note_num() == score.note_num() - left_out
+        if not left_out:
+            for (pitch, at), (pitch_again, at_again) in zip(onsets(score), onsets(decoded), strict=True):
+                assert pitch == pitch_again, file
+                assert abs(at - at_again) <= 1 / 24 + 1 / 480, file
+        cell_ids, _ = GRID.encode(score) if not all(t.is_drum for t in score.tracks) else (None, 0)
+        if cell_ids is not None:
+            assert np.array_equal(GRID.encode(GRID.decode(cell_ids))[0], cell_ids), file
+
+
+@pytest.mark.parametrize("metre", [(2, 2), (3, 2), (4, 2), (7, 8), (9, 8), (5, 4), (12, 8)])
+def test_time_signatures_are_kept(song: Score, metre: tuple[int, int]):
+    song.time_signatures = type(song.time_signatures)([TimeSignature(0, *metre)])
+    decoded = SCORE.decode(SCORE.encode(song)[0])
+    assert [(t.numerator, t.denominator) for t in decoded.time_signatures] == [metre]
+
+
+def test_triplets_and_sixteenths_stay_where_they_are():
+    score = Score(480)
+    track = Track("Piano", 0)
+    for at in (0, 160, 320, 480, 600, 720, 840, 960):
+        track.notes.append(Note(at, 120, 60, 80))
+    score.tracks.append(track)
+    assert [n.time for n in SCORE.decode(SCORE.encode(score)[0]).tracks[0].notes] == [
+        0,
+        160,
+        320,
+        480,
+        600,
+        720,
+        840,
+        960,
+    ]
+
+
+@pytest.mark.parametrize("name", tokens.NAMES)
+def test_a_description_makes_the_same_tokenizer(name: str, song: Score):
+    import json
+
+    tokenizer = tokens.create(name)
+    again = tokens.from_description(json.loads(json.dumps(tokenizer.describe())))
+    assert np.array_equal(again.encode(song)[0], tokenizer.encode(song)[0])
+
+
+@pytest.mark.parametrize("name", tokens.NAMES)
+def test_transposition_moves_every_pitch_and_nothing_else(name: str, song: Score):
+    tokenizer = tokens.create(name)
+    ids, _ = tokenizer.encode(song)
+    moved = tokenizer.decode(tokenizer.transposed(5)[ids])
+    pitches = [(t.is_drum, n.pitch, n.time) for t in tokenizer.decode(ids).tracks for n in t.notes]
+    wanted = sorted((drum, pitch + (0 if drum else 5), at) for drum, pitch, at in pitches)
+    assert sorted((t.is_drum, n.pitch, n.time) for t in moved.tracks for n in t.notes) == wanted
+    assert (tokenizer.transposed(127) == -1).any()
+
+
+@pytest.mark.parametrize("name", tokens.NAMES)
+def test_time_goes_on_with_the_ids(name: str, song: Score):
+    tokenizer = tokens.create(name)
+    ids, _ = tokenizer.encode(song)
+    times = [tokenizer.quarters(ids[:n]) for n in range(1, len(ids))]
+    assert times == sorted(times)
+    longer = tokenizer.advance(ids[:-1], 30.0)
+    assert times[-1] <= tokenizer.quarters(longer) <= 30.0
+    assert tokenizer.decode(longer).note_num() == tokenizer.decode(ids).note_num()
+
+
+def test_written_files_are_type_1_at_480_ticks_with_names_programs_tempo_and_metre(song: Score, tmp_path):
+    path = tmp_path / "out.mid"
+    scores.write(SCORE.decode(SCORE.encode(song)[0]), path)
+    midi = mido.MidiFile(path)
+    assert (midi.type, midi.ticks_per_beat) == (1, 480)
+    messages = [m for track in midi.tracks for m in track]
+    assert {m.program for m in messages if m.type == "program_change"} == {0, 73}
+    assert [(m.numerator, m.denominator) for m in messages if m.type == "time_signature"] == [(3, 4)]
+    assert len([m for m in messages if m.type == "set_tempo"]) == 1
+    assert all(track.name for track in midi.tracks if any(m.type == "note_on" for m in track))
+
+
+def test_an_unknown_tokenizer_names_those_there_are():
+    with pytest.raises(TokenizerError, match="score"):
+        tokens.create("morse")
+
+
+def test_another_vocabulary_than_the_one_trained_with_is_refused():
+    description = SCORE.describe()
+    description["vocabulary"] = description["vocabulary"][::-1]
+    with pytest.raises(TokenizerError, match="constraints"):
+        tokens.from_description(description)

@@ -1,0 +1,263 @@
+"""Training: a resumed run is the uninterrupted one; batches are functions of their number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musiclm import checkpoint, corpus, evaluation, models, tokens
+from musiclm.data import IGNORE, Windows
+from musiclm.errors import RunError
+from musiclm.run import Plan, Run
+from musiclm.training import Recipe, train
+
+from .conftest import tiny
+
+GRID = tokens.create("grid")
+
+
+@pytest.fixture(scope="module")
+def chorales() -> corpus.Corpus:
+    return corpus.bundled(GRID)
+
+
+def windows(pieces: list[corpus.Piece], **options) -> Windows:
+    options = {"length": 64, "batch_size": 3, "seed": 1} | options
+    return Windows([p.tokens for p in pieces], GRID, **options)
+
+
+def test_a_batch_is_a_function_of_its_number(chorales):
+    first, again = windows(chorales.pieces("train")), windows(chorales.pieces("train"))
+    first(0), first(1)
+    assert torch.equal(first(7).tokens, again(7).tokens)
+    assert not torch.equal(first(7).tokens, first(8).tokens)
+
+
+def test_a_window_is_a_stretch_of_a_transposed_piece_with_its_own_features(chorales):
+    (piece,) = chorales.pieces("train")[:1]
+    made = windows([piece], transpose=range(2, 3), length=60)
+    made._allowed = [[2]]
+    batch = made(3)
+    moved = torch.from_numpy(GRID.transposed(2)[piece.tokens])
+    features, _ = GRID.features(moved[None])
+    for row in range(3):
+        starts = [s for s in range(len(moved) - 60) if torch.equal(moved[s : s + 60], batch.tokens[row])]
+        assert starts
+        assert torch.equal(moved[starts[0] + 1 : starts[0] + 61], batch.targets[row])
+        assert any(torch.equal(features[0, s : s + 60], batch.features[row]) for s in starts)
+
+
+def test_transposition_stays_within_the_pitches_of_the_training_pieces(chorales):
+    pieces = chorales.pieces("train")[:30]
+    used = set(np.concatenate([p.tokens for p in pieces]).tolist())
+    made = windows(pieces)
+    seen = set(torch.cat([made(i).tokens.flatten() for i in range(50)]).tolist())
+    assert seen <= used
+    assert sum(len(shifts) for shifts in made._allowed) > 2 * len(pieces)
+
+
+def test_beginnings_and_ends_of_pieces_are_seen(chorales):
+    made = windows(chorales.pieces("train")[:20], batch_size=16)
+    batches = [made(i) for i in range(40)]
+    starts = torch.cat([b.tokens[:, 0] == GRID.bos for b in batches]).float().mean()
+    ends = torch.cat([(b.targets == GRID.eos).any(1) for b in batches]).float().mean()
+    assert 0.01 < starts < 0.2
+    assert 0.01 < ends < 0.2
+
+
+def test_short_pieces_are_padded_and_the_padding_does_not_count(chorales):
+    (piece,) = chorales.pieces("train")[:1]
+    batch = windows([piece], length=len(piece.tokens) + 30)(0)
+    assert (batch.targets[:, len(piece.tokens) - 1 :] == IGNORE).all()
+    assert batch.num_tokens == 3 * (len(piece.tokens) - 1)
+
+
+def test_the_rate_warms_up_and_falls_by_steps_and_by_the_clock():
+    by_steps = Recipe(steps=1000, learning_rate=1.0, warmup_steps=10)
+    assert by_steps.rate(0, 0) == pytest.approx(0.1)
+    assert by_steps.rate(500, 0) == pytest.approx(0.525)
+    assert by_steps.rate(1000, 0) == pytest.approx(0.05)
+    by_clock = Recipe(seconds=60, learning_rate=1.0, warmup_steps=1)
+    assert by_clock.rate(5, 30) == pytest.approx(0.525)
+    assert by_clock.progress(5, 61) == 1
+    with pytest.raises(ValueError, match="budget"):
+        Recipe()
+
+
+@pytest.mark.parametrize("arch", models.names())
+def test_training_lowers_the_loss(arch: str, chorales):
+    made = windows(chorales.pieces("train")[:10])
+    config = {**models.preset(arch, "tiny"), "feature_sizes": GRID.feature_sizes}
+    model, average = (models.create(arch, GRID.vocab_size, **config) for _ in range(2))
+    losses = [s.nats for s in train(model, made, Recipe(steps=30, learning_rate=0.01, warmup_steps=3), average=average)]
+    assert len(losses) == 30
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("arch", models.names())
+def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: str, chorales):
+    made = windows(chorales.pieces("train")[:10])
+    recipe = Recipe(steps=8, warmup_steps=3)
+
+    def fresh() -> list[models.base.LanguageModel]:
+        config = {"feature_sizes": GRID.feature_sizes, "dropout": 0.3}
+        return [tiny(arch, GRID.vocab_size, **config) for _ in range(2)]
+
+    whole, whole_average = fresh()
+    list(train(whole, made, recipe, average=whole_average))
+    first, first_average = fresh()
+    for step in train(first, made, recipe, average=first_average):
+        if step.number == 3:
+            state = step.state()
+            state = dataclasses.replace(state, tensors={k: t.clone() for k, t in state.tensors.items()})
+            break
+    second, second_average = fresh()
+    for model in (second, second_average):
+        for parameter in model.parameters():
+            parameter.data.zero_()
+    list(train(second, made, recipe, average=second_average, start=state))
+    for wanted, found in ((whole, second), (whole_average, second_average)):
+        for name, tensor in wanted.state_dict().items():
+            assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+def musiclm(*arguments: str, **options) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "musiclm", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def some_chorales(folder: Path) -> str:
+    """Return a folder of twenty of the bundled chorales."""
+    with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
+        archive.extractall(folder, [f"train/{i:03d}.mid" for i in range(20)])
+    return str(folder)
+
+
+def test_killed_three_times_and_resumed_it_gives_the_weights_of_the_uncut_run(tmp_path: Path):
+    data = some_chorales(tmp_path / "data")
+    options = [data, "--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--steps", "60", "--seed", "3"]
+    assert musiclm("train", *options, "-o", str(tmp_path / "whole")).wait() == 0
+    folder = tmp_path / "cut"
+    process = musiclm("train", *options, "-o", str(folder))
+    seen = 0
+    for _ in range(3):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            lines = (folder / "metrics.jsonl").read_text().count("\n") if (folder / "metrics.jsonl").exists() else 0
+            if lines > seen:
+                seen = lines
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = musiclm("train", "--resume", str(folder))
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    for name in ("best.safetensors", "last.safetensors"):
+        hashes = [checkpoint.read_header(tmp_path / run / name)[0]["sha256"] for run in ("whole", "cut")]
+        assert hashes[0] == hashes[1], name
+    lines = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").open()] for run in ("whole", "cut")]
+    assert [(v["step"], v["validation_nats_per_token"]) for v in lines[0]] == [
+        (v["step"], v["validation_nats_per_token"]) for v in lines[1]
+    ]
+
+
+def test_a_run_killed_before_its_first_save_starts_again_from_its_seed(tmp_path: Path):
+    plan = Plan(arch="gru", preset="tiny", steps=3, seed=4, precision="fp32", device="cpu")
+    Run.create(tmp_path / "a", plan).close()  # what a SIGKILL in the first second leaves
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 1')
+    run = Run.open(tmp_path / "a")
+    assert [step.number for step, _ in run.train()] == [1, 2, 3]
+    run.close()
+    other = Run.create(tmp_path / "b", plan)
+    list(other.train())
+    other.close()
+    hashes = [checkpoint.read_header(tmp_path / run / "best.safetensors")[0]["sha256"] for run in ("a", "b")]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
+    run = Run.create(tmp_path / "a", Plan(arch="gru", steps=3))
+    process = musiclm("train", "--resume", str(tmp_path / "a"))
+    _, told = process.communicate()
+    assert process.returncode == 1
+    assert "another process" in told
+    run.close()
+
+
+def test_a_run_is_not_begun_over_another(tmp_path: Path):
+    Run.create(tmp_path / "a", Plan(arch="gru", steps=3)).close()
+    with pytest.raises(RunError, match="--resume"):
+        Run.create(tmp_path / "a", Plan(arch="gru", steps=3))
+    with pytest.raises(RunError, match="no run"):
+        Run.open(tmp_path / "nowhere")
+
+
+def test_a_larger_budget_beside_resume_goes_on_with_a_finished_run(tmp_path: Path):
+    folder = str(tmp_path / "a")
+    short = [
+        some_chorales(tmp_path / "data"),
+        "--tokenizer",
+        "grid",
+        "--arch",
+        "rnn",
+        "--preset",
+        "tiny",
+        "--steps",
+        "2",
+        "--seed",
+        "1",
+        "-o",
+        folder,
+        "-q",
+    ]
+    assert musiclm("train", *short).wait() == 0
+    process = musiclm("train", "--resume", folder, "--steps", "5", "--json")
+    told, _ = process.communicate()
+    assert json.loads(told)["steps"] == 5
+    process = musiclm("train", "--resume", folder)
+    assert "used up" in process.communicate()[1] or process.returncode == 0
+
+
+def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
+    model = tiny("gru", GRID.vocab_size, feature_sizes=GRID.feature_sizes)
+    pieces = chorales.pieces("validation")[:5]
+    total = 0.0
+    for piece in pieces:
+        ids = torch.from_numpy(piece.tokens)[None]
+        with torch.no_grad():
+            logits, _ = model(ids[:, :-1], None, GRID.features(ids[:, :-1])[0])
+        nats = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="none")
+        total += float(nats[:-1].sum())  # all but the mark at the end
+    found = evaluation.surprise(model, GRID, pieces)
+    assert found.num_tokens == sum(len(p.tokens) - 2 for p in pieces)
+    assert found.nats == pytest.approx(total, rel=1e-5)
+    assert found.bits_per_note == pytest.approx(total / math.log(2) / sum(p.num_notes for p in pieces), rel=1e-5)
+
+
+def test_the_repeat_baseline_is_the_published_share_of_repeated_cells(chorales):
+    same, total = evaluation._repeats(GRID, chorales.pieces("all"))
+    assert same / total == pytest.approx(0.778, abs=0.003)
+    found = evaluation.baselines(chorales, "validation")
+    assert found["uniform"] == pytest.approx(math.log(131))
+    assert found["repeat"] == pytest.approx(1.5806, abs=1e-4)
