@@ -1,0 +1,174 @@
+"""Byte-pair encoding of ids (Gage 1994, Sennrich et al. 2016): frequent pairs of ids become ids of their own.
+
+A tokenizer with merges has the base tokenizer's vocabulary followed by one id a merge, in the order in which they were
+learnt. Marks are never merged. Everything that is asked of an id is asked of the base ids that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from symusic import Score
+
+from ..errors import TokenizerError
+from .base import Tokenizer
+
+MAX_TOKENS = 2_000_000  # to learn from: an even choice of the sequences; 1,000 merges then take a minute or so
+MIN_COUNT = 2  # a pair that comes once is no pattern
+
+
+class MergedTokenizer(Tokenizer):
+    """A tokenizer whose ids are those of another one, merged.
+
+    Args:
+        base: any tokenizer without features.
+        merges: the two ids that each new id stands for, base ids or earlier merges.
+
+    Raises:
+        TokenizerError: the base's ids cannot be merged, or the merges do not fit it.
+    """
+
+    def __init__(self, base: Tokenizer, merges: Sequence[Sequence[int]]) -> None:
+        if base.feature_sizes or isinstance(base, MergedTokenizer):
+            raise TokenizerError(f"the tokenizer '{base.name}' cannot be given a BPE vocabulary")
+        self.base, self.name, self.in_seconds = base, base.name, base.in_seconds
+        self.bos, self.eos = base.bos, base.eos
+        self.merges = [(int(left), int(right)) for left, right in merges]
+        self.vocab_size = base.vocab_size + len(self.merges)
+        self.expansions: list[tuple[int, ...]] = [(i,) for i in range(base.vocab_size)]
+        for left, right in self.merges:
+            if not (0 <= left < len(self.expansions) and 0 <= right < len(self.expansions)):
+                raise TokenizerError(f"the tokenizer '{self.name}' has merges of ids that it does not have")
+            self.expansions.append(self.expansions[left] + self.expansions[right])
+        self._sizes = np.array([len(e) for e in self.expansions])
+        self._flat = np.array([i for e in self.expansions for i in e])
+        self._first = np.cumsum(self._sizes) - self._sizes
+        self._keys = np.array([left * self.vocab_size + right for left, right in self.merges], dtype=np.int64)
+        self._by_key = np.argsort(self._keys, kind="stable")
+        self._sorted_keys = self._keys[self._by_key]
+
+    def describe(self) -> dict[str, Any]:
+        return self.base.describe() | {"merges": [list(pair) for pair in self.merges]}
+
+    def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        ids = np.asarray(ids, dtype=np.int64)
+        sizes = self._sizes[ids]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self._flat[np.repeat(self._first[ids], sizes) + within]
+
+    def merged_ids(self, ids: np.ndarray) -> np.ndarray:
+        """Return base ids merged, (T',) int64: the earliest learnt merge first, from left to right."""
+        ids = np.asarray(ids, dtype=np.int64)
+        while len(self._keys) and len(ids) > 1:
+            keys = ids[:-1] * self.vocab_size + ids[1:]
+            place = np.minimum(np.searchsorted(self._sorted_keys, keys), len(self._keys) - 1)
+            ranks = np.where(self._sorted_keys[place] == keys, self._by_key[place], len(self._keys))
+            rank = int(ranks.min())
+            if rank == len(self._keys):
+                break
+            ids = _replaced(ids, ranks == rank, self.base.vocab_size + rank)
+        return ids
+
+    def encode(self, score: Score) -> tuple[np.ndarray, int]:
+        ids, left_out = self.base.encode(score)
+        return self.merged_ids(ids), left_out
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
+        return self.base.decode(self.base_ids(ids))
+
+    def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
+        return self.base.quarters(self.base_ids(ids))
+
+    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.advance(self.base_ids(ids), quarters))
+
+    @property
+    def tempi(self) -> list[float]:
+        return self.base.tempi
+
+    def counts(self, ids: np.ndarray) -> np.ndarray:
+        counted = self.base.counts(np.arange(self.base.vocab_size))
+        return np.append(counted, np.ones(len(self.merges), bool))[np.asarray(ids, dtype=np.int64)]
+
+    def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
+        return self.base.num_events(self.base_ids(ids))
+
+    def transposed(self, semitones: int) -> np.ndarray:
+        return self._table(self.base.transposed(semitones))
+
+    def faster(self, steps: int) -> np.ndarray:
+        return self._table(self.base.faster(steps))
+
+    def louder(self, steps: int) -> np.ndarray:
+        return self._table(self.base.louder(steps))
+
+    def _table(self, base: np.ndarray) -> np.ndarray:
+        """Return the base's table with the merges: what stands for all that its base ids become, -1 if nothing does."""
+        known = {expansion: i for i, expansion in reversed(list(enumerate(self.expansions)))}
+        moved = [known.get(tuple(base[list(expansion)].tolist()), -1) for expansion in self.expansions]
+        return np.array(moved, dtype=np.int64)
+
+    def varied(self, ids: np.ndarray, *, semitones: int = 0, faster: int = 0, louder: int = 0) -> np.ndarray | None:
+        """See the base: the base ids are varied, and merged again."""
+        if not (semitones or faster or louder):
+            return np.asarray(ids, dtype=np.int64)
+        varied = self.base.varied(self.base_ids(ids), semitones=semitones, faster=faster, louder=louder)
+        return None if varied is None else self.merged_ids(varied)
+
+
+def trained(base: Tokenizer, sequences: Iterable[np.ndarray], num_merges: int) -> MergedTokenizer:
+    """Return a tokenizer with merges learnt from ids of a base; fewer of them where no pair comes twice.
+
+    The same sequences in the same order give the same merges: of pairs that come equally often the lowest ids win.
+
+    Args:
+        base: the tokenizer that made the ids.
+        sequences: ids of whole pieces. Of more than `MAX_TOKENS` every second, third, … piece is read.
+        num_merges: how many at most.
+    """
+    if num_merges < 1:
+        raise ValueError(f"num_merges must be at least 1, not {num_merges}")
+    marks = ~base.counts(np.arange(base.vocab_size))
+    ids = np.concatenate([np.where(marks[s], -1, s) for s in _some(sequences)] or [np.zeros(0, np.int64)])
+    merges: list[tuple[int, int]] = []
+    for _ in range(num_merges):
+        size = base.vocab_size + len(merges)
+        is_pair = (ids[:-1] >= 0) & (ids[1:] >= 0)
+        same = ids[:-1] == ids[1:]
+        is_pair[1:] &= ~(same[1:] & same[:-1])  # of three alike count one pair
+        counted = np.bincount((ids[:-1] * size + ids[1:])[is_pair], minlength=1)
+        best = int(counted.argmax())
+        if counted[best] < MIN_COUNT:
+            break
+        merges.append((best // size, best % size))
+        ids = _replaced(ids, (ids[:-1] == best // size) & (ids[1:] == best % size), size)
+    return MergedTokenizer(base, merges)
+
+
+def _some(sequences: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return an even choice of sequences with at most `MAX_TOKENS` tokens, but at least one, in constant memory."""
+    chosen: list[np.ndarray] = []
+    every, total = 1, 0
+    for number, sequence in enumerate(sequences):
+        if number % every:
+            continue
+        chosen.append(np.asarray(sequence, dtype=np.int64))
+        total += len(sequence)
+        while total > MAX_TOKENS and len(chosen) > 1:
+            chosen, every = chosen[::2], 2 * every
+            total = sum(map(len, chosen))
+    return chosen
+
+
+def _replaced(ids: np.ndarray, begins: np.ndarray, new: int) -> np.ndarray:
+    """Return ids with a new one for each pair that begins where (T - 1,) says; of two that overlap the left one."""
+    at = np.flatnonzero(begins)
+    overlaps = np.flatnonzero(np.diff(at) == 1)
+    if len(overlaps):  # a run of one id: every second pair of it
+        run_start = np.maximum.accumulate(np.where(np.append(True, np.diff(at) > 1), np.arange(len(at)), 0))
+        at = at[(np.arange(len(at)) - run_start) % 2 == 0]
+    ids = ids.copy()
+    ids[at] = new
+    return np.delete(ids, at + 1)
