@@ -2,8 +2,8 @@
 
 Note-on, velocity, note-off, and time shifts of 10 ms to 1 s: 88 keys, 32 velocities, 100 shifts, the 308 classes of
 Music Transformer and three marks. The ids are those of MidiTok for a score rewritten to 50 ticks a quarter at 120
-quarters a minute (a test compares them), made here with numpy: MidiTok reads ticks but no tempo, folds no pedal, and takes
-thirty times as long (40 MAESTRO pieces on one core: 0.15 s beside 4.5 s).
+quarters a minute (a test compares them), made here with numpy: MidiTok reads ticks but no tempo, folds no pedal, and
+takes thirty times as long (40 MAESTRO pieces on one core: 0.15 s beside 4.5 s).
 
 At one time notes end before others begin, in the order in which they began, and begin from low to high. What the
 vocabulary cannot say: instruments (all tracks become one piano), drums, pitches off the keyboard, a key struck twice
