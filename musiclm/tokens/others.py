@@ -1,4 +1,17 @@
-"""MidiTok's other tokenizers by their own names, each with a configuration that lets a whole score be one stream."""
+"""MidiTok's other tokenizers by their own names, each configured to write a whole score as one stream.
+
+Of 38 real files of eight kinds (piano, pop, games, hymns, songs, drums, folk; 55,315 notes) so many came back with
+encode(decode(ids)) = ids, and so many with the same notes, under the configurations below and MidiTok 3.1.0:
+
+    REMI, TSD, Structured, MMM   38 and 38
+    PerTok                       37 and 38
+    MIDILike                     30 and 38   ends at one time come in the order of lengths before and of times after
+    BEAT                         23 and 24   one velocity a beat and pitch, the mean, which moves at each turn
+
+All merge tracks of one program (MMM and BEAT do not) and, Structured and PerTok excepted, keep tempo and metre. Structured
+has neither, PerTok's bars are all 4/4. MMM writes one instrument behind the other: it can be trained and evaluated, but
+not continued. CPWord, Octuple and MuMIDI write several vocabularies at a time: there is no model for them here.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +21,6 @@ from typing import Any
 from ._miditok import MidiTokTokenizer
 from .score import CONFIG
 
-PLAIN = {  # for those whose bars are always 4/4, or that have none
-    "use_time_signatures": False,
-}
 CONFIGS: dict[str, dict[str, Any]] = {
     "REMI": CONFIG,
     "TSD": CONFIG,
@@ -20,11 +30,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "MMM": CONFIG | {"base_tokenizer": "REMI"},
     "PerTok": CONFIG
     | {
+        "use_tempos": False,
         "use_time_signatures": False,
-        "ticks_per_quarter": 480,
+        "ticks_per_quarter": 48,
         "use_microtiming": True,
         "max_microtiming_shift": 0.125,
-        "num_microtiming_bins": 30,
+        "num_microtiming_bins": 12,
     },
 }
 
