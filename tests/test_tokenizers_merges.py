@@ -1,5 +1,6 @@
-"""Byte-pair encoding of ids: nothing is lost, the merges are those of the textbook, and the grammars see through them."""
+"""Byte-pair encoding of ids: nothing is lost, the merges are the textbook's, and grammars see through them."""
 
+import itertools
 import json
 from collections import Counter
 
@@ -55,12 +56,11 @@ def test_each_merge_is_the_most_frequent_pair(sequences):
     for number, pair in enumerate(merges):
         counted = Counter()
         for s in ids:
-            i = 0
-            for i, candidate in enumerate(zip(s, s[1:], strict=False)):
-                run = 0
-                while i - run > 0 and s[i - run - 1] == s[i] == s[i + 1]:
-                    run += 1
-                counted[candidate] += run % 2 == 0
+            run = 0  # how many pairs of the same id stand right before
+            for candidate in itertools.pairwise(s):
+                alike = candidate[0] == candidate[1]
+                counted[candidate] += not alike or run % 2 == 0
+                run = run + 1 if alike else 0
         assert counted[pair] == max(counted.values()) >= 2
         ids = [textbook(s, [pair], BASE.vocab_size + number) for s in ids]
 

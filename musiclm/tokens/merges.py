@@ -151,9 +151,9 @@ def trained(base: Tokenizer, sequences: Iterable[np.ndarray], num_merges: int) -
     for _ in range(num_merges):
         size = base.vocab_size + len(merges)
         is_pair = (ids[:-1] >= 0) & (ids[1:] >= 0)
-        same = ids[:-1] == ids[1:]
-        is_pair[1:] &= ~(same[1:] & same[:-1])  # of three alike count one pair
-        counted = np.bincount((ids[:-1] * size + ids[1:])[is_pair], minlength=1)
+        alike = ids[:-1] == ids[1:]
+        at = np.append(np.flatnonzero(is_pair & ~alike), _leftmost(np.flatnonzero(is_pair & alike)))
+        counted = np.bincount(ids[at] * size + ids[at + 1], minlength=1)
         best = int(counted.argmax())
         if counted[best] < MIN_COUNT:
             break
