@@ -114,6 +114,8 @@ def command(
             from .. import tokens
 
             tokens.check_name(tokenizer)
+            if ":" in tokenizer:  # only MidiTok knows its options: ask before a folder is made
+                tokens.parse(tokenizer)
         if minutes is None and steps is None and epochs is None:
             minutes = DEFAULT_MINUTES
         plan = Plan(

@@ -43,7 +43,7 @@ def test_a_band_is_one_stream_and_comes_back(name):
 @pytest.mark.parametrize("name", ["score", *tokens.MIDITOK])
 def test_a_description_gives_the_same_tokenizer_as_json(name):
     made = tokens.create(name, config={"num_velocities": 8})
-    again = tokens.from_description(json.loads(json.dumps(made.describe())))
+    again = tokens.from_description(json.loads(json.dumps(made.describe(), sort_keys=True)))
     assert again.describe() == made.describe()
     assert sum(kind == "Velocity" for kind in again.kinds) == 8
     assert np.array_equal(again.encode(band())[0], made.encode(band())[0])
@@ -130,6 +130,16 @@ def test_what_the_type_graph_allows_can_be_decoded(name):
             place = rule.after(place, ids[-1])
         assert tokenizer.counts(np.array(ids[1:])).all()
         tokenizer.decode(ids)
+
+
+def test_notes_that_still_sound_end_where_the_ids_do():
+    tokenizer = tokens.create("MIDILike")
+    ids, _ = tokenizer.encode(band())
+    for length in range(10, len(ids), 17):
+        begun = sum(tokenizer.kinds[i] in ("NoteOn", "DrumOn") for i in ids[: length - 1])
+        decoded = tokenizer.decode(ids[:length])
+        assert decoded.note_num() == begun
+        assert decoded.end() <= tokenizer.quarters(ids[:length]) * 480 + 1
 
 
 @pytest.mark.parametrize("name", ["score", "TSD", "MIDILike"])

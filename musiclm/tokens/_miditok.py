@@ -81,8 +81,30 @@ class MidiTokTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)
-        music = ids[~self._is_mark[ids]]
-        return self.midi_tokenizer.decode(music.tolist()).resample(TICKS)
+        music = ids[~self._is_mark[ids]].tolist()
+        if "NoteOff" in self.kinds:
+            if music and "Velocity" in self.kinds and self.kinds[music[-1]] in ("NoteOn", "DrumOn"):
+                music.pop()  # without its velocity a note is no note yet
+            music += self._ends(music)
+        return self.midi_tokenizer.decode(music).resample(TICKS)
+
+    def _ends(self, ids: list[int]) -> list[int]:
+        """Return the ids that end what still sounds, each with its program: MidiTok drops a note without an end."""
+        program, sounding = -1, dict[tuple[int, int], int]()
+        for i in ids:
+            kind, value = self.kinds[i], self.values[i]
+            if kind == "Program":
+                program = i
+            elif kind in ("NoteOn", "DrumOn"):
+                off = self.midi_tokenizer[f"{kind[:-2]}Off_{value}"]
+                sounding[program, off] = sounding.get((program, off), 0) + 1
+            elif kind in ("NoteOff", "DrumOff"):
+                sounding[program, i] = max(0, sounding.get((program, i), 0) - 1)
+        ends: list[int] = []
+        for (program, off), number in sounding.items():
+            for _ in range(number):
+                ends += [program, off] if program >= 0 else [off]
+        return ends
 
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
         """See the base.
@@ -233,13 +255,18 @@ def _made(name: str, tokenization: str, config: dict[str, Any]) -> Any:
 
 
 def _from_json(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `TokenizerConfig`: JSON has no numbers as keys and no tuples."""
+    """Return the arguments of `TokenizerConfig`: JSON has no numbers as keys, no tuples, and no order of keys.
+
+    MidiTok's vocabulary comes in the order of these dictionaries, and a checkpoint's JSON is sorted by text.
+    """
     arguments = dict(config)
     for key in ("beat_res", "beat_res_rest"):
         if key in arguments:
-            arguments[key] = {tuple(map(int, k.split("_"))): v for k, v in arguments[key].items()}
+            arguments[key] = dict(sorted((tuple(map(int, k.split("_"))), v) for k, v in arguments[key].items()))
     if "time_signature_range" in arguments:
-        arguments["time_signature_range"] = {int(k): v for k, v in arguments["time_signature_range"].items()}
+        arguments["time_signature_range"] = dict(
+            sorted((int(k), v) for k, v in arguments["time_signature_range"].items())
+        )
     for key in ("pitch_range", "drums_pitch_range", "tempo_range"):
         if key in arguments:
             arguments[key] = tuple(arguments[key])

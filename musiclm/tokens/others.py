@@ -9,8 +9,8 @@ encode(decode(ids)) = ids, and so many with the same notes, under the configurat
     BEAT                         23 and 24   one velocity a beat and pitch, the mean, which moves at each turn
 
 All merge tracks of one program (MMM and BEAT do not) and, Structured and PerTok excepted, keep tempo and metre: the
-former has no bars, the latter's are all 4/4. MMM writes one instrument behind the other: it can be trained and evaluated,
-but not continued. CPWord, Octuple and MuMIDI write several vocabularies at a time: there is no model for them here.
+former has no bars, the latter's are all 4/4. MMM writes one instrument behind the other: it can be trained and
+evaluated, but not continued. CPWord, Octuple and MuMIDI write several vocabularies at a time: there is no model for them.
 """
 
 from __future__ import annotations
