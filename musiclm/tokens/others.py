@@ -10,7 +10,7 @@ encode(decode(ids)) = ids, and so many with the same notes, under the configurat
 
 All merge tracks of one program (MMM and BEAT do not) and, Structured and PerTok excepted, keep tempo and metre: the
 former has no bars, the latter's are all 4/4. MMM writes one instrument behind the other: it can be trained and
-evaluated, but not continued. CPWord, Octuple and MuMIDI write several vocabularies at a time: there is no model for them.
+evaluated, but not continued. CPWord, Octuple and MuMIDI write several vocabularies at a time: no model here reads them.
 """
 
 from __future__ import annotations
