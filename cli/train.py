@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data.")
 @click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
 @click.option("--from", "start_from", metavar="MODEL", help="Start from a checkpoint's weights.")
-@click.option("--tokenizer", metavar="NAME", help="score or grid; default: grid for the chorales, else score.")
+@click.option(
+    "--tokenizer",
+    metavar="NAME[:JSON]",
+    help="score, performance, grid, or one of MidiTok's with its options, 'TSD:{\"num_velocities\": 8}' for one; "
+    "default: grid for the chorales, else score.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Windows a step.")
 @click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens a window.")
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), metavar="R", help="The highest.")
@@ -109,6 +114,8 @@ def command(
             from .. import tokens
 
             tokens.check_name(tokenizer)
+            if ":" in tokenizer:  # only MidiTok knows its options: ask before a folder is made
+                tokens.parse(tokenizer)
         if minutes is None and steps is None and epochs is None:
             minutes = DEFAULT_MINUTES
         plan = Plan(

@@ -129,8 +129,23 @@ class Composer:
         if bars is not None or seconds is not None:
             score = scores.cut(score, 0.0, stop)
         ids, left_out = self.tokenizer.encode(score)
-        ids = self.tokenizer.advance(ids[:-1], stop)
-        return Prompt(ids=ids, quarters=max(stop, self.tokenizer.quarters(ids)), left_out=left_out, score=score)
+        ids = self.tokenizer.advance(ids[:-1], self._clock(score, stop))
+        # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
+        reached = stop if self.tokenizer.in_seconds else max(stop, self.tokenizer.quarters(ids))
+        return Prompt(ids=ids, quarters=reached, left_out=left_out, score=score)
+
+    def _clock(self, score: Score | None, quarters: float) -> float:
+        """Return the tokenizer's quarters at a musical time of a score: the same, or those of 120 a minute."""
+        if score is None or not self.tokenizer.in_seconds:
+            return quarters
+        return scores.seconds_at(score, quarters) * 2
+
+    def _quarters(self, score: Score | None, ids: np.ndarray) -> float:
+        """Return the musical time of a score, in quarters, at which ids end."""
+        quarters = self.tokenizer.quarters(ids)
+        if score is None or not self.tokenizer.in_seconds:
+            return quarters
+        return scores.quarters_at(score, quarters / 2)
 
     def compose(
         self,
@@ -169,7 +184,7 @@ class Composer:
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
-            rules=grammar.rules(self.tokenizer, not_before=prompt.quarters),
+            rules=grammar.rules(self.tokenizer, not_before=self._clock(prompt.score, prompt.quarters)),
         )
         ids = torch.from_numpy(prompt.ids).to(self.device).expand(count, -1)
         features = self.tokenizer.features if self.tokenizer.feature_sizes else None
@@ -200,7 +215,7 @@ class Composer:
             if stops[row] is not None:
                 continue
             ids = np.concatenate([prompt.ids, new[row]])
-            reached = self.tokenizer.quarters(ids)
+            reached = self._quarters(prompt.score, ids)
             score = self._score(prompt, ids)
             if length.bars is not None:
                 stop = scores.bar_line(score, prompt.quarters, length.bars)
@@ -219,6 +234,8 @@ class Composer:
         """Return the score of ids, with the prompt's tempo and metre where the tokenizer has none of its own."""
         score = self.tokenizer.decode(ids)
         if prompt.score is not None:
+            if self.tokenizer.in_seconds:
+                score = scores.retimed(score, prompt.score)
             scores.carry_over(prompt.score, score, tempi=self.tokenizer.tempi)
         return score
 

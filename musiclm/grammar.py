@@ -5,17 +5,25 @@ B batch, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .sampling import Rule
-from .tokens._miditok import MidiTokTokenizer
+from .tokens import performance
+from .tokens._miditok import MARKS, MidiTokTokenizer
 from .tokens.base import Tokenizer
+from .tokens.merges import MergedTokenizer
+from .tokens.performance import Performance
 from .tokens.score import ScoreTokenizer
+
+MAX_PLACES = 4096  # for which `MergedGrammar` keeps what may follow
 
 
 def rules(tokenizer: Tokenizer, *, not_before: float = 0.0) -> list[Rule]:
@@ -23,55 +31,209 @@ def rules(tokenizer: Tokenizer, *, not_before: float = 0.0) -> list[Rule]:
 
     Args:
         tokenizer: any.
-        not_before: no new note may begin before this time, in quarters; only `score` can lie before the prompt's end.
+        not_before: no new note may begin before this time, in the tokenizer's quarters; `score` and `performance` could
+            lie before the prompt's end, the others cannot.
     """
+    return [_grammar(tokenizer, not_before)]
+
+
+def _grammar(tokenizer: Tokenizer, not_before: float) -> Grammar:
+    if isinstance(tokenizer, MergedTokenizer):
+        return MergedGrammar(tokenizer, _grammar(tokenizer.base, not_before))
+    if isinstance(tokenizer, Performance):
+        return PerformanceGrammar(not_before)
     if isinstance(tokenizer, ScoreTokenizer):
-        return [ScoreGrammar(tokenizer, not_before)]
+        return ScoreGrammar(tokenizer, not_before)
     if isinstance(tokenizer, MidiTokTokenizer):
-        return [TypeGraph(tokenizer)]
-    return [Never(tokenizer.vocab_size, [tokenizer.bos, tokenizer.eos])]
+        return TypeGraph(tokenizer)
+    return Never(tokenizer.vocab_size, [tokenizer.bos, tokenizer.eos])
 
 
-class Never:
+class Grammar(ABC):
+    """A rule that knows for one row at a time what may follow, by the place where the row stands.
+
+    Places are immutable and can be compared, so that what follows from one need not be found twice.
+    """
+
+    @abstractmethod
+    def beginning(self) -> Any:
+        """Return the place before the first token."""
+
+    @abstractmethod
+    def allowed(self, place: Any) -> np.ndarray:
+        """Return which ids may come next, (V,) booleans; not to be written to."""
+
+    @abstractmethod
+    def after(self, place: Any, token: int) -> Any:
+        """Return the place behind a token."""
+
+    def start(self, batch: int) -> list[Any]:
+        return [self.beginning()] * batch
+
+    def allow(self, state: list[Any]) -> Tensor:
+        allowed = torch.from_numpy(np.stack([self.allowed(place) for place in state]))
+        return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
+
+    def step(self, state: list[Any], token: Tensor) -> list[Any]:
+        return [self.after(place, i) for place, i in zip(state, token.tolist(), strict=True)]
+
+
+class Never(Grammar):
     """Some ids never come."""
 
     def __init__(self, vocab_size: int, ids: Sequence[int]) -> None:
-        self._opinion = torch.zeros(1, vocab_size)
-        self._opinion[0, list(ids)] = float("-inf")
+        self._allowed = np.ones(vocab_size, bool)
+        self._allowed[list(ids)] = False
 
-    def start(self, batch: int) -> None:
+    def beginning(self) -> None:
         return None
 
-    def allow(self, state: None) -> Tensor:
-        return self._opinion
+    def allowed(self, place: None) -> np.ndarray:
+        return self._allowed
 
-    def step(self, state: None, token: Tensor) -> None:
+    def after(self, place: None, token: int) -> None:
         return None
 
 
-class TypeGraph:
-    """A kind of token follows a kind of token as MidiTok says; marks never come. The state is each row's last id."""
+class TypeGraph(Grammar):
+    """A kind of token follows a kind of token as MidiTok says; marks never come. The place is the last id's kind."""
 
     def __init__(self, tokenizer: MidiTokTokenizer) -> None:
+        self._kinds = tokenizer.kinds
         kinds = np.array(tokenizer.kinds)
         graph = tokenizer.midi_tokenizer.tokens_types_graph
-        marks = np.isin(kinds, ["PAD", "BOS", "EOS", "MASK"])
-        self._opinions = torch.full((len(kinds), len(kinds)), float("-inf"))
-        for kind in set(kinds.tolist()):
+        marks = np.isin(kinds, MARKS)
+        self._following: dict[str, np.ndarray] = {}
+        for kind in set(tokenizer.kinds):
             following = np.isin(kinds, list(graph.get(kind, ()))) & ~marks
-            if not following.any():
-                following = ~marks
-            opinion = torch.from_numpy(np.where(following, 0.0, -np.inf)).float()
-            self._opinions[torch.from_numpy(np.flatnonzero(kinds == kind))] = opinion
+            self._following[kind] = following if following.any() else ~marks
 
-    def start(self, batch: int) -> Tensor:
-        return torch.zeros(batch, dtype=torch.int64)
+    def beginning(self) -> str:
+        return "BOS"
 
-    def allow(self, state: Tensor) -> Tensor:
-        return self._opinions[state]
+    def allowed(self, place: str) -> np.ndarray:
+        return self._following[place]
 
-    def step(self, state: Tensor, token: Tensor) -> Tensor:
-        return token.cpu()
+    def after(self, place: str, token: int) -> str:
+        return self._kinds[token]
+
+
+class Performing(NamedTuple):
+    """Where one row of `performance` ids stands.
+
+    Attributes:
+        last: id.
+        time: in steps of 10 ms.
+        sounding: keys that are down, in the order in which they went.
+        first: the place among these of the first that may still end now: ends come in that order.
+    """
+
+    last: int = performance.BOS
+    time: int = 0
+    sounding: tuple[int, ...] = ()
+    first: int = 0
+
+
+class PerformanceGrammar(Grammar):
+    """What `performance` would itself write, and nothing else.
+
+    Only sounding keys end and only silent ones begin; at one time ends come first, in the order in which their keys
+    began, then beginnings from low to high, each with its velocity; a silence is whole seconds and what is left.
+
+    Args:
+        not_before: in quarters; before it there is only silence, and one shift ends behind it.
+    """
+
+    def __init__(self, not_before: float = 0.0) -> None:
+        self._not_before = math.ceil(not_before * performance.STEPS_A_QUARTER - 1e-6)
+
+    def beginning(self) -> Performing:
+        return Performing()
+
+    def allowed(self, place: Performing) -> np.ndarray:
+        p, t = place, performance
+        allowed = np.zeros(t.VOCAB_SIZE, bool)
+        if t.NOTE_ON <= p.last < t.NOTE_OFF:
+            allowed[t.VELOCITY : t.TIME_SHIFT] = True
+            return allowed
+        missing = self._not_before - p.time
+        if missing > 0:
+            allowed[t.TIME_SHIFT + min(missing, t.LONGEST_SHIFT) - 1 :] = True
+            return allowed
+        shifted = p.last >= t.TIME_SHIFT
+        allowed[t.TIME_SHIFT :] = not shifted or p.last == t.VOCAB_SIZE - 1
+        lowest = t.NOTE_ON
+        if t.VELOCITY <= p.last < t.TIME_SHIFT:  # keys begin from low to high, and nothing ends any more
+            lowest = t.NOTE_ON + p.sounding[-1] + 1
+        else:
+            allowed[[t.NOTE_OFF + key for key in p.sounding[p.first :]]] = True
+        allowed[lowest : t.NOTE_OFF] = True
+        allowed[[t.NOTE_ON + key for key in p.sounding]] = False
+        return allowed
+
+    def after(self, place: Performing, token: int) -> Performing:
+        p, t = place, performance
+        if token >= t.TIME_SHIFT:
+            return Performing(token, p.time + token - t.TIME_SHIFT + 1, p.sounding, 0)
+        if t.NOTE_ON <= token < t.NOTE_OFF:
+            return Performing(token, p.time, (*p.sounding, token - t.NOTE_ON), p.first)
+        if t.NOTE_OFF <= token < t.VELOCITY and token - t.NOTE_OFF in p.sounding:
+            i = p.sounding.index(token - t.NOTE_OFF)
+            return Performing(token, p.time, p.sounding[:i] + p.sounding[i + 1 :], i)
+        return p._replace(last=token)
+
+
+class MergedGrammar(Grammar):
+    """A merged id may come where all its base ids may, one after the other; the places are the base grammar's.
+
+    The merges are walked as a tree of their base ids, so that what many of them begin with is asked once.
+    """
+
+    def __init__(self, tokenizer: MergedTokenizer, grammar: Grammar) -> None:
+        self._grammar, self._expansions = grammar, tokenizer.expansions
+        self._num_base = tokenizer.base.vocab_size
+        self._tree = _Branch()
+        for i in range(self._num_base, tokenizer.vocab_size):
+            branch = self._tree
+            for base_id in self._expansions[i]:
+                branch = branch.branches.setdefault(base_id, _Branch())
+            branch.ends.append(i)
+        self._known: OrderedDict[Any, np.ndarray] = OrderedDict()
+
+    def beginning(self) -> Any:
+        return self._grammar.beginning()
+
+    def allowed(self, place: Any) -> np.ndarray:
+        if place not in self._known:
+            allowed = np.zeros(len(self._expansions), bool)
+            self._walk(self._tree, place, allowed)
+            self._known[place] = allowed
+            if len(self._known) > MAX_PLACES:
+                self._known.popitem(last=False)
+        return self._known[place]
+
+    def _walk(self, branch: _Branch, place: Any, allowed: np.ndarray) -> None:
+        following = self._grammar.allowed(place)
+        if branch is self._tree:
+            allowed[: self._num_base] = following
+        for base_id, next_branch in branch.branches.items():
+            if following[base_id]:
+                allowed[next_branch.ends] = True
+                if next_branch.branches:
+                    self._walk(next_branch, self._grammar.after(place, base_id), allowed)
+
+    def after(self, place: Any, token: int) -> Any:
+        for base_id in self._expansions[token]:
+            place = self._grammar.after(place, base_id)
+        return place
+
+
+class _Branch:
+    """The merges that begin with the same base ids: those that end here, and by the next base id the longer ones."""
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+        self.branches: dict[int, _Branch] = {}
 
 
 class Place(NamedTuple):
@@ -100,11 +262,11 @@ class Place(NamedTuple):
     pitch: int = -1
 
 
-class ScoreGrammar:
+class ScoreGrammar(Grammar):
     """What MidiTok's REMI would itself write, and nothing else.
 
     Bars have a time signature; positions rise and lie within their bar; a tempo or program is said when it changes; at
-    one position notes come by program, drums last, then by pitch, none twice; drums have drum pitches and nothing else has.
+    one position notes come by program, drums last, then by pitch, none twice; drums have drum pitches, and only they.
     """
 
     def __init__(self, tokenizer: ScoreTokenizer, not_before: float = 0.0) -> None:
@@ -119,15 +281,14 @@ class ScoreGrammar:
         by_position = sorted(self._ids["Position"].tolist(), key=lambda i: int(self._values[i]))
         self._positions = np.array(by_position)
 
-    def start(self, batch: int) -> list[Place]:
-        return [Place()] * batch
+    def beginning(self) -> Place:
+        return Place()
 
-    def allow(self, state: list[Place]) -> Tensor:
-        opinion = np.full((len(state), len(self._kinds)), -np.inf, np.float32)
-        for row, place in zip(opinion, state, strict=True):
-            for ids in self._following(place):
-                row[ids] = 0
-        return torch.from_numpy(opinion)
+    def allowed(self, place: Place) -> np.ndarray:
+        allowed = np.zeros(len(self._kinds), bool)
+        for ids in self._following(place):
+            allowed[ids] = True
+        return allowed
 
     def _following(self, p: Place) -> list[np.ndarray]:
         """Return the ids that may come next, in pieces."""
@@ -176,10 +337,8 @@ class ScoreGrammar:
             return np.array([], np.int64)
         return pitches[pitches > p.pitch] if order == p.order else pitches
 
-    def step(self, state: list[Place], token: Tensor) -> list[Place]:
-        return [self._after(place, int(i)) for place, i in zip(state, token, strict=True)]
-
-    def _after(self, p: Place, i: int) -> Place:
+    def after(self, place: Place, token: int) -> Place:
+        p, i = place, token
         kind, value = self._kinds[i], self._values[i]
         if kind == "Bar":
             length = p.num_positions * p.beat / self._positions_a_beat

@@ -214,7 +214,7 @@ class Run:
         plan = self.plan
         started = checkpoint.load(plan.start_from) if plan.start_from else None
         if plan.tokenizer is not None:
-            tokenizer = tokens.create(plan.tokenizer)
+            tokenizer = tokens.parse(plan.tokenizer)
         elif started is not None:
             tokenizer = started.tokenizer()
         else:

@@ -277,6 +277,27 @@ def carry_over(source: Score, target: Score, tempi: list[float]) -> None:
         _add(target, "key_signatures", event, scale)
 
 
+def retimed(score: Score, source: Score) -> Score:
+    """Return a score of 120 quarters a minute with its notes moved to sound at the same second by a source's tempi."""
+    changes = sorted({t.time: t.qpm for t in source.tempos}.items())
+    at = np.array([0.0] + [time / source.ticks_per_quarter for time, _ in changes])  # quarters
+    pace = np.array([120.0] + [qpm for _, qpm in changes]) / 60  # quarters a second
+    passed = np.append(0.0, np.cumsum(np.diff(at) / pace[:-1]))  # seconds
+    ticks = score.ticks_per_quarter
+    copied = score.copy()
+    for track in copied.tracks:
+        if track.notes:
+            notes = track.notes.numpy()
+            start, stop = notes["time"], notes["time"] + notes["duration"]
+            for times in (start, stop):
+                second = times / ticks / 2
+                last = np.searchsorted(passed, second, side="right") - 1
+                times[:] = np.floor((at[last] + (second - passed[last]) * pace[last]) * ticks + 0.5)
+            notes["time"], notes["duration"] = start, np.maximum(1, stop - start)
+            track.notes = Note.from_numpy(**notes)
+    return copied
+
+
 def _add(score: Score, name: str, event: Any, scale: float) -> None:
     copied = event.copy()
     copied.time = round(event.time * scale)

@@ -1,7 +1,11 @@
-"""Tokenizers by name. `grid` and `score` are ours to describe; see each one's file."""
+"""Tokenizers by name. `grid`, `performance` and `score` are ours to describe; see each one's file.
+
+The others are MidiTok's, by its names and with its options: see `others.py`. Knowing a name costs no import of MidiTok.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import TokenizerError
@@ -9,39 +13,102 @@ from ..errors import TokenizerError
 if TYPE_CHECKING:
     from .base import Tokenizer
 
-NAMES = ("score", "grid")
+MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
+NAMES = ("score", "performance", "grid", *MIDITOK)
+SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")
 
 
 def create(name: str, **options: Any) -> Tokenizer:
     """Return the tokenizer of this name.
 
+    Args:
+        name: one of `NAMES`.
+        options: `config`, a dictionary of MidiTok's options, for `score` and MidiTok's own; and what `describe` gave.
+
     Raises:
         TokenizerError: there is none of this name, or it does not take these options.
     """
-    check_name(name)
+    _check(name)
     try:
         if name == "grid":
             from .grid import Grid
 
             return Grid(**options)
-        from .score import ScoreTokenizer
+        if name == "performance":
+            from .performance import Performance
 
-        return ScoreTokenizer(**options)
+            return Performance(**options)
+        if name == "score":
+            from .score import ScoreTokenizer
+
+            return ScoreTokenizer(**options)
+        from .others import OtherTokenizer
+
+        return OtherTokenizer(name, **options)
     except TypeError as error:
         raise TokenizerError(f"tokenizer '{name}': {error}") from error
 
 
-def check_name(name: str) -> None:
-    """Say whether there is a tokenizer of this name, without making it.
+def parse(text: str) -> Tokenizer:
+    """Return the tokenizer that users write as NAME or NAME:JSON, `TSD:{"num_velocities": 8}` for one.
 
     Raises:
-        TokenizerError: there is none.
+        TokenizerError: there is none of this name, or it does not take these options.
     """
-    if name not in NAMES:
-        raise TokenizerError(f"no tokenizer '{name}': one of {', '.join(NAMES)}")
+    name, config = _parts(text)
+    return create(name, config=config) if config else create(name)
+
+
+def check_name(text: str) -> None:
+    """Say whether NAME or NAME:JSON may be a tokenizer, without making it.
+
+    Raises:
+        TokenizerError: there is none of this name, or what follows is not a JSON object.
+    """
+    _parts(text)
 
 
 def from_description(description: dict[str, Any]) -> Tokenizer:
-    """Return the tokenizer that `Tokenizer.describe` described."""
+    """Return the tokenizer that `Tokenizer.describe` described.
+
+    Raises:
+        TokenizerError: there is none of this name, or it does not take these options.
+    """
     options = dict(description)
-    return create(str(options.pop("name", None)), **options)
+    merges = options.pop("merges", None)
+    tokenizer = create(str(options.pop("name", None)), **options)
+    if merges is None:
+        return tokenizer
+    from .merges import MergedTokenizer
+
+    return MergedTokenizer(tokenizer, merges)
+
+
+def _parts(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of NAME or NAME:JSON."""
+    name, colon, options = text.partition(":")
+    name = name.strip()
+    _check(name)
+    if not colon:
+        return name, {}
+    try:
+        config = json.loads(options)
+    except ValueError as error:
+        raise TokenizerError(
+            f"""the options in '{text}' are not JSON: write {name}:{{"option": value}} ({error})"""
+        ) from error
+    if not isinstance(config, dict):
+        raise TokenizerError(f"""the options in '{text}' are not a JSON object: write {name}:{{"option": value}}""")
+    if config and name in ("grid", "performance"):
+        raise TokenizerError(f"the tokenizer '{name}' has no options")
+    return name, config
+
+
+def _check(name: str) -> None:
+    if name in SEVERAL_VOCABULARIES:
+        raise TokenizerError(
+            f"the tokenizer '{name}' writes several vocabularies at a time, and a model here reads one id a step: "
+            f"take one of {', '.join(NAMES)}"
+        )
+    if name not in NAMES:
+        raise TokenizerError(f"no tokenizer '{name}': one of {', '.join(NAMES)}")

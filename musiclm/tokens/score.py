@@ -44,9 +44,14 @@ CONFIG: dict[str, Any] = {
 
 
 class ScoreTokenizer(MidiTokTokenizer):
-    """REMI for scores with any instruments; see the module."""
+    """REMI for scores with any instruments; see the module.
+
+    Args:
+        config: options of MidiTok's that differ from `CONFIG`; all of them where a vocabulary comes with them.
+        vocabulary: see `MidiTokTokenizer`.
+    """
 
     name = "score"
 
     def __init__(self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None) -> None:
-        super().__init__("REMI", config or CONFIG, vocabulary)
+        super().__init__("REMI", config if config and vocabulary else CONFIG | (config or {}), vocabulary)
