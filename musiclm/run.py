@@ -19,7 +19,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,13 +203,13 @@ class Run:
 
         plan = self.plan
         started = checkpoint.load(plan.start_from) if plan.start_from else None
+        wanted = None  # what suits the data
         if plan.tokenizer is not None:
-            tokenizer = tokens.create(plan.tokenizer)
+            wanted = tokens.create(plan.tokenizer)
         elif started is not None:
-            tokenizer = started.tokenizer()
-        else:
-            tokenizer = tokens.create("grid" if plan.data is None else "score")
-        source = corpus.open_source(plan.data, tokenizer)
+            wanted = started.tokenizer()
+        source = corpus.open_source(plan.data, wanted)
+        tokenizer = source.tokenizer
         config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
         if started is None:
             config |= {"feature_sizes": tokenizer.feature_sizes}
@@ -352,9 +352,10 @@ class _Cadence:
         self.interval = max(20.0, 10 * cost)
 
 
-def _some(pieces: list[Any]) -> list[Any]:
+def _some(pieces: Sequence[Any]) -> list[Any]:
     """Return pieces in the order of their names, no more tokens than `MAX_VALIDATION_TOKENS`, but at least one piece."""
-    chosen, total = [], 0
+    chosen: list[Any] = []
+    total = 0
     for piece in sorted(pieces, key=lambda p: p.name):
         if chosen and total + len(piece.tokens) > MAX_VALIDATION_TOKENS:
             continue
