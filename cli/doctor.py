@@ -10,7 +10,8 @@ from rich.table import Table
 from .display import sparkline
 
 ROWS = 8  # of a table; the rest is one row
-PITCHES = [f"{name}{octave}" for octave in range(-1, 10) for name in "C Db D Eb E F Gb G Ab A Bb B".split()]
+NOTES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+PITCHES = [f"{name}{octave}" for octave in range(-1, 10) for name in NOTES]
 LENGTHS = {0: "1/32", 1: "1/16", 2: "1/8", 3: "1/4", 4: "1/2", 5: "1", 6: "2 bars", 7: "4 bars"}
 
 

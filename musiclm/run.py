@@ -225,9 +225,11 @@ class Run:
             fast = device == "cuda" or (device == "cpu" and faster_in_bf16())
             plan.precision = "bf16" if fast else "fp32"
             self.write_plan()
+        pieces = list(source.pieces("train"))
         windows = Windows(
-            [piece.tokens for piece in source.pieces("train")],
+            [piece.tokens for piece in pieces],
             tokenizer,
+            pitches=[piece.pitches for piece in pieces],
             length=length,
             batch_size=plan.batch_size or training["batch_size"],
             seed=plan.seed,

@@ -29,7 +29,6 @@ from .. import scores, tokens
 from ..tokens.base import Tokenizer
 from . import sources as finding
 from .building import Options, Progress, build
-from .doctor import pitch_range
 from .pieces import BUNDLED, SPLITS, Corpus, Piece
 from .sources import MUSIC as SUFFIXES
 from .store import describe, files, is_store, open_store
@@ -70,14 +69,7 @@ def bundled(tokenizer: Tokenizer) -> Corpus:
 def _piece(data: bytes, name: str, tokenizer: Tokenizer) -> Piece:
     ids, _ = tokenizer.encode(scores.parse(data, name))
     score = tokenizer.decode(ids)
-    low, high = pitch_range(score)
-    return Piece(
-        name=name,
-        tokens=ids,
-        num_notes=score.note_num(),
-        seconds=scores.seconds(score),
-        pitches=None if low is None or high is None else (low, high),
-    )
+    return Piece(name=name, tokens=ids, num_notes=score.note_num(), seconds=scores.seconds(score))
 
 
 def open_source(source: str | Path | None, tokenizer: Tokenizer | None = None) -> Corpus:

@@ -105,10 +105,8 @@ def build(
     paths, output = [Path(s) for s in sources], Path(output)
     finding.check(paths)
     check_output(output, force=force)
-    if options.bpe and not hasattr(tokenizer, "trained_bpe"):
-        from ..errors import TokenizerError
-
-        raise TokenizerError(f"tokenizer '{tokenizer.name}' cannot learn a BPE vocabulary: leave out --bpe")
+    if options.bpe:
+        tokenizer.trained_bpe([], num_merges=options.bpe)  # says now if it cannot be
     work = Work(work_folder(output), _plan(paths, tokenizer, options))
     done = False
     try:

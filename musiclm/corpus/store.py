@@ -60,14 +60,20 @@ class Pieces(Sequence[Piece]):
     def __getitem__(self, i: int | slice) -> Piece | Pieces:
         if isinstance(i, slice):
             return Pieces(self.rows[i], self._ids, self._names)
-        row = self.rows[i]
-        name, start = int(row["name"]), int(row["start"])
+        return self._piece(self.rows[i].item())
+
+    def __iter__(self) -> Iterator[Piece]:
+        for begin in range(0, len(self.rows), 4096):
+            yield from map(self._piece, self.rows[begin : begin + 4096].tolist())
+
+    def _piece(self, row: tuple[Any, ...]) -> Piece:
+        name, name_size, start, length, num_notes, seconds, _, low, high = row
         return Piece(
-            name=self._names[name : name + int(row["name_size"])].tobytes().decode(),
-            tokens=self._ids[start : start + int(row["length"])],
-            num_notes=int(row["num_notes"]),
-            seconds=float(row["seconds"]),
-            pitches=(int(row["low"]), int(row["high"])) if row["low"] >= 0 else None,
+            name=self._names[name : name + name_size].tobytes().decode(),
+            tokens=self._ids[start : start + length],
+            num_notes=num_notes,
+            seconds=seconds,
+            pitches=(low, high) if low >= 0 else None,
         )
 
 

@@ -1,7 +1,8 @@
 """Processes that read files, of which any may hang or die: that costs the file it was on, and no other.
 
 A worker lives long, since importing a tokenizer takes seconds. One file at a time is with a worker, so it is known
-which one killed it.
+which one it died on; but a parser that wrote where it should not may have killed it long before. So a file that an old
+worker died on is given to a new one, and only if that dies, too, it is the file's fault.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection, wait
@@ -38,6 +40,7 @@ class Worker:
         theirs.close()
         self.is_ready = False
         self.on: Found | None = None
+        self.num_done = 0
         self.since = time.monotonic()
 
     def give(self, found: Found) -> None:
@@ -66,6 +69,7 @@ class Pool:
         self._start = lambda: Worker(description, programs, time_limit)
         self._time_limit = time_limit
         self._failed_starts = 0
+        self._again: list[Found] = []  # files that old workers died on
         self._workers = [self._start() for _ in range(num_workers)]
 
     @property
@@ -75,15 +79,15 @@ class Pool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a worker is on a file."""
-        return any(w.on is not None for w in self._workers)
+        """Whether a worker is on a file, or has to be."""
+        return bool(self._again) or any(w.on is not None for w in self._workers)
 
     def give(self, found: Found) -> None:
         """Hand a file to a worker that is free; one that has died meanwhile is replaced and noticed by `results`."""
         worker = next(w for w in self._workers if w.is_ready and w.on is None)
         try:
             worker.give(found)
-        except OSError:  # it died while idle; `results` will lay this file to its charge, which is wrong but not silent
+        except OSError:  # it died while idle, which `results` will notice
             worker.on = found
 
     def results(self) -> Iterator[tuple[Found, Record]]:
@@ -101,8 +105,11 @@ class Pool:
                 else:
                     if record is None:
                         worker.is_ready = True
+                        if self._again:
+                            worker.give(self._again.pop())
                     elif worker.on is not None:
                         found, worker.on = worker.on, None
+                        worker.num_done += 1
                         yield found, record
             elif worker.on is not None:
                 if now - worker.since > self._time_limit:
@@ -113,7 +120,9 @@ class Pool:
                 lost = self._late()
             if lost is not None:
                 self._replace(i)
-                if worker.on is not None:
+                if worker.on is not None and worker.num_done and lost != self._late():
+                    self._again.append(worker.on)
+                elif worker.on is not None:
                     yield worker.on, Record(lost)
 
     def _late(self) -> str:
@@ -149,6 +158,8 @@ def _memory(pid: int | None) -> int:
 def _work(connection: Connection, description: dict[str, Any], programs: dict[int, int], time_limit: float) -> None:
     """What a worker does until its pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
+    sys.stderr = os.fdopen(os.dup(2), "w")  # for Python's own; what the C library says of a broken heap goes nowhere
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import torch
 
     from .. import tokens

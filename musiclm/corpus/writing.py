@@ -21,7 +21,6 @@ from .reading import id_type
 from .store import FORMAT, PIECE, WHOLE, Writer
 from .work import Work
 
-MAX_BPE_TOKENS = 20_000_000  # of the training split, to learn merges from
 MIN_BARS = 3  # of a piece that is split by bars
 
 
@@ -188,18 +187,10 @@ def _merge(folder: Path, tokenizer: Tokenizer, num_merges: int) -> Tokenizer:
     def piece(row: Any) -> np.ndarray:
         return np.asarray(ids[int(row["start"]) : int(row["start"]) + int(row["length"])]).astype(np.int64)
 
-    learnt_from: list[np.ndarray] = []
-    total = 0
-    for row in rows[rows["split"] == 0]:
-        if learnt_from and total + int(row["length"]) > MAX_BPE_TOKENS:
-            continue
-        learnt_from.append(piece(row))
-        total += int(row["length"])
-    try:
-        merged: Tokenizer = tokenizer.trained_bpe(learnt_from, num_merges=num_merges)  # type: ignore[attr-defined]
-        apply = merged.apply  # type: ignore[attr-defined]
-    except AttributeError as error:
-        raise TokenizerError(f"tokenizer '{tokenizer.name}' cannot learn a BPE vocabulary: leave out --bpe") from error
+    merged = tokenizer.trained_bpe((piece(row) for row in rows[rows["split"] == 0]), num_merges=num_merges)
+    apply = getattr(merged, "merged_ids", None) or getattr(merged, "apply", None)
+    if apply is None:
+        raise TokenizerError(f"the tokenizer '{tokenizer.name}' cannot be given a BPE vocabulary: leave out --bpe")
     start, new_type = 0, np.dtype(id_type(merged.vocab_size))
     written: dict[int, tuple[int, int]] = {}
     with (folder / "tokens.new").open("wb") as file:

@@ -6,12 +6,14 @@ A score is a `symusic.Score` in ticks. Knows nothing of models.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from symusic import Score
 from torch import Tensor
+
+from ..errors import TokenizerError
 
 TICKS = 480  # a quarter, in every score that is decoded
 
@@ -23,6 +25,7 @@ class Tokenizer(ABC):
 
     Attributes:
         name: what users call it.
+        in_seconds: whether it counts real time; its scores then run at 120 quarters a minute, whatever the tempo was.
         vocab_size: ids are 0 … vocab_size - 1.
         bos: the id before the first of a piece.
         eos: the id behind the last of a piece.
@@ -30,7 +33,8 @@ class Tokenizer(ABC):
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
     """
 
-    name: ClassVar[str]
+    name: str
+    in_seconds: bool = False
     vocab_size: int
     bos: int
     eos: int
@@ -55,7 +59,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        """Return ids with silence behind them, as near to a later musical time as the vocabulary comes without a note."""
+        """Return ids with silence behind them, as near to a later time as the vocabulary comes without a note."""
 
     @property
     def tempi(self) -> list[float]:
@@ -69,6 +73,55 @@ class Tokenizer(ABC):
     @abstractmethod
     def transposed(self, semitones: int) -> np.ndarray:
         """Return what each id becomes under transposition, (V,) int64; -1 where it leaves the vocabulary."""
+
+    def faster(self, steps: int) -> np.ndarray:
+        """Return what each id becomes at a tempo so many places quicker, (V,) int64; -1 where it leaves the vocabulary.
+
+        A place is one of the tempi that the vocabulary has, in their order; ids that say no tempo stay as they are.
+        """
+        return np.arange(self.vocab_size)
+
+    def louder(self, steps: int) -> np.ndarray:
+        """Return what each id becomes so many velocities louder, (V,) int64; -1 where it leaves the vocabulary."""
+        return np.arange(self.vocab_size)
+
+    def varied(self, ids: np.ndarray, *, semitones: int = 0, faster: int = 0, louder: int = 0) -> np.ndarray | None:
+        """Return ids transposed, quicker and louder, (T',) int64; None where they would leave the vocabulary.
+
+        The tables do the same an id at a time, and here that is all; where an id stands for several (`trained_bpe`),
+        or tempo lies in the times themselves (`performance`), only this is right, and T' may differ from T.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        for table, steps in ((self.transposed, semitones), (self.faster, faster), (self.louder, louder)):
+            if steps:
+                ids = table(steps)[ids]
+                if (ids < 0).any():
+                    return None
+        return ids
+
+    def transpose_ids(self, ids: np.ndarray, semitones: int) -> np.ndarray | None:
+        """Return ids transposed, (T',) int64; None where they would leave the vocabulary. See `varied`."""
+        return self.varied(ids, semitones=semitones)
+
+    def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return ids without merges, (T',) int64: each merged one as those that it was learnt from."""
+        return np.asarray(ids, dtype=np.int64)
+
+    def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
+        """Return how many tokens published tables would count in ids: what `counts` counts, if not said otherwise."""
+        return int(self.counts(self.base_ids(ids)).sum())
+
+    def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
+        """Return this tokenizer with a vocabulary longer by pairs learnt from ids; see `musiclm.tokens.merges`.
+
+        Args:
+            sequences: ids of whole pieces, of training pieces only.
+            num_merges: how many to learn at most.
+
+        Raises:
+            TokenizerError: this tokenizer's ids cannot be merged.
+        """
+        raise TokenizerError(f"the tokenizer '{self.name}' cannot be given a BPE vocabulary")
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
