@@ -63,9 +63,9 @@ def build(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Clean, split and tokenise the music in each SOURCE: a folder, an archive (.zip, .tar.gz, .tar.xz) or a file.
+    """Clean, split and tokenise the music in each SOURCE: a folder, an archive or a file.
 
-    Whatever is wrong with a file costs that file alone; 'musiclm corpus inspect CORPUS --files' has the reasons. A build
+    What is wrong with a file costs that file alone; 'musiclm corpus inspect CORPUS --files' has the reasons. A build
     that was stopped goes on when the same command is given again.
     """
     began = time.monotonic()

@@ -211,7 +211,10 @@ def _nothing(work: Work, sources: Sequence[str], problems: Sequence[str]) -> str
     reasons = Counter(
         {r: n for r, n in work.rows("SELECT reason, COUNT(*) FROM files GROUP BY reason") if r is not None}
     )
-    told = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons.most_common(12)]
+    told = [
+        f"{count} {'file' if count == 1 else 'files'}: {reason}"
+        for reason, count in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))[:12]
+    ]
     if not reasons:
         told = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]
     where = " and ".join(f"'{source}'" for source in sources[:3]) + (" and more" if len(sources) > 3 else "")
