@@ -174,9 +174,8 @@ def main() -> None:
         print(f"  MidiTok loop  {each['miditok_loop_files_per_second']:8.1f} files/s")
         print(f"  ratio_to_miditok_loop {each['ratio_to_miditok_loop']:.2f}")
         for row in each["memory"]:
-            print(
-                f"  {row['copies']:2d} copies, {row['files']} files: {row['own_mb']:.0f} MB, a reader {row['reader_mb']:.0f} MB"
-            )
+            peak = f"{row['own_mb']:.0f} MB, a reader {row['reader_mb']:.0f} MB"
+            print(f"  {row['copies']:2d} copies, {row['files']} files: {peak}")
         hours = 1e6 / each["files_per_second"] / 3600
         print(f"  a million such files: {hours:.1f} h, {each['megabytes'] / each['files'] * 1e3:.1f} GB on disk")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -208,13 +207,9 @@ def _merge(folder: Path, tokenizer: Tokenizer, num_merges: int) -> Tokenizer:
 
 
 def _nothing(work: Work, sources: Sequence[str], problems: Sequence[str]) -> str:
-    reasons = Counter(
-        {r: n for r, n in work.rows("SELECT reason, COUNT(*) FROM files GROUP BY reason") if r is not None}
-    )
-    told = [
-        f"{count} {'file' if count == 1 else 'files'}: {reason}"
-        for reason, count in sorted(reasons.items(), key=lambda r: (-r[1], r[0]))[:12]
-    ]
+    query = "SELECT reason, COUNT(*) AS n FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason"
+    reasons = list(work.rows(query))
+    told = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons[:12]]
     if not reasons:
         told = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]
     where = " and ".join(f"'{source}'" for source in sources[:3]) + (" and more" if len(sources) > 3 else "")
