@@ -16,6 +16,7 @@ COMMANDS = {
     "generate": "Write new music, from nothing or going on from a MIDI file.",
     "train": "Train a model on MIDI files, or on the bundled chorales.",
     "evaluate": "Measure how well a model predicts music.",
+    "corpus": "Prepare MIDI files for training, and see what is in them.",
     "models": "List the models that come with musiclm.",
 }
 

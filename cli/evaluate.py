@@ -21,8 +21,9 @@ def command(
 ) -> None:
     """Measure how surprised MODEL is by the music in DATA.
 
-    MODEL is a name, a checkpoint file or a run folder. DATA is a folder of MIDI files or one file; left out, what MODEL
-    was trained on. Fewer nats a token, bits a note and bits a second mean that it knows the music better.
+    MODEL is a name, a checkpoint file or a run folder. DATA is a corpus, an archive, a folder of MIDI files or one
+    file; left out, what MODEL was trained on. Fewer nats a token, bits a note and bits a second mean that it knows the
+    music better.
     """
     from .. import checkpoint, corpus, evaluation
 
@@ -33,6 +34,7 @@ def command(
             raise CorpusError(f"'{model}' does not say where its data is: name a folder of MIDI files")
         data = trained_on
         split = split or "test"
+    ui.show_log(quiet=quiet)
     source = corpus.open_source(data, loaded.tokenizer())
     split = split or ("test" if source.is_split else "all")
     if not source.pieces(split):

@@ -70,11 +70,13 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train a model on DATA: a folder of MIDI files, or one file; left out, the bundled Bach chorales.
+    """Train a model on DATA: a corpus, an archive, a folder of MIDI files or one file; left out, the bundled chorales.
 
     A run can be stopped at any moment, by Ctrl-C or worse; --resume goes on with it.
     """
     from .. import models
+
+    ui.show_log(quiet=quiet)
     from ..run import DEFAULT_MINUTES, Plan, Run
 
     if arch is not None and arch not in models.names():

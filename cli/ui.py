@@ -30,6 +30,20 @@ def say(text: str, *, quiet: bool = False) -> None:
         click.echo(text, err=True)
 
 
+def show_log(*, quiet: bool = False) -> None:
+    """Have what the library logs said to people, too: it never prints."""
+    import logging
+
+    class Sayer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(record.getMessage(), quiet=quiet)
+
+    logger = logging.getLogger(__package__.removesuffix(".cli") if __package__ else "musiclm")
+    logger.handlers[:] = [Sayer()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output."""
     click.echo(json.dumps(document))

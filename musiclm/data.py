@@ -17,6 +17,8 @@ from .tokens.base import Tokenizer
 
 IGNORE = -100  # a target that does not count
 TRANSPOSITIONS = range(-5, 7)  # semitones: each of the twelve keys once
+TEMPI = range(-2, 3)  # places of tempo: some 6 % each
+VELOCITIES = range(-2, 3)  # places of velocity: 8 of 128 each, where there are 16
 MAX_CACHED = 8192  # (piece, transposition) pairs whose features are kept
 
 
@@ -49,16 +51,22 @@ class Windows:
     """Batches of windows, drawn at random over whole pieces; `windows(number)` gives batch `number`.
 
     A window begins anywhere in its piece; a quarter of a window's length of extra chance goes to the very beginning and
-    the very end, which a plain draw would hardly ever show. Features are those of the place in the piece. Each window is
-    transposed by a random number of semitones that keeps the piece within the pitches of the training pieces as they are.
+    the very end, which a plain draw would hardly ever show. Features are those of the place in the piece.
+
+    Each window is varied: transposed by a random number of semitones that keeps the piece within the pitches of the
+    training pieces as they are, and, half of the time each, made a little quicker or slower and louder or softer, where
+    the tokenizer has ids that say so. What would leave the vocabulary is not varied.
 
     Args:
         pieces: token ids of whole pieces.
-        tokenizer: for transposition and features.
+        tokenizer: for variations and features.
         length: T, of a window; shorter pieces are padded.
         batch_size: B.
         seed: of all that is drawn.
         transpose: semitones to draw from; `range(1)` for none.
+        faster: places of tempo to draw from, see `Tokenizer.faster`; `range(1)` for none.
+        louder: velocities to draw from, see `Tokenizer.louder`; `range(1)` for none.
+        pitches: the lowest and highest pitch of each piece, None for one without; left out, all ids are looked at.
     """
 
     def __init__(
@@ -70,32 +78,60 @@ class Windows:
         batch_size: int,
         seed: int,
         transpose: range = TRANSPOSITIONS,
+        faster: range = TEMPI,
+        louder: range = VELOCITIES,
+        pitches: Sequence[tuple[int, int] | None] | None = None,
     ) -> None:
         if not pieces:
             raise ValueError("no pieces to train on")
         self.pieces, self.tokenizer = pieces, tokenizer
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.tokens_an_epoch = sum(len(p) - 1 for p in pieces)
-        sizes = np.array([len(p) - 1 for p in pieces], dtype=np.float64)
+        sizes = np.fromiter((len(p) - 1 for p in pieces), np.int64, len(pieces))
+        self.tokens_an_epoch = int(sizes.sum())
         self._margin = length // 4
-        weights = np.maximum(sizes, length) + 2 * self._margin * (sizes > length)
+        weights = np.maximum(sizes, length) + 2.0 * self._margin * (sizes > length)
         self._cumulated = np.cumsum(weights) / weights.sum()
-        self._tables = {s: tokenizer.transposed(s) for s in transpose}
-        used = np.zeros(tokenizer.vocab_size, bool)
-        for piece in pieces:
-            used[np.unique(piece)] = True
-        self._allowed = [self._shifts(piece, used) for piece in pieces]
+        by_id = type(tokenizer).varied is Tokenizer.varied  # else one id may become several
+        self._tables = {s: tokenizer.transposed(s) for s in transpose} if by_id else None
+        self._faster = {s: tokenizer.faster(s) for s in faster} if by_id else None
+        self._louder = {s: tokenizer.louder(s) for s in louder} if by_id else None
+        whole = np.arange(tokenizer.vocab_size)
+        says_tempo = any((tokenizer.faster(s) != whole).any() for s in (-1, 1))
+        says_velocity = any((tokenizer.louder(s) != whole).any() for s in (-1, 1))
+        # features are of the piece as it is, transposed: variations that they might know of are left alone
+        can_vary = not tokenizer.feature_sizes
+        self._tempi = list(faster) if says_tempo and can_vary else []
+        self._velocities = list(louder) if says_velocity and can_vary else []
+        if pitches is not None and any(p is not None for p in pitches):
+            self._first, self._last = _ranges(pitches, transpose)
+            self._allowed: list[list[int]] | None = None
+        else:
+            self._allowed = self._looked_up(transpose)
         self._features: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
-    def _shifts(self, piece: np.ndarray, used: np.ndarray) -> list[int]:
-        """Return the transpositions that bring no id which the training pieces do not have."""
-        ids = np.unique(piece)
-        moved = {s: table[ids] for s, table in self._tables.items()}
-        return [s for s, m in moved.items() if s == 0 or ((m >= 0).all() and used[m].all())] or [0]
+    def _looked_up(self, transpose: range) -> list[list[int]]:
+        """Return the transpositions of each piece that bring no id which the training pieces do not have."""
+        tables = self._tables or {s: self.tokenizer.transposed(s) for s in transpose}
+        ids = [np.unique(piece) for piece in self.pieces]
+        used = np.zeros(self.tokenizer.vocab_size, bool)
+        for each in ids:
+            used[each] = True
+        allowed = []
+        for each in ids:
+            moved = {s: table[each] for s, table in tables.items()}
+            allowed.append([s for s, m in moved.items() if s == 0 or ((m >= 0).all() and used[m].all())] or [0])
+        return allowed
+
+    def _shifts(self, i: int) -> Sequence[int]:
+        """Return the transpositions that a piece may be given."""
+        if self._allowed is not None:
+            return self._allowed[i]
+        return range(int(self._first[i]), int(self._last[i]) + 1)
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`, always the same."""
         draw = np.random.default_rng((self.seed, number))
+        also = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no window
         tokens = np.zeros((self.batch_size, self.length), np.int64)
         targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
         num_features = len(self.tokenizer.feature_sizes)
@@ -108,22 +144,57 @@ class Windows:
             if size > self.length:
                 start = int(draw.integers(-self._margin, size - self.length + self._margin + 1))
                 start = min(max(start, 0), size - self.length)
-            shift = self._allowed[i][int(draw.integers(len(self._allowed[i])))]
-            piece = self.pieces[i][start : start + self.length + 1]
-            if shift:
-                piece = self._tables[shift][piece]
+            shifts = self._shifts(i)
+            shift = shifts[int(draw.integers(len(shifts)))]
+            piece = self._varied(i, start, shift, _some(also, self._tempi), _some(also, self._velocities))
             tokens[row, : len(piece) - 1] = piece[:-1]
             targets[row, : len(piece) - 1] = piece[1:]
             if features is not None:
                 features[row, : len(piece) - 1] = self._of_piece(i, shift)[start : start + len(piece) - 1]
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
 
+    def _varied(self, i: int, start: int, shift: int, faster: int, louder: int) -> np.ndarray:
+        """Return length + 1 ids of a piece, or fewer at its end; varied as far as the vocabulary goes."""
+        if self._tables is None or self._faster is None or self._louder is None:
+            ids = np.asarray(self.pieces[i][start : start + self.length * 5 // 4 + 1])  # it may become shorter
+            for how in ((shift, faster, louder), (shift, 0, 0)):
+                if any(how):
+                    varied = self.tokenizer.varied(ids, semitones=how[0], faster=how[1], louder=how[2])
+                    if varied is not None:
+                        return varied[: self.length + 1]
+            return ids[: self.length + 1]
+        ids = self.pieces[i][start : start + self.length + 1]
+        for table in (self._tables[shift], self._faster.get(faster), self._louder.get(louder)):
+            if table is not None:
+                moved = table[ids]
+                if moved.min() >= 0:
+                    ids = moved
+        return ids
+
     def _of_piece(self, i: int, shift: int) -> Tensor:
         """Return the features of a whole transposed piece, (T, F) int64, kept in a small type."""
         if (i, shift) not in self._features:
-            ids = torch.from_numpy(self._tables[shift][self.pieces[i]] if shift else np.asarray(self.pieces[i]))
-            features, _ = self.tokenizer.features(ids[None].long(), None)
+            piece = np.asarray(self.pieces[i], dtype=np.int64)
+            if shift:
+                moved = self.tokenizer.transposed(shift) if self._tables is None else self._tables[shift]
+                piece = moved[piece]
+            features, _ = self.tokenizer.features(torch.from_numpy(piece)[None], None)
             self._features[i, shift] = features[0].to(torch.int16)
             if len(self._features) > MAX_CACHED:
                 self._features.popitem(last=False)
         return self._features[i, shift].long()
+
+
+def _some(draw: np.random.Generator, steps: Sequence[int]) -> int:
+    """Return one of the steps half of the time, else 0; draws nothing if there are none."""
+    return steps[int(draw.integers(len(steps)))] if steps and draw.random() < 0.5 else 0
+
+
+def _ranges(pitches: Sequence[tuple[int, int] | None], transpose: range) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest transposition of each piece that stays within the pitches of all, (N,) each."""
+    ends = np.array([(0, 0) if p is None else p for p in pitches], np.int16).reshape(-1, 2)
+    has_pitch = np.fromiter((p is not None for p in pitches), bool, len(pitches))
+    low, high = ends[has_pitch, 0].min(), ends[has_pitch, 1].max()
+    first = np.where(has_pitch, np.maximum(min(transpose), low - ends[:, 0]), 0)
+    last = np.where(has_pitch, np.minimum(max(transpose), high - ends[:, 1]), 0)
+    return np.minimum(first, 0), np.maximum(last, 0)

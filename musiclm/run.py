@@ -19,7 +19,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,13 +213,13 @@ class Run:
 
         plan = self.plan
         started = checkpoint.load(plan.start_from) if plan.start_from else None
+        wanted = None  # what suits the data
         if plan.tokenizer is not None:
-            tokenizer = tokens.parse(plan.tokenizer)
+            wanted = tokens.parse(plan.tokenizer)
         elif started is not None:
-            tokenizer = started.tokenizer()
-        else:
-            tokenizer = tokens.create("grid" if plan.data is None else "score")
-        source = corpus.open_source(plan.data, tokenizer)
+            wanted = started.tokenizer()
+        source = corpus.open_source(plan.data, wanted)
+        tokenizer = source.tokenizer
         config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
         if started is None:
             config |= {"feature_sizes": tokenizer.feature_sizes}
@@ -235,9 +235,11 @@ class Run:
             fast = device == "cuda" or (device == "cpu" and faster_in_bf16())
             plan.precision = "bf16" if fast else "fp32"
             self.write_plan()
+        pieces = list(source.pieces("train"))
         windows = Windows(
-            [piece.tokens for piece in source.pieces("train")],
+            [piece.tokens for piece in pieces],
             tokenizer,
+            pitches=[piece.pitches for piece in pieces],
             length=length,
             batch_size=plan.batch_size or training["batch_size"],
             seed=plan.seed,
@@ -362,7 +364,7 @@ class _Cadence:
         self.interval = max(20.0, 10 * cost)
 
 
-def _some(pieces: list[Any]) -> list[Any]:
+def _some(pieces: Sequence[Any]) -> list[Any]:
     """Return pieces in the order of their names, no more tokens than `MAX_VALIDATION_TOKENS`, but at least one piece."""
     chosen: list[Any] = []
     total = 0

@@ -1,0 +1,60 @@
+"""What stays the same when a piece is transposed and played faster or slower: how copies are found.
+
+Two pieces are the same if, unisons counted once, they have the same number of notes of each pitch, counted from the
+lowest (drums: of each sound), and each note's onset is at the same part of the whole, to within the rounding of ticks.
+Programs, velocities, lengths and tracks do not count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+from symusic import Score
+
+SCALE = 65535  # the last onset of a piece
+DRUMS = 128  # added to the pitch of a drum
+
+
+@dataclasses.dataclass(frozen=True)
+class Canonical:
+    """A piece under transposition and constant scaling of time.
+
+    Attributes:
+        key: 16 bytes from the intervals alone: copies have the same one whatever became of their ticks. It decides the
+            split, so that copies fall together.
+        onsets: (N,) uint16, by pitch and then time: which part of the way from first to last onset, in 1/65535.
+        tolerance: of onsets, in the same unit: two ticks.
+    """
+
+    key: bytes
+    onsets: np.ndarray
+    tolerance: float
+
+
+def canonical(score: Score) -> Canonical:
+    """Return what a score's copies have in common; the score holds at least one note."""
+    times, pitches = [], []
+    for track in score.tracks:
+        notes = track.notes.numpy()
+        times.append(notes["time"].astype(np.int64))
+        pitches.append(notes["pitch"].astype(np.int64) + DRUMS * track.is_drum)
+    time, pitch = np.concatenate(times), np.concatenate(pitches)
+    time -= time.min()
+    span = int(time.max())
+    both = np.unique(pitch * (span + 1) + time)  # by pitch, then time; a unison of two tracks counts once
+    pitch, time = both // (span + 1), both % (span + 1)
+    sung = pitch < DRUMS
+    low = int(pitch[sung].min()) if sung.any() else 0
+    counts = np.bincount(np.where(sung, pitch - low, pitch), minlength=2 * DRUMS).astype("<u4")
+    onsets = np.round(time * (SCALE / max(1, span))).astype("<u2")
+    return Canonical(hashlib.blake2b(counts.tobytes(), digest_size=16).digest(), onsets, 2 * SCALE / max(1, span))
+
+
+def are_copies(one: Canonical, other: Canonical) -> bool:
+    """Return whether two pieces are the same notes under transposition and constant scaling of time."""
+    if one.key != other.key or len(one.onsets) != len(other.onsets):
+        return False
+    apart = np.abs(one.onsets.astype(np.int64) - other.onsets).max(initial=0)
+    return bool(apart <= max(one.tolerance, other.tolerance) + 1)

@@ -1,0 +1,357 @@
+"""Where music files are: folders and archives at any depth of folders, one file after the other in constant memory.
+
+An archive is read as a stream and never unpacked to disk, so names in it mean nothing to the file system. Archives
+within archives are not followed. Knows nothing of music.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import dataclasses
+import gzip
+import io
+import lzma
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from ..errors import CorpusError
+
+MUSIC = (".mid", ".midi", ".kar", ".abc")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+ARCHIVES = (".zip", *TARS)
+MAX_BYTES = 32 << 20  # of one file; a million notes take about 8 MB
+MAX_TABLE_BYTES = 64 << 20  # of a split file
+MAX_HEADER_BYTES = 1 << 20  # of what stands between two members of a tar
+XZ_MEMORY = 512 << 20  # what a stream may ask of its reader; `xz -9` needs 65 MB
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A file with a music suffix.
+
+    Attributes:
+        source: which of the sources it lies in, counted from 0.
+        name: its path from there, with slashes.
+        place: 0 in a folder; in an archive where it stands (two members may have one name), or in a file of many tunes.
+        identity: size and time of change: another identity means other bytes.
+        path: where to read it, or None for one from an archive.
+        data: its bytes, if it comes from an archive and was asked for.
+        reason: why it cannot be read, or None.
+    """
+
+    source: int
+    name: str
+    place: int
+    identity: str
+    path: Path | None = None
+    data: bytes | None = None
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OfficialSplit:
+    """A file that says which file belongs to which split: a csv with the columns `midi_filename` and `split`."""
+
+    source: int
+    name: str
+    splits: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something that kept files from being found: a damaged archive, a folder that may not be read."""
+
+    text: str
+
+
+Event = Found | OfficialSplit | Problem
+IsDone = Callable[[int, str, int, str], bool]
+"""Whether a file (source, name, place, identity) needs no reading any more."""
+
+
+def check(sources: Sequence[Path]) -> None:
+    """Say now if a source is missing or of no known kind.
+
+    Raises:
+        CorpusError: so it is.
+    """
+    for source in sources:
+        if not source.exists():
+            raise CorpusError(f"no folder or file '{source}'")
+        if (source / "corpus.json").is_file():
+            raise CorpusError(f"'{source}' is a corpus already: name the MIDI files it was built from")
+        if not source.is_dir() and not source.name.lower().endswith((*ARCHIVES, *MUSIC)):
+            kinds = ", ".join((*MUSIC, *ARCHIVES))
+            raise CorpusError(f"'{source}' is neither a folder nor a file with music in it: one of {kinds}")
+
+
+def walk(sources: Sequence[Path], is_done: IsDone = lambda *_: False) -> Iterator[Event]:
+    """Yield every file with a music suffix, every official split file, and what went wrong on the way.
+
+    Args:
+        sources: folders, archives and single files.
+        is_done: files of which only the name is needed, not the bytes.
+    """
+    for number, source in enumerate(sources):
+        if source.is_dir():
+            yield from _folder(number, source, is_done)
+        elif source.name.lower().endswith(ARCHIVES):
+            yield from _archive(number, source, "", is_done)
+        else:
+            yield from _file(number, source, source.name)
+
+
+def _folder(number: int, folder: Path, is_done: IsDone) -> Iterator[Event]:
+    problems: list[OSError] = []
+    for here, folders, files in os.walk(folder, onerror=problems.append):
+        while problems:
+            yield Problem(f"the folder '{problems[0].filename}' cannot be read: {problems.pop(0).strerror}")
+        folders.sort()
+        for file in sorted(files):
+            path = Path(here, file)
+            name = printable(path.relative_to(folder).as_posix())
+            lower = file.lower()
+            if lower.endswith(MUSIC):
+                yield from _file(number, path, name)
+            elif lower.endswith(ARCHIVES):
+                yield from _archive(number, path, f"{name}/", is_done)
+            elif lower.endswith(".csv"):
+                try:
+                    with path.open("rb") as table:
+                        yield from _table(number, name, table)
+                except OSError as error:
+                    yield Problem(f"'{path}' cannot be read: {error.strerror}")
+    while problems:
+        yield Problem(f"'{problems[0].filename}' cannot be read: {problems.pop(0).strerror}")
+
+
+def _file(number: int, path: Path, name: str) -> Iterator[Event]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        yield Found(number, name, 0, "", reason=f"cannot be read: {error.strerror}")
+        return
+    identity = f"{status.st_size}:{status.st_mtime_ns}"
+    if not path.is_file():
+        yield Found(number, name, 0, identity, reason="is not a regular file")
+    elif status.st_size > MAX_BYTES:
+        yield Found(number, name, 0, identity, reason=_too_large())
+    elif name.lower().endswith(".abc"):
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            yield Found(number, name, 0, identity, reason=f"cannot be read: {error.strerror}")
+            return
+        yield from _tunes(number, name, 0, identity, data)
+    else:
+        yield Found(number, name, 0, identity, path=path)
+
+
+def _tunes(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Found]:
+    """Yield each tune of an abc file: in a collection each begins with its own X: field, and each counts as a file."""
+    parts = (b"\n" + data.replace(b"\r\n", b"\n")).split(b"\nX:")
+    if len(parts) <= 2:
+        yield Found(number, name, place, identity, data=data)
+        return
+    head = parts[0] + b"\n"
+    for i, part in enumerate(parts[1:]):
+        tune = head + b"X:" + part + b"\n" if head.strip() else b"X:" + part + b"\n"
+        yield Found(number, f"{name}#{i + 1:05d}", place, f"{identity}:{i}", data=tune)
+
+
+def _archive(number: int, path: Path, prefix: str, is_done: IsDone) -> Iterator[Event]:
+    """Yield what is in an archive; where it is damaged, what is before the damage, and a `Problem`."""
+    try:
+        size = path.stat().st_size
+        allowed = (256 << 20) + 200 * size  # real collections of MIDI shrink to a twentieth at most
+        is_zip = path.name.lower().endswith(".zip")
+        yield from (_zip if is_zip else _tar)(number, path, prefix, is_done, allowed)
+    except _Bomb:
+        yield Problem(f"'{path}' unpacks to over {allowed >> 20} MB: the rest of it is not read")
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        yield Problem(f"'{path}' is damaged: {str(error) or type(error).__name__}; what is behind that is not read")
+    except (ValueError, IndexError, struct.error, NotImplementedError, RuntimeError) as error:  # of zipfile and tarfile
+        yield Problem(f"'{path}' is damaged: {str(error) or type(error).__name__}; what is behind that is not read")
+
+
+def _zip(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) -> Iterator[Event]:
+    with zipfile.ZipFile(path) as archive:
+        for place, info in enumerate(archive.infolist()):
+            name = prefix + printable(info.filename)
+            lower = info.filename.lower()
+            if info.is_dir() or not lower.endswith((*MUSIC, *ARCHIVES, ".csv")):
+                continue
+            if lower.endswith(ARCHIVES):
+                yield Problem(f"'{name}' in '{path.name}' is an archive within an archive: unpack it to use it")
+                continue
+            identity = f"{info.file_size}:{info.CRC:08x}"
+            if is_done(number, name, place, identity):
+                yield Found(number, name, place, identity)
+                continue
+            try:
+                with archive.open(info) as member:
+                    data = member.read(MAX_BYTES + 1)
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+                yield Found(
+                    number, name, place, identity, reason=f"is damaged in its archive: {error}".split(" for ")[0]
+                )
+                continue
+            except (RuntimeError, NotImplementedError):
+                yield Found(number, name, place, identity, reason="is encrypted or packed in an unknown way")
+                continue
+            allowed -= len(data)
+            if allowed < 0:
+                raise _Bomb
+            yield from _member(number, name, place, identity, data)
+
+
+def _tar(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) -> Iterator[Event]:
+    with path.open("rb") as packed:
+        stream = _Bounded(_unpacked(packed, path.name.lower()), allowed)
+        stream.allow(MAX_HEADER_BYTES)
+        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+            place, left = 0, 0
+            while True:
+                stream.allow(left + MAX_HEADER_BYTES)  # a header may not grow without end, either
+                info = archive.next()
+                if info is None:
+                    return
+                archive.members.clear()  # tarfile keeps every member it has seen
+                left, place = info.size, place + 1
+                name = prefix + printable(info.name)
+                lower = info.name.lower()
+                if info.isdir() or not lower.endswith((*MUSIC, *ARCHIVES, ".csv")):
+                    continue
+                if lower.endswith(ARCHIVES):
+                    yield Problem(f"'{name}' in '{path.name}' is an archive within an archive: unpack it to use it")
+                    continue
+                identity = f"{info.size}:{info.mtime}"
+                if not info.isreg():
+                    yield Found(number, name, place, identity, reason="is not a regular file")
+                elif lower.endswith(MUSIC) and info.size > MAX_BYTES:
+                    yield Found(number, name, place, identity, reason=_too_large())
+                elif is_done(number, name, place, identity):
+                    yield Found(number, name, place, identity)
+                elif info.size <= MAX_TABLE_BYTES:
+                    stream.allow(info.size + MAX_HEADER_BYTES)
+                    member = archive.extractfile(info)
+                    assert member is not None
+                    data = member.read()
+                    if len(data) < info.size:
+                        raise EOFError(f"it ends within '{name}'")
+                    left = 0
+                    yield from _member(number, name, place, identity, data)
+
+
+def _member(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Event]:
+    lower = name.lower()
+    if lower.endswith(".csv"):
+        yield from _table(number, name, io.BytesIO(data))
+    elif len(data) > MAX_BYTES:
+        yield Found(number, name, place, identity, reason=_too_large())
+    elif lower.endswith(".abc"):
+        yield from _tunes(number, name, place, identity, data)
+    else:
+        yield Found(number, name, place, identity, data=data)
+
+
+def _table(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
+    """Yield an official split, if this csv is one: MAESTRO's and Groove's have these two columns."""
+    try:
+        text = file.read(MAX_TABLE_BYTES + 1).decode("utf-8-sig")
+        rows = csv.DictReader(io.StringIO(text))
+        if not {"midi_filename", "split"} <= set(rows.fieldnames or ()):
+            return
+        folder = PurePosixPath(name).parent
+        splits: dict[str, str] = {}
+        unknown = 0
+        for row in rows:
+            split = SPLIT_NAMES.get((row["split"] or "").strip().lower())
+            if split is None:
+                unknown += 1
+            else:
+                splits[printable((folder / (row["midi_filename"] or "")).as_posix())] = split
+    except (UnicodeDecodeError, csv.Error) as error:
+        yield Problem(f"'{name}' is not a table that can be read: {error}")
+        return
+    if unknown:
+        yield Problem(
+            f"'{name}' names a split other than train, validation and test in {unknown} rows: they are not used"
+        )
+    if splits:
+        yield OfficialSplit(number, name, splits)
+
+
+def printable(name: str) -> str:
+    """Return a name that can be written anywhere: bytes that are no text and control characters become a mark."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _too_large() -> str:
+    return f"is larger than {MAX_BYTES >> 20} MB"
+
+
+class _Bomb(Exception):
+    """More came out of an archive than it may hold."""
+
+
+def _unpacked(packed: IO[bytes], name: str) -> Any:
+    if name.endswith((".gz", ".tgz")):
+        return gzip.GzipFile(fileobj=packed)
+    if name.endswith((".xz", ".txz")):
+        return _Xz(packed)
+    if name.endswith(("bz2", ".tbz2")):
+        return bz2.BZ2File(packed)
+    return packed
+
+
+class _Xz:
+    """Reads .xz as `lzma.open` does, but refuses streams that ask for gigabytes of memory."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed = packed
+        self._reader = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        while True:
+            if self._reader.eof:
+                self._rest = self._reader.unused_data or self._packed.read(65536)
+                if not self._rest.strip(b"\0"):  # padding behind the last stream
+                    return b""
+                self._reader = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+            if self._reader.needs_input and not self._rest:
+                self._rest = self._packed.read(65536)
+                if not self._rest:
+                    raise EOFError("it ends too early")
+            data = self._reader.decompress(self._rest, size)
+            self._rest = b""
+            if data:
+                return data
+
+
+class _Bounded:
+    """A stream that gives no more than is allowed, in all and up to the next permission."""
+
+    def __init__(self, stream: Any, allowed: int) -> None:
+        self._stream, self._in_all, self._now = stream, allowed, 0
+
+    def allow(self, size: int) -> None:
+        self._now = size + (64 << 10)  # tarfile reads in blocks
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._stream.read(size)
+        self._in_all -= len(data)
+        self._now -= len(data)
+        if self._in_all < 0 or self._now < 0:
+            raise _Bomb
+        return data
