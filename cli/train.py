@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import sys
@@ -38,8 +39,14 @@ if TYPE_CHECKING:
     help="score, performance, grid, or one of MidiTok's with its options, 'TSD:{\"num_velocities\": 8}' for one; "
     "default: grid for the chorales, else score.",
 )
+@click.option(
+    "--weight", "weights", multiple=True, metavar="FOLDER=W", help="Draw W times as often from this folder of DATA."
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Windows a step.")
 @click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens a window.")
+@click.option(
+    "--context", type=click.IntRange(2), metavar="T", help="Tokens a transformer looks back; the window grows with it."
+)
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), metavar="R", help="The highest.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
 @options.seed
@@ -59,8 +66,10 @@ def command(
     resume: str | None,
     start_from: str | None,
     tokenizer: str | None,
+    weights: tuple[str, ...],
     batch_size: int | None,
     window: int | None,
+    context: int | None,
     learning_rate: float | None,
     dropout: float | None,
     seed: int | None,
@@ -87,8 +96,10 @@ def command(
         "--preset": preset,
         "--from": start_from,
         "--tokenizer": tokenizer,
+        "--weight": weights or None,
         "--batch-size": batch_size,
         "--window": window,
+        "--context": context,
         "--learning-rate": learning_rate,
         "--dropout": dropout,
         "--seed": seed,
@@ -129,8 +140,10 @@ def command(
             minutes=minutes,
             steps=steps,
             epochs=epochs,
+            weights=_parsed(weights),
             batch_size=batch_size,
             window=window,
+            context=context,
             learning_rate=learning_rate,
             dropout=dropout,
             seed=options.draw_seed(seed),
@@ -216,6 +229,19 @@ def _described(plan: Plan) -> str:
     budget += [f"{plan.epochs:g} epochs"] if plan.epochs else []
     what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
     return f"{what} on {plan.data or 'the bundled chorales'} for {' or '.join(budget)}"
+
+
+def _parsed(weights: tuple[str, ...]) -> dict[str, float]:
+    parsed = {}
+    for given in weights:
+        folder, _, number = given.rpartition("=")
+        try:
+            parsed[folder] = float(number)
+        except ValueError:
+            parsed[folder] = -1.0
+        if not folder or not 0 < parsed[folder] < math.inf:
+            raise click.BadParameter(f"'{given}' is not FOLDER=W with W above 0", param_hint="--weight")
+    return parsed
 
 
 def _threads() -> int:

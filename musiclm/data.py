@@ -66,6 +66,7 @@ class Windows:
         transpose: semitones to draw from; `range(1)` for none.
         faster: places of tempo to draw from, see `Tokenizer.faster`; `range(1)` for none.
         louder: velocities to draw from, see `Tokenizer.louder`; `range(1)` for none.
+        weights: how much more often than its length says each piece is drawn; left out, all alike.
         pitches: the lowest and highest pitch of each piece, None for one without; left out, all ids are looked at.
     """
 
@@ -80,6 +81,7 @@ class Windows:
         transpose: range = TRANSPOSITIONS,
         faster: range = TEMPI,
         louder: range = VELOCITIES,
+        weights: Sequence[float] | None = None,
         pitches: Sequence[tuple[int, int] | None] | None = None,
     ) -> None:
         if not pieces:
@@ -89,8 +91,10 @@ class Windows:
         sizes = np.fromiter((len(p) - 1 for p in pieces), np.int64, len(pieces))
         self.tokens_an_epoch = int(sizes.sum())
         self._margin = length // 4
-        weights = np.maximum(sizes, length) + 2.0 * self._margin * (sizes > length)
-        self._cumulated = np.cumsum(weights) / weights.sum()
+        chances = np.maximum(sizes, length) + 2.0 * self._margin * (sizes > length)
+        if weights is not None:
+            chances *= np.asarray(weights)
+        self._cumulated = np.cumsum(chances) / chances.sum()
         by_id = type(tokenizer).varied is Tokenizer.varied  # else one id may become several
         self._tables = {s: tokenizer.transposed(s) for s in transpose} if by_id else None
         self._faster = {s: tokenizer.faster(s) for s in faster} if by_id else None

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from .corpus import Corpus, Piece
-from .models.base import LanguageModel
+from .models.base import LanguageModel, rows
 from .tokens.base import Tokenizer
 
 CHUNK = 512  # tokens a pass; the state goes on from one to the next
@@ -89,11 +89,15 @@ def each(
             inputs, targets = ids[:, start : start + CHUNK], ids[:, start + 1 : start + CHUNK + 1]
             inputs = inputs[:, : targets.shape[1]]
             features, feature_state = tokenizer.features(inputs, feature_state)
+            going_on = sum(len(piece.tokens) - 1 > start for piece in batch)  # the longest stand first
+            if state is not None and len(state[0]) > going_on:
+                state = rows(state, range(going_on))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                given = features.to(device) if features.shape[-1] else None
-                logits, state = model(inputs.to(device), state, given)
-            loss = F.cross_entropy(logits.float().transpose(1, 2), targets.to(device), reduction="none")
-            nats[:, start : start + loss.shape[1]] = loss.cpu().numpy()
+                given = features[:going_on].to(device) if features.shape[-1] else None
+                logits, state = model(inputs[:going_on].to(device), state, given)
+            targets = targets[:going_on].to(device)
+            loss = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+            nats[:going_on, start : start + loss.shape[1]] = loss.cpu().numpy()
         for row, piece in enumerate(batch):
             yield piece, nats[row, : len(piece.tokens) - 1]
 

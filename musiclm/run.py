@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Generator, Sequence
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from .training import Recipe, Step
 
 DEFAULT_MINUTES = 10.0
-MAX_VALIDATION_TOKENS = 200_000  # of the validation pieces, in order of their names, as many as fit
+MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -44,7 +46,8 @@ class Plan:
         tokenizer: its name; None for what suits the data.
         start_from: a checkpoint to start from, or None.
         minutes, steps, epochs: the budget; what comes first ends the run.
-        batch_size, window, learning_rate, dropout: None for the architecture's own.
+        weights: for folders within the data, how much more often than their size says they are drawn from.
+        batch_size, window, context, learning_rate, dropout: None for the architecture's own; a context is a transformer's.
         seed: of everything that is drawn.
         threads: of torch.
         device: cpu, cuda or mps.
@@ -60,8 +63,10 @@ class Plan:
     minutes: float | None = None
     steps: int | None = None
     epochs: float | None = None
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
     batch_size: int | None = None
     window: int | None = None
+    context: int | None = None
     learning_rate: float | None = None
     dropout: float | None = None
     seed: int = 0
@@ -228,7 +233,12 @@ class Run:
         if plan.dropout is not None:
             config["dropout"] = plan.dropout
         training = models.training(plan.arch)
-        length = plan.window or training["window"]
+        if plan.context is not None:
+            if "context" not in config:
+                raise RunError(f"the architecture '{plan.arch}' has no context: leave out --context")
+            config["context"] = plan.context
+        # windows no longer than the context, nor shorter: distances that were never trained must not be met later
+        length = plan.window or config.get("context", training["window"])
         length = min(length, config.get("context", length))
         device = _device(plan.device)
         if plan.precision is None:
@@ -243,6 +253,7 @@ class Run:
             length=length,
             batch_size=plan.batch_size or training["batch_size"],
             seed=plan.seed,
+            weights=_weights(source.pieces("train"), plan.weights),
         )
         steps = plan.steps
         if plan.epochs is not None:
@@ -365,15 +376,33 @@ class _Cadence:
 
 
 def _some(pieces: Sequence[Any]) -> list[Any]:
-    """Return pieces in the order of their names, no more tokens than `MAX_VALIDATION_TOKENS`, but at least one piece."""
+    """Return pieces in the order of their names' hashes, no more tokens than `MAX_VALIDATION_TOKENS`, but one at least."""
     chosen: list[Any] = []
     total = 0
-    for piece in sorted(pieces, key=lambda p: p.name):
+    for piece in sorted(pieces, key=lambda p: hashlib.sha256(p.name.encode()).digest()):
         if chosen and total + len(piece.tokens) > MAX_VALIDATION_TOKENS:
             continue
         chosen.append(piece)
         total += len(piece.tokens)
     return chosen
+
+
+def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
+    """Return how much more often than its length says each piece is drawn; None for all alike.
+
+    Raises:
+        RunError: a folder that no piece comes from.
+    """
+    if not by_folder:
+        return None
+    weights, used = [], set()
+    for piece in pieces:
+        named = [folder for folder in by_folder if folder in Path(piece.name).parts]
+        used.update(named)
+        weights.append(math.prod(by_folder[folder] for folder in named))
+    if unused := sorted(set(by_folder) - used):
+        raise RunError(f"no training piece comes from a folder '{unused[0]}': see --weight")
+    return weights
 
 
 def _device(name: str) -> str:

@@ -78,6 +78,13 @@ def test_beginnings_and_ends_of_pieces_are_seen(chorales):
     assert 0.01 < ends < 0.2
 
 
+def test_weights_say_how_often_a_piece_is_drawn(chorales):
+    pieces = [p for p in chorales.pieces("train") if len(p.tokens) > 200][:2]
+    made = windows(pieces, weights=[3 / len(pieces[0].tokens), 1 / len(pieces[1].tokens)], length=20, batch_size=20)
+    drawn = [int(np.searchsorted(made._cumulated, x, side="right")) for x in np.linspace(0, 0.999, 1000)]
+    assert 0.70 < drawn.count(0) / 1000 < 0.80
+
+
 def test_short_pieces_are_padded_and_the_padding_does_not_count(chorales):
     (piece,) = chorales.pieces("train")[:1]
     batch = windows([piece], length=len(piece.tokens) + 30)(0)
