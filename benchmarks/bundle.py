@@ -21,7 +21,7 @@ from musiclm import checkpoint, corpus, evaluation
 from musiclm.files import write_whole
 
 LARGEST_LOSS = 0.0005  # nats a token that half precision may cost
-CHORALES = "public domain (weights trained on public-domain music; MIT like the code)"
+CHORALES = "MIT (data: public domain)"
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import CorpusError, RunError
+from ..errors import CorpusError, MusicLMError, RunError
 from . import options, ui
 
 if TYPE_CHECKING:
@@ -154,7 +154,12 @@ def command(
         )
         run = Run.create(Path(output) if output else _new_folder(plan.arch), plan, force=force)
     ui.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
-    _train(run, as_json=as_json, quiet=quiet)
+    try:
+        _train(run, as_json=as_json, quiet=quiet)
+    except MusicLMError:
+        if resume is None:
+            run.discard()
+        raise
 
 
 def _train(run: Run, *, as_json: bool, quiet: bool) -> None:

@@ -144,6 +144,14 @@ class Run:
         """Let another process have the run."""
         self._lock.close()
 
+    def discard(self) -> None:
+        """Remove the folder of a run that came to nothing, if nothing but its plan was written."""
+        if {p.name for p in self.folder.iterdir()} <= {"run.json", "lock"}:
+            self.close()
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
+
     def train(self) -> Generator[tuple[Step, Validation | None], None, None]:
         """Yield each step, with a `Validation` where one was made and the run was saved; saves at the end, too.
 
