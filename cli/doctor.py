@@ -54,6 +54,10 @@ def show(document: dict[str, Any]) -> None:
             ("copies: the same tokens", found["copies"]["exact"]),
             ("copies: transposed or at another speed", found["copies"]["near"]),
             ("groups of copies across official splits", document["twins_across_splits"]["groups"]),
+            (
+                "held-out pieces with a tune of the training split",
+                sum(document["twins_across_splits"]["share_a_tune"].values()),
+            ),
         ],
     )
     programs = [(_program(p), n) for p, n in found["notes_by_program"].items()]

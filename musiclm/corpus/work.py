@@ -28,7 +28,7 @@ SCHEMA = """
 CREATE TABLE files (
     source INTEGER, name TEXT, place INTEGER, identity TEXT, seen INTEGER, reason TEXT,
     tokens INTEGER, token_bytes INTEGER, onsets INTEGER, onset_bytes INTEGER,
-    digest BLOB, key BLOB, tolerance REAL, facts TEXT,
+    digest BLOB, key BLOB, tolerance REAL, tune BLOB, facts TEXT,
     split TEXT, official INTEGER DEFAULT 0, copy_of INTEGER, is_exact INTEGER,
     PRIMARY KEY (source, name, place)
 );
@@ -99,10 +99,10 @@ class Work:
         self._size = onsets + len(record.onsets)
         facts = json.dumps(record.facts, sort_keys=True) if record.reason is None else None
         where = (at, len(record.tokens), onsets, len(record.onsets))
-        what = (record.digest, record.key or None, record.tolerance, facts)
+        what = (record.digest, record.key or None, record.tolerance, record.tune, facts)
         self.database.execute(
             "INSERT OR REPLACE INTO files (source, name, place, identity, seen, reason, tokens, token_bytes, onsets,"
-            " onset_bytes, digest, key, tolerance, facts) VALUES (?,?,?,?,1,?,?,?,?,?,?,?,?,?)",
+            " onset_bytes, digest, key, tolerance, tune, facts) VALUES (?,?,?,?,1,?,?,?,?,?,?,?,?,?,?)",
             (found.source, found.name, found.place, found.identity, record.reason, *where, *what),
         )
         if time.monotonic() - self._committed > COMMIT_SECONDS:
