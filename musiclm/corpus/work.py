@@ -10,6 +10,7 @@ Killed at any moment, it loses the files of the last second: rows are committed 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -67,7 +68,14 @@ class Work:
             database.executescript(SCHEMA)
             database.close()
             write_whole(path, document)
-        self.database = sqlite3.connect(folder / "work.sqlite", isolation_level=None)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            raise CorpusError(f"'{folder}' is damaged ({error}): delete it, and build again") from error
+        self._committed = time.monotonic()
+
+    def _open(self) -> None:
+        self.database = sqlite3.connect(self.folder / "work.sqlite", isolation_level=None)
         self.database.execute("PRAGMA cache_size = -8192")  # KiB: the same however large the corpus
         self.database.execute("PRAGMA synchronous = NORMAL")
         self.database.execute("PRAGMA temp_store = FILE")
@@ -76,10 +84,8 @@ class Work:
         self.database.execute("DELETE FROM official")
         self.database.execute("DELETE FROM problems")
         self._size = self.one("SELECT COALESCE(MAX(onsets + onset_bytes), 0) FROM files")
-        self._tokens = (folder / "work.tokens").open("a+b")
+        self._tokens = (self.folder / "work.tokens").open("a+b")
         self._tokens.truncate(self._size)  # what was written after the last commit
-        self._committed = time.monotonic()
-        self.num_resumed = int(self.one("SELECT COUNT(*) FROM files"))
 
     def one(self, query: str, *values: Any) -> Any:
         """Return the one value that a query has."""
@@ -151,7 +157,8 @@ class Work:
         """Keep what is done, or remove the folder."""
         try:
             if not remove:
-                self.commit()
+                with contextlib.suppress(sqlite3.Error):  # it stays as it was at the last commit
+                    self.commit()
         finally:
             self.database.close()
             self._tokens.close()
