@@ -199,7 +199,7 @@ def test_a_build_that_is_stopped_goes_on_and_sees_what_has_changed(tmp_path: Pat
     assert contents(tmp_path / "corpus") == contents(tmp_path / "again" / "corpus")
 
 
-def test_a_hanging_and_a_dying_reader_cost_one_file_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_hanging_and_a_dying_reader_cost_one_file_each(tmp_path: Path):
     """The hooks are in the environment, because readers are other processes."""
     folder = folder_of(tmp_path / "music", {**MUSIC, "05-hang.mid": midi(40), "07-die.mid": midi(41)})
     (tmp_path / "sitecustomize.py").write_text(
@@ -212,8 +212,17 @@ def test_a_hanging_and_a_dying_reader_cost_one_file_each(tmp_path: Path, monkeyp
         "    return whole(data, name, *rest)\n"
         "reading.read_piece = read_piece\n"
     )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
-    document = built(tmp_path / "corpus", folder, workers=1, time_limit=2)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "musiclm", "corpus", "build", str(folder), "-o", str(tmp_path / "corpus")]
+    done = subprocess.run(
+        [*command, "--workers", "1", "--time-limit", "2", "--json"],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
     assert document["kept"] == 30
     assert document["dropped"] == {"killed its reader": 1, "took longer than 2 s": 1}
 
