@@ -147,7 +147,7 @@ def measured(name: str, sources: Sequence[Path], arguments: argparse.Namespace) 
             "megabytes": size,
             "memory": [],
         }
-        few = paths[:: max(1, len(paths) // arguments.memory_files)][: arguments.memory_files]
+        few = paths[:: max(1, len(paths) // max(1, arguments.memory_files))][: arguments.memory_files]
         for copies in COPIES if arguments.memory_files else ():
             transposed(few, raw / "copies", copies)
             found = build(raw / "copies", output, arguments.workers, keep_duplicates=True)
