@@ -46,40 +46,46 @@ def files_of(sources: Sequence[Path], folder: Path, limit: int | None) -> list[P
     return paths[:: max(1, len(paths) // limit)][:limit] if limit else paths
 
 
-def loop(paths: Sequence[Path]) -> float:
-    """Return the seconds that a plain loop over MidiTok takes, in a process of its own."""
+def loop(paths: Sequence[Path]) -> dict[str, float]:
+    """Return the seconds that a plain loop over MidiTok takes, in a process of its own, by the clock and of CPU."""
     code = (
-        "import sys, time, torch; torch.set_num_threads(1)\n"
+        "import json, sys, time, torch; torch.set_num_threads(1)\n"
         "from symusic import Score\n"
         "from musiclm import tokens\n"
         "encode = tokens.create('score').midi_tokenizer.encode\n"
         "paths = sys.stdin.read().splitlines()\n"
-        "began = time.perf_counter()\n"
+        "began, cpu = time.perf_counter(), time.process_time()\n"
         "for path in paths: encode(Score(path))\n"
-        "print(time.perf_counter() - began)\n"
+        "print(json.dumps({'seconds': time.perf_counter() - began, 'cpu_seconds': time.process_time() - cpu}))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input="\n".join(map(str, paths)), capture_output=True, text=True, check=True
     )
-    return float(done.stdout)
+    told: dict[str, float] = json.loads(done.stdout)
+    return told
 
 
 def build(folder: Path, output: Path, workers: int, *, keep_duplicates: bool = False) -> dict[str, float]:
     """Build a corpus in a process of its own; return seconds and peak memory in MB, its own and its readers'."""
     shutil.rmtree(output, ignore_errors=True)
     code = (
-        "import sys, time, json, resource\n"
+        "import sys, time, json, multiprocessing, resource\n"
+        "from multiprocessing import forkserver\n"
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
         "    from musiclm import corpus, tokens\n"
         "    tokenizer = tokens.create('score')\n"
         "    keep = bool(int(sys.argv[4]))\n"
         "    options = corpus.Options(workers=int(sys.argv[3]), keep_duplicates=keep)\n"
-        "    began = time.perf_counter(); first = None\n"
+        "    began, cpu, first = time.perf_counter(), time.process_time(), None\n"
         "    for now in corpus.build([sys.argv[1]], sys.argv[2], tokenizer, options):\n"
         "        first = first or time.perf_counter() - began\n"
         "    seconds = time.perf_counter() - began\n"
-        "    told = {'seconds': seconds, 'seconds_to_first': first}\n"
+        "    told = {'seconds': seconds, 'seconds_to_first': first, 'cpu_seconds': time.process_time() - cpu}\n"
+        "    if 'forkserver' in multiprocessing.get_all_start_methods():\n"
+        "        forkserver._forkserver._stop()  # so that its readers count as ours\n"
+        "    readers = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "    told['cpu_seconds'] += readers.ru_utime + readers.ru_stime\n"
         "    for key, whose in (('own_mb', resource.RUSAGE_SELF), ('reader_mb', resource.RUSAGE_CHILDREN)):\n"
         "        told[key] = resource.getrusage(whose).ru_maxrss / 1024\n"
         "    print(json.dumps(told))\n"
@@ -128,20 +134,20 @@ def measured(name: str, sources: Sequence[Path], arguments: argparse.Namespace) 
             loops.append(loop(paths))
             builds.append(build(linked, output, arguments.workers))
         size = megabytes(output)
-        best, plain = min(builds, key=lambda b: b["seconds"]), min(loops)
+        best, plain = (min(each, key=lambda b: b["seconds"]) for each in (builds, loops))
         told: dict[str, Any] = {
             "data": name,
             "files": len(paths),
             "workers": arguments.workers,
             "files_per_second": len(paths) / best["seconds"],
-            "miditok_loop_files_per_second": len(paths) / plain,
-            "ratio_to_miditok_loop": plain / best["seconds"],
-            "seconds": [b["seconds"] for b in builds],
-            "miditok_loop_seconds": loops,
+            "miditok_loop_files_per_second": len(paths) / plain["seconds"],
+            "ratio_to_miditok_loop": plain["seconds"] / best["seconds"],
+            "turns": builds,
+            "miditok_loop_turns": loops,
             "megabytes": size,
             "memory": [],
         }
-        few = paths[:: max(1, len(paths) // arguments.memory_files)][: arguments.memory_files]
+        few = paths[:: max(1, len(paths) // max(1, arguments.memory_files))][: arguments.memory_files]
         for copies in COPIES if arguments.memory_files else ():
             transposed(few, raw / "copies", copies)
             found = build(raw / "copies", output, arguments.workers, keep_duplicates=True)

@@ -92,7 +92,7 @@ def build(
     if as_json:
         keys = ("found", "kept", "dropped", "num_notes", "num_tokens", "splits", "notes", "problems")
         told = {"corpus": output, **{key: document[key] for key in keys}}
-        told["twins_across_splits"] = document["twins_across_splits"]["groups"]
+        told["twins_across_splits"] = document["twins_across_splits"]
         ui.print_json(told | {"seconds_elapsed": time.monotonic() - began})
     else:
         click.echo(output)
@@ -133,6 +133,9 @@ def _say_what_happened(document: dict[str, Any], *, quiet: bool) -> None:
             f"{twins['groups']} groups of copies lie across the official splits ({twins['held_out']} held-out pieces)"
         )
         ui.say(text + " and were left there", quiet=quiet)
+    for split, count in twins["share_a_tune"].items():
+        if count:
+            ui.say(f"{count} {split} pieces have most of their tune in one training piece", quiet=quiet)
 
 
 @command.command("inspect", epilog="Example: musiclm corpus inspect corpora/mine --files")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .display import sparkline
@@ -20,9 +21,8 @@ def show(document: dict[str, Any]) -> None:
     console = Console(highlight=False)
     found = document["doctor"]
     bpe = f" + {document['options']['bpe']} merges" if document["options"]["bpe"] else ""
-    console.print(
-        f"[bold]{document['name']}[/bold]: {', '.join(document['sources'])}; {document['tokenizer']['name']}{bpe}"
-    )
+    sources = escape(", ".join(document["sources"]))
+    console.print(f"[bold]{escape(document['name'])}[/bold]: {sources}; {document['tokenizer']['name']}{bpe}")
     _table(
         console,
         "files",
@@ -54,6 +54,10 @@ def show(document: dict[str, Any]) -> None:
             ("copies: the same tokens", found["copies"]["exact"]),
             ("copies: transposed or at another speed", found["copies"]["near"]),
             ("groups of copies across official splits", document["twins_across_splits"]["groups"]),
+            (
+                "held-out pieces with a tune of the training split",
+                sum(document["twins_across_splits"]["share_a_tune"].values()),
+            ),
         ],
     )
     programs = [(_program(p), n) for p, n in found["notes_by_program"].items()]
@@ -67,7 +71,7 @@ def show(document: dict[str, Any]) -> None:
     sizes = {int(k): v for k, v in found["pieces_by_size"].items()}
     _bars(console, "pieces by notes", sizes, 1, lambda n: f"{2**n:,}")
     for text in (*document["notes"], *document["problems"]):
-        console.print(f"[dim]note:[/dim] {text}", markup=True)
+        console.print(f"[dim]note:[/dim] {escape(text)}")
 
 
 def _dropped(dropped: dict[str, int]) -> list[tuple[str, Any]]:
@@ -97,7 +101,7 @@ def _table(console: Console, title: str, rows: list[tuple[str, Any]]) -> None:
     table.add_column(overflow="fold", max_width=52)
     table.add_column(justify="right", overflow="fold")
     for name, value in rows:
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+        table.add_row(escape(name), f"{value:,}" if isinstance(value, int) else escape(str(value)))
     console.print(table)
     console.print()
 

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorpusError
+from ..errors import CorpusError, OutputError
 from ..tokens.base import Tokenizer
 from . import sources as finding
 from .reading import Record, read_piece
@@ -101,6 +102,7 @@ def build(
 
     Raises:
         CorpusError: nothing could be kept, with the reasons; or see `check_output` and `sources.check`.
+        OutputError: the work cannot be written; it stays as far as it was.
     """
     paths, output = [Path(s) for s in sources], Path(output)
     finding.check(paths)
@@ -117,22 +119,25 @@ def build(
             yield progress
         work.forget_unseen()
         yield dataclasses.replace(progress, stage="writing")
-        write_store(
-            work,
-            work.folder / "store",
-            tokenizer,
-            name=output.name,
-            sources=[p.resolve().name for p in paths],
-            keep_duplicates=options.keep_duplicates,
-            bpe=options.bpe,
-            programs=options.programs,
-        )
+        try:
+            write_store(
+                work,
+                work.folder / "store",
+                tokenizer,
+                name=output.name,
+                sources=[p.resolve().name for p in paths],
+                keep_duplicates=options.keep_duplicates,
+                bpe=options.bpe,
+                programs=options.programs,
+            )
+        except CorpusError:
+            done = True  # nothing kept: nothing to go on with
+            raise
         _put(work.folder / "store", output)
         done = True
         yield dataclasses.replace(progress, stage="done")
-    except CorpusError:
-        done = True  # nothing kept: nothing to go on with
-        raise
+    except sqlite3.Error as error:  # the disk is full, or the folder was tampered with
+        raise OutputError(f"'{work.folder}' cannot be written: {error}") from error
     finally:
         work.close(remove=done)
 

@@ -1,4 +1,4 @@
-"""What stays the same when a piece is transposed and played faster or slower: how copies are found.
+"""What stays the same when a piece is transposed and played faster or slower: how copies and shared tunes are found.
 
 Two pieces are the same if, unisons counted once, they have the same number of notes of each pitch, counted from the
 lowest (drums: of each sound), and each note's onset is at the same part of the whole, to within the rounding of ticks.
@@ -15,6 +15,9 @@ from symusic import Score
 
 SCALE = 65535  # the last onset of a piece
 DRUMS = 128  # added to the pitch of a drum
+TUNE_NOTES = 8  # of a stretch of tune
+TUNE_PRINTS = 64  # stretches that are remembered of a piece: all of a chorale's
+MIX = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio in 64 bits: multiplying spreads neighbours (Knuth, TAOCP 6.4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +61,33 @@ def are_copies(one: Canonical, other: Canonical) -> bool:
         return False
     apart = np.abs(one.onsets.astype(np.int64) - other.onsets).max(initial=0)
     return bool(apart <= max(one.tolerance, other.tolerance) + 1)
+
+
+def tune_prints(score: Score) -> np.ndarray:
+    """Return what may show that two pieces share a tune: up to `TUNE_PRINTS` numbers, rising, (N,) int64.
+
+    The tune is the highest note at each onset of the track that lies highest, notes struck again counted once; its
+    stretches of `TUNE_NOTES` notes, as intervals, are hashed, and the lowest hashes kept (Broder 1997). Harmony, rhythm
+    and key do not count. Few notes give none.
+    """
+    highest: dict[str, np.ndarray] = {}
+    best = -1.0
+    for track in score.tracks:
+        if not track.is_drum and len(track.notes):
+            notes = track.notes.numpy()
+            if (mean := float(notes["pitch"].mean())) > best:
+                highest, best = notes, mean
+    if not highest:
+        return np.zeros(0, np.int64)
+    order = np.lexsort((-highest["pitch"].astype(np.int64), highest["time"]))
+    time, pitch = highest["time"][order], highest["pitch"][order].astype(np.int64)
+    pitch = pitch[np.diff(time, prepend=time[0] - 1) > 0]
+    intervals = np.diff(pitch)
+    intervals = (intervals[intervals != 0] + 128).astype(np.uint64)
+    num_stretches = len(intervals) - TUNE_NOTES + 2
+    if num_stretches <= 0:
+        return np.zeros(0, np.int64)
+    stretches = np.zeros(num_stretches, np.uint64)
+    for i in range(TUNE_NOTES - 1):
+        stretches = stretches * np.uint64(256) + intervals[i : i + num_stretches]
+    return np.unique(stretches * MIX)[:TUNE_PRINTS].view(np.int64)

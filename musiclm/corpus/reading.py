@@ -22,7 +22,7 @@ from symusic import Score
 from .. import scores
 from ..errors import MidiError, MusicLMError
 from ..tokens.base import Tokenizer
-from .canonical import canonical
+from .canonical import canonical, tune_prints
 from .cleaning import MAX_QUARTERS, clean
 
 MAX_NOTES = 500_000  # of a piece; the longest of MAESTRO has 25,000
@@ -51,6 +51,7 @@ class Record:
         tokens: ids as bytes, of the type `id_type` names.
         digest: of the tokens, 16 bytes.
         key, onsets, tolerance: see `canonical.Canonical`; onsets as bytes.
+        tune: see `canonical.tune_prints`; as bytes.
         facts: what the data doctor counts, as JSON; see `_facts`.
     """
 
@@ -60,6 +61,7 @@ class Record:
     key: bytes = b""
     onsets: bytes = b""
     tolerance: float = 0.0
+    tune: bytes = b""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -85,12 +87,12 @@ def read_piece(data: bytes, name: str, tokenizer: Tokenizer, programs: Mapping[i
         return Record(_reason(str(error), name))
     except Exception as error:  # of MidiTok, on what its authors did not expect: the file's fault or theirs, and said
         return Record(f"cannot be tokenised ({type(error).__name__})")
-    form = canonical(score)
+    form, tune = canonical(score), tune_prints(score).tobytes()
     tokens = ids.astype(id_type(tokenizer.vocab_size)).tobytes()
     facts = _facts(score) | {"num_notes_read": num_read, "num_notes": int(score.note_num()) - max(0, left_out)}
     facts |= {"left_out": max(0, left_out), "cleaned": dict(cleaned)}
     digest = hashlib.blake2b(tokens, digest_size=16).digest()
-    return Record(None, tokens, digest, form.key, form.onsets.tobytes(), form.tolerance, facts)
+    return Record(None, tokens, digest, form.key, form.onsets.tobytes(), form.tolerance, tune, facts)
 
 
 def is_abc(name: str) -> bool:

@@ -18,6 +18,7 @@ from .work import Work
 ORDER = "source, name, place"
 EXACT = "has the same tokens as another file"
 NEAR = "has the same notes as another file, transposed or at another speed"
+MIN_PRINTS = 8  # of a shared tune
 MIN_PIECES = 10  # with fewer, splits are parts of pieces
 
 
@@ -136,7 +137,8 @@ def twins(work: Work) -> dict[str, object]:
     """Return which official pieces are copies of one in another split; nothing is done about them.
 
     Keys: groups, of pieces that are copies of each other and in several splits; pieces, in those groups; held_out,
-    pieces of validation or test that have a copy in train; examples, names of up to 20 groups.
+    pieces of validation or test that have a copy in train; examples, names of up to 20 groups; share_a_tune, pieces of
+    validation and of test that have most of their tune in one training piece, see `share_a_tune`.
     """
     inner = (
         "SELECT COALESCE(copy_of, rowid) AS first FROM files WHERE reason IS NULL AND official"
@@ -159,4 +161,32 @@ def twins(work: Work) -> dict[str, object]:
         "pieces": work.one(f"SELECT COUNT(*) {pieces}"),
         "held_out": work.one(held_out),
         "examples": list(examples.values()),
+        "share_a_tune": share_a_tune(work),
     }
+
+
+def share_a_tune(work: Work) -> dict[str, int]:
+    """Return how many official pieces of validation and of test share a tune with one of train.
+
+    They do if at least half of their `canonical.tune_prints`, and no fewer than `MIN_PRINTS`, are among those of one
+    training piece: it may be in another key and rhythm, and harmonised in another way.
+    """
+    database = work.database
+    database.execute("DROP TABLE IF EXISTS temp.prints")
+    database.execute("CREATE TEMP TABLE prints (print INTEGER, file INTEGER, PRIMARY KEY (print, file)) WITHOUT ROWID")
+    official = "SELECT rowid, tune FROM files WHERE reason IS NULL AND official AND split = ?"
+    for row, tune in work.rows(official, "train"):
+        prints = np.frombuffer(tune, "<i8").tolist()
+        database.executemany("INSERT OR IGNORE INTO temp.prints VALUES (?, ?)", ((p, row) for p in prints))
+    counts = {}
+    for split in SPLITS[1:]:
+        counts[split] = 0
+        for _, tune in work.rows(official, split):
+            prints = np.frombuffer(tune, "<i8").tolist()
+            marks = ",".join("?" * len(prints))
+            query = (
+                f"SELECT COUNT(*) AS n FROM temp.prints WHERE print IN ({marks}) GROUP BY file ORDER BY n DESC LIMIT 1"
+            )
+            best = database.execute(query, prints).fetchone()
+            counts[split] += best is not None and best[0] >= max(MIN_PRINTS, len(prints) / 2)
+    return counts

@@ -10,6 +10,7 @@ Killed at any moment, it loses the files of the last second: rows are committed 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ SCHEMA = """
 CREATE TABLE files (
     source INTEGER, name TEXT, place INTEGER, identity TEXT, seen INTEGER, reason TEXT,
     tokens INTEGER, token_bytes INTEGER, onsets INTEGER, onset_bytes INTEGER,
-    digest BLOB, key BLOB, tolerance REAL, facts TEXT,
+    digest BLOB, key BLOB, tolerance REAL, tune BLOB, facts TEXT,
     split TEXT, official INTEGER DEFAULT 0, copy_of INTEGER, is_exact INTEGER,
     PRIMARY KEY (source, name, place)
 );
@@ -67,7 +68,14 @@ class Work:
             database.executescript(SCHEMA)
             database.close()
             write_whole(path, document)
-        self.database = sqlite3.connect(folder / "work.sqlite", isolation_level=None)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            raise CorpusError(f"'{folder}' is damaged ({error}): delete it, and build again") from error
+        self._committed = time.monotonic()
+
+    def _open(self) -> None:
+        self.database = sqlite3.connect(self.folder / "work.sqlite", isolation_level=None)
         self.database.execute("PRAGMA cache_size = -8192")  # KiB: the same however large the corpus
         self.database.execute("PRAGMA synchronous = NORMAL")
         self.database.execute("PRAGMA temp_store = FILE")
@@ -76,10 +84,8 @@ class Work:
         self.database.execute("DELETE FROM official")
         self.database.execute("DELETE FROM problems")
         self._size = self.one("SELECT COALESCE(MAX(onsets + onset_bytes), 0) FROM files")
-        self._tokens = (folder / "work.tokens").open("a+b")
+        self._tokens = (self.folder / "work.tokens").open("a+b")
         self._tokens.truncate(self._size)  # what was written after the last commit
-        self._committed = time.monotonic()
-        self.num_resumed = int(self.one("SELECT COUNT(*) FROM files"))
 
     def one(self, query: str, *values: Any) -> Any:
         """Return the one value that a query has."""
@@ -99,10 +105,10 @@ class Work:
         self._size = onsets + len(record.onsets)
         facts = json.dumps(record.facts, sort_keys=True) if record.reason is None else None
         where = (at, len(record.tokens), onsets, len(record.onsets))
-        what = (record.digest, record.key or None, record.tolerance, facts)
+        what = (record.digest, record.key or None, record.tolerance, record.tune, facts)
         self.database.execute(
             "INSERT OR REPLACE INTO files (source, name, place, identity, seen, reason, tokens, token_bytes, onsets,"
-            " onset_bytes, digest, key, tolerance, facts) VALUES (?,?,?,?,1,?,?,?,?,?,?,?,?,?)",
+            " onset_bytes, digest, key, tolerance, tune, facts) VALUES (?,?,?,?,1,?,?,?,?,?,?,?,?,?,?)",
             (found.source, found.name, found.place, found.identity, record.reason, *where, *what),
         )
         if time.monotonic() - self._committed > COMMIT_SECONDS:
@@ -151,7 +157,8 @@ class Work:
         """Keep what is done, or remove the folder."""
         try:
             if not remove:
-                self.commit()
+                with contextlib.suppress(sqlite3.Error):  # it stays as it was at the last commit
+                    self.commit()
         finally:
             self.database.close()
             self._tokens.close()

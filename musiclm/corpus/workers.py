@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError
+from . import reading
 from .reading import Record
 from .sources import Found
 
@@ -31,7 +32,7 @@ class Worker:
     """One process, idle or on one file."""
 
     def __init__(self, description: dict[str, Any], programs: Mapping[int, int], time_limit: float) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
             target=_work, args=(theirs, description, dict(programs), time_limit), daemon=True, name="musiclm reader"
@@ -143,6 +144,18 @@ class Pool:
             worker.kill()
 
 
+def _context() -> Any:
+    """Return how readers are started: forked from one clean process that has imported what they need, if there is fork.
+
+    Forking ourselves would be faster still, and would copy locks that our threads hold.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([reading.__name__, "miditok"])
+    return context
+
+
 def _alarm() -> int:
     return int(getattr(signal, "SIGALRM", 0))
 
@@ -163,7 +176,6 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
     import torch
 
     from .. import tokens
-    from .reading import read_piece
 
     torch.set_num_threads(1)
     tokenizer = tokens.from_description(description)
@@ -179,7 +191,7 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
             return
         if hasattr(signal, "setitimer"):  # ends us even in C code and with nobody there to do it
             signal.setitimer(signal.ITIMER_REAL, 1.2 * time_limit + 1)
-        record = read(path, data, name, lambda d, n: read_piece(d, n, tokenizer, programs))
+        record = read(path, data, name, lambda d, n: reading.read_piece(d, n, tokenizer, programs))
         if hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
         try:
