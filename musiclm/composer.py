@@ -6,6 +6,7 @@ Where sampling knows ids only and the tokenizer knows no model, this knows both,
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import secrets
@@ -16,12 +17,13 @@ import torch
 from symusic import Score
 
 from . import grammar, scores
-from .checkpoint import Checkpoint, default, load
+from .checkpoint import Checkpoint, bundled, default, load
 from .errors import TokenizerError
 from .sampling import Sampler, generate
 from .tokens.base import Tokenizer
 
 CHECK_EVERY = 16  # tokens between two looks at how long the music is
+MAX_SILENT = 8  # draws of a row without a single new note, before it is said
 MAX_TOKENS_A_QUARTER = 400  # of new music; a model that needs more stands still
 
 
@@ -85,6 +87,14 @@ class Prompt:
     quarters: float
     left_out: int
     score: Score | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """What one row drew, (T,) ids, and where to cut it, in quarters; None for where its last note ends."""
+
+    ids: np.ndarray
+    stop: float | None
 
 
 class Composer:
@@ -186,6 +196,22 @@ class Composer:
             min_p=min_p,
             rules=grammar.rules(self.tokenizer, not_before=self._clock(prompt.score, prompt.quarters)),
         )
+        draw = functools.partial(self._draw, prompt, length, sampler, bf16=bf16)
+        drawn = draw(count, seed)
+        for row in range(count):
+            for attempt in range(1, MAX_SILENT + 1):
+                if self._has_new_notes(prompt, drawn[row]):
+                    break
+                (drawn[row],) = draw(1, seed + (attempt << 32) + (row << 48))
+            else:
+                if only_new or prompt.score is None:
+                    raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
+        return [self._finish(prompt, each, only_new) for each in drawn]
+
+    def _draw(
+        self, prompt: Prompt, length: Length, sampler: Sampler, count: int, seed: int, *, bf16: bool
+    ) -> list[_Drawn]:
+        """Return what a batch of rows draws, each until it is long enough."""
         ids = torch.from_numpy(prompt.ids).to(self.device).expand(count, -1)
         features = self.tokenizer.features if self.tokenizer.feature_sizes else None
         drawn: list[np.ndarray] = []
@@ -202,10 +228,11 @@ class Composer:
                     if all(stop is not None for stop in stops):
                         break
         new = np.stack(drawn, 1)
-        return [
-            self._finish(prompt, new[row, : used[row] or None], stops[row], only_new, used[row] or new.shape[1])
-            for row in range(count)
-        ]
+        return [_Drawn(ids=new[row, : used[row] or None], stop=stops[row]) for row in range(count)]
+
+    def _has_new_notes(self, prompt: Prompt, drawn: _Drawn) -> bool:
+        score = self._finish(prompt, drawn, only_new=False).score
+        return bool(scores.without_before(score, prompt.quarters).note_num())
 
     def _look(
         self, prompt: Prompt, length: Length, new: np.ndarray, stops: list[float | None], used: list[int]
@@ -239,15 +266,16 @@ class Composer:
             scores.carry_over(prompt.score, score, tempi=self.tokenizer.tempi)
         return score
 
-    def _finish(self, prompt: Prompt, new: np.ndarray, stop: float | None, only_new: bool, num_new: int) -> Composition:
-        score = self._score(prompt, np.concatenate([prompt.ids, new]))
+    def _finish(self, prompt: Prompt, drawn: _Drawn, only_new: bool) -> Composition:
+        score = self._score(prompt, np.concatenate([prompt.ids, drawn.ids]))
         start = 0.0
         if only_new:
             start = scores.last_bar_line(score, prompt.quarters)
             score = scores.without_before(score, prompt.quarters)
-        score = scores.cut(score, start, stop if stop is not None else max(scores.end(score), start + 1 / 480))
+        stop = drawn.stop if drawn.stop is not None else max(scores.end(score), start + 1 / 480)
+        score = scores.cut(score, start, stop)
         return Composition(
-            score=score, num_new_tokens=num_new, num_bars=scores.num_bars(score), seconds=scores.seconds(score)
+            score=score, num_new_tokens=len(drawn.ids), num_bars=scores.num_bars(score), seconds=scores.seconds(score)
         )
 
 
@@ -257,7 +285,7 @@ def provenance(composer: Composer, *, seed: int, options: dict[str, Any], prompt
 
     told = {
         "musiclm": __version__,
-        "model": composer.checkpoint.name if "/" not in composer.checkpoint.name else "a file",
+        "model": composer.checkpoint.name if composer.checkpoint.name in bundled() else composer.checkpoint.arch,
         "weights": composer.checkpoint.sha256[:16],
         "seed": seed,
         "prompt": hashlib.sha256(prompt).hexdigest()[:16] if prompt is not None else None,

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tokenizers_data import band
 
 from musiclm import models, scores, tokens
 from musiclm.composer import Composer, Length
 from musiclm.errors import TokenizerError
+
+from .tokenizers_data import band
 
 torch.set_num_threads(1)
 

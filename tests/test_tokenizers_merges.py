@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers_data import band, pressed, real_scores
 
 from musiclm import grammar, tokens
 from musiclm.errors import TokenizerError
 from musiclm.tokens.merges import MergedTokenizer
+
+from .tokenizers_data import band, pressed, real_scores
 
 torch.set_num_threads(1)
 BASE = tokens.create("performance")

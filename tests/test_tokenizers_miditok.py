@@ -8,10 +8,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from tokenizers_data import band, real_scores
 
 from musiclm import grammar, tokens
 from musiclm.errors import TokenizerError
+
+from .tokenizers_data import band, real_scores
 
 torch.set_num_threads(1)
 SAME_IDS = ("score", "REMI", "TSD", "Structured", "MMM")

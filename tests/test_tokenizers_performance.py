@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from symusic import Note, Score, Tempo, Track
-from tokenizers_data import band, pressed, real_scores
 
 from musiclm import grammar, scores, tokens
 from musiclm.errors import MidiError, TokenizerError
 from musiclm.tokens import performance as p
+
+from .tokenizers_data import band, pressed, real_scores
 
 torch.set_num_threads(1)
 TOKENIZER = tokens.create("performance")
