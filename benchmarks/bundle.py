@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--data", help="what the corpus is called on the card; default: as in the run")
     parser.add_argument("--licence", default=CHORALES)
     parser.add_argument("--source", help="the corpus, where it is not the bundled chorales")
+    parser.add_argument("--command", help="what made the run, where its card does not tell all")
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--machine", default="2 CPU cores with avx512_bf16")
     parser.add_argument("-o", "--output", type=Path, default=Path("checkpoints"))
@@ -67,6 +68,7 @@ def main() -> None:
         **trained.card,
         "data": arguments.data or source.name,
         "licence": arguments.licence,
+        "command": arguments.command or trained.card["command"],
         "machine": arguments.machine,
         "chosen_by": "lowest validation nats a token of the run; the test split was read once, for these figures",
         "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, each piece read from its beginning",

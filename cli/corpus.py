@@ -80,7 +80,7 @@ def build(
     settings = corpus.Options(
         bpe=bpe or 0, workers=workers, time_limit=time_limit, keep_duplicates=keep_duplicates, programs=programs
     )
-    progress = corpus.build(sources, output, tokens.create(tokenizer), settings, force=force)
+    progress = corpus.build(sources, output, tokens.parse(tokenizer), settings, force=force)
     try:
         _watch(progress, quiet=quiet)
     except KeyboardInterrupt:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from ..errors import CorpusError
@@ -26,13 +28,14 @@ def command(
     music better.
     """
     from .. import checkpoint, corpus, evaluation
+    from ..run import stored_plan
 
     loaded = checkpoint.load(model)
-    trained_on = loaded.card.get("data_path")
     if data is None and loaded.card.get("data") != corpus.BUNDLED:
-        if trained_on is None:
-            raise CorpusError(f"'{model}' does not say where its data is: name a folder of MIDI files")
-        data = trained_on
+        plan = stored_plan(Path(model))
+        if plan is None or plan.data is None:
+            raise CorpusError(f"'{model}' does not say where its data is: name a corpus or a folder of MIDI files")
+        data = plan.data
         split = split or "test"
     ui.show_log(quiet=quiet)
     source = corpus.open_source(data, loaded.tokenizer())

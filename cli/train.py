@@ -112,6 +112,7 @@ def command(
         run = Run.open(Path(resume))
         if minutes is not None or steps is not None or epochs is not None:
             run.plan.minutes, run.plan.steps, run.plan.epochs = minutes, steps, epochs
+            run.plan.command += " && " + shlex.join(["musiclm", *sys.argv[1:]])
             run.write_plan()
     else:
         if start_from is not None and (arch is not None or preset is not None):

@@ -127,13 +127,9 @@ class Run:
         Raises:
             RunError: there is none, or another process trains it.
         """
-        try:
-            stored = json.loads((folder / "run.json").read_text("utf-8"))
-            plan = Plan(**stored)
-        except FileNotFoundError as error:
-            raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"'{folder}/run.json' is damaged: {error}") from error
+        plan = stored_plan(folder)
+        if plan is None:
+            raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one")
         return cls(folder, plan)
 
     def write_plan(self) -> None:
@@ -353,6 +349,21 @@ class Run:
         return TrainingState(
             step=numbers["step"], tokens=numbers["tokens"], seconds=numbers["seconds"], tensors=tensors
         )
+
+
+def stored_plan(folder: Path) -> Plan | None:
+    """Return the plan of the run in a folder; None if there is no run.
+
+    Raises:
+        RunError: its run.json is damaged.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        return Plan(**json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"'{path}' is damaged: {error}") from error
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -219,6 +219,12 @@ def test_train_evaluate_and_generate_from_a_folder_of_midi(run, song, tmp_path):
         "bits_per_second", "baselines",
     }  # fmt: skip
     assert run("generate", "--model", "run", "--bars", 1, "-o", "new.mid")[0] == 0
+    code, out, err = run("evaluate", "run", "--json", "--split", "train")
+    assert code == 0, err
+    assert json.loads(out)["num_pieces"] >= 1
+    code, _, err = run("evaluate", "run/best.safetensors")
+    assert code == 1
+    assert one_line(err)
     code, out, err = run("train", "midis", "--from", "run", "--steps", 2, "-o", "tuned", "-q")
     assert code == 0, err
     assert checkpoint.load("tuned").arch == "gru"

@@ -41,8 +41,9 @@ def test_a_prompt_is_continued_to_its_bars(name, with_merges):
         assert scores.end(composed.score) <= 22 and composed.seconds <= 12.001
     else:
         assert {(t.program, t.is_drum) for t in composed.score.tracks} >= {(0, False), (33, False), (0, True)}
-    new = writer.compose(prompt, length=Length(bars=2), seed=1, only_new=True)[0]
-    assert new.num_bars <= 3  # the prompt may end within one
+    if name != "PerTok":  # knows no bars: what it draws at random may lie behind them all, and that is said
+        new = writer.compose(prompt, length=Length(bars=2), seed=1, only_new=True)[0]
+        assert new.num_bars <= 3  # the prompt may end within one
 
 
 def test_a_performance_goes_on_in_the_tempo_of_its_prompt():

@@ -92,7 +92,10 @@ def test_a_note_rings_until_the_pedal_goes_up_or_its_key_is_struck_again(pressed
         following = [s for s, _, other, _ in struck if other == key and s > start]
         expected.append((round(100 * start), round(100 * min([end, *following])), key))
     decoded = TOKENIZER.decode(TOKENIZER.encode(pressed(struck, changes, qpm=60.0 * 50 / 48))[0])
-    assert sorted((round(100 * s), round(100 * e), k) for s, e, k, _ in played(decoded)) == sorted(expected)
+    found = sorted((round(100 * s), round(100 * e), k) for s, e, k, _ in played(decoded))
+    for (s, e, k), (start, end, key) in zip(found, sorted(expected), strict=True):
+        assert (s, k) == (start, key)
+        assert abs(e - end) <= 1  # a time halfway between two steps may go to either
 
 
 def test_the_tempo_map_is_followed():
