@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--licence", default=CHORALES)
     parser.add_argument("--source", help="the corpus, where it is not the bundled chorales")
     parser.add_argument("--command", help="what made the run, where its card does not tell all")
+    parser.add_argument("--most-tokens", type=int, help="of each split, as in `musiclm evaluate`")
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--machine", default="2 CPU cores with avx512_bf16")
     parser.add_argument("-o", "--output", type=Path, default=Path("checkpoints"))
@@ -40,13 +41,15 @@ def main() -> None:
     tokenizer = trained.tokenizer()
     source = corpus.open_source(arguments.source, tokenizer)
     model = trained.model()
-    full = evaluation.surprise(model, tokenizer, source.pieces("validation"))
-    half = evaluation.surprise(model.half().float(), tokenizer, source.pieces("validation"))
+    most = arguments.most_tokens
+    validation = evaluation.sample(source.pieces("validation"), most)
+    full = evaluation.surprise(model, tokenizer, validation)
+    half = evaluation.surprise(model.half().float(), tokenizer, validation)
     cost = half.nats_per_token - full.nats_per_token
     print(f"validation {full.nats_per_token:.5f} nats a token, in half precision {cost:+.6f}")
     if cost > LARGEST_LOSS:
         raise SystemExit("half precision costs too much")
-    test = evaluation.surprise(model, tokenizer, source.pieces("test"))
+    test = evaluation.surprise(model, tokenizer, evaluation.sample(source.pieces("test"), most))
     figures: dict[str, Any] = {
         "validation_nats_per_token": half.nats_per_token,
         "validation_pieces": half.num_pieces,
@@ -57,7 +60,7 @@ def main() -> None:
         "test_bits_per_note": test.bits_per_note,
     }
     for split in ("validation", "test"):
-        for name, nats in evaluation.baselines(source, split).items():
+        for name, nats in evaluation.baselines(source, split, most).items():
             figures[f"{split}_{name}_baseline"] = nats
     if arguments.clean:
         pieces = sorted(source.pieces("test"), key=lambda p: p.name)
@@ -73,6 +76,7 @@ def main() -> None:
         "chosen_by": "lowest validation nats a token of the run; the test split was read once, for these figures",
         "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, each piece read from its beginning",
         "weights": "float16",
+        **({"figures_of": f"whole pieces of each split, --most-tokens {most}"} if most else {}),
         "figures": {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()},
     }
     path = arguments.output / f"{arguments.name}.safetensors"

@@ -14,12 +14,20 @@ from . import options, ui
 @click.argument("model")
 @click.argument("data", required=False)
 @click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Which pieces.")
+@click.option("--most-tokens", type=click.IntRange(1), metavar="N", help="Whole pieces of no more tokens, by hash.")
 @options.device
 @options.precision
 @options.json_output
 @options.quiet
 def command(
-    model: str, data: str | None, split: str | None, device: str, precision: str, as_json: bool, quiet: bool
+    model: str,
+    data: str | None,
+    split: str | None,
+    most_tokens: int | None,
+    device: str,
+    precision: str,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Measure how surprised MODEL is by the music in DATA.
 
@@ -44,7 +52,7 @@ def command(
         raise CorpusError(f"no {split} pieces in '{source.name}': choose another --split")
     where = options.resolve_device(device)
     bf16 = options.resolve_precision(precision, where) if precision != "auto" else False
-    report = evaluation.report(loaded.model(where), source, split, name=loaded.name, bf16=bf16)
+    report = evaluation.report(loaded.model(where), source, split, name=loaded.name, most_tokens=most_tokens, bf16=bf16)
     for reason, count in source.dropped.items():
         ui.say(f"left out: {count} × {reason}", quiet=quiet)
     if as_json:

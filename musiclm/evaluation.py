@@ -9,6 +9,7 @@ tokenizers; bits can. Pieces without a token give no figure: 0 nats over 0 token
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -69,6 +70,24 @@ def surprise(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece]
     )
 
 
+def sample(pieces: Sequence[Piece], most_tokens: int | None) -> list[Piece]:
+    """Return whole pieces of no more tokens than this, but one at least: the same ones each time, by their names' hashes.
+
+    Args:
+        pieces: any number.
+        most_tokens: None for all of them.
+    """
+    if most_tokens is None:
+        return list(pieces)
+    chosen: list[Piece] = []
+    total = 0
+    for piece in sorted(pieces, key=lambda p: hashlib.sha256(p.name.encode()).digest()):
+        if not chosen or total + len(piece.tokens) <= most_tokens:
+            chosen.append(piece)
+            total += len(piece.tokens)
+    return chosen
+
+
 @torch.no_grad()
 def each(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool = False
@@ -102,7 +121,7 @@ def each(
             yield piece, nats[row, : len(piece.tokens) - 1]
 
 
-def baselines(corpus: Corpus, split: str) -> dict[str, float]:
+def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dict[str, float]:
     """Return nats a token of models that have learnt next to nothing.
 
     `uniform` gives each id of the vocabulary the same chance: ln V. `repeat` gives the probability p to the id that
@@ -113,7 +132,7 @@ def baselines(corpus: Corpus, split: str) -> dict[str, float]:
     counted = corpus.pieces("train") or corpus.pieces(split)
     same, total = _repeats(tokenizer, counted)
     p = (same + 1) / (total + 2)
-    same, total = _repeats(tokenizer, corpus.pieces(split))
+    same, total = _repeats(tokenizer, sample(corpus.pieces(split), most_tokens))
     others = math.log((1 - p) / (tokenizer.vocab_size - 1))
     repeat = -(same * math.log(p) + (total - same) * others) / max(1, total)
     return {"uniform": math.log(tokenizer.vocab_size), "repeat": repeat}
@@ -131,9 +150,11 @@ def _repeats(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> tuple[int, int]:
     return same, total
 
 
-def report(model: LanguageModel, corpus: Corpus, split: str, *, name: str, bf16: bool = False) -> dict[str, Any]:
-    """Return what `musiclm evaluate --json` prints."""
-    found = surprise(model, corpus.tokenizer, corpus.pieces(split), bf16=bf16)
+def report(
+    model: LanguageModel, corpus: Corpus, split: str, *, name: str, most_tokens: int | None = None, bf16: bool = False
+) -> dict[str, Any]:
+    """Return what `musiclm evaluate --json` prints, of all pieces of a split or of a `sample` of them."""
+    found = surprise(model, corpus.tokenizer, sample(corpus.pieces(split), most_tokens), bf16=bf16)
     return {
         "model": name,
         "corpus": corpus.name,
@@ -144,5 +165,5 @@ def report(model: LanguageModel, corpus: Corpus, split: str, *, name: str, bf16:
         "nats_per_token": found.nats_per_token,
         "bits_per_note": found.bits_per_note,
         "bits_per_second": found.bits_per_second,
-        "baselines": baselines(corpus, split),
+        "baselines": baselines(corpus, split, most_tokens),
     }

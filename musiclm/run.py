@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -218,6 +217,7 @@ class Run:
 
         from . import checkpoint, corpus, models, tokens
         from .data import Windows
+        from .evaluation import sample
         from .training import Recipe, faster_in_bf16
 
         plan = self.plan
@@ -283,7 +283,7 @@ class Run:
             average=average.to(device),
             windows=windows,
             recipe=recipe,
-            validation=_some(source.pieces("validation")),
+            validation=sample(source.pieces("validation"), MAX_VALIDATION_TOKENS),
         )
 
     def _card(self, prepared: _Prepared, step: Step, validation: Validation) -> dict[str, Any]:
@@ -392,18 +392,6 @@ class _Cadence:
     def made(self, step: Step, cost: float) -> None:
         self.last_seconds = step.seconds + cost
         self.interval = max(20.0, 10 * cost)
-
-
-def _some(pieces: Sequence[Any]) -> list[Any]:
-    """Return pieces in the order of their names' hashes, no more tokens than `MAX_VALIDATION_TOKENS`, but one at least."""
-    chosen: list[Any] = []
-    total = 0
-    for piece in sorted(pieces, key=lambda p: hashlib.sha256(p.name.encode()).digest()):
-        if chosen and total + len(piece.tokens) > MAX_VALIDATION_TOKENS:
-            continue
-        chosen.append(piece)
-        total += len(piece.tokens)
-    return chosen
 
 
 def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
