@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -173,8 +174,12 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     steps = run.train()
     stopped_because = "budget"
     live = ui.is_terminal() and not quiet
+    interrupted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: _interrupt(interrupted, number))
     try:
         for step, validation in steps:
+            if interrupted:  # Ctrl-C while libraries were imported, some of which swallow it
+                raise KeyboardInterrupt
             now = time.monotonic()
             if first_tokens is None:
                 began, first_tokens = now, step.tokens
@@ -205,6 +210,7 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
         if not as_json:
             sys.exit(130)
     finally:
+        signal.signal(signal.SIGINT, before)
         run.close()
     checkpoint = run.folder / "best.safetensors"
     document: dict[str, Any] = {
@@ -227,6 +233,11 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
         f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
         quiet=quiet,
     )
+
+
+def _interrupt(interrupted: list[int], number: int) -> None:
+    interrupted.append(number)
+    raise KeyboardInterrupt
 
 
 def _described(plan: Plan) -> str:

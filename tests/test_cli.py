@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +260,23 @@ def test_models_lists_what_is_bundled(run):
     assert all(m["licence"] and m["data"] and m["figures"] for m in listed)
     code, out, _ = run("models")
     assert all(m["name"] in out for m in listed)
+
+
+def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, monkeypatch):
+    """Ctrl-C during `import torch` was lost, and the run went on to its end."""
+    from musiclm.run import Run
+
+    train = Run.train
+
+    def swallowing(self):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.getsignal(signal.SIGINT)  # a moment for the handler to run in
+        yield from train(self)
+
+    monkeypatch.setattr(Run, "train", swallowing)
+    code, _, err = run("train", "--arch", "gru", "--preset", "tiny", "--steps", 50, "-o", "run")
+    assert code == 130
+    assert "--resume run" in err
+    monkeypatch.undo()
+    assert not list(Path("run").glob("last*"))
