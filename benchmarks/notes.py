@@ -34,8 +34,8 @@ CHOSEN_BY = {"discordgm", "tonejs"}  # recorded sources held out for choosing
 RECORDED_WEIGHT = 2.0  # a recorded note is drawn as often as two rendered ones of its family would be
 CREDITS = (
     "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
-    "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+). Recorded notes: "
-    "Philharmonia Orchestra (CC BY-SA 3.0; not to be passed on as samples), and CC0, CC BY and public-domain sources. "
+    "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+). "
+    "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
     "No sample and no note is in the file."
 )
 
@@ -163,8 +163,8 @@ def card(classifier: NoteClassifier, reports: dict[str, dict[str, Any]]) -> str:
     lines = ["# instruments", "", "The note classifier: which of NSynth's eleven families plays a recorded note.", ""]
     lines += [f"- **{k.replace('_', ' ')}**: {v}" for k, v in told.items()]
     lines += [
-        f"- **network**: `{classifier.model.config}`, "
-        f"{sum(p.numel() for p in classifier.model.parameters()):,} parameters, temperature {classifier.temperature:.3f}",
+        f"- **network**: `{classifier.model.config}`, temperature {classifier.temperature:.3f}, "
+        f"{sum(p.numel() for p in classifier.model.parameters()):,} parameters",
         "",
         "| figure | value |",
         "|---|---|",

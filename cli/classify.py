@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,15 +83,43 @@ def hear_all(
 def _hear_all(
     classifier: NoteClassifier, paths: list[str], *, notes: bool
 ) -> Iterator[tuple[dict[str, Any], list[Prediction]]]:
-    import os
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with _libraries_silenced(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for first in range(0, len(paths), BATCH):
             heard = list(pool.map(lambda path: _hear(path, notes=notes), paths[first : first + BATCH]))
             predictions = iter(classifier.look([picture for _, pictures in heard for picture in pictures]))
             for known, pictures in heard:
                 yield known, [next(predictions) for _ in pictures]
+
+
+@contextlib.contextmanager
+def _libraries_silenced() -> Iterator[None]:
+    """Keep what C libraries write to descriptor 2 from people: libmpg123 has several lines for each damaged mp3.
+
+    Our own words still arrive, by another descriptor of the same place.
+    """
+    ours, theirs = sys.stderr, None
+    try:
+        theirs = os.dup(2) if ours.fileno() == 2 else None
+    except (OSError, ValueError, AttributeError):  # somebody put something else in its place: a test, a notebook
+        theirs = None
+    if theirs is None:
+        yield
+        return
+    ours.flush()
+    with open(theirs, "w", encoding=ours.encoding, errors="replace", buffering=1, closefd=False) as other:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 2)
+        os.close(silence)
+        sys.stderr = other
+        try:
+            yield
+        finally:
+            sys.stderr = ours
+            other.flush()
+            os.dup2(theirs, 2)
+            os.close(theirs)
 
 
 def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:

@@ -121,8 +121,8 @@ def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray
     frames = 0
     while True:
         block = file.read(BLOCK, dtype="float32", always_2d=True)
-        if not np.isfinite(block).all():
-            raise AudioError("it holds values that are no numbers (NaN or infinite): write it again")
+        if not (np.abs(block) < mel.LOUDEST).all():  # not a number neither
+            raise AudioError(mel.NO_NUMBERS)
         mean = block.mean(axis=1)
         powers += np.append(np.einsum("tc,tc->c", block, block), mean @ mean)
         mono = np.ascontiguousarray(mean if channel is None else block[:, channel])

@@ -26,6 +26,8 @@ LOWEST_HZ, HIGHEST_HZ = 30.0, 8000.0
 FLOOR_DB = -80.0  # what is quieter than this, below the loudest point, is this
 SHORTEST = 0.05  # seconds of audio that can be told anything from
 SILENCE = 1e-4  # largest absolute sample of what counts as silence: -80 dB of full scale
+LOUDEST = 1e9  # largest absolute sample that can be squared and summed in float32
+NO_NUMBERS = "it holds values that are no numbers, or beyond all bounds: write it again"
 ONSET_DB = -30.0  # a note begins where its level first comes this near to its loudest moment
 BLOCK = 80  # samples in which the level is measured: 5 ms
 LEAD = 160  # samples kept before the onset: 10 ms
@@ -60,8 +62,8 @@ def check(audio: Tensor) -> None:
     if len(audio) < SHORTEST * SAMPLE_RATE:
         raise AudioError(f"too short: {len(audio) / SAMPLE_RATE:.3f} seconds, at least {SHORTEST} are needed")
     peak = float(audio.abs().max())
-    if not math.isfinite(peak):
-        raise AudioError("it holds values that are no numbers (NaN or infinite): write it again")
+    if not peak < LOUDEST:  # not a number neither
+        raise AudioError(NO_NUMBERS)
     if peak < SILENCE:
         raise AudioError("it is silent")
 
