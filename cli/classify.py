@@ -52,6 +52,8 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
         ui.print_json(answers)
     else:
         _print_table([a for a in answers if "error" not in a])
+        if any(a.get("unsure") for a in answers):
+            ui.say("? more likely wrong than right", quiet=quiet)
     if any("error" in a for a in answers):
         click.get_current_context().exit(1)
 
@@ -183,6 +185,13 @@ def _with_progress(answers: Iterator[Any], total: int, *, quiet: bool) -> Iterat
     yield from track(answers, "listening", total=total, console=ui.console(), transient=True)
 
 
+def _shown(path: str) -> str:
+    """Return a path as it can be printed: names that are not UTF-8 with a mark, brackets not taken for colours."""
+    from rich.markup import escape
+
+    return escape(os.fsencode(path).decode("utf-8", "replace"))
+
+
 def _print_table(answers: list[dict[str, Any]]) -> None:
     if not answers:
         return
@@ -192,14 +201,18 @@ def _print_table(answers: list[dict[str, Any]]) -> None:
     with_notes = "notes" in answers[0]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("file", overflow="fold")
-    table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("family", no_wrap=True)
-    table.add_column("likely", justify="right", no_wrap=True)
+    table.add_column("seconds", justify="right", min_width=11 if with_notes else 7)
+    table.add_column("family", min_width=11)
+    table.add_column("likely", justify="right", min_width=6)
     if not with_notes:
-        table.add_column("or", overflow="fold")
+        table.add_column("or", overflow="fold", min_width=16)
     for a in answers:
-        sure = "?" if a["unsure"] else ""
-        row = [a["path"], f"{a['seconds']:.2f}", a["family"] + sure, f"{a['probability']:.0%}"]
+        row = [
+            _shown(a["path"]),
+            f"{a['seconds']:.2f}",
+            a["family"] + ("?" if a["unsure"] else ""),
+            f"{a['probability']:.0%}",
+        ]
         if with_notes:
             table.add_row(*row)
             for note in a["notes"]:
@@ -207,4 +220,5 @@ def _print_table(answers: list[dict[str, Any]]) -> None:
                 table.add_row("", when, note["family"], f"{note['probability']:.0%}")
         else:
             table.add_row(*row, ", ".join(f"{t['family']} {t['probability']:.0%}" for t in a["top"][1:]))
-    Console(highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 1000  # lines stay whole for the next program
+    Console(highlight=False, width=width).print(table)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from musiclm import checkpoint
 from musiclm.errors import AudioError, CheckpointError, CorpusError
 from musiclm.instruments import FAMILIES, augment, dataset, evaluation, fitting, mel, training
 from musiclm.instruments.classifier import NoteClassifier, loudest_picture
@@ -261,6 +262,10 @@ def test_the_temperature_that_is_fitted_makes_scores_true() -> None:
     scores = torch.randn(20_000, 11, generator=generator) * 4
     targets = torch.multinomial((scores / 2).softmax(dim=1), 1, generator=generator)[:, 0]
     assert training.fit_temperature(scores, targets) == pytest.approx(2, rel=0.05)
+
+
+def test_the_classifier_is_not_taken_for_a_language_model() -> None:
+    assert "instruments" not in checkpoint.bundled()
 
 
 def test_the_bundled_classifier_is_small_and_says_what_it_is() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,15 @@ def read(source: Path | bytes) -> Recording:
     if not start:
         raise AudioError("it is empty")
     try:
-        with soundfile.SoundFile(str(source) if isinstance(source, Path) else _Content(source)) as file:
+        with soundfile.SoundFile(_named(source) if isinstance(source, Path) else _Content(source)) as file:
             return _read(file)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError) as error:
         raise AudioError(_why(start, error)) from error
+
+
+def _named(path: Path) -> str | bytes:
+    """Return a file's name as libsndfile takes it: bytes where names are bytes, for not all of them are UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _why(start: bytes, error: Exception) -> str:

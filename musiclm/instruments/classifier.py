@@ -25,6 +25,7 @@ from .cnn import Config, NoteCNN
 
 BUNDLED = "instruments.safetensors"
 UNSURE_BELOW = 0.5  # a calibrated probability: under it the answer is more likely wrong than right
+LOOKED_AT_ONCE = 256  # pictures, for the memory they take
 MOST_CHANNELS = 1024
 PICTURE = {
     "sample_rate": mel.SAMPLE_RATE,
@@ -138,7 +139,8 @@ class NoteClassifier:
         """Return what each picture shows: `mel.log_mel` makes them, (64 mel bands, 64 frames) each."""
         if not pictures:
             return []
-        probabilities = (self.model(torch.stack(list(pictures))) / self.temperature).softmax(dim=1)
+        parts = [self.model(part) for part in torch.stack(list(pictures)).split(LOOKED_AT_ONCE)]
+        probabilities = (torch.cat(parts) / self.temperature).softmax(dim=1)
         return [
             Prediction(
                 probabilities={FAMILIES[i]: float(row[i]) for i in row.argsort(descending=True, stable=True).tolist()}

@@ -19,54 +19,39 @@ if TYPE_CHECKING:
     from .training import Prepared
 
 NOTES_A_KERNEL = 4
+COLUMNS = 8  # of the picture of kernels
+TILE_GAP, TITLE = 0.03, 0.16  # of a tile's side: left free, and for its title
 PATCH, PATCH_STEP = 8, 4  # bands and frames that are hidden at a time in a saliency map
 
 
 def kernels(classifier: NoteClassifier) -> bytes:
     """Return the first layer's kernels: red adds, blue takes away; time goes right, pitch goes up."""
     weights = classifier.model.first.weight.detach()[:, 0]
-    columns = 8
-    rows = -(-len(weights) // columns)
-    figure = _figure(columns * 1.1, rows * 1.2 + 0.5)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes:
-        ax.axis("off")
-    for i, weight in enumerate(weights):
-        largest = float(weight.abs().max()) or 1.0
-        axes[i].imshow(weight, origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest)
-        axes[i].set_title(str(i), fontsize=7, pad=2)
+    rows = -(-len(weights) // COLUMNS)
     size = classifier.model.config.kernel
-    figure.suptitle(
-        f"First kernels: {size} mel bands (up) x {size} frames of 20 ms (right), each to its own scale", fontsize=9
-    )
+    title = f"First kernels: {size} mel bands (up) x {size} frames of 20 ms (right), each to its own scale"
+    figure, ax = _grid(COLUMNS, rows, title)
+    for i, weight in enumerate(weights):
+        _kernel_tile(ax, weight, i % COLUMNS, i // COLUMNS, str(i))
     return _png(figure)
 
 
 def excitation(classifier: NoteClassifier, prepared: Prepared) -> bytes:
-    """Return, a row a kernel, the notes that excite it most, and where: at most one note of each instrument."""
+    """Return beside each kernel the notes that excite it most, and where: at most one note of each instrument."""
     pictures = augment.pictures(prepared.strips[:, 0])
     values, places = _strongest(classifier, pictures)
-    num_kernels, size = values.shape[1], classifier.model.config.kernel
-    pairs = -(-num_kernels // 2)
-    figure = _figure(2 * (NOTES_A_KERNEL + 1) * 1.15, pairs * 1.25 + 0.4)
-    axes = figure.subplots(pairs, 2 * (NOTES_A_KERNEL + 1), squeeze=False)
-    for ax in axes.ravel():
-        ax.axis("off")
     weights = classifier.model.first.weight.detach()[:, 0]
-    for kernel in range(num_kernels):
-        row, first = kernel % pairs, (kernel // pairs) * (NOTES_A_KERNEL + 1)
-        largest = float(weights[kernel].abs().max()) or 1.0
-        axes[row, first].imshow(weights[kernel], origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest)
-        axes[row, first].set_title(f"kernel {kernel}", fontsize=7, pad=2)
+    rows = -(-len(weights) // 2)
+    figure, ax = _grid(
+        2 * (NOTES_A_KERNEL + 1), rows, "What excites each first kernel most: notes, 64 bands up, 1.28 s right"
+    )
+    for kernel, weight in enumerate(weights):
+        row, first = kernel % rows, kernel // rows * (NOTES_A_KERNEL + 1)
+        _kernel_tile(ax, weight, first, row, f"kernel {kernel}")
         for column, i in enumerate(_of_different_instruments(values[:, kernel], prepared), first + 1):
-            axes[row, column].imshow(
-                pictures[i], origin="lower", cmap="magma", vmin=mel.FLOOR_DB, vmax=0, aspect="auto"
-            )
+            _tile(ax, pictures[i], column, row, prepared.notes[i].family, "magma", mel.FLOOR_DB, 0)
             band, frame = divmod(int(places[i, kernel]), mel.NUM_FRAMES // 2)
-            corner = (2 * frame - size / 2, 2 * band - size / 2)
-            axes[row, column].add_patch(_rectangle(corner, size))
-            axes[row, column].set_title(prepared.notes[i].family, fontsize=7, pad=2)
-    figure.suptitle("What excites each first kernel most (64 mel bands up, 1.28 s to the right)", fontsize=9)
+            _frame_tile(ax, column, row, band=2 * band, frame=2 * frame, size=classifier.model.config.kernel)
     return _png(figure)
 
 
@@ -155,10 +140,39 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _rectangle(corner: tuple[float, float], size: int) -> Any:
+def _grid(columns: int, rows: int, title: str) -> tuple[Figure, Any]:
+    """Return a figure and its one plot, with room for square tiles: many small plots would take seconds to draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * 1.05, rows * 1.2 + 0.4))
+    ax = figure.add_axes((0.01, 0.01, 0.98, 0.98 - 0.4 / (rows * 1.2 + 0.4)))
+    ax.set_axis_off()
+    ax.set_xlim(0, columns)
+    ax.set_ylim(rows, 0)
+    figure.suptitle(title, fontsize=9, y=0.995, va="top")
+    return figure, ax
+
+
+def _tile(ax: Any, image: Tensor, column: int, row: int, title: str, cmap: str, low: float, high: float) -> None:
+    left, right, top, bottom = column + TILE_GAP, column + 1 - TILE_GAP, row + TITLE, row + 1 - TILE_GAP
+    extent = (left, right, bottom, top)
+    ax.imshow(image.flip(0), extent=extent, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    ax.text((left + right) / 2, top - 0.02, title, ha="center", va="bottom", fontsize=6.5)
+
+
+def _kernel_tile(ax: Any, weight: Tensor, column: int, row: int, title: str) -> None:
+    largest = float(weight.abs().max()) or 1.0
+    _tile(ax, weight, column, row, title, "RdBu_r", -largest, largest)
+
+
+def _frame_tile(ax: Any, column: int, row: int, *, band: int, frame: int, size: int) -> None:
+    """Draw a square of `size` bands and frames around a place of a note's tile."""
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, size, size, fill=False, edgecolor="cyan", linewidth=0.8)
+    wide, high = (1 - 2 * TILE_GAP) / mel.NUM_FRAMES, (1 - TITLE - TILE_GAP) / mel.NUM_BANDS
+    x = column + TILE_GAP + (frame - size / 2) * wide
+    y = row + 1 - TILE_GAP - (band + size / 2) * high
+    ax.add_patch(Rectangle((x, y), size * wide, size * high, fill=False, edgecolor="cyan", linewidth=0.8))
 
 
 def _png(figure: Figure) -> bytes:
