@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +44,10 @@ def rendered(soundfonts: list[Path], folder: Path, families: Path, *, notes: int
     """Return the folder of rendered notes, rendering them unless they are there."""
     if not (folder / dataset.TABLE).is_file():
         script = Path(__file__).with_name("soundfonts.py")
-        options = [
-            "--families",
-            families,
-            "-o",
-            folder,
-            "--notes",
-            notes,
-            "--variation-notes",
-            variations,
-            "--seed",
-            seed,
-        ]
-        subprocess.run([sys.executable, *map(str, [script, *options, *soundfonts])], check=True)
+        counts = {"--notes": notes, "--variation-notes": variations, "--seed": seed}
+        options = {"--families": families, "-o": folder, **counts}
+        command = [sys.executable, script, *itertools.chain(*options.items()), *soundfonts]
+        subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
     return folder
 
 
@@ -140,13 +131,11 @@ def main() -> None:
         "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
         "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
         "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; none learnt from",
-        "command": "python benchmarks/notes.py",
+        "command": f"python benchmarks/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}",
         "seed": a.seed,
-        "minutes": round(checks[-1].seconds / 60, 1),
-        "steps": checks[-1].step,
+        "training": f"{checks[-1].step} steps of {recipe.batch} notes in {checks[-1].seconds / 60:.0f} minutes",
         "licence": "MIT",
         "credits": CREDITS,
-        "made": time.strftime("%Y-%m-%d"),
         "figures": figures,
     }
     classifier.save(a.output)

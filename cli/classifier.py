@@ -261,8 +261,8 @@ def _print_report(report: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     families = list(report["families"])
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    table.add_column("")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("plays", no_wrap=True, min_width=10)
     for header in ("notes", "recall", *(f[:4] for f in families)):
         table.add_column(header, justify="right", no_wrap=True)
     for family, row in zip(families, report["confusion"], strict=True):

@@ -1,4 +1,4 @@
-"""The network: 2-D convolutions over the picture of a note, halving it five times, and one linear layer.
+"""The network: 2-D convolutions over the picture of a note, halving it four times, and one linear layer.
 
 Residual blocks as in He et al. (2016). Time is averaged away at the end, frequency is not: how high a sound lies tells
 a bass from a flute. Letters in names: B batch, C channels, M mel bands, T frames.
@@ -20,7 +20,7 @@ class Config:
     """Sizes of a NoteCNN.
 
     Attributes:
-        channels: of each of the four stages; the last stage's picture is 4 x 4.
+        channels: of the first layer and of the blocks; each halves the picture, to 4 x 4 after four.
         kernel: side of the first layer's kernels, odd.
         num_families: how many answers there are.
         dropout: before the last layer.
@@ -33,19 +33,18 @@ class Config:
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a way past them; `stride` 2 halves the picture."""
+    """Two 3 x 3 convolutions, the first of which halves the picture, beside a way past them."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.first = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
         self.first_norm = nn.BatchNorm2d(channels_out)
         self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.second_norm = nn.BatchNorm2d(channels_out)
-        self.past = nn.Conv2d(channels_in, channels_out, 1, bias=False) if stride > 1 else None
-        self.stride = stride
+        self.past = nn.Conv2d(channels_in, channels_out, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        past = self.past(F.avg_pool2d(x, self.stride)) if self.past is not None else x
+        past = self.past(F.avg_pool2d(x, 2))
         x = F.relu(self.first_norm(self.first(x)))
         return F.relu(past + self.second_norm(self.second(x)))
 
@@ -59,9 +58,7 @@ class NoteCNN(nn.Module):
         c = config.channels
         self.first = nn.Conv2d(1, c[0], config.kernel, stride=2, padding=config.kernel // 2, bias=False)
         self.first_norm = nn.BatchNorm2d(c[0])
-        blocks = [Block(c[0], c[0], 1)]
-        blocks += [Block(low, high, 2) for low, high in itertools.pairwise(c)]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(Block(low, high) for low, high in itertools.pairwise(c))
         self.rows = mel.NUM_BANDS >> len(c)
         self.dropout = nn.Dropout(config.dropout)
         self.last = nn.Linear(c[-1] * self.rows, config.num_families)

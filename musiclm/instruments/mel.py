@@ -49,8 +49,7 @@ def log_mel(audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
     """
     audio = resample(audio, sample_rate)
     check(audio)
-    start = onset(audio)
-    return to_db(mel_power(audio[start : start + PICTURE_SAMPLES], PICTURE_SAMPLES))
+    return to_db(mel_power(from_onset(audio), PICTURE_SAMPLES))
 
 
 def check(audio: Tensor) -> None:
@@ -93,10 +92,16 @@ def levels(audio: Tensor, block: int = BLOCK) -> Tensor:
 
 
 def onset(audio: Tensor) -> int:
-    """Return the sample at which the note begins: LEAD before the first block within ONSET_DB of the loudest block."""
+    """Return the sample LEAD before the first block within ONSET_DB of the loudest block; it may be below 0."""
     level = levels(audio)
     loud = level >= level.max() * 10 ** (ONSET_DB / 10)
-    return max(0, int(loud.int().argmax()) * BLOCK - LEAD)
+    return int(loud.int().argmax()) * BLOCK - LEAD
+
+
+def from_onset(audio: Tensor) -> Tensor:
+    """Return audio from its onset on, with silence before it where the recording begins with the note."""
+    start = onset(audio)
+    return audio[start:] if start >= 0 else F.pad(audio, (-start, 0))
 
 
 def mel_power(audio: Tensor, num_samples: int) -> Tensor:

@@ -56,7 +56,7 @@ class Recipe:
     warmup_steps: int = 200
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    mixup: float = 0.5
+    mixup: float = 0.3
     average: float = 0.999
     seed: int = 0
     bf16: bool = False
