@@ -1,6 +1,6 @@
 """Have a model go on from many prompts, and draw a piano roll of each: to be looked at, one by one.
 
-    python benchmarks/continuations.py a.mid b.mid … -o looked-at/ --model score --prompt-bars 4 --bars 8
+python benchmarks/continuations.py a.mid b.mid … -o looked-at/ --model score --prompt-bars 4 --bars 8
 """
 
 from __future__ import annotations

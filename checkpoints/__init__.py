@@ -1,1 +1,1 @@
-"""The bundled weights, one NAME.safetensors each, and their cards, one NAME.md each. Made by `benchmarks/bach.py`."""
+"""The bundled weights, NAME.safetensors, and their cards, NAME.md: benchmarks/bundle.py, score.py and notes.py make them."""

@@ -17,6 +17,8 @@ COMMANDS = {
     "train": "Train a model on MIDI files, or on the bundled chorales.",
     "evaluate": "Measure how well a model predicts music.",
     "corpus": "Prepare MIDI files for training, and see what is in them.",
+    "classify": "Tell which family of instruments plays a recorded note.",
+    "classifier": "Train, measure and look into the note classifier.",
     "models": "List the models that come with musiclm.",
 }
 

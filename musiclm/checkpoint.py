@@ -243,7 +243,10 @@ def find(name: str) -> tuple[Path, str]:
 
 def bundled() -> list[str]:
     """Return the names of the checkpoints that come with the package."""
-    return sorted(p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
+    from . import models
+
+    names = (p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
+    return sorted(n for n in names if n.rpartition("-")[2] in models.names())  # other weights lie beside them
 
 
 def bundled_path(name: str) -> Path:

@@ -5,6 +5,7 @@
     ├── TokenizerError      no such tokenizer, or one that cannot express what was asked
     ├── CorpusError         no music where it was looked for
     ├── CheckpointError     no such checkpoint, a damaged one, or one of another project
+    ├── AudioError          a file is not audio that can be read, or holds no note
     ├── RunError            a training run that cannot be started or gone on with
     └── OutputError         a place that cannot be written, or would be overwritten
 
@@ -31,6 +32,10 @@ class CorpusError(MusicLMError):
 
 class CheckpointError(MusicLMError):
     """No such checkpoint, a damaged one, or one of another project."""
+
+
+class AudioError(MusicLMError):
+    """A file is not audio that can be read, or holds no note."""
 
 
 class RunError(MusicLMError):

@@ -19,7 +19,7 @@ LEVELS = [
     {"errors"},
     {"files"},
     {"tokens", "models", "scores", "checkpoint"},
-    {"corpus", "data", "sampling"},
+    {"corpus", "data", "sampling", "instruments"},
     {"grammar", "training", "evaluation"},
     {"composer", "run"},
     {"__init__"},

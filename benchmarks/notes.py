@@ -1,0 +1,178 @@
+"""Make checkpoints/instruments.safetensors from nothing: render soundfonts, prepare, train, measure.
+
+    python benchmarks/notes.py --recorded notes/ --families gm-families.json --work work/ \\
+        --soundfonts A320U.sf2 TimGM6mb.sf2 sf_GMbank.sf2 FluidR3_GM.sf2 OPL-3_FM_128M.sf2 MuseScore_General_Full.sf2 \\
+        --unseen GeneralUser-v1.47.sf2 -o checkpoints/instruments.safetensors
+
+The soundfonts are those of the Debian packages denemo-data, timgm6mb-soundfont, csound-soundfont, fluid-soundfont-gm,
+opl3-soundfont, musescore-general-soundfont-lossless and minuet-data. --recorded is a folder with notes.csv (file,
+split, family, source, instrument): its split dev and the unseen soundfont are only measured. Weights and temperature
+are chosen by a tenth of the rendered instruments (a soundfont's samples of one program; soundfonts that share samples
+count as one) and by the recorded sources of CHOSEN_BY. What was rendered and prepared stays in --work and is not made
+twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from musiclm.instruments import FAMILIES, audio, dataset, evaluation, fitting, training
+from musiclm.instruments.classifier import NoteClassifier, loudest_picture
+from musiclm.training import faster_in_bf16
+
+CHOSEN_BY = {"discordgm", "tonejs"}  # recorded sources held out for choosing
+RECORDED_WEIGHT = 2.0  # a recorded note is drawn as often as two rendered ones of its family would be
+CREDITS = (
+    "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
+    "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+). "
+    "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
+    "No sample and no note is in the file."
+)
+
+
+def rendered(soundfonts: list[Path], folder: Path, families: Path, *, notes: int, variations: int, seed: int) -> Path:
+    """Return the folder of rendered notes, rendering them unless they are there."""
+    if not (folder / dataset.TABLE).is_file():
+        script = Path(__file__).with_name("soundfonts.py")
+        counts = {"--notes": notes, "--variation-notes": variations, "--seed": seed}
+        options = {"--families": families, "-o": folder, **counts}
+        command = [sys.executable, script, *itertools.chain(*options.items()), *soundfonts]
+        subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
+    return folder
+
+
+def prepared(name: str, notes: list[dataset.LabelledNote], versions: int, seed: int, work: Path) -> training.Prepared:
+    """Return notes as strips, from the work folder where they are there."""
+    file = work / f"{name}.pt"
+    if file.is_file():
+        kept, strips, targets = torch.load(file, weights_only=False)
+        return training.Prepared(notes=kept, strips=strips, targets=targets, dropped=[])
+    *_, result = training.prepare(notes, versions=versions, seed=seed)
+    torch.save((result.notes, result.strips, result.targets), file)
+    return result
+
+
+def part(data: training.Prepared, wanted: list[bool]) -> training.Prepared:
+    """Return the notes of a set that are wanted."""
+    index = torch.tensor(wanted).nonzero()[:, 0]
+    notes = [n for n, w in zip(data.notes, wanted, strict=True) if w]
+    return training.Prepared(notes=notes, strips=data.strips[index], targets=data.targets[index], dropped=[])
+
+
+def measured(classifier: NoteClassifier, notes: list[dataset.LabelledNote]) -> dict[str, Any]:
+    """Return the report of a set, heard as `musiclm classify` hears it."""
+    predictions = []
+    for first in range(0, len(notes), 64):
+        pictures = [loudest_picture(audio.read(n.path).audio) for n in notes[first : first + 64]]
+        predictions += classifier.look(pictures)
+    probabilities = torch.tensor([[p.probabilities[f] for f in FAMILIES] for p in predictions])
+    targets = torch.tensor([FAMILIES.index(n.family) for n in notes])
+    return evaluation.report(probabilities, targets, [p.unsure for p in predictions])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recorded", type=Path, required=True)
+    parser.add_argument("--families", type=Path, required=True)
+    parser.add_argument("--soundfonts", type=Path, nargs="+", required=True)
+    parser.add_argument("--unseen", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    a.work.mkdir(parents=True, exist_ok=True)
+    counts = {"notes": 2, "variations": 1} if a.quick else {"notes": 48, "variations": 16}
+    train_folder = rendered(a.soundfonts, a.work / "renders/train", a.families, seed=0, **counts)
+    counts = {"notes": 1, "variations": 1} if a.quick else {"notes": 16, "variations": 8}
+    unseen = dataset.read_notes(rendered([a.unseen], a.work / "renders/unseen", a.families, seed=0, **counts))
+    recorded = dataset.read_notes(a.recorded)
+    dev = [n for n in recorded if n.split == "dev"]
+    learnable = [dataclasses.replace(n, weight=RECORDED_WEIGHT) for n in recorded if n.split == "train"]
+    if a.quick:
+        learnable, dev = learnable[::40], dev[::10]
+    data = prepared("train", dataset.read_notes(train_folder) + learnable, 3, a.seed, a.work)
+    _, held_out = dataset.split_by_instrument([n for n in data.notes if n.split is None], share=0.1, seed=0)
+    names = {(n.family, n.source, n.instrument) for n in held_out}
+    chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
+    learn, choose = part(data, [not c for c in chosen_by]), part(data, chosen_by)
+
+    bf16 = faster_in_bf16()
+    recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=bf16)
+    checks: list[fitting.Check] = []
+    for event in fitting.fit(learn, choose, recipe):
+        if isinstance(event, fitting.Check):
+            checks.append(event)
+            print(
+                f"step {event.step}  {event.seconds:.0f} s  {event.loss:.4f} nats  {event.recall:.4f}", file=sys.stderr
+            )
+        else:
+            classifier = event
+    best = max(c.recall for c in checks if c.recall is not None)
+    reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
+    figures = {"validation_mean_family_recall": round(best, 4)}
+    for name, report in reports.items():
+        figures |= {f"{name}_{k}": round(report[k], 4) for k in ("mean_family_recall", "accuracy", "calibration_error")}
+    classifier.card = {
+        "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
+        "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
+        "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; none learnt from",
+        "command": f"python benchmarks/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}",
+        "seed": a.seed,
+        "training": f"{checks[-1].step} steps of {recipe.batch} notes in {checks[-1].seconds / 60:.0f} minutes",
+        "licence": "MIT",
+        "credits": CREDITS,
+        "figures": figures,
+    }
+    classifier.save(a.output)
+    a.output.with_suffix(".md").write_text(card(classifier, reports), encoding="utf-8")
+    if a.json:
+        print(json.dumps({"figures": figures, "reports": reports}))
+    else:
+        print(json.dumps(figures, indent=1))
+
+
+def card(classifier: NoteClassifier, reports: dict[str, dict[str, Any]]) -> str:
+    """Return the card as a page of Markdown."""
+    told = {k: v for k, v in classifier.card.items() if k != "figures"}
+    lines = ["# instruments", "", "The note classifier: which of NSynth's eleven families plays a recorded note.", ""]
+    lines += [f"- **{k.replace('_', ' ')}**: {v}" for k, v in told.items()]
+    lines += [
+        f"- **network**: `{classifier.model.config}`, temperature {classifier.temperature:.3f}, "
+        f"{sum(p.numel() for p in classifier.model.parameters()):,} parameters",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {k.replace('_', ' ')} | {v} |" for k, v in classifier.card["figures"].items()),
+    ]
+    for name, report in reports.items():
+        lines += [
+            "",
+            f"## {name}: {report['num_notes']} notes, mean family recall {report['mean_family_recall']:.3f}",
+            "",
+            "| plays | notes | recall | " + " | ".join(FAMILIES) + " |",
+            "|---|---|---|" + "---|" * len(FAMILIES),
+        ]
+        for family, row in zip(FAMILIES, report["confusion"], strict=True):
+            told = report["families"][family]
+            recall = "" if told["recall"] is None else f"{told['recall']:.2f}"
+            lines.append(f"| {family} | {told['num_notes']} | {recall} | " + " | ".join(str(n) for n in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

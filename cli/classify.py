@@ -1,0 +1,224 @@
+"""musiclm classify."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import AudioError
+from . import options, ui
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..instruments.classifier import NoteClassifier, Prediction
+
+BATCH = 64  # pictures looked at together
+STANDARD_INPUT = "-"
+LONGEST_INPUT = 2**30  # bytes of standard input
+
+
+@click.command("classify", epilog="Example: musiclm classify note.wav other.flac --top 3")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@click.option("--model", metavar="MODEL", help="A classifier file; left out, the bundled one.")
+@click.option("--top", type=click.IntRange(1, 11), default=3, show_default=True, help="How many families to name.")
+@click.option("--notes", is_flag=True, help="Cut each file at its onsets and answer for each note.")
+@options.json_output
+@options.quiet
+def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as_json: bool, quiet: bool) -> None:
+    """Tell which family of instruments plays a recorded note.
+
+    FILE is wav, flac, ogg, opus, mp3 or aiff, of any rate and number of channels; a folder stands for all of them in
+    it, and - for standard input. The answer is for the file's loudest note. An answer more likely wrong than right is
+    marked with a question mark.
+    """
+    paths = _paths(files)
+    from ..instruments.classifier import NoteClassifier
+
+    classifier = NoteClassifier.load(model)
+    answers = []
+    for known, predictions in hear_all(classifier, paths, notes=notes, quiet=quiet):
+        answer = _answer(known, predictions, top)
+        answers.append(answer)
+        if "error" in answer:
+            ui.say(f"Error: {answer['path']}: {answer['error']}")
+    if as_json:
+        ui.print_json(answers)
+    else:
+        _print_table([a for a in answers if "error" not in a])
+        if any(a.get("unsure") for a in answers):
+            ui.say("? more likely wrong than right", quiet=quiet)
+    if any("error" in a for a in answers):
+        click.get_current_context().exit(1)
+
+
+def _paths(files: Sequence[str]) -> list[str]:
+    """Return the files meant, in the order given, those of a folder in order of their names."""
+    from ..instruments.dataset import SUFFIXES
+
+    paths: list[str] = []
+    for name in files:
+        if name != STANDARD_INPUT and Path(name).is_dir():
+            inside = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            paths += inside or [name]  # reading the folder itself then says what is wrong
+        else:
+            paths.append(name)
+    return paths
+
+
+def hear_all(
+    classifier: NoteClassifier, paths: list[str], *, notes: bool = False, quiet: bool = False
+) -> Iterator[tuple[dict[str, Any], list[Prediction]]]:
+    """Yield (what is known of the file, its predictions: the loudest note's first) in order, BATCH files at a time.
+
+    A bar is shown on a terminal when there are more files than that.
+    """
+    return _with_progress(_hear_all(classifier, paths, notes=notes), len(paths), quiet=quiet)
+
+
+def _hear_all(
+    classifier: NoteClassifier, paths: list[str], *, notes: bool
+) -> Iterator[tuple[dict[str, Any], list[Prediction]]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with _libraries_silenced(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for first in range(0, len(paths), BATCH):
+            heard = list(pool.map(lambda path: _hear(path, notes=notes), paths[first : first + BATCH]))
+            predictions = iter(classifier.look([picture for _, pictures in heard for picture in pictures]))
+            for known, pictures in heard:
+                yield known, [next(predictions) for _ in pictures]
+
+
+@contextlib.contextmanager
+def _libraries_silenced() -> Iterator[None]:
+    """Keep what C libraries write to descriptor 2 from people: libmpg123 has several lines for each damaged mp3.
+
+    Our own words still arrive, by another descriptor of the same place.
+    """
+    ours, theirs = sys.stderr, None
+    try:
+        theirs = os.dup(2) if ours.fileno() == 2 else None
+    except (OSError, ValueError, AttributeError):  # somebody put something else in its place: a test, a notebook
+        theirs = None
+    if theirs is None:
+        yield
+        return
+    ours.flush()
+    with open(theirs, "w", encoding=ours.encoding, errors="replace", buffering=1, closefd=False) as other:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 2)
+        os.close(silence)
+        sys.stderr = other
+        try:
+            yield
+        finally:
+            sys.stderr = ours
+            other.flush()
+            os.dup2(theirs, 2)
+            os.close(theirs)
+
+
+def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
+    """Return what is known of a file before it is looked at, and the pictures to look at: its loudest note's first."""
+    from ..instruments import audio, mel, onsets
+    from ..instruments.classifier import loudest_picture
+
+    try:
+        source: Path | bytes = Path(path)
+        if path == STANDARD_INPUT:
+            source = sys.stdin.buffer.read(LONGEST_INPUT)
+        elif Path(path).is_dir():
+            raise AudioError("no sound files in this folder")
+        recording = audio.read(source)
+        pictures = [loudest_picture(recording.audio)]
+        spans = []
+        for span in onsets.notes(recording.audio) if notes else []:
+            try:
+                pictures.append(mel.log_mel(recording.audio[span.start : span.end]))
+                spans.append({"start": span.start / mel.SAMPLE_RATE, "end": span.end / mel.SAMPLE_RATE})
+            except AudioError:  # a stretch without sound between two notes is no note
+                continue
+    except AudioError as error:
+        return {"path": path, "error": str(error)}, []
+    answer: dict[str, Any] = {"path": path, "seconds": recording.seconds, "sample_rate": recording.sample_rate}
+    return (answer | {"notes": spans} if notes else answer), pictures
+
+
+def _answer(heard: dict[str, Any], predictions: list[Prediction], top: int) -> dict[str, Any]:
+    if "error" in heard:
+        return heard
+    best = predictions[0]
+    answer = {
+        "path": heard["path"],
+        "family": best.family,
+        "probability": round(best.probability, 4),
+        "unsure": best.unsure,
+        "top": [{"family": f, "probability": round(p, 4)} for f, p in list(best.probabilities.items())[:top]],
+        "seconds": round(heard["seconds"], 3),
+        "sample_rate": heard["sample_rate"],
+    }
+    if "notes" in heard:
+        answer["notes"] = [
+            {
+                "start": round(span["start"], 3),
+                "end": round(span["end"], 3),
+                "family": p.family,
+                "probability": round(p.probability, 4),
+            }
+            for span, p in zip(heard["notes"], predictions[1:], strict=True)
+        ]
+    return answer
+
+
+def _with_progress(answers: Iterator[Any], total: int, *, quiet: bool) -> Iterator[Any]:
+    if quiet or total <= BATCH or not ui.is_terminal():
+        yield from answers
+        return
+    from rich.progress import track
+
+    yield from track(answers, "listening", total=total, console=ui.console(), transient=True)
+
+
+def _shown(path: str) -> str:
+    """Return a path as it can be printed: names that are not UTF-8 with a mark, brackets not taken for colours."""
+    from rich.markup import escape
+
+    return escape(os.fsencode(path).decode("utf-8", "replace"))
+
+
+def _print_table(answers: list[dict[str, Any]]) -> None:
+    if not answers:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    with_notes = "notes" in answers[0]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("file", overflow="fold")
+    table.add_column("seconds", justify="right", min_width=11 if with_notes else 7)
+    table.add_column("family", min_width=11)
+    table.add_column("likely", justify="right", min_width=6)
+    if not with_notes:
+        table.add_column("or", overflow="fold", min_width=16)
+    for a in answers:
+        row = [
+            _shown(a["path"]),
+            f"{a['seconds']:.2f}",
+            a["family"] + ("?" if a["unsure"] else ""),
+            f"{a['probability']:.0%}",
+        ]
+        if with_notes:
+            table.add_row(*row)
+            for note in a["notes"]:
+                when = f"{note['start']:.2f}-{note['end']:.2f}"
+                table.add_row("", when, note["family"], f"{note['probability']:.0%}")
+        else:
+            table.add_row(*row, ", ".join(f"{t['family']} {t['probability']:.0%}" for t in a["top"][1:]))
+    width = None if sys.stdout.isatty() else 1000  # lines stay whole for the next program
+    Console(highlight=False, width=width).print(table)

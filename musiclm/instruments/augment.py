@@ -1,0 +1,191 @@
+"""What makes a network trained on clean notes work on everybody's recordings: each note spoilt in many ways.
+
+In two steps. `distort` works on samples (detuning, a room, clipping, a codec) and is slow: done once or twice a note,
+and kept as a strip, a picture with room to move in. `vary` works on a batch of strips (equaliser, reverberation, late
+starts, cuts, noise, masks) and is fast: done anew each time a note is seen. Knows nothing of families and networks.
+Letters in names: B batch, M mel bands, T frames.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import mel
+
+MARGIN = 8  # frames of a strip before the onset, and after the picture's end
+STRIP_FRAMES = mel.NUM_FRAMES + 2 * MARGIN
+STRIP_SAMPLES = (STRIP_FRAMES - 1) * mel.HOP
+STEP_DB = 0.5  # of a strip's values: 0 … 255 stand for -127.5 … 0 dB below its loudest point
+CODECS = (("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
+
+
+def strip(audio: Tensor) -> Tensor:
+    """Return the picture of a note with MARGIN frames more on either side, uint8, (64 mel bands, 80 frames).
+
+    Args:
+        audio: mono at SAMPLE_RATE, (samples,); neither silent nor shorter than SHORTEST.
+    """
+    start = mel.onset(audio) - MARGIN * mel.HOP
+    audio = audio[start:] if start >= 0 else F.pad(audio, (-start, 0))
+    power = mel.mel_power(audio, STRIP_SAMPLES)
+    db = 10 * torch.log10((power / power.max()).clamp(min=1e-12))
+    return (255 + db / STEP_DB).round().clamp(0, 255).to(torch.uint8)
+
+
+def pictures(strips: Tensor) -> Tensor:
+    """Return the pictures of strips as they are: (B, 64 mel bands, 64 frames) in dB below the loudest point."""
+    return mel.to_db(_power(strips)[..., MARGIN : MARGIN + mel.NUM_FRAMES])
+
+
+def _power(strips: Tensor) -> Tensor:
+    power = torch.pow(10.0, (strips.float() - 255) * (STEP_DB / 10))
+    return torch.where(strips > 0, power, 0.0)
+
+
+def distort(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a note as somebody else may have recorded it: out of tune, in a room, clipped, through a codec.
+
+    Args:
+        audio: mono at SAMPLE_RATE, float32, (samples,).
+        rng: of all chance.
+    """
+    import soxr
+
+    if rng.random() < 0.6:  # up to a semitone: by speed, as a tape does
+        cents = rng.uniform(-100, 100)
+        audio = soxr.resample(audio, mel.SAMPLE_RATE * 2 ** (cents / 1200), mel.SAMPLE_RATE, quality="MQ")
+    audio = audio[: int(1.5 * STRIP_SAMPLES)] / max(float(np.abs(audio).max(initial=0)), 1e-9)
+    if rng.random() < 0.4:
+        audio = _in_a_room(audio, rng)
+    if rng.random() < 0.15:
+        limit = rng.uniform(0.2, 0.8) * np.abs(audio).max()
+        audio = np.clip(audio, -limit, limit) if rng.random() < 0.5 else np.tanh(audio / limit) * limit
+    if rng.random() < 0.7:
+        audio = through_codec(audio * 10 ** rng.uniform(-1.5, -0.05), rng)
+    return audio.astype(np.float32)
+
+
+def _in_a_room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return audio with early echoes and a tail of noise that dies away by 60 dB in 0.1 to 1 second."""
+    decay = float(np.exp(rng.uniform(np.log(0.1), np.log(1.0))))  # seconds
+    n = int(min(decay, 0.7) * mel.SAMPLE_RATE)
+    response = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / (decay * mel.SAMPLE_RATE))
+    response[: int(rng.uniform(0.001, 0.02) * mel.SAMPLE_RATE)] = 0  # until the first echo
+    response *= rng.uniform(0.05, 0.7) / max(float(np.sqrt((response**2).sum())), 1e-9)
+    response[0] = 1.0
+    size = 1 << (len(audio) + n - 1).bit_length()
+    wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)
+    return wet[: len(audio) + n // 2]
+
+
+def through_codec(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return audio after Vorbis, Opus or MP3 at a random quality, or in 8 bits."""
+    import soundfile
+
+    choice = int(rng.integers(len(CODECS) + 1))
+    if choice == len(CODECS):
+        return np.round(audio * 127) / 127
+    container, subtype = CODECS[choice]
+    file = io.BytesIO()
+    soundfile.write(
+        file, audio, mel.SAMPLE_RATE, format=container, subtype=subtype, compression_level=float(rng.uniform(0.1, 0.9))
+    )
+    file.seek(0)
+    decoded: np.ndarray = soundfile.read(file, dtype="float32")[0]
+    return decoded
+
+
+def vary(strips: Tensor, generator: torch.Generator) -> Tensor:
+    """Return new pictures of notes, each spoilt in its own way: (B, 64 mel bands, 64 frames) in [-80, 0] dB.
+
+    Args:
+        strips: (B, 64 mel bands, 80 frames), uint8.
+        generator: of all chance.
+    """
+    g = generator
+    power = _power(strips)
+    power = power * torch.pow(10.0, _equaliser(len(strips), g) / 10)[:, :, None]
+    power = _reverberate(power, g)
+    power = _start(power, g)
+    frames_T = torch.arange(mel.NUM_FRAMES)
+    ends_B = torch.where(_chance(len(power), 0.35, g), _log_uniform(len(power), 15, 64, g), 64.0)
+    lasts_BT = (frames_T < ends_B[:, None]).float()
+    noise = _noise(power, g)
+    noise_stops_B = _chance(len(power), 0.5, g).float()  # the file ends with the note, or the note ends in its noise
+    noise = noise * torch.lerp(torch.ones_like(lasts_BT), lasts_BT, noise_stops_B[:, None])[:, None]
+    db = mel.to_db(power * lasts_BT[:, None] + noise)
+    floor_B = torch.where(_chance(len(db), 0.25, g), _uniform(len(db), -80, -40, g), mel.FLOOR_DB)
+    db = torch.where(db < floor_B[:, None, None], mel.FLOOR_DB, db)  # a gate, or few bits
+    return _mask(db, g)
+
+
+def _equaliser(n: int, g: torch.Generator) -> Tensor:
+    """Return gains in dB, (n, 64): a slope, three hills or valleys, now and then an end cut off."""
+    bands = torch.linspace(-1, 1, mel.NUM_BANDS)
+    gains = torch.randn(n, 1, generator=g) * 4 * bands
+    for _ in range(3):
+        centre, width = _uniform(n, -1, 1, g)[:, None], _uniform(n, 0.08, 0.5, g)[:, None]
+        gains += torch.randn(n, 1, generator=g) * 5 * torch.exp(-(((bands - centre) / width) ** 2))
+    high_cut, low_cut = _uniform(n, 0.0, 1.0, g)[:, None], _uniform(n, -1.0, -0.75, g)[:, None]
+    slope = _uniform(n, 30, 200, g)[:, None]
+    gains -= torch.where(_chance(n, 0.25, g)[:, None], slope * (bands - high_cut).clamp(min=0), 0.0)
+    return gains - torch.where(_chance(n, 0.2, g)[:, None], slope * (low_cut - bands).clamp(min=0), 0.0)
+
+
+def _reverberate(power: Tensor, g: torch.Generator) -> Tensor:
+    """Return power smeared in time for a third of the batch, as far rooms and long releases do."""
+    n, lags = len(power), torch.arange(1, 33)
+    decay = _log_uniform(n, 1.5, 25, g)  # frames until it has fallen by 10 dB
+    wet = torch.where(_chance(n, 0.3, g), torch.pow(10.0, _uniform(n, -3.5, -0.5, g)), 0.0)
+    kernel = torch.cat([torch.ones(n, 1), wet[:, None] * torch.pow(10.0, -lags / decay[:, None])], dim=1)
+    smeared = F.conv1d(F.pad(power.transpose(0, 1), (32, 0)), kernel.flip(1)[:, None], groups=n)
+    return smeared.transpose(0, 1)
+
+
+def _start(power: Tensor, g: torch.Generator) -> Tensor:
+    """Return 64 frames of each strip: from the onset give or take, or (a sixth of them) from after the attack."""
+    n = len(power)
+    near = (torch.randn(n, generator=g) * 1.5).round() + MARGIN
+    late = _uniform(n, MARGIN, 2 * MARGIN, g).round()
+    start_B = torch.where(_chance(n, 1 / 6, g), late, near).clamp(0, 2 * MARGIN).long()
+    index = (start_B[:, None] + torch.arange(mel.NUM_FRAMES))[:, None].expand(-1, mel.NUM_BANDS, -1)
+    return power.gather(2, index)
+
+
+def _noise(power: Tensor, g: torch.Generator) -> Tensor:
+    """Return noise for half the batch, 10 to 60 dB below the note's mean, of a random colour."""
+    n = len(power)
+    colour = torch.linspace(-1, 1, mel.NUM_BANDS) * (torch.randn(n, 1, generator=g) * 8)
+    level = torch.where(_chance(n, 0.5, g), torch.pow(10.0, _uniform(n, -6, -1, g)), 0.0)
+    grain = torch.rand(power.shape, generator=g).clamp(min=1e-6).log().neg()
+    grain = 0.5 * (grain + torch.rand(power.shape, generator=g).clamp(min=1e-6).log().neg())
+    return (level * power.mean(dim=(1, 2)))[:, None, None] * torch.pow(10.0, colour / 10)[:, :, None] * grain
+
+
+def _mask(db: Tensor, g: torch.Generator) -> Tensor:
+    """Return pictures with some bands and some frames taken out (SpecAugment, Park et al. 2019)."""
+    n = len(db)
+    for axis, widest, size in ((1, 10, mel.NUM_BANDS), (2, 12, mel.NUM_FRAMES)):
+        start = _uniform(n, 0, size, g)
+        end = start + torch.where(_chance(n, 0.4, g), _uniform(n, 0, widest, g), 0.0)
+        at = torch.arange(size)
+        hidden = (at >= start[:, None]) & (at < end[:, None])
+        db = db.masked_fill(hidden[:, :, None] if axis == 1 else hidden[:, None, :], mel.FLOOR_DB)
+    return db
+
+
+def _uniform(n: int, low: float, high: float, g: torch.Generator) -> Tensor:
+    return low + (high - low) * torch.rand(n, generator=g)
+
+
+def _log_uniform(n: int, low: float, high: float, g: torch.Generator) -> Tensor:
+    return low * (high / low) ** torch.rand(n, generator=g)
+
+
+def _chance(n: int, probability: float, g: torch.Generator) -> Tensor:
+    return torch.rand(n, generator=g) < probability

@@ -1,0 +1,66 @@
+"""How good a note classifier is: recall of each family, their mean, the confusion matrix, the calibration error.
+
+The headline is the mean family recall: families weigh the same, however many notes of each a set has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import FAMILIES
+
+BINS = 15
+
+
+def confusion(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Return how many notes of each family (row) were taken for each family (column), (11, 11)."""
+    n = len(FAMILIES)
+    return torch.bincount(targets * n + predicted, minlength=n * n).view(n, n)
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Return the expected calibration error: how far probabilities are from the share of answers that come true.
+
+    The sum over 15 equal bins of confidence of (share of the notes in the bin) * |share right - mean confidence|
+    (Naeini et al. 2015). 0 is perfect; of no notes it is 0.
+
+    Args:
+        confidence: probability of each answer, (notes,).
+        right: whether it was right, (notes,), bool.
+    """
+    if not len(confidence):
+        return 0.0
+    which = (confidence * BINS).long().clamp(0, BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which, right.double() - confidence.double())
+    return float(gaps.abs().sum() / len(confidence))
+
+
+def report(probabilities: Tensor, targets: Tensor, unsure: Sequence[bool]) -> dict[str, Any]:
+    """Return the figures of a set of notes; families without notes have no recall and do not count in the mean.
+
+    Args:
+        probabilities: (notes, 11), rows summing to 1.
+        targets: (notes,), the number of each one's family.
+        unsure: of each note, whether the answer would be given with a warning.
+    """
+    confidence, predicted = probabilities.max(dim=1)
+    right = predicted == targets
+    matrix = confusion(predicted, targets)
+    counts = matrix.sum(dim=1)
+    recall = {f: float(matrix[i, i] / counts[i]) for i, f in enumerate(FAMILIES) if counts[i]}
+    sure = ~torch.tensor(list(unsure), dtype=torch.bool)
+    return {
+        "num_notes": len(targets),
+        "mean_family_recall": sum(recall.values()) / len(recall),
+        "accuracy": float(right.double().mean()),
+        "chance": 1 / len(recall),
+        "calibration_error": calibration_error(confidence, right),
+        "unsure": float((~sure).double().mean()),
+        "accuracy_when_sure": float(right[sure].double().mean()) if bool(sure.any()) else None,
+        "families": {f: {"num_notes": int(counts[i]), "recall": recall.get(f)} for i, f in enumerate(FAMILIES)},
+        "confusion": matrix.tolist(),
+    }

@@ -1,0 +1,161 @@
+"""The picture of a note that the classifier looks at: 64 mel bands x 64 frames, in dB below its loudest point.
+
+Sample rate, leading silence and level are taken out here, so that nothing downstream can depend on them. Mel bands as
+in Slaney's Auditory Toolbox (1998): linear to 1 kHz, logarithmic above, each triangle with the area of one.
+Letters in names: F frequency bins, M mel bands, T frames, B batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import AudioError
+
+SAMPLE_RATE = 16_000  # Hz, NSynth's
+FFT_SIZE = 1024  # samples: 64 ms, bins of 15.6 Hz
+HOP = 320  # samples: a frame each 20 ms
+NUM_BANDS = 64
+NUM_FRAMES = 64  # 1.26 seconds from the first frame's middle to the last one's
+LOWEST_HZ, HIGHEST_HZ = 30.0, 8000.0
+FLOOR_DB = -80.0  # what is quieter than this, below the loudest point, is this
+SHORTEST = 0.05  # seconds of audio that can be told anything from
+SILENCE = 1e-4  # largest absolute sample of what counts as silence: -80 dB of full scale
+LOUDEST = 1e9  # largest absolute sample that can be squared and summed in float32
+NO_NUMBERS = "it holds values that are no numbers, or beyond all bounds: write it again"
+ONSET_DB = -30.0  # a note begins where its level first comes this near to its loudest moment
+BLOCK = 80  # samples in which the level is measured: 5 ms
+LEAD = 160  # samples kept before the onset: 10 ms
+PICTURE_SAMPLES = (NUM_FRAMES - 1) * HOP
+
+
+def log_mel(audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
+    """Return the picture of the note that begins a recording.
+
+    Args:
+        audio: mono, floating point, (samples,); any level.
+        sample_rate: Hz; other rates than SAMPLE_RATE are resampled.
+
+    Returns:
+        (64 mel bands, 64 frames), float32 in dB below the loudest point: [-80, 0]. Behind a short note is silence.
+
+    Raises:
+        AudioError: shorter than SHORTEST, silent, or holding values that are no numbers.
+    """
+    audio = resample(audio, sample_rate)
+    check(audio)
+    return to_db(mel_power(from_onset(audio), PICTURE_SAMPLES))
+
+
+def check(audio: Tensor) -> None:
+    """Say what makes a recording at SAMPLE_RATE unfit for a picture.
+
+    Raises:
+        AudioError: see `log_mel`.
+    """
+    if len(audio) < SHORTEST * SAMPLE_RATE:
+        raise AudioError(f"too short: {len(audio) / SAMPLE_RATE:.3f} seconds, at least {SHORTEST} are needed")
+    peak = float(audio.abs().max())
+    if not peak < LOUDEST:  # not a number neither
+        raise AudioError(NO_NUMBERS)
+    if peak < SILENCE:
+        raise AudioError("it is silent")
+
+
+def resample(audio: Tensor, sample_rate: int) -> Tensor:
+    """Return mono audio at SAMPLE_RATE, float32; frequencies that do not fit are filtered out.
+
+    Raises:
+        ValueError: not mono, or a sample rate that is none.
+    """
+    if audio.ndim != 1:
+        raise ValueError(f"mono audio has one dimension, not {audio.ndim}")
+    if sample_rate <= 0:
+        raise ValueError(f"a sample rate is above 0 Hz, not {sample_rate}")
+    audio = audio.float()
+    if sample_rate == SAMPLE_RATE or not len(audio):
+        return audio
+    import soxr
+
+    return torch.from_numpy(soxr.resample(audio.numpy(), sample_rate, SAMPLE_RATE))
+
+
+def levels(audio: Tensor, block: int = BLOCK) -> Tensor:
+    """Return the mean square of each `block` samples of audio, the last block filled up with zeros."""
+    padded = F.pad(audio, (0, -len(audio) % block))
+    return padded.view(-1, block).square().mean(dim=1)
+
+
+def onset(audio: Tensor) -> int:
+    """Return the sample LEAD before the first block within ONSET_DB of the loudest block; it may be below 0."""
+    level = levels(audio)
+    loud = level >= level.max() * 10 ** (ONSET_DB / 10)
+    return int(loud.int().argmax()) * BLOCK - LEAD
+
+
+def from_onset(audio: Tensor) -> Tensor:
+    """Return audio from its onset on, with silence before it where the recording begins with the note."""
+    start = onset(audio)
+    return audio[start:] if start >= 0 else F.pad(audio, (-start, 0))
+
+
+def mel_power(audio: Tensor, num_samples: int) -> Tensor:
+    """Return the mel power spectrogram of audio at SAMPLE_RATE, cut or filled up with zeros to `num_samples`.
+
+    Args:
+        audio: (..., samples).
+        num_samples: gives num_samples // HOP + 1 frames, each centred on a multiple of HOP.
+
+    Returns:
+        (..., 64 mel bands, frames), float32.
+    """
+    audio = F.pad(audio[..., :num_samples], (FFT_SIZE // 2, FFT_SIZE // 2 + max(0, num_samples - audio.shape[-1])))
+    frames_TN = audio.unfold(-1, FFT_SIZE, HOP) * _window()
+    spectrum_TF = torch.fft.rfft(frames_TN)
+    power_TF = spectrum_TF.real.square() + spectrum_TF.imag.square()
+    return (power_TF @ _filters().T).transpose(-1, -2)
+
+
+def to_db(power: Tensor) -> Tensor:
+    """Return power (..., bands, frames) in dB below the loudest point of each picture, not below FLOOR_DB."""
+    loudest = power.amax(dim=(-1, -2), keepdim=True).clamp(min=1e-30)
+    return (10 * torch.log10((power / loudest).clamp(min=10 ** (FLOOR_DB / 10)))).clamp(FLOOR_DB, 0.0)
+
+
+@functools.cache
+def _window() -> Tensor:
+    return torch.hann_window(FFT_SIZE, periodic=True)
+
+
+@functools.cache
+def _filters() -> Tensor:
+    return torch.from_numpy(mel_filters())
+
+
+def mel_filters() -> np.ndarray:
+    """Return the weights of the frequency bins in each mel band, (64 mel bands, 513 bins), float32."""
+    edges_hz = _mel_to_hz(np.linspace(_hz_to_mel(LOWEST_HZ), _hz_to_mel(HIGHEST_HZ), NUM_BANDS + 2))
+    bins_hz = np.linspace(0.0, SAMPLE_RATE / 2, FFT_SIZE // 2 + 1)
+    low, middle, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    triangles = np.minimum((bins_hz - low) / (middle - low), (high - bins_hz) / (high - middle))
+    weights: np.ndarray = np.maximum(0.0, triangles) * 2.0 / (high - low)
+    return weights.astype(np.float32)
+
+
+# Slaney's scale: 200/3 Hz a mel up to 1 kHz (mel 15), then 27 mels to each factor of 6.4.
+_LINEAR_HZ, _BEND_HZ, _LOG_STEP = 200.0 / 3.0, 1000.0, math.log(6.4) / 27.0
+
+
+def _hz_to_mel(hz: float) -> float:
+    bend = _BEND_HZ / _LINEAR_HZ
+    return hz / _LINEAR_HZ if hz < _BEND_HZ else bend + math.log(hz / _BEND_HZ) / _LOG_STEP
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    bend = _BEND_HZ / _LINEAR_HZ
+    return np.where(mel < bend, mel * _LINEAR_HZ, _BEND_HZ * np.exp(_LOG_STEP * (np.maximum(mel, bend) - bend)))

@@ -1,0 +1,94 @@
+"""Where notes begin in a recording: its loudest note, or all of them.
+
+Onsets are peaks of the spectral flux (Dixon 2006): how much louder, in dB, the bands got since a moment ago. Works on
+mono audio at SAMPLE_RATE, in pieces, so that an hour of music costs time and not memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import mel
+
+HOP = 160  # samples: 10 ms
+WINDOW = 512  # samples: 32 ms
+ONE_NOTE = 4.0  # seconds up to which a recording is taken for one note, as NSynth's are
+SEARCH = 4.0  # seconds before the loudest moment in which its note may have begun
+SHORTEST_GAP = 8  # frames from one onset to the next: 80 ms
+NEIGHBOURHOOD = 10  # frames to either side that an onset stands out from
+PROMINENCE_DB = 6.0  # by which it does, in the mean of the bands
+QUIET_DB = -45.0  # below the loudest block: too quiet for a note
+PIECE = 60 * mel.SAMPLE_RATE  # samples analysed at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of a recording, in samples: from `start` up to `end`."""
+
+    start: int
+    end: int
+
+
+def loudest_note(audio: Tensor) -> Span:
+    """Return the loudest note of a recording: all of it up to 4 seconds, else from the onset before its loudest moment.
+
+    Args:
+        audio: mono at SAMPLE_RATE, (samples,), not silent.
+    """
+    if len(audio) <= ONE_NOTE * mel.SAMPLE_RATE:
+        return Span(start=0, end=len(audio))
+    smooth = mel.levels(audio, 800)  # of 50 ms
+    loudest = int(smooth.argmax()) * 800
+    window_start = max(0, loudest - int(SEARCH * mel.SAMPLE_RATE))
+    window_end = min(len(audio), loudest + int(SEARCH * mel.SAMPLE_RATE))
+    starts = [window_start + s for s in _onsets(audio[window_start:window_end])]
+    reach = loudest + 1600  # the loudest block may begin just before its onset
+    start = max((s for s in starts if s <= reach), default=max(0, loudest - mel.SAMPLE_RATE // 2))
+    end = min((s for s in starts if s > max(start, reach)), default=window_end)
+    return Span(start=start, end=end)
+
+
+def notes(audio: Tensor) -> list[Span]:
+    """Return the notes of a recording in order, each up to the next one's onset; one span if nothing stands out.
+
+    Args:
+        audio: mono at SAMPLE_RATE, (samples,), not silent.
+    """
+    loud = float(mel.levels(audio, HOP).max())
+    overlap = 20 * HOP
+    starts: list[int] = []
+    for begin in range(0, len(audio), PIECE):
+        first = max(0, begin - overlap)
+        found = [first + s for s in _onsets(audio[first : begin + PIECE + overlap], loud)]
+        starts += [s for s in found if begin <= s < begin + PIECE and (not starts or s - starts[-1] > HOP)]
+    if not starts:
+        return [Span(start=0, end=len(audio))]
+    spans = [Span(start=a, end=b) for a, b in zip(starts, [*starts[1:], len(audio)], strict=True)]
+    return [s for s in spans if s.end - s.start >= mel.SHORTEST * mel.SAMPLE_RATE]
+
+
+def _onsets(audio: Tensor, loud: float | None = None) -> list[int]:
+    """Return the samples at which notes begin, rising; `loud` is the power of the loudest block of the whole."""
+    if len(audio) < WINDOW:
+        return []
+    loud = float(mel.levels(audio, HOP).max()) if loud is None else loud
+    padded = F.pad(audio, (WINDOW, WINDOW))
+    spectrum = torch.fft.rfft(padded.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW))
+    power = spectrum.real.square() + spectrum.imag.square()
+    bands = F.avg_pool1d(power[:, 2:258][None].float(), 8)[0]  # 32 bands of 250 Hz
+    floor = loud * 10 ** (QUIET_DB / 10) * WINDOW / 4
+    db = 10 * torch.log10(bands.clamp(min=floor))
+    flux = F.pad((db[2:] - db[:-2]).clamp(min=0).mean(dim=1), (2, 0))
+    around = F.max_pool1d(flux[None], 2 * SHORTEST_GAP + 1, 1, SHORTEST_GAP)[0]
+    mean = F.avg_pool1d(flux[None], 2 * NEIGHBOURHOOD + 1, 1, NEIGHBOURHOOD, count_include_pad=False)[0]
+    peaks = torch.nonzero((flux == around) & (flux > mean + PROMINENCE_DB / 2))[:, 0].tolist()
+    starts: list[int] = []
+    for frame in peaks:  # frame f covers the samples up to f * HOP: the flux peaks within 20 ms of the onset
+        start = max(0, frame * HOP - WINDOW - HOP)
+        if not starts or start - starts[-1] >= SHORTEST_GAP * HOP:
+            starts.append(start)
+    return starts
