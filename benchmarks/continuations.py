@@ -22,12 +22,13 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--top-p", type=float, default=0.98)
+    parser.add_argument("--temperature", type=float, default=1.0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for i, prompt in enumerate(arguments.prompts):
         midi = arguments.output / f"{i:02d}-{prompt.stem}.mid"
         lengths = ["--prompt-bars", arguments.prompt_bars, "--bars", arguments.bars]
-        drawing = ["--seed", arguments.seed, "--top-p", arguments.top_p]
+        drawing = ["--seed", arguments.seed, "--top-p", arguments.top_p, "--temperature", arguments.temperature]
         musiclm = [sys.executable, "-m", "musiclm", "generate", "--model", arguments.model]
         call(*musiclm, "--prompt", prompt, *lengths, *drawing, "-o", midi, "--force")
         picture = [sys.executable, HERE / "pictures.py", midi, "--prompt-bars", arguments.prompt_bars]

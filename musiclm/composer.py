@@ -194,7 +194,11 @@ class Composer:
             top_k=top_k,
             top_p=top_p,
             min_p=min_p,
-            rules=grammar.rules(self.tokenizer, not_before=self._clock(prompt.score, prompt.quarters)),
+            rules=grammar.rules(
+                self.tokenizer,
+                not_before=self._clock(prompt.score, prompt.quarters),
+                heard=None if prompt.score is None else prompt.ids,
+            ),
         )
         draw = functools.partial(self._draw, prompt, length, sampler, bf16=bf16)
         drawn = draw(count, seed)

@@ -26,15 +26,18 @@ from .tokens.score import ScoreTokenizer
 MAX_PLACES = 4096  # for which `MergedGrammar` keeps what may follow
 
 
-def rules(tokenizer: Tokenizer, *, not_before: float = 0.0) -> list[Rule]:
+def rules(tokenizer: Tokenizer, *, not_before: float = 0.0, heard: np.ndarray | None = None) -> list[Rule]:
     """Return the rules that keep a tokenizer's ids playable and the music going on.
 
     Args:
         tokenizer: any.
         not_before: no new note may begin before this time, in the tokenizer's quarters; `score` and `performance` could
             lie before the prompt's end, the others cannot.
+        heard: ids of the prompt, whose instruments, metre and tempi are kept; None for no such rule.
     """
-    return [_grammar(tokenizer, not_before)]
+    strange: list[int] = tokenizer.strange_to(heard).tolist() if heard is not None else []
+    kept: list[Rule] = [Never(tokenizer.vocab_size, strange)] if strange else []
+    return [_grammar(tokenizer, not_before), *kept]
 
 
 def _grammar(tokenizer: Tokenizer, not_before: float) -> Grammar:

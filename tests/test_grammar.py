@@ -87,3 +87,25 @@ def test_seconds_and_tokens_mean_what_they_say(untrained, song):
     (composition,) = composer.compose(length=Length(tokens=40), seed=1)
     assert composition.num_new_tokens == 40
     assert scores.end(composition.score) <= 2.5
+
+
+def test_the_music_goes_on_in_the_instruments_metre_and_tempi_of_the_prompt(untrained, song):
+    composer = Composer.load(untrained("score"))
+    for composition in composer.compose(song, length=Length(bars=4), count=3, seed=2, temperature=2.0, only_new=True):
+        score = composition.score
+        assert {(t.program, t.is_drum) for t in score.tracks if len(t.notes)} <= {(73, False), (0, False), (0, True)}
+        assert {(t.numerator, t.denominator) for t in score.time_signatures} == {(3, 4)}
+        assert {round(t.qpm) for t in score.tempos} == {90}
+
+
+def test_merges_that_bring_another_instrument_are_strange_too(song):
+    base = SCORE
+    merged = base.trained_bpe([base.encode(song)[0]] * 2, 40)
+    ids, _ = merged.encode(song)
+    strange = merged.strange_to(ids[:-1])
+    programs = {base.vocabulary[i] for i in base.base_ids(range(base.vocab_size)) if base.kinds[i] == "Program"}
+    heard = {base.vocabulary[i] for i in merged.base_ids(ids) if base.kinds[i] == "Program"}
+    assert {
+        base.vocabulary[i] for i in strange if i < base.vocab_size and base.kinds[i] == "Program"
+    } == programs - heard
+    assert not set(strange.tolist()) & set(ids.tolist())

@@ -133,6 +133,12 @@ class MidiTokTokenizer(Tokenizer):
                 "measured on the way; generate without a prompt and with --tokens"
             )
 
+    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+        heard = {kind: [int(i) for i in ids if self.kinds[i] == kind] for kind in ("Program", "TimeSig", "Tempo")}
+        heard["TimeSig"] = heard["TimeSig"][-1:]
+        strange = [i for i, kind in enumerate(self.kinds) if heard.get(kind) and i not in heard[kind]]
+        return np.array(strange, np.int64)
+
     def counts(self, ids: np.ndarray) -> np.ndarray:
         return ~self._is_mark[np.asarray(ids)]
 

@@ -103,6 +103,14 @@ class Tokenizer(ABC):
         """Return ids transposed, (T',) int64; None where they would leave the vocabulary. See `varied`."""
         return self.varied(ids, semitones=semitones)
 
+    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+        """Return the ids that would bring what a prompt does not have: another instrument, metre or tempo.
+
+        Args:
+            ids: of the prompt. Its last time signature stays; what it says nothing of is not strange.
+        """
+        return np.array([], np.int64)
+
     def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return ids without merges, (T',) int64: each merged one as those that it was learnt from."""
         return np.asarray(ids, dtype=np.int64)

@@ -90,6 +90,10 @@ class MergedTokenizer(Tokenizer):
         ids, left_out = self.base.encode(score)
         return self.merged_ids(ids), left_out
 
+    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+        strange = self.base.strange_to(self.base_ids(ids))
+        return np.array([i for i in range(self.vocab_size) if np.isin(self.base_ids([i]), strange).any()], np.int64)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return self.base.decode(self.base_ids(ids))
 
