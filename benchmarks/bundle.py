@@ -3,7 +3,7 @@
     musiclm train --arch lstm --minutes 12 --dropout 0.3 --seed 1 -o runs/bach-lstm
     python benchmarks/bundle.py runs/bach-lstm --name bach-lstm
 
-The checkpoint with the lowest validation nats of the run is taken; the test split is read once, for the card. With
+The checkpoint with the lowest validation nats of the run is taken; the test split is read for the card alone. With
 `--clean FILE` (a JSON object whose "clean" lists indices into the test split) the test pieces that share no tune with
 training get a figure of their own.
 """
@@ -73,7 +73,7 @@ def main() -> None:
         "licence": arguments.licence,
         "command": arguments.command or trained.card["command"],
         "machine": arguments.machine,
-        "chosen_by": "lowest validation nats a token of the run; the test split was read once, for these figures",
+        "chosen_by": "lowest validation nats a token of the run; never by the test split",
         "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, each piece read from its beginning",
         "weights": "float16",
         **({"figures_of": f"whole pieces of each split, --most-tokens {most}"} if most else {}),
