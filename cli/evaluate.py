@@ -36,7 +36,7 @@ def command(
     music better.
     """
     from .. import checkpoint, corpus, evaluation
-    from ..run import stored_plan
+    from ..plan import stored_plan
 
     loaded = checkpoint.load(model)
     if data is None and loaded.card.get("data") != corpus.BUNDLED:

@@ -17,7 +17,8 @@ from ..errors import CorpusError, MusicLMError, RunError
 from . import options, ui
 
 if TYPE_CHECKING:
-    from ..run import Plan, Run
+    from ..plan import Plan
+    from ..run import Run
 
 
 @click.command(
@@ -87,7 +88,8 @@ def command(
     from .. import models
 
     ui.show_log(quiet=quiet)
-    from ..run import DEFAULT_MINUTES, Plan, Run
+    from ..plan import Plan
+    from ..run import DEFAULT_MINUTES, Run
 
     if arch is not None and arch not in models.names():
         raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import IO, Any
 
 from .errors import OutputError
 
@@ -55,3 +56,24 @@ def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}") from error
+
+
+def lock(path: Path) -> IO[Any] | None:
+    """Return an open, locked file, or None where another process holds it.
+
+    The lock goes with the file's closing and with the process, however it ends.
+    """
+    file = path.open("a+")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

@@ -25,54 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
-from .files import write_whole
+from .files import lock, write_whole
+from .plan import Plan, stored_plan
 
 if TYPE_CHECKING:
     from .training import Recipe, Step
 
 DEFAULT_MINUTES = 10.0
 MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
-
-
-@dataclasses.dataclass(kw_only=True)
-class Plan:
-    """What a run was asked for: run.json.
-
-    Attributes:
-        arch: one of `musiclm.models.names()`.
-        preset: a size of it.
-        data: the source, as an absolute path; None for the bundled chorales.
-        tokenizer: its name; None for what suits the data.
-        start_from: a checkpoint to start from, or None.
-        minutes, steps, epochs: the budget; what comes first ends the run.
-        weights: for folders within the data, how much more often than their size says they are drawn from.
-        batch_size, window, context, learning_rate, dropout: None for the architecture's own; a context is a transformer's.
-        seed: of everything that is drawn.
-        threads: of torch.
-        device: cpu, cuda or mps.
-        precision: fp32 or bf16; None until it was measured.
-        command: what the user typed.
-    """
-
-    arch: str
-    preset: str = "small"
-    data: str | None = None
-    tokenizer: str | None = None
-    start_from: str | None = None
-    minutes: float | None = None
-    steps: int | None = None
-    epochs: float | None = None
-    weights: dict[str, float] = dataclasses.field(default_factory=dict)
-    batch_size: int | None = None
-    window: int | None = None
-    context: int | None = None
-    learning_rate: float | None = None
-    dropout: float | None = None
-    seed: int = 0
-    threads: int = 1
-    device: str = "auto"
-    precision: str | None = None
-    command: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +56,9 @@ class Run:
         self.best = float("inf")
         self.best_step = 0
         self.last_validation: dict[str, Any] | None = None
-        self._lock = _lock(folder)
+        self._lock = lock(folder / "lock")
+        if self._lock is None:
+            raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o")
 
     @classmethod
     def create(cls, folder: Path, plan: Plan, *, force: bool = False) -> Run:
@@ -137,7 +99,8 @@ class Run:
 
     def close(self) -> None:
         """Let another process have the run."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def discard(self) -> None:
         """Remove the folder of a run that came to nothing, if nothing but its plan was written."""
@@ -351,21 +314,6 @@ class Run:
         )
 
 
-def stored_plan(folder: Path) -> Plan | None:
-    """Return the plan of the run in a folder; None if there is no run.
-
-    Raises:
-        RunError: its run.json is damaged.
-    """
-    path = folder / "run.json"
-    if not path.is_file():
-        return None
-    try:
-        return Plan(**json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"'{path}' is damaged: {error}") from error
-
-
 @dataclasses.dataclass(kw_only=True)
 class _Prepared:
     corpus: Any
@@ -420,25 +368,3 @@ def _device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "cpu"
-
-
-def _lock(folder: Path) -> Any:
-    """Return an open, locked file; the lock goes with the process, however it ends.
-
-    Raises:
-        RunError: another process holds it.
-    """
-    file = (folder / "lock").open("a+")
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o") from error
-    return file

@@ -18,6 +18,7 @@ if sys.version_info >= (3, 11):
 LEVELS = [
     {"errors"},
     {"files"},
+    {"plan"},
     {"tokens", "models", "scores", "checkpoint"},
     {"corpus", "data", "sampling", "instruments"},
     {"grammar", "training", "evaluation"},

@@ -21,7 +21,8 @@ import torch
 from musiclm import checkpoint, corpus, evaluation, models, tokens
 from musiclm.data import IGNORE, Windows
 from musiclm.errors import RunError
-from musiclm.run import Plan, Run
+from musiclm.plan import Plan
+from musiclm.run import Run
 from musiclm.training import Recipe, train
 
 from .conftest import tiny

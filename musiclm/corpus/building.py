@@ -124,7 +124,6 @@ def build(
                 work,
                 work.folder / "store",
                 tokenizer,
-                name=output.name,
                 sources=[p.resolve().name for p in paths],
                 keep_duplicates=options.keep_duplicates,
                 bpe=options.bpe,

@@ -96,6 +96,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             raise CorpusError(f"'{path}' is of another version of musiclm: build it again")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
+    document["name"] = Path(path).resolve().name  # not stored: a corpus has the same bytes wherever it lies
     return document
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError
-from ..files import write_whole
+from ..files import lock, write_whole
 from .reading import Record
 from .sources import Found, OfficialSplit
 
@@ -57,7 +57,9 @@ class Work:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CorpusError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
-        self._lock = _lock(folder)
+        self._lock = lock(folder / "lock")
+        if self._lock is None:
+            raise CorpusError(f"another process builds in '{folder}': wait for it, or choose another place")
         document = (json.dumps(plan, sort_keys=True) + "\n").encode()
         path = folder / "plan.json"
         if not path.exists() or path.read_bytes() != document:
@@ -164,22 +166,5 @@ class Work:
             self._tokens.close()
             if remove:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            self._lock.close()
-
-
-def _lock(folder: Path) -> Any:
-    """Return an open, locked file; the lock goes with the process, however it ends."""
-    file = (folder / "lock").open("a+")
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise CorpusError(f"another process builds in '{folder}': wait for it, or choose another place") from error
-    return file
+            if self._lock is not None:
+                self._lock.close()

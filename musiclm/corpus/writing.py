@@ -28,7 +28,6 @@ def write_store(
     folder: Path,
     tokenizer: Tokenizer,
     *,
-    name: str,
     sources: Sequence[str],
     keep_duplicates: bool,
     bpe: int,
@@ -87,7 +86,6 @@ def write_store(
         tokenizer = _merge(folder, tokenizer, bpe)
     document = {
         "format": FORMAT,
-        "name": name,
         "sources": list(sources),
         "tokenizer": json.loads(json.dumps(tokenizer.describe())),
         "id_type": id_type(tokenizer.vocab_size),
