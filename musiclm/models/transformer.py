@@ -132,7 +132,8 @@ class RelativeAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Return what is added to the stream, and the cache: keys, values and how many of them count."""
         q, k, v = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.queries_keys_values(x_BTD).chunk(3, -1)
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).contiguous()  # else each block copies them
+            for t in self.queries_keys_values(x_BTD).chunk(3, -1)
         )
         if cache is None:
             keys, values, count = k, v, k.shape[2]
@@ -208,7 +209,9 @@ def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor
     if before := num_keys - known:  # farther than any distance: masked
         table_HRE = F.pad(table_HRE, (0, 0, before, 0))
     table_HRE = F.pad(table_HRE, (0, 0, 0, num_queries - 1))  # the future: masked
-    products_BHNR = q_BHNE @ table_HRE.transpose(-1, -2)
+    # the batch goes into the rows: a table for each of its members would be copied for each
+    rows_HME = q_BHNE.transpose(0, 1).flatten(1, 2)
+    products_BHNR = (rows_HME @ table_HRE.transpose(-1, -2)).unflatten(1, (-1, num_queries)).transpose(0, 1)
     num_columns = num_keys + num_queries - 1
     flat = products_BHNR.flatten(-2)[..., num_queries - 1 : num_queries - 1 + num_queries * (num_columns - 1)]
     return flat.unflatten(-1, (num_queries, num_columns - 1))[..., :num_keys]
@@ -222,5 +225,6 @@ def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
         allowed = allowed.tril(num_keys - num_queries)
         if num_keys > num_distances:
             allowed = allowed.triu(num_keys - num_queries - num_distances + 1)
-        scores_BHNM = scores_BHNM.masked_fill(~allowed, float("-inf"))
+        mask_NM = torch.zeros_like(allowed, dtype=scores_BHNM.dtype).masked_fill_(~allowed, float("-inf"))
+        scores_BHNM = scores_BHNM + mask_NM  # a sum's gradient is free, that of masked_fill another pass
     return scores_BHNM.softmax(-1)
