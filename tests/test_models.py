@@ -103,16 +103,21 @@ def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch:
 @pytest.mark.parametrize(
     "queries, keys, distances", [(1, 1, 4), (5, 5, 8), (300, 300, 40), (3, 9, 20), (130, 170, 16), (1, 9, 9)]
 )
-def test_relative_attention_is_that_of_a_naive_gather(queries: int, keys: int, distances: int):
+def test_relative_attention_and_its_gradients_are_those_of_a_naive_gather(queries: int, keys: int, distances: int):
     torch.manual_seed(0)
-    q, k, v = torch.randn(2, 3, queries, 4), torch.randn(2, 3, keys, 4), torch.randn(2, 3, keys, 4)
-    table = torch.randn(3, distances, 4)
+    inputs = [torch.randn(2, 3, n, 4) for n in (queries, keys, keys)] + [torch.randn(3, distances, 4)]
+    inputs = [t.double().requires_grad_() for t in inputs]
+    q, k, v, table = inputs
     away = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)[None]
     allowed = (away >= 0) & (away < distances)
     relative = table[:, away.clamp(0, distances - 1)]  # heads x queries x keys x size: what skewing avoids
     scores = (q @ k.transpose(-1, -2) + torch.einsum("bhqe,hqke->bhqk", q, relative)) / 2
     wanted = scores.masked_fill(~allowed, float("-inf")).softmax(-1) @ v
-    torch.testing.assert_close(transformer.relative_attention(q, k, v, table), wanted, atol=1e-5, rtol=1e-4)
+    found = transformer.relative_attention(q, k, v, table)
+    torch.testing.assert_close(found, wanted)
+    towards = torch.randn_like(wanted)
+    for mine, theirs in zip(*(torch.autograd.grad(y, inputs, towards) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_absolute_places_tell_the_same_window_apart_and_relative_ones_do_not():
