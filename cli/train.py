@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "musiclm train --resume runs/mine",
 )
 @click.argument("data", required=False)
-@click.option("--arch", metavar="NAME", help="rnn, lstm, gru or transformer (the default).")
+@click.option("--arch", metavar="NAME", help="rnn, lstm, gru, absolute or transformer (the default).")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; small if left out.")
 @click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new one in runs/.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said.")

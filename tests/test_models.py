@@ -9,7 +9,7 @@ import torch
 
 from musiclm import models
 from musiclm.errors import CheckpointError
-from musiclm.models import base, transformer
+from musiclm.models import absolute, base, transformer
 
 from .conftest import tiny
 
@@ -25,8 +25,8 @@ def run_in_pieces(model: base.LanguageModel, tokens: torch.Tensor, cuts: list[in
     return torch.cat(logits, 1)
 
 
-def test_the_four_architectures_are_there():
-    assert {"rnn", "lstm", "gru", "transformer"} <= set(ARCHS)
+def test_the_five_architectures_are_there():
+    assert {"absolute", "gru", "lstm", "rnn", "transformer"} <= set(ARCHS)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -89,8 +89,9 @@ def test_gradients_prove_that_nothing_looks_ahead(arch: str):
         assert gradient[place] > 0
 
 
-def test_the_transformer_forgets_what_lies_behind_its_context_layer_by_layer():
-    model = tiny("transformer", num_layers=1, context=8)
+@pytest.mark.parametrize("arch", ["absolute", "transformer"])
+def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str):
+    model = tiny(arch, num_layers=1, context=8)
     tokens = torch.randint(0, 40, (1, 20))
     other = tokens.clone()
     other[0, :12] = (other[0, :12] + 1) % 40
@@ -102,20 +103,43 @@ def test_the_transformer_forgets_what_lies_behind_its_context_layer_by_layer():
 @pytest.mark.parametrize(
     "queries, keys, distances", [(1, 1, 4), (5, 5, 8), (300, 300, 40), (3, 9, 20), (130, 170, 16), (1, 9, 9)]
 )
-def test_relative_attention_is_that_of_a_naive_gather(queries: int, keys: int, distances: int):
+def test_relative_attention_and_its_gradients_are_those_of_a_naive_gather(queries: int, keys: int, distances: int):
     torch.manual_seed(0)
-    q, k, v = torch.randn(2, 3, queries, 4), torch.randn(2, 3, keys, 4), torch.randn(2, 3, keys, 4)
-    table = torch.randn(3, distances, 4)
+    inputs = [torch.randn(2, 3, n, 4) for n in (queries, keys, keys)] + [torch.randn(3, distances, 4)]
+    inputs = [t.double().requires_grad_() for t in inputs]
+    q, k, v, table = inputs
     away = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)[None]
     allowed = (away >= 0) & (away < distances)
     relative = table[:, away.clamp(0, distances - 1)]  # heads x queries x keys x size: what skewing avoids
     scores = (q @ k.transpose(-1, -2) + torch.einsum("bhqe,hqke->bhqk", q, relative)) / 2
     wanted = scores.masked_fill(~allowed, float("-inf")).softmax(-1) @ v
-    torch.testing.assert_close(transformer.relative_attention(q, k, v, table), wanted, atol=1e-5, rtol=1e-4)
+    found = transformer.relative_attention(q, k, v, table)
+    torch.testing.assert_close(found, wanted)
+    towards = torch.randn_like(wanted)
+    for mine, theirs in zip(*(torch.autograd.grad(y, inputs, towards) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
-def test_the_cache_has_a_bounded_size_however_long_the_music():
-    model = tiny("transformer", context=8)
+def test_absolute_places_tell_the_same_window_apart_and_relative_ones_do_not():
+    """One layer that sees 8 tokens: the last logits know the place in the whole only where places are absolute."""
+    tokens = torch.randint(0, 40, (1, 8)).repeat(1, 3)
+    for arch, knows in (("absolute", True), ("transformer", False)):
+        model = tiny(arch, num_layers=1, context=8)
+        with torch.no_grad():
+            logits, _ = model(tokens)
+        assert torch.allclose(logits[0, 15], logits[0, 23], atol=1e-5) != knows
+
+
+def test_places_are_the_sines_and_cosines_of_the_paper():
+    found = absolute.sinusoids(5, 2, 6, torch.device("cpu"))
+    angles = [place / 10000 ** (2 * i / 6) for place in (5, 6) for i in range(3)]
+    wanted = torch.tensor(angles).view(2, 3)
+    torch.testing.assert_close(found, torch.cat([wanted.sin(), wanted.cos()], -1))
+
+
+@pytest.mark.parametrize("arch", ["absolute", "transformer"])
+def test_the_cache_has_a_bounded_size_however_long_the_music(arch: str):
+    model = tiny(arch, context=8)
     state = None
     with torch.no_grad():
         for _ in range(100):
@@ -154,5 +178,5 @@ def test_impossible_configs_are_refused(arch: str):
 
 
 def test_an_unknown_architecture_names_those_there_are():
-    with pytest.raises(CheckpointError, match="gru, lstm, rnn, transformer"):
+    with pytest.raises(CheckpointError, match="absolute, gru, lstm, rnn, transformer"):
         models.create("mamba", 10)

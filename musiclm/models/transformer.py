@@ -14,10 +14,13 @@ R distances, N queries in a block, M keys it may see, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .base import BaseConfig, Embedding, LanguageModel, State
 
@@ -132,7 +135,8 @@ class RelativeAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Return what is added to the stream, and the cache: keys, values and how many of them count."""
         q, k, v = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.queries_keys_values(x_BTD).chunk(3, -1)
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).contiguous()  # else each block copies them
+            for t in self.queries_keys_values(x_BTD).chunk(3, -1)
         )
         if cache is None:
             keys, values, count = k, v, k.shape[2]
@@ -177,20 +181,56 @@ def relative_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances
     Returns:
         (B, H, T, E), in the queries' dtype.
     """
-    num_queries, num_keys = q_BHTE.shape[2], k_BHSE.shape[2]
-    num_distances, head_size = distances_HRE.shape[1:]
-    q_BHTE = q_BHTE * head_size**-0.5
-    distances_HRE = distances_HRE.to(q_BHTE.dtype)
-    blocks = []
+    weigh = _RelativeAttention.apply
+    attended: Tensor = weigh(q_BHTE * q_BHTE.shape[-1] ** -0.5, k_BHSE, v_BHSE, distances_HRE.to(q_BHTE.dtype))
+    return attended
+
+
+def _blocks(num_queries: int, num_keys: int, num_distances: int) -> Iterator[tuple[slice, slice]]:
+    """Yield each block of queries, and the keys that it may see."""
     for begin in range(0, num_queries, BLOCK):
         end = min(begin + BLOCK, num_queries)
-        last = num_keys - num_queries + end  # the block sees keys first:last
-        first = max(0, last - (end - begin) - num_distances + 1)
-        q_BHNE = q_BHTE[:, :, begin:end]
-        scores_BHNM = q_BHNE @ k_BHSE[:, :, first:last].transpose(-1, -2)
-        scores_BHNM = scores_BHNM + _by_distance(q_BHNE, distances_HRE, last - first)
-        blocks.append(_masked_softmax(scores_BHNM, num_distances) @ v_BHSE[:, :, first:last])
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)
+        last = num_keys - num_queries + end
+        yield slice(begin, end), slice(max(0, last - (end - begin) - num_distances + 1), last)
+
+
+class _RelativeAttention(torch.autograd.Function):
+    """`relative_attention` of scaled queries, and its gradient: block by block, too, added up in place.
+
+    Left to autograd each slice's gradient is a whole tensor of zeros but for the slice, which took a sixth of a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances_HRE: Tensor) -> Tensor:
+        y_BHTE = torch.empty_like(q_BHTE)
+        num_distances = distances_HRE.shape[1]
+        weights = []
+        with torch.autocast(q_BHTE.device.type, enabled=False):  # all of one type, which autocast has chosen already
+            for new, seen in _blocks(q_BHTE.shape[2], k_BHSE.shape[2], num_distances):
+                q_BHNE, k_BHME = q_BHTE[:, :, new], k_BHSE[:, :, seen]
+                scores_BHNM = q_BHNE @ k_BHME.transpose(-1, -2)
+                scores_BHNM += _by_distance(q_BHNE, distances_HRE, k_BHME.shape[2])
+                weights.append(_masked_softmax(scores_BHNM, num_distances))
+                y_BHTE[:, :, new] = weights[-1] @ v_BHSE[:, :, seen]
+        ctx.save_for_backward(q_BHTE, k_BHSE, v_BHSE, distances_HRE, *weights)
+        return y_BHTE
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
+    def backward(ctx: Any, dy_BHTE: Tensor) -> tuple[Tensor, ...]:
+        q_BHTE, k_BHSE, v_BHSE, distances_HRE, *weights = ctx.saved_tensors
+        dq, dk, dv, ddistances = (torch.zeros_like(t) for t in (q_BHTE, k_BHSE, v_BHSE, distances_HRE))
+        dy_BHTE = dy_BHTE.contiguous()
+        blocks = _blocks(q_BHTE.shape[2], k_BHSE.shape[2], distances_HRE.shape[1])
+        for (new, seen), weights_BHNM in zip(blocks, weights, strict=True):
+            q_BHNE, k_BHME, dy_BHNE = q_BHTE[:, :, new], k_BHSE[:, :, seen], dy_BHTE[:, :, new]
+            dv[:, :, seen] += weights_BHNM.transpose(-1, -2) @ dy_BHNE
+            dweights_BHNM = dy_BHNE @ v_BHSE[:, :, seen].transpose(-1, -2)
+            dscores_BHNM = torch.ops.aten._softmax_backward_data(dweights_BHNM, weights_BHNM, -1, weights_BHNM.dtype)
+            dk[:, :, seen] += dscores_BHNM.transpose(-1, -2) @ q_BHNE
+            dq[:, :, new] = dscores_BHNM @ k_BHME
+            _add_by_distance(dscores_BHNM, q_BHNE, distances_HRE, dq[:, :, new], ddistances)
+        return dq, dk, dv, ddistances
 
 
 def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor:
@@ -208,10 +248,32 @@ def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor
     if before := num_keys - known:  # farther than any distance: masked
         table_HRE = F.pad(table_HRE, (0, 0, before, 0))
     table_HRE = F.pad(table_HRE, (0, 0, 0, num_queries - 1))  # the future: masked
-    products_BHNR = q_BHNE @ table_HRE.transpose(-1, -2)
+    # the batch goes into the rows: a table for each of its members would be copied for each
+    rows_HME = q_BHNE.transpose(0, 1).flatten(1, 2)
+    products_BHNR = (rows_HME @ table_HRE.transpose(-1, -2)).unflatten(1, (-1, num_queries)).transpose(0, 1)
     num_columns = num_keys + num_queries - 1
     flat = products_BHNR.flatten(-2)[..., num_queries - 1 : num_queries - 1 + num_queries * (num_columns - 1)]
     return flat.unflatten(-1, (num_queries, num_columns - 1))[..., :num_keys]
+
+
+def _add_by_distance(
+    dscores_BHNM: Tensor, q_BHNE: Tensor, distances_HRE: Tensor, dq_BHNE: Tensor, ddistances_HRE: Tensor
+) -> None:
+    """Add to `dq_BHNE` and `ddistances_HRE` the gradients of `_by_distance`: the same skewing, the other way round."""
+    num_queries, num_keys = dscores_BHNM.shape[-2:]
+    known = min(num_keys, distances_HRE.shape[1])  # in columns the distances fall, from num_keys - 1 to 0
+    rows_BHNR = dscores_BHNM
+    if num_queries > 1:
+        num_columns = num_keys + num_queries - 1
+        flat = dscores_BHNM.new_zeros(*dscores_BHNM.shape[:2], num_queries * num_columns)
+        skewed = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_columns - 1)]
+        skewed.unflatten(-1, (num_queries, num_columns - 1))[..., :num_keys] = dscores_BHNM
+        rows_BHNR = flat.unflatten(-1, (num_queries, num_columns))
+    rows_BHNR = rows_BHNR[..., num_keys - known : num_keys]
+    rows_HMR = rows_BHNR.transpose(0, 1).flatten(1, 2)
+    table_HRE = distances_HRE[:, :known].flip(1)
+    dq_BHNE += (rows_HMR @ table_HRE).unflatten(1, (-1, num_queries)).transpose(0, 1)
+    ddistances_HRE[:, :known] += (rows_HMR.transpose(1, 2) @ q_BHNE.transpose(0, 1).flatten(1, 2)).flip(1)
 
 
 def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
@@ -222,5 +284,6 @@ def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
         allowed = allowed.tril(num_keys - num_queries)
         if num_keys > num_distances:
             allowed = allowed.triu(num_keys - num_queries - num_distances + 1)
-        scores_BHNM = scores_BHNM.masked_fill(~allowed, float("-inf"))
+        mask_NM = torch.zeros_like(allowed, dtype=scores_BHNM.dtype).masked_fill_(~allowed, float("-inf"))
+        scores_BHNM = scores_BHNM + mask_NM  # a sum's gradient is free, that of masked_fill another pass
     return scores_BHNM.softmax(-1)

@@ -1,0 +1,167 @@
+"""The Transformer (Vaswani et al. 2017): places in the sequence are sines and cosines, added to the embeddings.
+
+What Music Transformer is measured against: attention compares contents that carry their places with them, instead of
+knowing how far apart two tokens are. Places count from where the state began and have no end, but only those of the
+training windows were learnt: music that goes on beyond them is a guess (benchmarks/memory.py draws it). Train it with a
+`context` as long as the pieces. The block is the relative one's (pre-norm, GELU), so that positions are all that differs;
+attention is torch's own `scaled_dot_product_attention`, and each token sees itself and the `context - 1` before it.
+
+B batch, H heads, T tokens that are new, S tokens that are seen (cached and new), D size of the model, E size of a head,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import BaseConfig, Embedding, LanguageModel, State
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """What makes a Transformer.
+
+    Attributes:
+        size: of the residual stream; even, and a multiple of `num_heads`.
+        num_layers: blocks of attention and feed-forward.
+        num_heads: of attention, a layer.
+        context: tokens that a token attends to, itself among them.
+        dropout: of embeddings and of what each sub-layer adds.
+    """
+
+    size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    context: int = 512
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size % self.num_heads or self.size % 2:
+            raise ValueError(f"size must be even and a multiple of num_heads: not {self.size} with {self.num_heads}")
+
+
+PRESETS = {
+    "tiny": {"size": 128, "num_layers": 2, "num_heads": 2, "context": 256, "dropout": 0.1},
+    "small": {"size": 256, "num_layers": 4, "num_heads": 4, "context": 512, "dropout": 0.1},
+    "base": {"size": 384, "num_layers": 6, "num_heads": 6, "context": 1024, "dropout": 0.1},
+}
+TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
+
+
+class Model(LanguageModel):
+    """Embedding and places, pre-norm blocks, read-out.
+
+    The state is how many tokens came before, (B,), then the last `context - 1` keys and values of each layer,
+    (B, H, S, E) each.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.embedding = Embedding(config, config.size)
+        self.dropout = nn.Dropout(config.dropout)
+        blocks = [Block(config) for _ in range(config.num_layers)]
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(config.size)
+        self.readout = nn.Linear(config.size, config.vocab_size)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for block in blocks:  # the residual stream keeps its size however deep it is (Radford et al. 2019)
+            for last in (block.attention.out, block.down):
+                nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        size = self.config.size
+        num_before = 0 if state is None else int(state[0][0])
+        places_TD = sinusoids(num_before, tokens.shape[1], size, tokens.device)
+        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + places_TD)
+        after: list[Tensor] = []
+        for i, block in enumerate(self.blocks):
+            cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
+            x_BTD, keys, values = block(x_BTD, cache)
+            after += keys, values
+        logits_BTV = self.readout(self.norm(x_BTD))
+        return logits_BTV, (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.size)
+        self.attention = Attention(config)
+        self.norm_forward = nn.LayerNorm(config.size)
+        self.up = nn.Linear(config.size, 4 * config.size)
+        self.down = nn.Linear(4 * config.size, config.size)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        attended_BTD, keys, values = self.attention(self.norm_attention(x_BTD), cache)
+        x_BTD = x_BTD + self.dropout(attended_BTD)
+        x_BTD = x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm_forward(x_BTD)))))
+        return x_BTD, keys, values
+
+
+class Attention(nn.Module):
+    """Causal attention to the last `context` tokens."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.num_heads, self.context = config.num_heads, config.context
+        self.queries_keys_values = nn.Linear(config.size, 3 * config.size)
+        self.out = nn.Linear(config.size, config.size)
+
+    def forward(self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is added to the stream, and the keys and values that the next tokens will look at."""
+        q_BHTE, k_BHSE, v_BHSE = (
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.queries_keys_values(x_BTD).chunk(3, -1)
+        )
+        if cache is not None:
+            k_BHSE, v_BHSE = torch.cat([cache[0], k_BHSE], 2), torch.cat([cache[1], v_BHSE], 2)
+        y_BHTE = attention(q_BHTE, k_BHSE, v_BHSE, self.context)
+        first = max(0, k_BHSE.shape[2] - self.context + 1)
+        return self.out(y_BHTE.transpose(1, 2).flatten(2)), k_BHSE[:, :, first:], v_BHSE[:, :, first:]
+
+
+def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor:
+    """Return the places first … first + count - 1, (count, size): sines, then cosines, of p / 10000^(2i / size).
+
+    Their wavelengths go from 2 pi to 20000 pi tokens (Vaswani et al. 2017, 3.5; there they alternate).
+    """
+    rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10000.0) / size))
+    angles = torch.arange(first, first + count, device=device)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, context: int) -> Tensor:
+    """Return causal attention, (B, H, T, E). The last T of the S keys stand at the queries' own places.
+
+    Up to `context` queries at once: a mask grows with the context, not with the music.
+    """
+    num_queries, num_keys = q_BHTE.shape[2], k_BHSE.shape[2]
+    if num_queries == num_keys <= context:
+        return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, is_causal=True)
+    parts = []
+    for begin in range(0, num_queries, context):
+        end = min(begin + context, num_queries)
+        last = num_keys - num_queries + end  # these queries see keys first:last
+        first = max(0, last - (end - begin) - context + 1)
+        behind = last - first - (end - begin)
+        mask = torch.ones(end - begin, last - first, dtype=torch.bool, device=q_BHTE.device)
+        mask = mask.tril(behind).triu(behind - context + 1)
+        parts.append(
+            F.scaled_dot_product_attention(
+                q_BHTE[:, :, begin:end], k_BHSE[:, :, first:last], v_BHSE[:, :, first:last], attn_mask=mask
+            )
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
