@@ -1,5 +1,8 @@
 """Rules made from a tokenizer: what may follow what, so that every sample is music that can be played and written.
 
+What a user asks for is built into the same grammar: rules that know nothing of each other can leave no way on when they
+come together, and this one looks ahead (see `base.Grammar`).
+
 B batch, V vocabulary.
 """
 
@@ -7,42 +10,66 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..controls import Controls
 from ..sampling import Rule
 from ..tokens._miditok import MidiTokTokenizer
 from ..tokens.base import Tokenizer
+from ..tokens.grid import Grid
 from ..tokens.merges import MergedTokenizer
 from ..tokens.performance import Performance
-from ..tokens.score import ScoreTokenizer
-from .base import Grammar, Never
+from .base import Grammar, Leaning, Never
+from .grid import GridGrammar
 from .kinds import TypeGraph
+from .limits import Limits, is_followed, leaning, limits
 from .merged import MergedGrammar
 from .performance import PerformanceGrammar
 from .score import ScoreGrammar
 
-__all__ = ["Grammar", "MergedGrammar", "Never", "PerformanceGrammar", "ScoreGrammar", "TypeGraph", "rules"]
+__all__ = [
+    "Grammar", "GridGrammar", "Leaning", "Limits", "MergedGrammar", "Never", "PerformanceGrammar", "ScoreGrammar",
+    "TypeGraph", "grammar", "rules",
+]  # fmt: skip
 
 
-def rules(tokenizer: Tokenizer, *, not_before: float = 0.0, heard: np.ndarray | None = None) -> list[Rule]:
-    """Return the rules that keep a tokenizer's ids playable and the music going on.
+def rules(
+    tokenizer: Tokenizer,
+    *,
+    not_before: float = 0.0,
+    heard: np.ndarray | None = None,
+    controls: Controls | None = None,
+) -> list[Rule]:
+    """Return the rules that keep a tokenizer's ids playable, the music going on, and what was asked for.
 
     Args:
         tokenizer: any.
-        not_before: no new note may begin before this time, in the tokenizer's quarters; `score` and `performance` could
-            lie before the prompt's end, the others cannot.
+        not_before: no new note may begin before this time, in the tokenizer's quarters; only those tokenizers hold to it
+            whose notes could lie before the prompt's end.
         heard: ids of the prompt, whose instruments, metre and tempi are kept; None for no such rule.
+        controls: what new music keeps to; it wins over what is heard.
+
+    Raises:
+        TokenizerError: the tokenizer cannot express one of the controls.
     """
-    strange: list[int] = tokenizer.strange_to(heard).tolist() if heard is not None else []
-    kept: list[Rule] = [Never(tokenizer.vocab_size, strange)] if strange else []
-    return [_grammar(tokenizer, not_before), *kept]
-
-
-def _grammar(tokenizer: Tokenizer, not_before: float) -> Grammar:
+    controls = controls or Controls()
+    base, heard_ids = tokenizer, heard
     if isinstance(tokenizer, MergedTokenizer):
-        return MergedGrammar(tokenizer, _grammar(tokenizer.base, not_before))
+        base = tokenizer.base
+        heard_ids = None if heard is None else tokenizer.base_ids(heard)
+    made: Grammar = grammar(base, not_before, limits(base, controls, heard_ids))
+    if isinstance(tokenizer, MergedTokenizer):
+        made = MergedGrammar(tokenizer, made)
+    weights = leaning(tokenizer, controls)
+    return [made] if weights is None else [made, Leaning(weights)]
+
+
+def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None = None) -> Grammar:
+    """Return the grammar of a tokenizer without merges."""
     if isinstance(tokenizer, Performance):
-        return PerformanceGrammar(not_before)
-    if isinstance(tokenizer, ScoreTokenizer):
-        return ScoreGrammar(tokenizer, not_before)
+        return PerformanceGrammar(not_before, limits)
+    if isinstance(tokenizer, Grid):
+        return GridGrammar(limits)
+    if isinstance(tokenizer, MidiTokTokenizer) and is_followed(tokenizer) and tokenizer.tokenization == "REMI":
+        return ScoreGrammar(tokenizer, not_before, limits)
     if isinstance(tokenizer, MidiTokTokenizer):
-        return TypeGraph(tokenizer)
+        return TypeGraph(tokenizer, limits)
     return Never(tokenizer.vocab_size, [tokenizer.bos, tokenizer.eos])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
 from ..tokens.merges import MergedTokenizer
 from .base import Grammar
-
-MAX_PLACES = 4096  # for which `MergedGrammar` keeps what may follow
 
 
 class MergedGrammar(Grammar):
@@ -20,37 +18,34 @@ class MergedGrammar(Grammar):
     """
 
     def __init__(self, tokenizer: MergedTokenizer, grammar: Grammar) -> None:
+        super().__init__(tokenizer.vocab_size)
         self._grammar, self._expansions = grammar, tokenizer.expansions
-        self._num_base = tokenizer.base.vocab_size
         self._tree = _Branch()
-        for i in range(self._num_base, tokenizer.vocab_size):
+        for i in range(tokenizer.base.vocab_size, tokenizer.vocab_size):
             branch = self._tree
             for base_id in self._expansions[i]:
                 branch = branch.branches.setdefault(base_id, _Branch())
             branch.ends.append(i)
-        self._known: OrderedDict[Any, np.ndarray] = OrderedDict()
 
     def beginning(self) -> Any:
         return self._grammar.beginning()
 
-    def allowed(self, place: Any) -> np.ndarray:
-        if place not in self._known:
-            allowed = np.zeros(len(self._expansions), bool)
-            self._walk(self._tree, place, allowed)
-            self._known[place] = allowed
-            if len(self._known) > MAX_PLACES:
-                self._known.popitem(last=False)
-        return self._known[place]
+    def seen(self, place: Any) -> Hashable:
+        return place
 
-    def _walk(self, branch: _Branch, place: Any, allowed: np.ndarray) -> None:
-        following = self._grammar.allowed(place)
-        if branch is self._tree:
-            allowed[: self._num_base] = following
+    def following(self, place: Any) -> list[np.ndarray]:
+        merged: list[int] = []
+        self._walk(self._tree, place, merged)
+        return [np.flatnonzero(self._grammar.row(place) == 0), np.array(merged, np.int64)]
+
+    def _walk(self, branch: _Branch, place: Any, found: list[int]) -> None:
+        """Add the merges of a branch that may come at a place."""
+        row = self._grammar.row(place)
         for base_id, next_branch in branch.branches.items():
-            if following[base_id]:
-                allowed[next_branch.ends] = True
+            if row[base_id] == 0:
+                found += next_branch.ends
                 if next_branch.branches:
-                    self._walk(next_branch, self._grammar.after(place, base_id), allowed)
+                    self._walk(next_branch, self._grammar.after(place, base_id), found)
 
     def after(self, place: Any, token: int) -> Any:
         for base_id in self._expansions[token]:

@@ -9,20 +9,21 @@ import numpy as np
 
 from ..tokens import performance
 from .base import Grammar
+from .limits import Limits
 
 
 class Performing(NamedTuple):
     """Where one row of `performance` ids stands.
 
     Attributes:
-        last: id.
-        time: in steps of 10 ms.
+        last: id, or the first of its kind where that says as much.
+        silent: for how many more steps of 10 ms there is no new note.
         sounding: keys that are down, in the order in which they went.
         first: the place among these of the first that may still end now: ends come in that order.
     """
 
     last: int = performance.BOS
-    time: int = 0
+    silent: int = 0
     sounding: tuple[int, ...] = ()
     first: int = 0
 
@@ -35,42 +36,53 @@ class PerformanceGrammar(Grammar):
 
     Args:
         not_before: in quarters; before it there is only silence, and one shift ends behind it.
+        limits: what new music keeps to.
     """
 
-    def __init__(self, not_before: float = 0.0) -> None:
+    def __init__(self, not_before: float = 0.0, limits: Limits | None = None) -> None:
+        super().__init__(performance.VOCAB_SIZE)
         self._not_before = math.ceil(not_before * performance.STEPS_A_QUARTER - 1e-6)
+        permitted = limits.permitted if limits else np.ones(self.vocab_size, bool)
+        self._keys = np.flatnonzero(permitted[performance.NOTE_ON : performance.NOTE_OFF])
+        self._max_polyphony = limits.max_polyphony if limits else None
 
     def beginning(self) -> Performing:
-        return Performing()
+        return Performing(silent=self._not_before)
 
-    def allowed(self, place: Performing) -> np.ndarray:
+    def seen(self, place: Performing) -> Performing | int:
+        return -1 if performance.NOTE_ON <= place.last < performance.NOTE_OFF else place
+
+    def following(self, place: Performing) -> list[np.ndarray | slice]:
         p, t = place, performance
-        allowed = np.zeros(t.VOCAB_SIZE, bool)
         if t.NOTE_ON <= p.last < t.NOTE_OFF:
-            allowed[t.VELOCITY : t.TIME_SHIFT] = True
-            return allowed
-        missing = self._not_before - p.time
-        if missing > 0:
-            allowed[t.TIME_SHIFT + min(missing, t.LONGEST_SHIFT) - 1 :] = True
-            return allowed
-        shifted = p.last >= t.TIME_SHIFT
-        allowed[t.TIME_SHIFT :] = not shifted or p.last == t.VOCAB_SIZE - 1
-        lowest = t.NOTE_ON
+            return [slice(t.VELOCITY, t.TIME_SHIFT)]
+        if p.silent > 0:
+            return [slice(t.TIME_SHIFT + min(p.silent, t.LONGEST_SHIFT) - 1, None)]
+        allowed: list[np.ndarray | slice] = []
+        if p.last < t.TIME_SHIFT or p.last == t.VOCAB_SIZE - 1:
+            allowed.append(slice(t.TIME_SHIFT, None))
+        lowest = 0
         if t.VELOCITY <= p.last < t.TIME_SHIFT:  # keys begin from low to high, and nothing ends any more
-            lowest = t.NOTE_ON + p.sounding[-1] + 1
+            lowest = p.sounding[-1] + 1
         else:
-            allowed[[t.NOTE_OFF + key for key in p.sounding[p.first :]]] = True
-        allowed[lowest : t.NOTE_OFF] = True
-        allowed[[t.NOTE_ON + key for key in p.sounding]] = False
+            allowed.append(t.NOTE_OFF + np.array(p.sounding[p.first :], np.int64))
+        if self._max_polyphony is None or len(p.sounding) < self._max_polyphony:
+            keys = self._keys[self._keys >= lowest]
+            allowed.append(t.NOTE_ON + (keys[~np.isin(keys, p.sounding)] if p.sounding else keys))
         return allowed
 
     def after(self, place: Performing, token: int) -> Performing:
         p, t = place, performance
         if token >= t.TIME_SHIFT:
-            return Performing(token, p.time + token - t.TIME_SHIFT + 1, p.sounding, 0)
+            last = (
+                t.VOCAB_SIZE - 1 if token == t.VOCAB_SIZE - 1 else t.TIME_SHIFT
+            )  # which of the shorter is all the same
+            return Performing(last, max(0, p.silent - (token - t.TIME_SHIFT + 1)), p.sounding, 0)
+        if token >= t.VELOCITY:
+            return Performing(t.VELOCITY, p.silent, p.sounding, p.first)
         if t.NOTE_ON <= token < t.NOTE_OFF:
-            return Performing(token, p.time, (*p.sounding, token - t.NOTE_ON), p.first)
+            return Performing(t.NOTE_ON, p.silent, (*p.sounding, token - t.NOTE_ON), p.first)
         if t.NOTE_OFF <= token < t.VELOCITY and token - t.NOTE_OFF in p.sounding:
             i = p.sounding.index(token - t.NOTE_OFF)
-            return Performing(token, p.time, p.sounding[:i] + p.sounding[i + 1 :], i)
+            return Performing(t.NOTE_OFF, p.silent, p.sounding[:i] + p.sounding[i + 1 :], i)
         return p._replace(last=token)
