@@ -18,6 +18,7 @@ from ..tokens.grid import Grid
 from ..tokens.merges import MergedTokenizer
 from ..tokens.performance import Performance
 from .base import Grammar, Leaning, Never
+from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
 from .grid import GridGrammar
 from .kinds import TypeGraph
 from .limits import Limits, is_followed, leaning, limits
@@ -26,9 +27,11 @@ from .performance import PerformanceGrammar
 from .score import ScoreGrammar
 
 __all__ = [
-    "Grammar", "GridGrammar", "Leaning", "Limits", "MergedGrammar", "Never", "PerformanceGrammar", "ScoreGrammar",
-    "TypeGraph", "grammar", "rules",
+    "Grammar", "GridGrammar", "Leaning", "Limits", "MergedGrammar", "MidiLikeGrammar", "Never", "PerformanceGrammar",
+    "ScoreGrammar", "StructuredGrammar", "TsdGrammar", "TypeGraph", "grammar", "rules",
 ]  # fmt: skip
+
+FOLLOWING = {"REMI": ScoreGrammar, "TSD": TsdGrammar, "MIDILike": MidiLikeGrammar, "Structured": StructuredGrammar}
 
 
 def rules(
@@ -68,8 +71,8 @@ def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None
         return PerformanceGrammar(not_before, limits)
     if isinstance(tokenizer, Grid):
         return GridGrammar(limits)
-    if isinstance(tokenizer, MidiTokTokenizer) and is_followed(tokenizer) and tokenizer.tokenization == "REMI":
-        return ScoreGrammar(tokenizer, not_before, limits)
+    if isinstance(tokenizer, MidiTokTokenizer) and is_followed(tokenizer):
+        return FOLLOWING[tokenizer.tokenization](tokenizer, not_before, limits)
     if isinstance(tokenizer, MidiTokTokenizer):
         return TypeGraph(tokenizer, limits)
     return Never(tokenizer.vocab_size, [tokenizer.bos, tokenizer.eos])

@@ -61,7 +61,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
     if controls.tempo is not None:
         _permit_tempo(tokenizer, controls.tempo, permitted)
     if controls.time_signature is not None:
-        _permit_metre(tokenizer, controls.time_signature, permitted)
+        _permit_metre(tokenizer, controls.time_signature, permitted, heard)
     if controls.max_polyphony is not None and isinstance(tokenizer, MidiTokTokenizer) and not is_followed(tokenizer):
         raise TokenizerError(
             f"notes that sound at once cannot be counted in the tokens of '{tokenizer.name}': no maximum for them"
@@ -92,6 +92,7 @@ def is_followed(tokenizer: MidiTokTokenizer) -> bool:
         and bars in ([], ["None"])  # neither numbered nor ended
         and bool(kinds & {"PitchDrum", "DrumOn"})
         and "Velocity" in kinds
+        and (tokenizer.tokenization != "MIDILike" or config.program_changes)
         and set(config.programs) <= set(config.use_note_duration_programs)
     )
 
@@ -140,7 +141,9 @@ def _permit_tempo(tokenizer: Tokenizer, tempo: float, permitted: np.ndarray) -> 
         permitted[min(ids, key=lambda i: abs(math.log(float(tokenizer.values[i]) / tempo)))] = True
 
 
-def _permit_metre(tokenizer: Tokenizer, metre: tuple[int, int], permitted: np.ndarray) -> None:
+def _permit_metre(
+    tokenizer: Tokenizer, metre: tuple[int, int], permitted: np.ndarray, heard: np.ndarray | None
+) -> None:
     if not (isinstance(tokenizer, MidiTokTokenizer) and "TimeSig" in tokenizer.kinds and is_followed(tokenizer)):
         raise TokenizerError(f"the tokenizer '{tokenizer.name}' has no time signatures: take a model of 'score' tokens")
     wanted = tokenizer.midi_tokenizer.vocab.get("TimeSig_{}/{}".format(*metre))
@@ -150,6 +153,12 @@ def _permit_metre(tokenizer: Tokenizer, metre: tuple[int, int], permitted: np.nd
         alike = [v for v in known if v.endswith(f"/{metre[1]}")] or known
         raise TokenizerError(
             "the tokenizer '{}' has no time signature {}/{}: it has {}".format(tokenizer.name, *metre, ", ".join(alike))
+        )
+    signs = heard[is_metre[heard]] if heard is not None else np.array([wanted])
+    if "Bar" not in tokenizer.kinds and signs[-1:].tolist() != [wanted]:
+        raise TokenizerError(
+            f"the tokenizer '{tokenizer.name}' has no bars: music that goes on from a prompt keeps its time signature, "
+            "or take a model of 'score' tokens"
         )
     permitted[is_metre] = False
     permitted[wanted] = True
