@@ -189,7 +189,7 @@ def violations(score: Score, controls: Controls, since: float = 0.0) -> list[str
             sounding = np.searchsorted(starts, time_, "right") - np.searchsorted(ends, time_, "right")
             found += ["polyphony"] * bool(sounding > controls.max_polyphony)
     if controls.tempo is not None:
-        tempi = [t for t in score.tempos if t.time >= first] or [t for t in score.tempos][-1:]
+        tempi = [t for t in score.tempos if t.time >= first] or list(score.tempos)[-1:]
         found += ["tempo" for t in tempi if t.time > first or abs(t.mspq - 60e6 / controls.tempo) > 1]
         found += ["tempo"] * (not tempi)
     if controls.time_signature is not None:

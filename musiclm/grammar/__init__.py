@@ -8,6 +8,8 @@ B batch, V vocabulary.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..controls import Controls
@@ -31,7 +33,12 @@ __all__ = [
     "ScoreGrammar", "StructuredGrammar", "TsdGrammar", "TypeGraph", "grammar", "rules",
 ]  # fmt: skip
 
-FOLLOWING = {"REMI": ScoreGrammar, "TSD": TsdGrammar, "MIDILike": MidiLikeGrammar, "Structured": StructuredGrammar}
+FOLLOWING: dict[str, Any] = {
+    "REMI": ScoreGrammar,
+    "TSD": TsdGrammar,
+    "MIDILike": MidiLikeGrammar,
+    "Structured": StructuredGrammar,
+}
 
 
 def rules(

@@ -62,6 +62,13 @@ class BandGrammar(Grammar):
         self._programs = np.array([i for i in every if len(self._pitches_of[i])], np.int64)
         self._drums_play = self._drums in self._programs
 
+    def alike(self, token: int) -> int:
+        if self._kinds[token] == VELOCITY:
+            return int(self._velocities[0])
+        if self._kinds[token] == DURATION and self._max_polyphony is None:
+            return int(self._durations[0])
+        return token
+
     def _pitches(self, program: int, order: int, pitch: int, is_full: bool) -> np.ndarray:
         """Return the pitches that a note of a program may have behind one of an order and pitch at the same time."""
         if self._order[program] < order or (is_full and program != self._drums):

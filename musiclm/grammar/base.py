@@ -44,9 +44,17 @@ class Grammar(ABC):
     def after(self, place: Any, token: int) -> Any:
         """Return the place behind a token."""
 
+    def closed(self, place: Any) -> Sequence[int] | np.ndarray:
+        """Return which ids may not come next, though they are among those that `following` returns."""
+        return ()
+
     def seen(self, place: Any) -> Hashable:
-        """Return what of a place decides what may follow."""
+        """Return what of a place decides what may follow: a number where that is the kind of the last token alone."""
         return place
+
+    def alike(self, token: int) -> int:
+        """Return an id that may come wherever this one may, and leads to the same places: one for all that are alike."""
+        return token
 
     def row(self, place: Any) -> np.ndarray:
         """Return what to add to the logits, (V,) float32: 0 for what may come, else -inf. Not to be written to."""
@@ -56,6 +64,9 @@ class Grammar(ABC):
             row = np.full(self.vocab_size, CLOSED)
             for ids in self.following(place):
                 row[ids] = 0.0
+            closed = self.closed(place)
+            if len(closed):
+                row[closed] = CLOSED
             self._rows[key] = row
             if len(self._rows) > MAX_PLACES:
                 self._rows.popitem(last=False)

@@ -149,7 +149,7 @@ class TsdGrammar(BandGrammar):
 
     def _shifted(self, p: Moment, token: int) -> Moment:
         beat = self._metres[p.metre][0]
-        ids, times, gaps = self._shifts[beat]
+        _, times, gaps = self._shifts[beat]
         by = self._ticks(token, beat)
         gap = int(gaps[int(np.searchsorted(times, by))])
         room = min((p.room if p.kind == SHIFT else ENDLESS) - by, gap)
@@ -195,14 +195,11 @@ class MidiLikeGrammar(TsdGrammar):
     def _events(self, p: Moment) -> list[np.ndarray]:
         if p.silent <= 0 and not self._tempo_holds[p.tempo] and p.kind in (SHIFT, TIME_SIGNATURE):
             return []
-        others = {program for program, _ in p.sounding if self._order[program] > p.order}
+        programs = np.array([program for program, _ in p.sounding], np.int64)
         if self._may_begin(p):
-            is_full = self._is_full(p)
-            others |= {
-                i for i in self._programs.tolist() if self._order[i] > p.order and not (is_full and i != self._drums)
-            }
-        others.discard(p.program)
-        return [np.array(sorted(others), np.int64), *self._begun(p)]
+            begin = self._programs[self._programs == self._drums] if self._is_full(p) else self._programs
+            programs = np.concatenate([programs, begin])
+        return [programs[(self._orders[programs] > p.order) & (programs != p.program)], *self._begun(p)]
 
     def _may_begin(self, p: Moment) -> bool:
         return p.silent <= 0 and self._tempo_holds[p.tempo]
@@ -216,8 +213,10 @@ class MidiLikeGrammar(TsdGrammar):
         begins = NONE
         if self._may_begin(p):
             begins = self._pitches(p.program, p.order, p.pitch, self._is_full(p))
-            begins = begins[~np.isin(begins, [self._begin_of[end] for end in sounding])]
         return [np.array(ends, np.int64), begins]
+
+    def closed(self, place: Moment) -> list[int]:
+        return [self._begin_of[end] for program, end in place.sounding if program == place.program]
 
     def after(self, place: Moment, token: int) -> Moment:
         p, kind = place, self._kinds[token]

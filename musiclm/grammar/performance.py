@@ -43,7 +43,7 @@ class PerformanceGrammar(Grammar):
         super().__init__(performance.VOCAB_SIZE)
         self._not_before = math.ceil(not_before * performance.STEPS_A_QUARTER - 1e-6)
         permitted = limits.permitted if limits else np.ones(self.vocab_size, bool)
-        self._keys = np.flatnonzero(permitted[performance.NOTE_ON : performance.NOTE_OFF])
+        self._begins = performance.NOTE_ON + np.flatnonzero(permitted[performance.NOTE_ON : performance.NOTE_OFF])
         self._max_polyphony = limits.max_polyphony if limits else None
 
     def beginning(self) -> Performing:
@@ -51,6 +51,9 @@ class PerformanceGrammar(Grammar):
 
     def seen(self, place: Performing) -> Performing | int:
         return -1 if performance.NOTE_ON <= place.last < performance.NOTE_OFF else place
+
+    def alike(self, token: int) -> int:
+        return performance.VELOCITY if performance.VELOCITY <= token < performance.TIME_SHIFT else token
 
     def following(self, place: Performing) -> list[np.ndarray | slice]:
         p, t = place, performance
@@ -67,9 +70,11 @@ class PerformanceGrammar(Grammar):
         else:
             allowed.append(t.NOTE_OFF + np.array(p.sounding[p.first :], np.int64))
         if self._max_polyphony is None or len(p.sounding) < self._max_polyphony:
-            keys = self._keys[self._keys >= lowest]
-            allowed.append(t.NOTE_ON + (keys[~np.isin(keys, p.sounding)] if p.sounding else keys))
+            allowed.append(self._begins[int(np.searchsorted(self._begins, t.NOTE_ON + lowest)) :])
         return allowed
+
+    def closed(self, place: Performing) -> list[int]:
+        return [performance.NOTE_ON + key for key in place.sounding]
 
     def after(self, place: Performing, token: int) -> Performing:
         p, t = place, performance

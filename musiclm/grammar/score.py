@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -61,9 +62,11 @@ class ScoreGrammar(BandGrammar):
             beat=beat, num_positions=0 if self._has_metres else beats * self._positions_a_beat, silent=self._not_before
         )
 
-    def seen(self, place: Place) -> Place | int:
+    def seen(self, place: Place) -> Hashable:
         if place.kind in (BOS, PITCH, VELOCITY) or (place.kind == BAR and self._has_metres):
             return place.kind
+        if place.kind == PROGRAM and not place.ends:
+            return place.program, place.order, place.pitch
         return place
 
     def following(self, place: Place) -> list[np.ndarray]:
@@ -105,31 +108,31 @@ class ScoreGrammar(BandGrammar):
         return position * p.beat // self._positions_a_beat
 
     def after(self, place: Place, token: int) -> Place:
-        p, i = place, token
-        kind = self._kinds[i]
+        kind = self._kinds[token]
+        if kind == BOS:
+            return place
+        last, beat, num_positions, position, tempo, program, order, pitch, silent, ends = place
         if kind == PITCH:
-            return p._replace(kind=kind, order=self._order[p.program], pitch=i)
-        if kind == DURATION:
-            if self._max_polyphony is None or p.program == self._drums:
-                return p._replace(kind=kind)
-            parts, parts_a_beat = self._lengths[i]
-            end = self._time(p, p.position) + parts * p.beat // parts_a_beat
-            return p._replace(kind=kind, ends=self._ended(p.ends, end))
-        if kind == POSITION:
-            now = self._time(p, self._position_of[i])
-            ends = tuple(end for end in p.ends if end > now) if p.ends else ()
-            silent = p.silent if p.silent > now else 0
-            return p._replace(kind=kind, position=self._position_of[i], order=-1, pitch=-1, ends=ends, silent=silent)
-        if kind == BAR:
-            length = 0 if p.kind == BOS else self._time(p, p.num_positions)
-            ends = tuple(end - length for end in p.ends if end > length) if p.ends else ()
-            silent = max(0, p.silent - length)
-            return Place(BAR, p.beat, p.num_positions, -1, p.tempo, p.program, -1, -1, silent, ends)
-        if kind == TIME_SIGNATURE:
-            beat, beats = self._metres[i]
-            return p._replace(kind=kind, beat=beat, num_positions=beats * self._positions_a_beat)
-        if kind == TEMPO:
-            return p._replace(kind=kind, tempo=i)
-        if kind == PROGRAM:
-            return p._replace(kind=kind, program=i)
-        return p._replace(kind=kind) if kind == VELOCITY else p
+            order, pitch = self._order[program], token
+        elif kind == DURATION:
+            if self._max_polyphony is not None and program != self._drums:
+                parts, parts_a_beat = self._lengths[token]
+                ends = self._ended(ends, self._time(place, position) + parts * beat // parts_a_beat)
+        elif kind == POSITION:
+            position, order, pitch = self._position_of[token], -1, -1
+            now = self._time(place, position)
+            ends = tuple(end for end in ends if end > now) if ends else ()
+            silent = silent if silent > now else 0
+        elif kind == BAR:
+            length = 0 if last == BOS else self._time(place, num_positions)
+            position, order, pitch = -1, -1, -1
+            ends = tuple(end - length for end in ends if end > length) if ends else ()
+            silent = max(0, silent - length)
+        elif kind == TIME_SIGNATURE:
+            beat, beats = self._metres[token]
+            num_positions = beats * self._positions_a_beat
+        elif kind == TEMPO:
+            tempo = token
+        elif kind == PROGRAM:
+            program = token
+        return Place(kind, beat, num_positions, position, tempo, program, order, pitch, silent, ends)
