@@ -195,6 +195,8 @@ class Composer:
         """
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt)
+        if controls is not None and controls.time_signature is not None:
+            prompt = dataclasses.replace(prompt, ids=self.tokenizer.reopened(prompt.ids, prompt.quarters))
         if controls is not None and controls.tempo is not None:
             prompt = dataclasses.replace(prompt, tempo=controls.tempo)
         length = length or Length()

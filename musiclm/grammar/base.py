@@ -22,7 +22,8 @@ class Grammar(ABC):
     """A rule that knows for one row at a time what may follow, by the place where the row stands.
 
     Places are immutable and can be compared, so that what follows from one need not be found twice. From each place that
-    allowed tokens lead to, some token is allowed: what would leave no way on is closed before it.
+    allowed tokens lead to, some token is allowed: what would leave no way on is closed before it. Where a prompt stops
+    within a note that may not come, the note is left as it is.
 
     Args:
         vocab_size: V.

@@ -79,8 +79,8 @@ class TsdGrammar(BandGrammar):
             return [self._velocities]
         if p.kind == VELOCITY:
             return [self._durations]
-        if p.kind == PROGRAM:
-            return self._begun(p)
+        if p.kind == PROGRAM and any(map(len, begun := self._begun(p))):
+            return begun
         return self._between(p)
 
     def _between(self, p: Moment) -> list[np.ndarray]:
@@ -123,10 +123,13 @@ class TsdGrammar(BandGrammar):
     def _later(self, p: Moment) -> np.ndarray:
         """Return the shifts that lead to where a note may begin, or to more shifts that do."""
         ids, times, gaps = self._shifts[self._metres[p.metre][0]]
-        room = p.room if p.kind == SHIFT else ENDLESS
-        rest = np.minimum(room - times, gaps)
-        reached = times + np.maximum(0, rest - times[0])
-        return ids[(times < room) & (reached >= self._target(p))]
+        target = self._target(p)
+        for room in (p.room, ENDLESS) if p.kind == SHIFT else (ENDLESS,):
+            reached = times + np.maximum(0, np.minimum(room - times, gaps) - times[0])
+            leading = ids[(times < room) & (reached >= target)]
+            if len(leading) or target <= 0:  # else a prompt stopped within a silence: it goes on as it can
+                break
+        return leading
 
     def after(self, place: Moment, token: int) -> Moment:
         p, i = place, token
@@ -182,7 +185,9 @@ class MidiLikeGrammar(TsdGrammar):
     def following(self, place: Moment) -> list[np.ndarray]:
         if place.kind == PITCH:
             return [self._velocities]
-        return self._begun(place) if place.kind == PROGRAM else self._between(place)
+        if place.kind == PROGRAM and any(map(len, begun := self._begun(place))):
+            return begun
+        return self._between(place)
 
     def _is_full(self, p: Moment) -> bool:
         if self._max_polyphony is None:
@@ -261,10 +266,10 @@ class StructuredGrammar(BandGrammar):
         if p.kind == VELOCITY:
             return [self._durations]
         is_full = self._max_polyphony is not None and len(p.ends) >= self._max_polyphony
-        if p.kind == PROGRAM:
-            return [self._pitches(p.program, p.order, p.pitch, is_full)]
+        if p.kind == PROGRAM and len(pitches := self._pitches(p.program, p.order, p.pitch, is_full)):
+            return [pitches]
         now = self._notes(p.program, p.order, p.pitch, is_full)
-        if p.kind == SHIFT:
+        if p.kind == SHIFT and any(map(len, now)):
             return now
         begin = max(p.silent, p.ends[-1]) if is_full and not self._drums_play else p.silent
         later = self._shifts[self._times >= min(begin, self._times[-1])]

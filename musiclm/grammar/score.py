@@ -81,8 +81,8 @@ class ScoreGrammar(BandGrammar):
             return [self._durations]
         now = self._time(p, p.position)
         is_full = self._is_full(p) and p.ends[-1] > now
-        if p.kind == PROGRAM:
-            return [self._pitches(p.program, p.order, p.pitch, is_full)]
+        if p.kind == PROGRAM and len(pitches := self._pitches(p.program, p.order, p.pitch, is_full)):
+            return [pitches]
         if p.kind in (BAR, TIME_SIGNATURE):
             if p.tempo < 0 and self._has_tempi:  # every piece begins with its tempo
                 return [self._positions[:1]]
@@ -90,7 +90,9 @@ class ScoreGrammar(BandGrammar):
         silent = now < p.silent or not self._tempo_holds[p.tempo]
         notes = [] if silent else self._notes(p.program, p.order, p.pitch, is_full)
         if p.kind == POSITION:
-            return [*notes, self._tempi[self._tempi != p.tempo]]
+            notes.append(self._tempi[self._tempi != p.tempo])
+            if any(map(len, notes)):
+                return notes
         return [*notes, *self._later(p)]
 
     def _later(self, p: Place) -> list[np.ndarray]:

@@ -126,6 +126,11 @@ class MidiTokTokenizer(Tokenizer):
             ids = longer
         return ids
 
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        if [self.kinds[i] for i in ids[-2:]] == ["Bar", "TimeSig"] and self.quarters(ids) >= quarters - 1e-6:
+            return ids[:-2]
+        return ids
+
     def _in_time(self) -> None:
         if "Track" in self.kinds:
             raise TokenizerError(

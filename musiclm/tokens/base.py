@@ -61,6 +61,10 @@ class Tokenizer(ABC):
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids with silence behind them, as near to a later time as the vocabulary comes without a note."""
 
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        """Return ids without a bar that begins at or behind a time and has nothing in it: its metre may be another."""
+        return ids
+
     @property
     def tempi(self) -> list[float]:
         """The tempi that the vocabulary has, in quarters a minute; none if it has no tempo and no metre."""

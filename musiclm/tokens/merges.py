@@ -103,6 +103,9 @@ class MergedTokenizer(Tokenizer):
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         return self.merged_ids(self.base.advance(self.base_ids(ids), quarters))
 
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.reopened(self.base_ids(ids), quarters))
+
     @property
     def tempi(self) -> list[float]:
         return self.base.tempi
