@@ -99,6 +99,8 @@ def command(
     if heard.left_out:
         tokenizer = composer.tokenizer.name
         ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
+    for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
+        ui.say(sentence, quiet=quiet)
     drawn_seed = options.draw_seed(seed)
     shaping: dict[str, Any] = {
         "prompt_bars": prompt_bars,

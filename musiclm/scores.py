@@ -269,7 +269,8 @@ def carry_over(source: Score, target: Score, tempi: list[float]) -> None:
             for event in getattr(source, name):
                 _add(target, name, event, scale)
     else:
-        asked = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in source.tempos}
+        said = list(source.tempos) or [Tempo(0, 120.0)]  # what a MIDI file means that says nothing
+        asked = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in said}
         for tempo in target.tempos:
             nearest = min(tempi, key=lambda t: abs(math.log(t / tempo.qpm)))
             tempo.mspq = asked.get(nearest, tempo.mspq)

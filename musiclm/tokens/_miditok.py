@@ -144,6 +144,15 @@ class MidiTokTokenizer(Tokenizer):
         strange = [i for i, kind in enumerate(self.kinds) if heard.get(kind) and i not in heard[kind]]
         return np.array(strange, np.int64)
 
+    def unsaid(self, score: Score) -> list[str]:
+        signs = {f"{t.numerator}/{t.denominator}" for t in score.time_signatures}
+        if "TimeSig" in self.kinds:
+            lost = signs - {value for kind, value in zip(self.kinds, self.values, strict=True) if kind == "TimeSig"}
+            read_as = "the time signature before it, or 4/4"
+        else:
+            lost, read_as = signs - {"4/4"}, "4/4"
+        return [f"'{self.name}' has no {sign}: bars of it are read as {read_as}" for sign in sorted(lost)]
+
     def counts(self, ids: np.ndarray) -> np.ndarray:
         return ~self._is_mark[np.asarray(ids)]
 

@@ -115,6 +115,10 @@ class Tokenizer(ABC):
         """
         return np.array([], np.int64)
 
+    def unsaid(self, score: Score) -> list[str]:
+        """Return what of a score, beside notes, these ids cannot say and a listener would miss: a sentence each."""
+        return []
+
     def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return ids without merges, (T',) int64: each merged one as those that it was learnt from."""
         return np.asarray(ids, dtype=np.int64)
