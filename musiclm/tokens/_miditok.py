@@ -85,7 +85,11 @@ class MidiTokTokenizer(Tokenizer):
         if "NoteOff" in self.kinds:
             if music and "Velocity" in self.kinds and self.kinds[music[-1]] in ("NoteOn", "DrumOn"):
                 music.pop()  # without its velocity a note is no note yet
-            music += self._ends(music)
+            ends = self._ends(music)
+            latest = max((n for n, i in enumerate(music) if self.kinds[i] == "TimeShift"), default=-1)
+            if ends and any(self.kinds[i] in ("NoteOn", "DrumOn") for i in music[latest + 1 :]):
+                music.append(self.kinds.index("TimeShift"))  # the shortest: no note is of no length
+            music += ends
         return self.midi_tokenizer.decode(music).resample(TICKS)
 
     def _ends(self, ids: list[int]) -> list[int]:
