@@ -161,7 +161,8 @@ def test_a_prompt_that_stops_within_a_note_still_has_a_way_on():
         ("score", [{"time_signature": "17/4"}]),
         ("Structured", [{"time_signature": "3/4"}]),
         ("BEAT", [{"instruments": "piano"}, {"max_polyphony": 2}, {"time_signature": "3/4"}]),
-        ("MMM", [{"instruments": "piano"}, {"max_polyphony": 2}]),
+        ("MMM", [{"key": "C major"}, {"max_polyphony": 2}]),
+        ("PerTok", [{"pitch_range": "C3-C5"}]),
     ],
 )
 def test_what_a_tokenizer_cannot_express_is_refused_with_a_reason(name, refused):

@@ -44,6 +44,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
     Raises:
         TokenizerError: the tokenizer cannot express one of them.
     """
+    _check_followed(tokenizer, controls)
     permitted = np.ones(tokenizer.vocab_size, bool)
     if heard is not None:
         permitted[tokenizer.strange_to(heard)] = False
@@ -62,11 +63,17 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
         _permit_tempo(tokenizer, controls.tempo, permitted)
     if controls.time_signature is not None:
         _permit_metre(tokenizer, controls.time_signature, permitted, heard)
-    if controls.max_polyphony is not None and isinstance(tokenizer, MidiTokTokenizer) and not is_followed(tokenizer):
-        raise TokenizerError(
-            f"notes that sound at once cannot be counted in the tokens of '{tokenizer.name}': no maximum for them"
-        )
     return Limits(permitted=permitted, max_polyphony=controls.max_polyphony)
+
+
+def _check_followed(tokenizer: Tokenizer, controls: Controls) -> None:
+    """Refuse what is asked of notes where the kinds of tokens are all that is known (a drum's may lie on a piano)."""
+    asked = controls.described().keys() - {"tempo", "key_strength"}
+    if asked and isinstance(tokenizer, MidiTokTokenizer) and not is_followed(tokenizer):
+        raise TokenizerError(
+            f"the tokenizer '{tokenizer.name}' can be held to a tempo alone, not to {', '.join(sorted(asked))}: "
+            "take a model of 'score' tokens"
+        )
 
 
 def leaning(tokenizer: Tokenizer, controls: Controls) -> np.ndarray | None:
