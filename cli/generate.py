@@ -11,6 +11,7 @@ import click
 
 from ..errors import OutputError
 from ..files import check_writable, write_whole
+from . import controls as controlling
 from . import options, ui
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ STEM = "musiclm"
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
 @click.option("-n", "count", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
+@controlling.options
 @click.option("--only-new", is_flag=True, help="Leave the prompt out of the output.")
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
 @options.force
@@ -66,8 +68,12 @@ def command(
     precision: str,
     as_json: bool,
     quiet: bool,
+    **wanted: Any,
 ) -> None:
-    """Write new music: from nothing, or going on from a MIDI file."""
+    """Write new music: from nothing, or going on from a MIDI file.
+
+    What is said about instruments, tempo and the like is kept to in the new music, whatever the prompt has.
+    """
     began = time.monotonic()
     if sum(v is not None for v in (bars, seconds, tokens)) > 1:
         raise click.UsageError("at most one of --bars, --seconds and --tokens")
@@ -77,6 +83,7 @@ def command(
         raise click.UsageError("--prompt-bars, --prompt-seconds and --only-new need a --prompt")
     if output == "-" and (count > 1 or as_json):
         raise click.UsageError("-o - writes one MIDI file: not with -n above 1 or --json")
+    controls = controlling.read(wanted)
     paths = [] if output == "-" else _paths(output, count, force)
     prompt_bytes = None if prompt is None else _read(prompt)
 
@@ -92,6 +99,8 @@ def command(
     if heard.left_out:
         tokenizer = composer.tokenizer.name
         ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
+    for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
+        ui.say(sentence, quiet=quiet)
     drawn_seed = options.draw_seed(seed)
     shaping: dict[str, Any] = {
         "prompt_bars": prompt_bars,
@@ -106,6 +115,7 @@ def command(
         "top_p": top_p,
         "min_p": min_p,
         "precision": "bf16" if precision == "bf16" else "fp32",
+        **controls.described(),
     }
     sampling_began = time.monotonic()
     compositions = composer.compose(
@@ -119,6 +129,7 @@ def command(
         top_p=top_p,
         min_p=min_p,
         bf16=precision == "bf16",
+        controls=controls,
     )
     took = time.monotonic() - sampling_began
     for i, composition in enumerate(compositions):

@@ -16,6 +16,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _HOME = {
     "Composer": "composer",
+    "Controls": "controls",
     "Length": "composer",
     "MusicLMError": "errors",
     "Sampler": "sampling",

@@ -18,6 +18,7 @@ from symusic import Score
 
 from . import grammar, scores
 from .checkpoint import Checkpoint, bundled, default, load
+from .controls import Controls
 from .errors import TokenizerError
 from .sampling import Sampler, generate
 from .tokens.base import Tokenizer
@@ -81,12 +82,14 @@ class Prompt:
         quarters: where it ends and new music may begin.
         left_out: how many of its notes the tokenizer cannot express.
         score: what it was made from.
+        tempo: of the music behind it, in quarters a minute; None to let it go on as it comes.
     """
 
     ids: np.ndarray
     quarters: float
     left_out: int
     score: Score | None
+    tempo: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +173,7 @@ class Composer:
         top_p: float | None = None,
         min_p: float | None = None,
         bf16: bool = False,
+        controls: Controls | None = None,
     ) -> list[Composition]:
         """Return `count` variations, drawn in one batch.
 
@@ -184,9 +188,17 @@ class Composer:
             top_p: see `Sampler`.
             min_p: see `Sampler`.
             bf16: whether to compute in bfloat16.
+            controls: what the new music keeps to; it wins over what the prompt carries.
+
+        Raises:
+            TokenizerError: the tokenizer cannot express one of the controls, or the model writes no notes.
         """
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt)
+        if controls is not None and controls.time_signature is not None:
+            prompt = dataclasses.replace(prompt, ids=self.tokenizer.reopened(prompt.ids, prompt.quarters))
+        if controls is not None and controls.tempo is not None:
+            prompt = dataclasses.replace(prompt, tempo=controls.tempo)
         length = length or Length()
         seed = secrets.randbelow(2**31) if seed is None else seed
         sampler = Sampler(
@@ -198,6 +210,7 @@ class Composer:
                 self.tokenizer,
                 not_before=self._clock(prompt.score, prompt.quarters),
                 heard=None if prompt.score is None else prompt.ids,
+                controls=controls,
             ),
         )
         draw = functools.partial(self._draw, prompt, length, sampler, bf16=bf16)
@@ -268,6 +281,8 @@ class Composer:
             if self.tokenizer.in_seconds:
                 score = scores.retimed(score, prompt.score)
             scores.carry_over(prompt.score, score, tempi=self.tokenizer.tempi)
+        if prompt.tempo is not None:
+            scores.set_tempo(score, prompt.quarters, prompt.tempo)
         return score
 
     def _finish(self, prompt: Prompt, drawn: _Drawn, only_new: bool) -> Composition:
@@ -278,6 +293,8 @@ class Composer:
             score = scores.without_before(score, prompt.quarters)
         stop = drawn.stop if drawn.stop is not None else max(scores.end(score), start + 1 / 480)
         score = scores.cut(score, start, stop)
+        if only_new and prompt.tempo is not None:  # the bar that the prompt began is at the new tempo, too
+            scores.set_tempo(score, 0.0, prompt.tempo)
         return Composition(
             score=score, num_new_tokens=len(drawn.ids), num_bars=scores.num_bars(score), seconds=scores.seconds(score)
         )

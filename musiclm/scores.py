@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from symusic import Note, Score, TextMeta, Track
+from symusic import Note, Score, Tempo, TextMeta, Track
 
 from .errors import MidiError
 from .files import write_whole
@@ -269,12 +269,20 @@ def carry_over(source: Score, target: Score, tempi: list[float]) -> None:
             for event in getattr(source, name):
                 _add(target, name, event, scale)
     else:
-        asked = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in source.tempos}
+        said = list(source.tempos) or [Tempo(0, 120.0)]  # what a MIDI file means that says nothing
+        asked = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in said}
         for tempo in target.tempos:
             nearest = min(tempi, key=lambda t: abs(math.log(t / tempo.qpm)))
             tempo.mspq = asked.get(nearest, tempo.mspq)
     for event in source.key_signatures:
         _add(target, "key_signatures", event, scale)
+
+
+def set_tempo(score: Score, quarters: float, qpm: float) -> None:
+    """Have a score go on at this tempo, in quarters a minute, from a time on, in quarters; changed in place."""
+    at = round(quarters * score.ticks_per_quarter)
+    score.tempos = type(score.tempos)([t for t in score.tempos if t.time < at])
+    score.tempos.append(Tempo(at, qpm))
 
 
 def retimed(score: Score, source: Score) -> Score:

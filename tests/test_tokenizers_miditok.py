@@ -219,3 +219,12 @@ def test_names_are_known_without_miditok_and_torch():
         "assert not {'torch', 'miditok', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_note_without_an_end_is_not_of_no_length():
+    """A MIDILike piece that stops behind a note's beginning decoded to a note of 0 ticks."""
+    tokenizer = tokens.create("MIDILike")
+    ids, _ = tokenizer.encode(band())
+    begin = next(i for i, token in enumerate(ids) if tokenizer.kinds[token] == "NoteOn")
+    (note,) = tokenizer.decode(ids[: begin + 2]).tracks[0].notes
+    assert note.duration > 0

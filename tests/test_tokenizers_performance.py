@@ -224,8 +224,10 @@ def test_no_note_begins_before_the_prompt_ends():
             place = rule.after(place, int(i))
         draw = np.random.default_rng(0)
         for _ in range(30):
-            place = rule.after(place, int(draw.choice(np.flatnonzero(rule.allowed(place)))))
-            assert not p.NOTE_ON <= place.last < p.NOTE_OFF or place.time * STEP >= end - 1e-9
+            prompt = np.append(prompt, int(draw.choice(np.flatnonzero(rule.allowed(place)))))
+            place = rule.after(place, int(prompt[-1]))
+            if p.NOTE_ON <= prompt[-1] < p.NOTE_OFF:
+                assert TOKENIZER.quarters(prompt) / 2 >= end - 1e-9
 
 
 def test_scores_can_be_moved_to_another_tempo_map():

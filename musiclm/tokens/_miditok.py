@@ -85,7 +85,11 @@ class MidiTokTokenizer(Tokenizer):
         if "NoteOff" in self.kinds:
             if music and "Velocity" in self.kinds and self.kinds[music[-1]] in ("NoteOn", "DrumOn"):
                 music.pop()  # without its velocity a note is no note yet
-            music += self._ends(music)
+            ends = self._ends(music)
+            latest = max((n for n, i in enumerate(music) if self.kinds[i] == "TimeShift"), default=-1)
+            if ends and any(self.kinds[i] in ("NoteOn", "DrumOn") for i in music[latest + 1 :]):
+                music.append(self.kinds.index("TimeShift"))  # the shortest: no note is of no length
+            music += ends
         return self.midi_tokenizer.decode(music).resample(TICKS)
 
     def _ends(self, ids: list[int]) -> list[int]:
@@ -126,6 +130,11 @@ class MidiTokTokenizer(Tokenizer):
             ids = longer
         return ids
 
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        if [self.kinds[i] for i in ids[-2:]] == ["Bar", "TimeSig"] and self.quarters(ids) >= quarters - 1e-6:
+            return ids[:-2]
+        return ids
+
     def _in_time(self) -> None:
         if "Track" in self.kinds:
             raise TokenizerError(
@@ -138,6 +147,15 @@ class MidiTokTokenizer(Tokenizer):
         heard["TimeSig"] = heard["TimeSig"][-1:]
         strange = [i for i, kind in enumerate(self.kinds) if heard.get(kind) and i not in heard[kind]]
         return np.array(strange, np.int64)
+
+    def unsaid(self, score: Score) -> list[str]:
+        signs = {f"{t.numerator}/{t.denominator}" for t in score.time_signatures}
+        if "TimeSig" in self.kinds:
+            lost = signs - {value for kind, value in zip(self.kinds, self.values, strict=True) if kind == "TimeSig"}
+            read_as = "the time signature before it, or 4/4"
+        else:
+            lost, read_as = signs - {"4/4"}, "4/4"
+        return [f"'{self.name}' has no {sign}: bars of it are read as {read_as}" for sign in sorted(lost)]
 
     def counts(self, ids: np.ndarray) -> np.ndarray:
         return ~self._is_mark[np.asarray(ids)]

@@ -61,6 +61,10 @@ class Tokenizer(ABC):
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids with silence behind them, as near to a later time as the vocabulary comes without a note."""
 
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        """Return ids without a bar that begins at or behind a time and has nothing in it: its metre may be another."""
+        return ids
+
     @property
     def tempi(self) -> list[float]:
         """The tempi that the vocabulary has, in quarters a minute; none if it has no tempo and no metre."""
@@ -110,6 +114,10 @@ class Tokenizer(ABC):
             ids: of the prompt. Its last time signature stays; what it says nothing of is not strange.
         """
         return np.array([], np.int64)
+
+    def unsaid(self, score: Score) -> list[str]:
+        """Return what of a score, beside notes, these ids cannot say and a listener would miss: a sentence each."""
+        return []
 
     def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return ids without merges, (T',) int64: each merged one as those that it was learnt from."""

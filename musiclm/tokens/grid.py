@@ -58,6 +58,10 @@ class Grid(Tokenizer):
         ids = np.where(cells < 0, SILENCE, cells + FIRST_PITCH).ravel()
         return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), left_out
 
+    def unsaid(self, score: Score) -> list[str]:
+        others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - {PROGRAM}
+        return ["'grid' knows four voices alone: a choir sings the instruments' notes"] if others else []
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         cells = np.asarray(ids, dtype=np.int64)
         cells = cells[cells >= SILENCE]

@@ -94,6 +94,9 @@ class MergedTokenizer(Tokenizer):
         strange = self.base.strange_to(self.base_ids(ids))
         return np.array([i for i in range(self.vocab_size) if np.isin(self.base_ids([i]), strange).any()], np.int64)
 
+    def unsaid(self, score: Score) -> list[str]:
+        return self.base.unsaid(score)
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return self.base.decode(self.base_ids(ids))
 
@@ -102,6 +105,9 @@ class MergedTokenizer(Tokenizer):
 
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         return self.merged_ids(self.base.advance(self.base_ids(ids), quarters))
+
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.reopened(self.base_ids(ids), quarters))
 
     @property
     def tempi(self) -> list[float]:

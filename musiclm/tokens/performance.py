@@ -73,6 +73,10 @@ class Performance(Tokenizer):
         ids[last_shift] = TIME_SHIFT + (gap[gap > 0] - 1) % LONGEST_SHIFT
         return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), score.note_num() - len(start)
 
+    def unsaid(self, score: Score) -> list[str]:
+        others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - set(range(8))
+        return ["'performance' knows a piano alone: it plays the other instruments' notes"] if others else []
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         """See the base. A note that has no end yet ends where the ids do, but is never shorter than 10 ms."""
         ids = np.asarray(ids, dtype=np.int64)

@@ -1,0 +1,109 @@
+"""Prompts of every shape: what they carry goes on, and what a tokenizer cannot say of them is said."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import mido
+import pretty_midi
+import pytest
+
+from musiclm import scores, tokens
+from musiclm.composer import Composer, Length
+from musiclm.errors import MidiError
+
+TUNE = [(480 * i, 400, 60 + i % 7) for i in range(22)]  # (tick, ticks, pitch): ends within a bar of 3/4, 4/4 and 5/4
+Event = tuple[int, mido.Message]
+
+
+def tempo(microseconds: int) -> Event:
+    return 0, mido.MetaMessage("set_tempo", tempo=microseconds)
+
+
+def metre(numerator: int, denominator: int, at: int = 0) -> Event:
+    return at, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator)
+
+
+def played(channel: int, notes: list[tuple[int, int, int]], program: int = 0) -> list[Event]:
+    events: list[Event] = [(0, mido.Message("program_change", channel=channel, program=program))]
+    for at, length, pitch in notes:
+        events.append((at, mido.Message("note_on", channel=channel, note=pitch, velocity=80)))
+        events.append((at + length, mido.Message("note_off", channel=channel, note=pitch)))
+    return events
+
+
+def file(kind: int, *tracks: list[Event], ticks: int = 480) -> bytes:
+    """Return the bytes of a MIDI file of type 0 or 1."""
+    made = mido.MidiFile(type=kind, ticks_per_beat=ticks)
+    for events in tracks:
+        track, now = mido.MidiTrack(), 0
+        for at, message in sorted(events, key=lambda event: event[0]):
+            track.append(message.copy(time=at - now))
+            now = at
+        made.tracks.append(track)
+    data = io.BytesIO()
+    made.save(file=data)
+    return data.getvalue()
+
+
+DRUMS = played(9, [(at, 100, 36) for at, _, _ in TUNE])
+BASS = played(1, [(at, length, pitch - 24) for at, length, pitch in TUNE], 33)
+SHAPES = {  # bytes, and the tempo and metre that go on
+    "type 0": (file(0, [tempo(600000), metre(3, 4), *played(0, TUNE), *BASS, *DRUMS]), 100, (3, 4)),
+    "type 1": (file(1, [tempo(500000), metre(4, 4)], played(0, TUNE), BASS, DRUMS), 120, (4, 4)),
+    "no tempo": (file(1, played(0, TUNE)), 120, (4, 4)),
+    "5/4": (file(1, [metre(5, 4), tempo(444444)], played(0, TUNE)), 135, (5, 4)),
+    "30 tracks": (
+        file(1, [tempo(600000)], *[played(i % 9, [(480, 200, 36 + i)], 4 * i) for i in range(30)]), 100, (4, 4),
+    ),
+    "drums only": (file(1, [tempo(500000)], DRUMS), 120, (4, 4)),
+    "one note": (file(1, played(0, [(0, 480, 60)])), 120, (4, 4)),
+    "one late note": (file(1, played(0, [(480 * 50, 480, 60)])), 120, (4, 4)),
+    "40 minutes": (file(1, [tempo(500000)], played(0, [(480 * i, 400, 48 + i % 24) for i in range(4800)])), 120, (4, 4)),
+    "an upbeat": (file(1, [metre(1, 4), metre(3, 4, 480), tempo(600000)], played(0, TUNE)), 100, (3, 4)),
+    "96 ticks": (file(1, [metre(6, 8)], played(0, [(at // 5, 80, pitch) for at, _, pitch in TUNE]), ticks=96), 120, (6, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["score", "performance", "grid"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_prompt_of_any_shape_goes_on_from_its_place_in_the_bar(untrained, name: str, shape: str):
+    data, qpm, sign = SHAPES[shape]
+    composer = Composer.load(untrained(name))
+    source = scores.parse(data, shape)
+    if shape == "drums only" and name != "score":
+        with pytest.raises(MidiError, match="drums have no pitch"):
+            composer.prompt(source)
+        return
+    prompt = composer.prompt(source)
+    (composed,) = composer.compose(prompt, length=Length(bars=2), seed=1)
+    score = composed.score
+    assert [round(t.qpm, 2) for t in score.tempos] in ([qpm], [] if qpm == 120 else [qpm])  # none means 120
+    signs = [(t.numerator, t.denominator) for t in score.time_signatures] or [(4, 4)]
+    assert signs[-1] == sign
+    assert scores.end(score) <= scores.bar_line(score, prompt.quarters, 2) + 1e-6
+    assert scores.without_before(score, prompt.quarters).note_num() > 0
+    if name == "score":
+        was = sorted((round(n.time * 480 / source.ticks_per_quarter), n.pitch) for t in source.tracks for n in t.notes)
+        assert len(was) == len([n for t in score.tracks for n in t.notes if n.time < prompt.quarters * 480])
+        assert {(t.program, t.is_drum) for t in score.tracks if t.notes} == {
+            (t.program, t.is_drum) for t in source.tracks if t.notes
+        }
+    written = scores.to_bytes(score)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = pretty_midi.PrettyMIDI(io.BytesIO(written))
+    assert sum(len(i.notes) for i in opened.instruments) == score.note_num()
+    begun = sum(m.type == "note_on" and m.velocity > 0 for m in mido.MidiFile(file=io.BytesIO(written)))
+    assert begun == score.note_num()
+
+
+def test_what_cannot_be_said_of_a_prompt_is_told():
+    strange = scores.parse(file(1, [metre(17, 16)], played(0, TUNE)), "strange")
+    assert "17/16" in tokens.create("score").unsaid(strange)[0]
+    assert "17/16" in tokens.create("Structured").unsaid(strange)[0]
+    band = scores.parse(SHAPES["type 1"][0], "band")
+    assert tokens.create("score").unsaid(band) == []
+    assert "piano" in tokens.create("performance").unsaid(band)[0]
+    assert "four voices" in tokens.create("grid").unsaid(band)[0]
