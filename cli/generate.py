@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from ..errors import OutputError
 from ..files import check_writable, write_whole
+from ..request import Request
 from . import options, ui
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ STEM = "musiclm"
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="New music: bars (16 if nothing is said).")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
-@click.option("-n", "count", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
+@click.option("-n", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
 @click.option("--only-new", is_flag=True, help="Leave the prompt out of the output.")
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
 @options.force
@@ -48,36 +50,20 @@ STEM = "musiclm"
 def command(
     model: str | None,
     prompt: str | None,
-    prompt_bars: int | None,
-    prompt_seconds: float | None,
-    bars: int | None,
-    seconds: float | None,
-    tokens: int | None,
-    count: int,
-    only_new: bool,
     output: str | None,
     force: bool,
     seed: int | None,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
     device: str,
-    precision: str,
     as_json: bool,
     quiet: bool,
+    **shaping: Any,
 ) -> None:
     """Write new music: from nothing, or going on from a MIDI file."""
     began = time.monotonic()
-    if sum(v is not None for v in (bars, seconds, tokens)) > 1:
-        raise click.UsageError("at most one of --bars, --seconds and --tokens")
-    if prompt_bars is not None and prompt_seconds is not None:
-        raise click.UsageError("at most one of --prompt-bars and --prompt-seconds")
-    if prompt is None and (prompt_bars is not None or prompt_seconds is not None or only_new):
-        raise click.UsageError("--prompt-bars, --prompt-seconds and --only-new need a --prompt")
-    if output == "-" and (count > 1 or as_json):
+    request = _request(prompt, shaping)
+    if output == "-" and (request.n > 1 or as_json):
         raise click.UsageError("-o - writes one MIDI file: not with -n above 1 or --json")
-    paths = [] if output == "-" else _paths(output, count, force)
+    paths = [] if output == "-" else _paths(output, request.n, force)
     prompt_bytes = None if prompt is None else _read(prompt)
 
     from .. import scores
@@ -86,43 +72,17 @@ def command(
 
     from .. import composer as composing
 
-    where = options.resolve_device(device)
-    composer = composing.Composer.load(model, where)
-    heard = composer.prompt(score, bars=prompt_bars, seconds=prompt_seconds)
+    composer = composing.Composer.load(model, options.resolve_device(device))
+    heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if heard.left_out:
         tokenizer = composer.tokenizer.name
         ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
     drawn_seed = options.draw_seed(seed)
-    shaping: dict[str, Any] = {
-        "prompt_bars": prompt_bars,
-        "prompt_seconds": prompt_seconds,
-        "bars": bars,
-        "seconds": seconds,
-        "tokens": tokens,
-        "n": count,
-        "only_new": only_new,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "precision": "bf16" if precision == "bf16" else "fp32",
-    }
     sampling_began = time.monotonic()
-    compositions = composer.compose(
-        heard,
-        length=composing.Length(bars=bars, seconds=seconds, tokens=tokens),
-        count=count,
-        seed=drawn_seed,
-        only_new=only_new,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        bf16=precision == "bf16",
-    )
+    compositions = composer.compose(heard, seed=drawn_seed, **request.arguments())
     took = time.monotonic() - sampling_began
     for i, composition in enumerate(compositions):
-        told = composing.provenance(composer, seed=drawn_seed, options=shaping, prompt=prompt_bytes, index=i)
+        told = composing.provenance(composer, seed=drawn_seed, request=request, prompt=prompt_bytes, index=i)
         scores.add_text(composition.score, told)
         data = scores.to_bytes(composition.score)
         if output == "-":
@@ -142,13 +102,24 @@ def command(
             }
         )
         return
-    if output != "-":
-        for path in paths:
-            click.echo(str(path))
+    for path in paths:
+        click.echo(str(path))
     for composition in compositions:
         told = f"{composition.num_bars} bars, {composition.num_notes} notes, {ui.duration(composition.seconds)}"
         ui.say(told, quiet=quiet)
     ui.say(f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}")
+
+
+def _request(prompt: str | None, shaping: dict[str, Any]) -> Request:
+    """Return what is asked for: each option that shapes the music is a field of `Request`, by its name."""
+    needing = [name for name in ("prompt_bars", "prompt_seconds", "only_new") if shaping[name]]
+    if prompt is None and needing:
+        raise click.UsageError(f"--{needing[0].replace('_', '-')} needs a --prompt")
+    shaping["precision"] = "bf16" if shaping["precision"] == "bf16" else "fp32"
+    try:
+        return Request(**shaping)
+    except ValueError as error:
+        raise click.UsageError(re.sub(r"[a-z]+_[a-z_]+", lambda m: m[0].replace("_", "-"), str(error))) from error
 
 
 def _told(path: Path, composition: Composition) -> dict[str, Any]:

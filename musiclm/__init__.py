@@ -16,7 +16,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 
 _HOME = {
     "Composer": "composer",
-    "Length": "composer",
+    "Length": "request",
     "MusicLMError": "errors",
     "Sampler": "sampling",
     "generate": "sampling",

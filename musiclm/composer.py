@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import secrets
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,36 +18,13 @@ from symusic import Score
 from . import grammar, scores
 from .checkpoint import Checkpoint, bundled, default, load
 from .errors import TokenizerError
+from .request import Length, Request
 from .sampling import Sampler, generate
 from .tokens.base import Tokenizer
 
 CHECK_EVERY = 16  # tokens between two looks at how long the music is
 MAX_SILENT = 8  # draws of a row without a single new note, before it is said
 MAX_TOKENS_A_QUARTER = 400  # of new music; a model that needs more stands still
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Length:
-    """How much new music; at most one of these, 16 bars if none is given.
-
-    Attributes:
-        bars: of the time signature that holds where each begins; a bar that the prompt has begun is completed first.
-        seconds: by the tempo of the score.
-        tokens: of the tokenizer.
-    """
-
-    bars: int | None = None
-    seconds: float | None = None
-    tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [v for v in (self.bars, self.seconds, self.tokens) if v is not None]
-        if len(given) > 1:
-            raise ValueError("at most one of bars, seconds and tokens")
-        if given and given[0] <= 0:
-            raise ValueError(f"a length must be more than 0, not {given[0]}")
-        if not given:
-            object.__setattr__(self, "bars", 16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -283,7 +259,7 @@ class Composer:
         )
 
 
-def provenance(composer: Composer, *, seed: int, options: dict[str, Any], prompt: bytes | None, index: int) -> str:
+def provenance(composer: Composer, *, seed: int, request: Request, prompt: bytes | None, index: int) -> str:
     """Return what a MIDI file should tell of its origin, as JSON: enough to make it again; no path, no date."""
     from . import __version__
 
@@ -294,6 +270,6 @@ def provenance(composer: Composer, *, seed: int, options: dict[str, Any], prompt
         "seed": seed,
         "prompt": hashlib.sha256(prompt).hexdigest()[:16] if prompt is not None else None,
         "index": index,
-        "options": {k: v for k, v in options.items() if v is not None and v is not False},
+        "options": request.told(),
     }
     return json.dumps(told, sort_keys=True)
