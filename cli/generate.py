@@ -35,7 +35,13 @@ STEM = "musiclm"
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
 @click.option("-n", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
-@click.option("--only-new", is_flag=True, help="Leave the prompt out of the output.")
+@click.option(
+    "--only-new",
+    is_flag=True,
+    help="Leave the prompt out. Where it ends within a bar, the rest of that bar comes first, then --bars.",
+)
+@click.option("--finish", is_flag=True, help="Go on to an end of the piece or a phrase, at most half as long again.")
+@click.option("--loop-guard/--no-loop-guard", default=True, help="Draw anew what falls into a loop (on by itself).")
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
 @options.force
 @options.seed
@@ -129,6 +135,8 @@ def _told(path: Path, composition: Composition) -> dict[str, Any]:
         "num_tokens": composition.num_new_tokens,
         "seconds": composition.seconds,
         "bars": composition.num_bars,
+        "ended": composition.ended,
+        "redrawn": composition.redrawn,
     }
 
 

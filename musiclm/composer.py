@@ -6,25 +6,23 @@ Where sampling knows ids only and the tokenizer knows no model, this knows both,
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import secrets
 
-import numpy as np
 import torch
 from symusic import Score
 
 from . import grammar, scores
 from .checkpoint import Checkpoint, bundled, default, load
+from .drawing import Drawing, Row
 from .errors import TokenizerError
+from .prompt import Prompt
 from .request import Length, Request
-from .sampling import Sampler, generate
+from .sampling import Sampler
 from .tokens.base import Tokenizer
 
-CHECK_EVERY = 16  # tokens between two looks at how long the music is
 MAX_SILENT = 8  # draws of a row without a single new note, before it is said
-MAX_TOKENS_A_QUARTER = 400  # of new music; a model that needs more stands still
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,44 +31,25 @@ class Composition:
 
     Attributes:
         score: at 480 ticks a quarter; begins with the prompt unless only what is new was asked for.
-        num_new_tokens: drawn from the model.
+        index: which of the variations that were drawn.
+        num_new_tokens: drawn from the model, without what was drawn anew.
         num_bars: of the score.
         seconds: of the score, by its tempo.
+        ended: by what: "length", or with `finish` "phrase" or "piece".
+        redrawn: how many stretches were drawn anew since they had fallen into a loop.
     """
 
     score: Score
+    index: int
     num_new_tokens: int
     num_bars: int
     seconds: float
+    ended: str
+    redrawn: int
 
     @property
     def num_notes(self) -> int:
         return int(self.score.note_num())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """A prompt as the model hears it.
-
-    Attributes:
-        ids: bos and the music.
-        quarters: where it ends and new music may begin.
-        left_out: how many of its notes the tokenizer cannot express.
-        score: what it was made from.
-    """
-
-    ids: np.ndarray
-    quarters: float
-    left_out: int
-    score: Score | None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """What one row drew, (T,) ids, and where to cut it, in quarters; None for where its last note ends."""
-
-    ids: np.ndarray
-    stop: float | None
 
 
 class Composer:
@@ -101,37 +80,9 @@ class Composer:
 
         Raises:
             MidiError: nothing of it can be expressed.
-            ValueError: bars and seconds, or none of either.
+            ValueError: bars and seconds.
         """
-        if bars is not None and seconds is not None:
-            raise ValueError("at most one of bars and seconds of the prompt")
-        if score is None:
-            return Prompt(ids=np.array([self.tokenizer.bos]), quarters=0.0, left_out=0, score=None)
-        stop = scores.end(score)
-        if bars is not None:
-            stop = min(scores.bar_line(score, 0.0, bars), scores.bar_line(score, stop))
-        elif seconds is not None:
-            stop = min(stop, scores.quarters_at(score, seconds))
-        if bars is not None or seconds is not None:
-            score = scores.cut(score, 0.0, stop)
-        ids, left_out = self.tokenizer.encode(score)
-        ids = self.tokenizer.advance(ids[:-1], self._clock(score, stop))
-        # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
-        reached = stop if self.tokenizer.in_seconds else max(stop, self.tokenizer.quarters(ids))
-        return Prompt(ids=ids, quarters=reached, left_out=left_out, score=score)
-
-    def _clock(self, score: Score | None, quarters: float) -> float:
-        """Return the tokenizer's quarters at a musical time of a score: the same, or those of 120 a minute."""
-        if score is None or not self.tokenizer.in_seconds:
-            return quarters
-        return scores.seconds_at(score, quarters) * 2
-
-    def _quarters(self, score: Score | None, ids: np.ndarray) -> float:
-        """Return the musical time of a score, in quarters, at which ids end."""
-        quarters = self.tokenizer.quarters(ids)
-        if score is None or not self.tokenizer.in_seconds:
-            return quarters
-        return scores.quarters_at(score, quarters / 2)
+        return Prompt.of(self.tokenizer, score, bars=bars, seconds=seconds)
 
     def compose(
         self,
@@ -141,6 +92,8 @@ class Composer:
         count: int = 1,
         seed: int | None = None,
         only_new: bool = False,
+        finish: bool = False,
+        loop_guard: bool = True,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -154,7 +107,9 @@ class Composer:
             length: how much new music; 16 bars if left out.
             count: how many.
             seed: the same seed, and all else the same, gives the same scores; drawn if left out.
-            only_new: leave the prompt out of the scores. They begin with the bar in which the prompt ends.
+            only_new: leave the prompt out of the scores. They begin at the last bar line that is not behind its end.
+            finish: go on to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
+            loop_guard: draw anew, hotter, what repeats itself as real music hardly ever does; see `repetition`.
             temperature: see `Sampler`.
             top_k: see `Sampler`.
             top_p: see `Sampler`.
@@ -163,100 +118,62 @@ class Composer:
         """
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt)
-        length = length or Length()
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        sampler = Sampler(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            rules=grammar.rules(
-                self.tokenizer,
-                not_before=self._clock(prompt.score, prompt.quarters),
-                heard=None if prompt.score is None else prompt.ids,
-            ),
+        drawing = Drawing(
+            self.model,
+            self.checkpoint.name,
+            prompt,
+            length or Length(),
+            self._sampler(prompt, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
+            seed=secrets.randbelow(2**31) if seed is None else seed,
+            finish=finish,
+            loop_guard=loop_guard,
+            bf16=bf16,
         )
-        draw = functools.partial(self._draw, prompt, length, sampler, bf16=bf16)
-        drawn = draw(count, seed)
-        for row in range(count):
-            for attempt in range(1, MAX_SILENT + 1):
-                if self._has_new_notes(prompt, drawn[row]):
+        rows = drawing.draw(count)
+        for i in range(count):
+            for _ in range(MAX_SILENT):
+                if _new_score(prompt, rows[i]).note_num():
                     break
-                (drawn[row],) = draw(1, seed + (attempt << 32) + (row << 48))
+                rows[i] = drawing.draw_anew(rows[i])
             else:
                 if only_new or prompt.score is None:
                     raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
-        return [self._finish(prompt, each, only_new) for each in drawn]
+        return [_composition(prompt, row, only_new) for row in rows]
 
-    def _draw(
-        self, prompt: Prompt, length: Length, sampler: Sampler, count: int, seed: int, *, bf16: bool
-    ) -> list[_Drawn]:
-        """Return what a batch of rows draws, each until it is long enough."""
-        ids = torch.from_numpy(prompt.ids).to(self.device).expand(count, -1)
-        features = self.tokenizer.features if self.tokenizer.feature_sizes else None
-        drawn: list[np.ndarray] = []
-        stops: list[float | None] = [None] * count
-        used = [0] * count
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for tokens in generate(self.model, ids, sampler, seed=seed, features=features):
-                drawn.append(tokens.cpu().numpy())
-                if length.tokens is not None:
-                    if len(drawn) == length.tokens:
-                        break
-                elif len(drawn) % CHECK_EVERY == 0:
-                    self._look(prompt, length, np.stack(drawn, 1), stops, used)
-                    if all(stop is not None for stop in stops):
-                        break
-        new = np.stack(drawn, 1)
-        return [_Drawn(ids=new[row, : used[row] or None], stop=stops[row]) for row in range(count)]
+    def _sampler(
+        self, prompt: Prompt, *, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+    ) -> Sampler:
+        heard = None if prompt.score is None else prompt.ids
+        rules = grammar.rules(self.tokenizer, not_before=prompt.clock, heard=heard)
+        return Sampler(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rules=rules)
 
-    def _has_new_notes(self, prompt: Prompt, drawn: _Drawn) -> bool:
-        score = self._finish(prompt, drawn, only_new=False).score
-        return bool(scores.without_before(score, prompt.quarters).note_num())
 
-    def _look(
-        self, prompt: Prompt, length: Length, new: np.ndarray, stops: list[float | None], used: list[int]
-    ) -> None:
-        """Note where each row has to stop, for those that have got so far."""
-        for row in range(len(new)):
-            if stops[row] is not None:
-                continue
-            ids = np.concatenate([prompt.ids, new[row]])
-            reached = self._quarters(prompt.score, ids)
-            score = self._score(prompt, ids)
-            if length.bars is not None:
-                stop = scores.bar_line(score, prompt.quarters, length.bars)
-            else:
-                assert length.seconds is not None
-                before = scores.seconds_at(score, prompt.quarters)
-                stop = scores.quarters_at(score, before + length.seconds)
-            if reached >= stop:
-                stops[row], used[row] = stop, new.shape[1]
-            elif new.shape[1] > MAX_TOKENS_A_QUARTER * max(16.0, stop - prompt.quarters):
-                raise TokenizerError(
-                    f"the model '{self.checkpoint.name}' does not get on: no end after {new.shape[1]} tokens"
-                )
+def _new_score(prompt: Prompt, row: Row) -> Score:
+    """Return the score of a row with its new notes only, at their places."""
+    score = prompt.continued(row.ids)
+    if row.stop is not None:
+        score = scores.cut(score, 0.0, row.stop)
+    return scores.without_before(score, prompt.quarters)
 
-    def _score(self, prompt: Prompt, ids: np.ndarray) -> Score:
-        """Return the score of ids, with the prompt's tempo and metre where the tokenizer has none of its own."""
-        score = self.tokenizer.decode(ids)
-        if prompt.score is not None:
-            if self.tokenizer.in_seconds:
-                score = scores.retimed(score, prompt.score)
-            scores.carry_over(prompt.score, score, tempi=self.tokenizer.tempi)
-        return score
 
-    def _finish(self, prompt: Prompt, drawn: _Drawn, only_new: bool) -> Composition:
-        score = self._score(prompt, np.concatenate([prompt.ids, drawn.ids]))
-        start = 0.0
-        if only_new:
-            start = scores.last_bar_line(score, prompt.quarters)
-            score = scores.without_before(score, prompt.quarters)
-        stop = drawn.stop if drawn.stop is not None else max(scores.end(score), start + 1 / 480)
-        score = scores.cut(score, start, stop)
-        return Composition(
-            score=score, num_new_tokens=len(drawn.ids), num_bars=scores.num_bars(score), seconds=scores.seconds(score)
-        )
+def _composition(prompt: Prompt, row: Row, only_new: bool) -> Composition:
+    score = prompt.continued(row.ids)
+    start = 0.0
+    if only_new:
+        start = scores.last_bar_line(score, prompt.quarters)
+        score = scores.without_before(score, prompt.quarters)
+    stop = row.stop if row.stop is not None else max(scores.end(score), start + 1 / 480)
+    score = scores.cut(score, start, stop)
+    assert row.ended is not None
+    return Composition(
+        score=score,
+        index=row.number,
+        num_new_tokens=len(row.ids),
+        num_bars=scores.num_bars(score),
+        seconds=scores.seconds(score),
+        ended=row.ended,
+        redrawn=row.redrawn,
+    )
 
 
 def provenance(composer: Composer, *, seed: int, request: Request, prompt: bytes | None, index: int) -> str:

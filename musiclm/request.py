@@ -48,6 +48,8 @@ class Request:
         tokens: see `Length`.
         n: variations to draw, in one batch.
         only_new: leave the prompt out.
+        finish: go on to the end of the piece or of a phrase.
+        loop_guard: draw anew what falls into a loop.
         temperature: see `Sampler`.
         top_k: see `Sampler`.
         top_p: see `Sampler`.
@@ -62,6 +64,8 @@ class Request:
     tokens: int | None = None
     n: int = 1
     only_new: bool = False
+    finish: bool = False
+    loop_guard: bool = True
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
@@ -88,6 +92,8 @@ class Request:
             "length": self.length,
             "count": self.n,
             "only_new": self.only_new,
+            "finish": self.finish,
+            "loop_guard": self.loop_guard,
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,

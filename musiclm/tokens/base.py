@@ -61,6 +61,19 @@ class Tokenizer(ABC):
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids with silence behind them, as near to a later time as the vocabulary comes without a note."""
 
+    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        """Return the end of ids from a bar line at or before a time, and when that is, in quarters: a piece of its own.
+
+        Its notes are those that begin there in the whole, so many quarters earlier. A tokenizer that cannot begin
+        anywhere returns all, and 0.
+        """
+        return ids, 0.0
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether the music comes in the order of time, so that `quarters` can say how far ids have come."""
+        return True
+
     @property
     def tempi(self) -> list[float]:
         """The tempi that the vocabulary has, in quarters a minute; none if it has no tempo and no metre."""
