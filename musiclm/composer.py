@@ -6,20 +6,23 @@ Where sampling knows ids only and the tokenizer knows no model, this knows both,
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import secrets
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from symusic import Score
 
-from . import grammar, scores
-from .checkpoint import Checkpoint, bundled, default, load
-from .drawing import Drawing, Row
+from . import choosing, grammar, scores
+from .checkpoint import Checkpoint, default, load
+from .corpus import Piece
+from .drawing import Drawing, Plan, Row
 from .errors import TokenizerError
 from .prompt import Prompt
-from .request import Length, Request
+from .repetition import repetition
+from .request import Length
 from .sampling import Sampler
+from .streaming import Stream
 from .tokens.base import Tokenizer
 
 MAX_SILENT = 8  # draws of a row without a single new note, before it is said
@@ -37,6 +40,7 @@ class Composition:
         seconds: of the score, by its tempo.
         ended: by what: "length", or with `finish` "phrase" or "piece".
         redrawn: how many stretches were drawn anew since they had fallen into a loop.
+        ids: new ones, those before its end.
     """
 
     score: Score
@@ -46,10 +50,28 @@ class Composition:
     seconds: float
     ended: str
     redrawn: int
+    ids: np.ndarray
 
     @property
     def num_notes(self) -> int:
         return int(self.score.note_num())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weighed:
+    """A composition against real pieces; see `choosing`.
+
+    Attributes:
+        composition: it.
+        surprise: nats a token of its new part.
+        repetition: of its new part.
+        distance: of both from those of real pieces, in standard deviations.
+    """
+
+    composition: Composition
+    surprise: float
+    repetition: float
+    distance: float
 
 
 class Composer:
@@ -99,6 +121,7 @@ class Composer:
         top_p: float | None = None,
         min_p: float | None = None,
         bf16: bool = False,
+        live: bool = False,
     ) -> list[Composition]:
         """Return `count` variations, drawn in one batch.
 
@@ -115,22 +138,17 @@ class Composer:
             top_p: see `Sampler`.
             min_p: see `Sampler`.
             bf16: whether to compute in bfloat16.
+            live: draw what `stream` would.
         """
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt)
-        drawing = Drawing(
-            self.model,
-            self.checkpoint.name,
-            prompt,
-            length or Length(),
-            self._sampler(prompt, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p),
-            seed=secrets.randbelow(2**31) if seed is None else seed,
-            finish=finish,
-            loop_guard=loop_guard,
-            bf16=bf16,
+        sampler = self._sampler(prompt, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        plan = Plan(
+            length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), bf16=bf16, live=live
         )
+        drawing = Drawing(self.model, self.checkpoint.name, prompt, sampler, plan)
         rows = drawing.draw(count)
-        for i in range(count):
+        for i in range(0 if live else count):
             for _ in range(MAX_SILENT):
                 if _new_score(prompt, rows[i]).note_num():
                     break
@@ -140,12 +158,75 @@ class Composer:
                     raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
         return [_composition(prompt, row, only_new) for row in rows]
 
+    def stream(
+        self,
+        prompt: Prompt | Score | None = None,
+        *,
+        length: Length | None = None,
+        seed: int | None = None,
+        only_new: bool = False,
+        finish: bool = False,
+        loop_guard: bool = True,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        bf16: bool = False,
+    ) -> Stream:
+        """Return an iterator over the notes of one variation, each as soon as it is certain; see `compose` and `Stream`.
+
+        `for note in composer.stream(prompt): …` draws as it goes; the prompt's own notes come first, and at once.
+        """
+        if not isinstance(prompt, Prompt):
+            prompt = self.prompt(prompt)
+        if not self.tokenizer.is_in_time:
+            raise TokenizerError(
+                f"the tokenizer '{self.tokenizer.name}' does not write in the order of time: no stream"
+            )
+        sampler = self._sampler(prompt, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        plan = Plan(
+            length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), bf16=bf16, live=True
+        )
+        return Stream(Drawing(self.model, self.checkpoint.name, prompt, sampler, plan), prompt, only_new=only_new)
+
+    def streamed(self, stream: Stream) -> Composition:
+        """Return the whole of what a stream has told, once it has ended."""
+        return _composition(stream.prompt, stream.row, stream.only_new)
+
+    def weigh(self, prompt: Prompt, compositions: Sequence[Composition], *, bf16: bool = False) -> list[Weighed]:
+        """Return compositions with their surprise and repetition, the nearest to real pieces' first.
+
+        Raises:
+            CheckpointError: the checkpoint does not say how real pieces surprise it.
+        """
+        real = choosing.of_checkpoint(self.checkpoint)
+        pieces = [
+            Piece(name=str(c.index), tokens=prompt.with_new(c.ids), num_notes=0, seconds=0.0) for c in compositions
+        ]
+        nats = choosing.surprises(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
+        weighed = []
+        for composition, surprise in zip(compositions, nats, strict=True):
+            repeated = repetition(prompt.continued(composition.ids), prompt.quarters)
+            weighed.append(
+                Weighed(
+                    composition=composition,
+                    surprise=surprise,
+                    repetition=repeated,
+                    distance=real.distance(surprise, repeated),
+                )
+            )
+        return sorted(weighed, key=lambda w: w.distance)
+
     def _sampler(
         self, prompt: Prompt, *, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
     ) -> Sampler:
         heard = None if prompt.score is None else prompt.ids
         rules = grammar.rules(self.tokenizer, not_before=prompt.clock, heard=heard)
         return Sampler(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rules=rules)
+
+
+def _seed(given: int | None) -> int:
+    return secrets.randbelow(2**31) if given is None else given
 
 
 def _new_score(prompt: Prompt, row: Row) -> Score:
@@ -164,7 +245,8 @@ def _composition(prompt: Prompt, row: Row, only_new: bool) -> Composition:
         score = scores.without_before(score, prompt.quarters)
     stop = row.stop if row.stop is not None else max(scores.end(score), start + 1 / 480)
     score = scores.cut(score, start, stop)
-    assert row.ended is not None
+    if row.ended is None:
+        raise ValueError("the music has not ended yet")
     return Composition(
         score=score,
         index=row.number,
@@ -173,20 +255,5 @@ def _composition(prompt: Prompt, row: Row, only_new: bool) -> Composition:
         seconds=scores.seconds(score),
         ended=row.ended,
         redrawn=row.redrawn,
+        ids=row.ids if row.stop is None else row.ids[: prompt.num_before(row.ids, row.stop)],
     )
-
-
-def provenance(composer: Composer, *, seed: int, request: Request, prompt: bytes | None, index: int) -> str:
-    """Return what a MIDI file should tell of its origin, as JSON: enough to make it again; no path, no date."""
-    from . import __version__
-
-    told = {
-        "musiclm": __version__,
-        "model": composer.checkpoint.name if composer.checkpoint.name in bundled() else composer.checkpoint.arch,
-        "weights": composer.checkpoint.sha256[:16],
-        "seed": seed,
-        "prompt": hashlib.sha256(prompt).hexdigest()[:16] if prompt is not None else None,
-        "index": index,
-        "options": request.told(),
-    }
-    return json.dumps(told, sort_keys=True)

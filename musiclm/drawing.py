@@ -55,15 +55,12 @@ class Row:
     looped: bool = False
 
 
-class Drawing:
-    """How rows are drawn.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What rows are to become.
 
-    Args:
-        model: in evaluation mode.
-        name: what errors call it.
-        prompt: what all go on from.
+    Attributes:
         length: how much new music.
-        sampler: with the rules.
         seed: of all chance.
         finish: whether to go on to the end of the piece or of a phrase, at most half as long again.
         loop_guard: whether to draw anew what falls into a loop.
@@ -71,33 +68,39 @@ class Drawing:
         bf16: whether to compute in bfloat16.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        name: str,
-        prompt: Prompt,
-        length: Length,
-        sampler: Sampler,
-        *,
-        seed: int,
-        finish: bool = False,
-        loop_guard: bool = True,
-        live: bool = False,
-        bf16: bool = False,
-    ) -> None:
-        self.model, self.name, self.prompt, self.length, self.sampler = model, name, prompt, length, sampler
-        self.seed, self.finish, self.live, self.bf16 = seed, finish, live, bf16
+    length: Length
+    seed: int
+    finish: bool = False
+    loop_guard: bool = True
+    live: bool = False
+    bf16: bool = False
+
+
+class Drawing:
+    """How rows are drawn.
+
+    Args:
+        model: in evaluation mode.
+        name: what errors call it.
+        prompt: what all go on from.
+        sampler: with the rules.
+        plan: what they are to become.
+    """
+
+    def __init__(self, model: LanguageModel, name: str, prompt: Prompt, sampler: Sampler, plan: Plan) -> None:
+        self.model, self.name, self.prompt, self.sampler = model, name, prompt, sampler
+        self.plan = plan
         self.device = next(model.parameters()).device
         loops_already = prompt.score is not None and loop_start(prompt.score, 0.0, prompt.quarters) is not None
         # who begins with an ostinato wants one
-        self.loop_guard = loop_guard and prompt.tokenizer.is_in_time and not loops_already
-        if finish and not prompt.tokenizer.is_in_time:
+        self.loop_guard = plan.loop_guard and prompt.tokenizer.is_in_time and not loops_already
+        if plan.finish and not prompt.tokenizer.is_in_time:
             raise TokenizerError(f"the tokenizer '{prompt.tokenizer.name}' does not say when a bar ends: no --finish")
 
     def draw(self, count: int) -> list[Row]:
         """Return so many finished rows."""
         rows = [Row(number=i) for i in range(count)]
-        for _ in self._run(rows, self.sampler, self.seed):
+        for _ in self._run(rows, self.sampler, self.plan.seed):
             pass
         for row in rows:
             row.restarts = 1
@@ -122,14 +125,14 @@ class Drawing:
                 temperature = max(sampler.temperature, COLDEST) * HOTTER**row.heat
                 sampler = dataclasses.replace(sampler, temperature=temperature)
             # the batch drew from (seed, row); whatever comes after that draws from a seed of its own
-            seed = _fresh(self.seed, row.number, row.restarts) if row.restarts else self.seed
+            seed = _fresh(self.plan.seed, row.number, row.restarts) if row.restarts else self.plan.seed
             row.restarts += 1
             yield from self._run([row], sampler, seed, until=row.hot_until if is_hot else None)
 
     def _run(self, rows: list[Row], sampler: Sampler, seed: int, until: float | None = None) -> Iterator[None]:
         """Draw rows that have the same ids so far, until each has ended, has looped or has come `until` a time."""
         may_end = endings.MayEnd(self.prompt.tokenizer, sampler.rules)
-        if self.finish:
+        if self.plan.finish:
             sampler = dataclasses.replace(sampler, rules=[may_end])
         tokenizer = self.prompt.tokenizer
         features = tokenizer.features if tokenizer.feature_sizes else None
@@ -138,14 +141,14 @@ class Drawing:
         tokens = generate(self.model, ids, sampler, seed=seed, features=features)
         while going:
             longest = max(len(row.ids) for row in going.values())
-            to_come = (self.length.tokens or 0) - longest
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            to_come = (self.plan.length.tokens or 0) - longest
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bf16):
                 steps = to_come if 0 < to_come < CHECK_EVERY else CHECK_EVERY
                 new = torch.stack(list(islice(tokens, steps)), 1).cpu().numpy()
             for i, row in list(going.items()):
                 row.ids = np.concatenate([row.ids, new[i]])
                 self._look(row)
-                if self.finish and self._is_long(row):
+                if self.plan.finish and self._is_long(row):
                     may_end.open.add(i)
                 if row.ended is not None or row.looped or (until is not None and self._reached(row) >= until):
                     del going[i]
@@ -166,17 +169,17 @@ class Drawing:
             score = self.prompt.continued(row.ids)
             row.stop = scores.bar_line(score, max(self.prompt.quarters, scores.end(score)))
             return
-        if self.length.tokens is None:
+        if self.plan.length.tokens is None:
             # the metre and the tempi to come may move it: it is found again when it seems to be reached, and now and then
             looks = len(row.ids) // CHECK_EVERY
             if row.stop is None or reached >= row.stop or looks & (looks - 1) == 0:
                 row.stop = self._stop(row, 0)
         if not self._is_long(row):
             quarters = 16.0 if row.stop is None else max(16.0, row.stop - self.prompt.quarters)
-            if self.length.tokens is None and len(row.ids) > MAX_TOKENS_A_QUARTER * quarters:
+            if self.plan.length.tokens is None and len(row.ids) > MAX_TOKENS_A_QUARTER * quarters:
                 raise TokenizerError(f"the model '{self.name}' does not get on: no end after {len(row.ids)} tokens")
             return
-        if self.finish:
+        if self.plan.finish:
             self._look_for_end(row, reached)
         else:
             row.ended = "length"
@@ -186,26 +189,26 @@ class Drawing:
         return self.prompt.reached(row.ids) if self.prompt.tokenizer.is_in_time else 0.0
 
     def _is_long(self, row: Row) -> bool:
-        if self.length.tokens is not None:
-            return len(row.ids) >= self.length.tokens
+        if self.plan.length.tokens is not None:
+            return len(row.ids) >= self.plan.length.tokens
         return row.stop is not None and self._reached(row) >= row.stop
 
     def _stop(self, row: Row, more: int) -> float:
         """Return where a row is long enough, in quarters; with `more` 1, where it is half as long again."""
         score = self.prompt.continued(row.ids)
-        if self.length.bars is not None:
-            bars = self.length.bars + more * (self.length.bars // 2)
+        if self.plan.length.bars is not None:
+            bars = self.plan.length.bars + more * (self.plan.length.bars // 2)
             return scores.bar_line(score, self.prompt.quarters, bars)
-        assert self.length.seconds is not None
+        assert self.plan.length.seconds is not None
         before = scores.seconds_at(score, self.prompt.quarters)
-        return scores.quarters_at(score, before + self.length.seconds * (1 + more / 2))
+        return scores.quarters_at(score, before + self.plan.length.seconds * (1 + more / 2))
 
     def _look_for_end(self, row: Row, reached: float) -> None:
         """End a row that is long enough at the end of a phrase; where it was to end, if there comes none."""
         score = self.prompt.continued(row.ids)
-        if self.length.tokens is not None:
-            start = self.prompt.reached(row.ids[: self.length.tokens])
-            limit, is_over = reached, len(row.ids) >= self.length.tokens * 3 // 2
+        if self.plan.length.tokens is not None:
+            start = self.prompt.reached(row.ids[: self.plan.length.tokens])
+            limit, is_over = reached, len(row.ids) >= self.plan.length.tokens * 3 // 2
         else:
             assert row.stop is not None
             start, limit = row.stop, self._stop(row, 1)
@@ -214,7 +217,7 @@ class Drawing:
         if found is not None and found > self.prompt.quarters:
             row.stop, row.ended = found, "phrase"
         elif is_over:
-            row.ids = row.ids[: self.length.tokens] if self.length.tokens is not None else row.ids
+            row.ids = row.ids[: self.plan.length.tokens] if self.plan.length.tokens is not None else row.ids
             row.ended = "length"
 
     def _look_for_loop(self, row: Row, reached: float) -> None:
@@ -231,7 +234,7 @@ class Drawing:
         row.heat = row.heat + 1 if is_again else 1
         row.redrawn += 1
         row.looped, row.ended = True, None
-        if self.live:
+        if self.plan.live:
             row.hot_until, row.next_look = reached + WINDOW / 2, reached + WINDOW
             return
         row.ids = row.ids[: self.prompt.num_before(row.ids, back)]

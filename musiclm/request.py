@@ -47,9 +47,11 @@ class Request:
         seconds: see `Length`.
         tokens: see `Length`.
         n: variations to draw, in one batch.
+        keep: so many of them, those nearest to real pieces; all if left out.
         only_new: leave the prompt out.
         finish: go on to the end of the piece or of a phrase.
         loop_guard: draw anew what falls into a loop.
+        live: heard while it is drawn: a loop is left by going on hotter, not by going back.
         temperature: see `Sampler`.
         top_k: see `Sampler`.
         top_p: see `Sampler`.
@@ -63,9 +65,11 @@ class Request:
     seconds: float | None = None
     tokens: int | None = None
     n: int = 1
+    keep: int | None = None
     only_new: bool = False
     finish: bool = False
     loop_guard: bool = True
+    live: bool = False
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
@@ -75,6 +79,10 @@ class Request:
     def __post_init__(self) -> None:
         if self.prompt_bars is not None and self.prompt_seconds is not None:
             raise ValueError("at most one of prompt_bars and prompt_seconds")
+        if self.keep is not None and not 1 <= self.keep <= self.n:
+            raise ValueError(f"keep must be from 1 to n, {self.n}, not {self.keep}")
+        if self.live and self.n > 1:
+            raise ValueError("one variation at a time can be heard: n must be 1")
         _ = self.length
 
     @classmethod
@@ -94,6 +102,7 @@ class Request:
             "only_new": self.only_new,
             "finish": self.finish,
             "loop_guard": self.loop_guard,
+            "live": self.live,
             "temperature": self.temperature,
             "top_k": self.top_k,
             "top_p": self.top_p,

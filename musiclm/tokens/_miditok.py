@@ -60,6 +60,7 @@ class MidiTokTokenizer(Tokenizer):
         self.bos, self.eos = self.midi_tokenizer["BOS_None"], self.midi_tokenizer["EOS_None"]
         self.kinds = [token.split("_")[0] for token in self.vocabulary]
         self.values = [token.split("_", 1)[1] for token in self.vocabulary]
+        self.says_durations = "Duration" in self.kinds
         self._is_mark = np.isin(self.kinds, MARKS)
         self._num_notes = _num_notes(self.kinds, self.values)
         self._clock = _Clock(self)

@@ -30,6 +30,7 @@ class Tokenizer(ABC):
         bos: the id before the first of a piece.
         eos: the id behind the last of a piece.
         feature_sizes: how many values each feature of a token has; see `features`.
+        says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
     """
 
@@ -39,6 +40,7 @@ class Tokenizer(ABC):
     bos: int
     eos: int
     feature_sizes: tuple[int, ...] = ()
+    says_durations: bool = False
     repeat_lag: int = 1
 
     @abstractmethod
