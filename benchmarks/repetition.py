@@ -45,12 +45,13 @@ def main() -> None:
     folder = folders([p for split in splits for p in source.pieces(split)])
     pieces = [p for split in splits for p in chosen(source.pieces(split), folder, most)]
     looped: dict[str, list[bool]] = collections.defaultdict(list)
-    means, windows = [], []
+    means, windows, still = [], [], 0
     for piece in pieces:
         score = source.tokenizer.decode(np.asarray(piece.tokens, dtype=np.int64))
         found = repetition.windows(score)
         looped[folder[piece.name]].append(bool(found) and max(found) > repetition.LOOP)
         windows += found
+        still += repetition.stands_still(score)
         means.append(repetition.repetition(score))
     report = {
         "corpus": source.name,
@@ -59,6 +60,7 @@ def main() -> None:
         "pieces_with_a_loop": int(sum(map(sum, looped.values()))),
         "share_of_pieces_with_a_loop": sum(map(sum, looped.values())) / len(pieces),
         "share_of_windows_with_a_loop": float((np.array(windows) > repetition.LOOP).mean()),
+        "pieces_that_stand_still": still,
         "by_folder": {name: [int(sum(each)), len(each)] for name, each in sorted(looped.items())},
         "repetition": spread(means),
     }

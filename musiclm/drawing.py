@@ -168,6 +168,8 @@ class Drawing:
         if row.ended == "piece":
             score = self.prompt.continued(row.ids)
             row.stop = scores.bar_line(score, max(self.prompt.quarters, scores.end(score)))
+            if self.plan.length.tokens is None:
+                row.stop = min(row.stop, self._stop(row, 1))
             return
         if self.plan.length.tokens is None:
             # the metre and the tempi to come may move it: it is found again when it seems to be reached, and now and then

@@ -5,10 +5,11 @@ quarter notes after the onset before, in sixteenths. Its repetition is the share
 it before: 1 - different runs / runs. Eight bars of 4/4 all alike, in quavers, have 0.87, two bars four times 0.74, one
 note for ever nearly 1; music of fewer than `FEWEST` onsets has 0.
 
-Real music seldom has more than `LOOP` in `WINDOW` quarters: of 1,036 pieces of all kinds (songs, orchestras, piano, pop,
-games, drums, hymns; 80 of each kind from each of the training and the validation pieces that `score-transformer` had) 11
-had it somewhere, 6 of them among the 104 of games, in 0.2 % of all windows; of the 382 chorales none.
-`python benchmarks/repetition.py` counts again.
+Real music seldom has more than `LOOP` in `WINDOW` quarters: of 1,043 pieces of all kinds (songs, orchestras, piano, pop,
+games, drums, hymns; up to 80 of each kind from each of the training and the validation pieces of `score-transformer`) 9
+had it somewhere, 6 of them among the 104 of games, in 0.1 % of all windows; of the 382 chorales none. Nor does it stand
+still, nothing new beginning for `STILL` quarters: 10 of the 1,043 did, none of the chorales.
+`python benchmarks/repetition.py [CORPUS --splits train,validation --most 80]` counts again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ FEWEST = 8  # onsets, of which to speak of a loop
 WINDOW = 32.0  # quarters: eight bars of 4/4
 STEP = 4.0  # quarters between the windows of a longer piece
 LOOP = 0.7
+STILL = 16.0  # quarters: four bars of 4/4
 
 Onset = tuple[int, bytes]
 """Sixteenths since the onset before, and what begins."""
@@ -78,19 +80,31 @@ def repetition(score: Score, start: float = 0.0, stop: float | None = None) -> f
     return float(np.mean(found)) if found else 0.0
 
 
+def stands_still(score: Score) -> bool:
+    """Return whether nothing new begins for `STILL` quarters somewhere between the first onset and the end."""
+    times, _ = onsets(score)
+    return len(times) > 0 and float(np.diff(times, append=scores.end(score)).max()) >= STILL
+
+
 def loop_start(score: Score, start: float, stop: float) -> float | None:
-    """Return where what is repeated first came again, in quarters, if the end of a stretch is a loop; None if not.
+    """Return from where a stretch is to be made anew, in quarters, if its end loops or stands still; None if it does not.
+
+    Of a loop that is where what is repeated first came again, of a standstill its last onset (`start` if it has none).
 
     Args:
         score: any.
         start: of the stretch, in quarters; of a longer one than `WINDOW` its end is looked at.
         stop: its end, in quarters. A stretch shorter than half of `WINDOW` is no loop yet.
     """
+    start = max(start, stop - WINDOW)
     if stop - start < WINDOW / 2 - 1e-6:
         return None
     times, what = onsets(score)
-    first, last = np.searchsorted(times, [max(start, stop - WINDOW) - 1e-6, stop - 1e-6])
+    first, last = np.searchsorted(times, [start - 1e-6, stop - 1e-6])
     heard = what[first:last]
+    newest = float(times[last - 1]) if last > first else start
+    if stop - newest >= STILL - 1e-6:
+        return newest
     if share(heard) <= LOOP:
         return None
     known = set[tuple[Onset, ...]]()
