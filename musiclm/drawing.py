@@ -41,6 +41,9 @@ class Row:
         stop: where it is to be cut, in quarters; None for where its last note ends, or while that is not known.
         ended: by what: its length; a phrase; or the piece, for the model said so. None while it is drawn.
         redrawn: how many stretches were drawn anew.
+
+    The others are the drawing's own: new beginnings so far; when to look for a loop again, in quarters, and for `stop`, in
+    ids; until when to draw hotter, and at which try; and whether it loops now.
     """
 
     number: int
@@ -50,6 +53,7 @@ class Row:
     redrawn: int = 0
     restarts: int = 0
     next_look: float | None = None
+    next_stop: int = 0
     hot_until: float | None = None
     heat: int = 0
     looped: bool = False
@@ -171,11 +175,11 @@ class Drawing:
             if self.plan.length.tokens is None:
                 row.stop = min(row.stop, self._stop(row, 1))
             return
-        if self.plan.length.tokens is None:
-            # the metre and the tempi to come may move it: it is found again when it seems to be reached, and now and then
-            looks = len(row.ids) // CHECK_EVERY
-            if row.stop is None or reached >= row.stop or looks & (looks - 1) == 0:
-                row.stop = self._stop(row, 0)
+        # the metre and the tempi to come may move the stop: it is found again when it seems to be reached, and now and then
+        is_due = row.stop is None or reached >= row.stop or len(row.ids) >= row.next_stop
+        if self.plan.length.tokens is None and is_due:
+            row.stop = self._stop(row, 0)
+            row.next_stop = len(row.ids) + (len(row.ids) // 64 if self.plan.live else len(row.ids))
         if not self._is_long(row):
             quarters = 16.0 if row.stop is None else max(16.0, row.stop - self.prompt.quarters)
             if self.plan.length.tokens is None and len(row.ids) > MAX_TOKENS_A_QUARTER * quarters:

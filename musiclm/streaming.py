@@ -12,6 +12,7 @@ from . import scores
 from .drawing import Drawing, Row
 from .prompt import Prompt
 
+ROUNDING = 0.6  # ticks, by which a note may lie beside the time that its ids say
 DECODE_EVERY = 64  # a look at all notes each time the music has grown by its 64th part: constant work a token
 
 
@@ -58,8 +59,8 @@ def told(event: Event) -> dict[str, Any]:
 class Stream:
     """A variation that is heard while it is drawn: an iterator over its notes, or over its `events`.
 
-    It has the notes of the same seed's composition. Only where the loop guard steps in they differ: what was heard cannot
-    be taken back, so the music goes on hotter.
+    It has the notes of the same seed's composition. Only where the loop guard steps in they differ, since what was heard
+    cannot be taken back: the music goes on hotter. Nor is anything drawn in the place of silence.
 
     Args:
         drawing: how to draw; live.
@@ -87,7 +88,7 @@ class Stream:
         if prompt.score is not None:
             if self.only_new:
                 self._begin = self._certain = scores.last_bar_line(prompt.score, prompt.quarters)
-            yield from self._up_to(prompt.quarters)
+            yield from self._up_to(min(prompt.quarters, prompt.reached(row.ids)))
         decoded = 0
         for _ in self._drawing.go_on(row):
             if row.ended is None and len(row.ids) - decoded >= len(row.ids) // DECODE_EVERY:
@@ -100,6 +101,7 @@ class Stream:
         row, prompt = self.row, self.prompt
         score = prompt.continued(row.ids)
         tpq = score.ticks_per_quarter
+        near = ROUNDING / tpq
         stop = row.stop if row.ended or not self._drawing.plan.finish else None
         limit = reached if stop is None else min(reached, stop)
         # by program and pitch, as in a file; a note that goes on sounding where ids end may become longer
@@ -107,17 +109,17 @@ class Stream:
             (n.time / tpq, t.is_drum, t.program, n.pitch, n.end / tpq, n.velocity)
             for t in score.tracks
             for n in t.notes
-            if n.time / tpq >= self._certain - 1e-6
+            if n.time / tpq >= self._certain - near
         )
         if not prompt.tokenizer.says_durations and row.ended is None:
-            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 1e-6)])
+            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 2 * near)])
         changes = self._changes(score, limit)
         for start, is_drum, program, pitch, end, velocity in notes:
-            if start >= limit - 1e-6:
+            if start >= limit - near:
                 break
-            if self.only_new and start < prompt.quarters - 1e-6:
+            if self.only_new and start < prompt.quarters - near:
                 continue
-            while changes and changes[0][0] <= start + 1e-6:
+            while changes and changes[0][0] <= start + near:
                 yield changes.pop(0)[1]
             end = end if stop is None else min(end, stop)
             yield Note(
@@ -143,7 +145,7 @@ class Stream:
                 change = _change(e, start)
                 is_same = known is not None and dataclasses.replace(known, start=start) == change
                 known = change
-                if is_same or not self._certain - 1e-6 <= at < limit - 1e-6:
+                if is_same or not self._certain - ROUNDING / tpq <= at < limit - ROUNDING / tpq:
                     continue
                 if found and found[-1][0] == at and type(found[-1][1]) is type(change):
                     found.pop()  # of those before the beginning the last holds
