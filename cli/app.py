@@ -14,6 +14,7 @@ from ..errors import MusicLMError
 
 COMMANDS = {
     "generate": "Write new music, from nothing or going on from a MIDI file.",
+    "repro": "Make a generated file again, or say what differs.",
     "train": "Train a model on MIDI files, or on the bundled chorales.",
     "evaluate": "Measure how well a model predicts music.",
     "corpus": "Prepare MIDI files for training, and see what is in them.",

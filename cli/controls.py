@@ -1,16 +1,12 @@
-"""Options that say what new music keeps to, and what becomes of them."""
+"""Options that say what new music keeps to: fields of `Request`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from ..controls import Controls
-
-NAMES = ("instruments", "tempo", "time_signature", "key", "key_strength", "pitch_range", "max_polyphony")
 OPTIONS = [
     click.option(
         "--instruments", metavar="NAMES", help="Only these: piano,bass / violin / 0,33 / drums; not all need to."
@@ -27,24 +23,7 @@ OPTIONS = [
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options; they come as keyword arguments of `NAMES`."""
+    """Give a command the options; they come as keyword arguments, by the names of `Controls`."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
-
-
-def read(given: dict[str, Any]) -> Controls:
-    """Return the controls of a command's keyword arguments.
-
-    Raises:
-        click.UsageError: one cannot be read.
-    """
-    from ..controls import Controls
-
-    said = {name: given[name] for name in NAMES if given[name] is not None}
-    if "key_strength" in said and "key" not in said:
-        raise click.UsageError("--key-strength needs a --key")
-    try:
-        return Controls(**said)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -9,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import OutputError
-from ..files import check_writable, write_whole
+from ..files import write_whole
+from ..request import Request
 from . import controls as controlling
-from . import options, ui
+from . import live, options, outputs, ui
 
 if TYPE_CHECKING:
-    from ..composer import Composition
-
-STEM = "musiclm"
+    from ..composer import Composer, Composition, Weighed
 
 
 @click.command(
@@ -33,10 +32,19 @@ STEM = "musiclm"
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="New music: bars (16 if nothing is said).")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
-@click.option("-n", "count", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
+@click.option("-n", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
+@click.option("--keep", type=click.IntRange(1), metavar="N", help="Of these those nearest to real pieces; see below.")
 @controlling.options
-@click.option("--only-new", is_flag=True, help="Leave the prompt out of the output.")
+@click.option(
+    "--only-new",
+    is_flag=True,
+    help="Leave the prompt out. Where it ends within a bar, the rest of that bar comes first, then --bars.",
+)
+@click.option("--finish", is_flag=True, help="Go on to an end of the piece or a phrase, at most half as long again.")
+@click.option("--loop-guard/--no-loop-guard", default=True, help="Draw anew what falls into a loop (on by itself).")
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
+@click.option("--stream", is_flag=True, help="Write the notes as they are drawn: JSON lines on standard output.")
+@click.option("--port", metavar="NAME", help="Play them to a MIDI output as they are drawn.")
 @options.force
 @options.seed
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Lower is safer.")
@@ -50,164 +58,143 @@ STEM = "musiclm"
 def command(
     model: str | None,
     prompt: str | None,
-    prompt_bars: int | None,
-    prompt_seconds: float | None,
-    bars: int | None,
-    seconds: float | None,
-    tokens: int | None,
-    count: int,
-    only_new: bool,
     output: str | None,
+    stream: bool,
+    port: str | None,
     force: bool,
     seed: int | None,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
     device: str,
-    precision: str,
     as_json: bool,
     quiet: bool,
-    **wanted: Any,
+    **shaping: Any,
 ) -> None:
     """Write new music: from nothing, or going on from a MIDI file.
 
     What is said about instruments, tempo and the like is kept to in the new music, whatever the prompt has.
+
+    --keep weighs the variations by how much they surprise the model and how much they repeat themselves, and keeps those
+    whose figures lie nearest to those of real pieces. --stream and --port write a file only with -o.
     """
     began = time.monotonic()
-    if sum(v is not None for v in (bars, seconds, tokens)) > 1:
-        raise click.UsageError("at most one of --bars, --seconds and --tokens")
-    if prompt_bars is not None and prompt_seconds is not None:
-        raise click.UsageError("at most one of --prompt-bars and --prompt-seconds")
-    if prompt is None and (prompt_bars is not None or prompt_seconds is not None or only_new):
-        raise click.UsageError("--prompt-bars, --prompt-seconds and --only-new need a --prompt")
-    if output == "-" and (count > 1 or as_json):
-        raise click.UsageError("-o - writes one MIDI file: not with -n above 1 or --json")
-    controls = controlling.read(wanted)
-    paths = [] if output == "-" else _paths(output, count, force)
-    prompt_bytes = None if prompt is None else _read(prompt)
+    is_live = stream or port is not None
+    request = _request(prompt, shaping | {"live": is_live})
+    if output == "-" and (request.n > 1 or as_json or stream):
+        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json or --stream")
+    if is_live and as_json:
+        raise click.UsageError("--stream and --port have no --json: --stream writes JSON lines")
+    paths = [] if output == "-" or (is_live and output is None) else outputs.paths(output, request, force)
+    prompt_bytes = None if prompt is None else outputs.read(prompt)
+    if port is not None:
+        live.check_port(port)
 
     from .. import scores
 
-    score = None if prompt_bytes is None else scores.parse(prompt_bytes, "-" if prompt == "-" else str(prompt))
+    score = None if prompt_bytes is None else scores.parse(prompt_bytes, prompt or "")
 
     from .. import composer as composing
+    from .. import provenance
 
-    where = options.resolve_device(device)
-    composer = composing.Composer.load(model, where)
-    heard = composer.prompt(score, bars=prompt_bars, seconds=prompt_seconds)
+    composer = composing.Composer.load(model, options.resolve_device(device))
+    heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if heard.left_out:
         tokenizer = composer.tokenizer.name
         ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
     for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
         ui.say(sentence, quiet=quiet)
     drawn_seed = options.draw_seed(seed)
-    shaping: dict[str, Any] = {
-        "prompt_bars": prompt_bars,
-        "prompt_seconds": prompt_seconds,
-        "bars": bars,
-        "seconds": seconds,
-        "tokens": tokens,
-        "n": count,
-        "only_new": only_new,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "precision": "bf16" if precision == "bf16" else "fp32",
-        **controls.described(),
-    }
     sampling_began = time.monotonic()
-    compositions = composer.compose(
-        heard,
-        length=composing.Length(bars=bars, seconds=seconds, tokens=tokens),
-        count=count,
-        seed=drawn_seed,
-        only_new=only_new,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        bf16=precision == "bf16",
-        controls=controls,
-    )
+    weighed: list[composing.Weighed] = []
+    if is_live:
+        compositions = [live.perform(composer, heard, request, drawn_seed, stream=stream, port=port)]
+    else:
+        compositions = composer.compose(heard, seed=drawn_seed, **request.arguments())
     took = time.monotonic() - sampling_began
-    for i, composition in enumerate(compositions):
-        told = composing.provenance(composer, seed=drawn_seed, options=shaping, prompt=prompt_bytes, index=i)
-        scores.add_text(composition.score, told)
-        data = scores.to_bytes(composition.score)
+    num_tokens = sum(c.num_new_tokens for c in compositions)
+    if request.keep is not None:
+        weighed = composer.weigh(heard, compositions, bf16=request.precision == "bf16")
+        compositions = [w.composition for w in weighed[: request.keep]]
+    for i, composition in enumerate(compositions[: len(paths) or 1]):
+        record = provenance.record(
+            composer, seed=drawn_seed, request=request, prompt=prompt_bytes, index=composition.index
+        )
+        data = provenance.signed(composition, record)
         if output == "-":
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-        else:
+        elif paths:
             write_whole(paths[i], data, force=force)
-    num_tokens = sum(c.num_new_tokens for c in compositions)
     if as_json:
         ui.print_json(
             {
                 "model": composer.checkpoint.name,
                 "seed": drawn_seed,
                 "outputs": [_told(p, c) for p, c in zip(paths, compositions, strict=True)],
+                **({"weighed": [_weighed(w, i < len(paths)) for i, w in enumerate(weighed)]} if weighed else {}),
                 "tokens_per_second": num_tokens / took,
                 "seconds_elapsed": time.monotonic() - began,
             }
         )
         return
-    if output != "-":
+    if not stream:
         for path in paths:
             click.echo(str(path))
     for composition in compositions:
-        told = f"{composition.num_bars} bars, {composition.num_notes} notes, {ui.duration(composition.seconds)}"
-        ui.say(told, quiet=quiet)
+        _say(composition, quiet=quiet)
+    if weighed:
+        _say_why(composer, weighed, len(compositions), quiet=quiet)
     ui.say(f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}")
+
+
+def _say(composition: Composition, *, quiet: bool) -> None:
+    c = composition
+    ui.say(f"{c.num_bars} bars, {c.num_notes} notes, {ui.duration(c.seconds)}", quiet=quiet)
+    if c.ended != "length":
+        ends = "the model ends the piece" if c.ended == "piece" else "a phrase ends"
+        ui.say(f"ends where {ends}", quiet=quiet)
+    if c.redrawn:
+        ui.say(f"fell into a loop: drawn anew, hotter, {c.redrawn} times (--no-loop-guard lets it)", quiet=quiet)
+
+
+def _say_why(composer: Composer, weighed: list[Weighed], num_kept: int, *, quiet: bool) -> None:
+    from ..choosing import of_checkpoint
+
+    real = of_checkpoint(composer.checkpoint)
+    kept = ", ".join(str(w.composition.index + 1) for w in weighed[:num_kept])
+    ui.say(
+        f"kept {kept} of {len(weighed)}: nearest to real pieces, which have {real.nats_per_token[0]:.2f} nats a token "
+        f"and repetition {real.repetition[0]:.2f}",
+        quiet=quiet,
+    )
+    for i, w in enumerate(weighed):
+        told = f"{w.surprise:.2f} nats, repetition {w.repetition:.2f}: {w.distance:.1f} deviations away"
+        ui.say(f"  {w.composition.index + 1}: {told}{', kept' if i < num_kept else ''}", quiet=quiet)
+
+
+def _weighed(weighed: Weighed, is_kept: bool) -> dict[str, Any]:
+    told = {"index": weighed.composition.index, "nats_per_token": weighed.surprise}
+    return told | {"repetition": weighed.repetition, "distance": weighed.distance, "kept": is_kept}
+
+
+def _request(prompt: str | None, shaping: dict[str, Any]) -> Request:
+    """Return what is asked for: each option that shapes the music is a field of `Request`, by its name."""
+    needing = [name for name in ("prompt_bars", "prompt_seconds", "only_new") if shaping[name]]
+    if prompt is None and needing:
+        raise click.UsageError(f"--{needing[0].replace('_', '-')} needs a --prompt")
+    shaping["precision"] = "bf16" if shaping["precision"] == "bf16" else "fp32"
+    try:
+        return Request(**shaping)
+    except ValueError as error:
+        raise click.UsageError(re.sub(r"[a-z]+_[a-z_]+", lambda m: m[0].replace("_", "-"), str(error))) from error
 
 
 def _told(path: Path, composition: Composition) -> dict[str, Any]:
     return {
         "path": str(path),
+        "index": composition.index,
         "num_notes": composition.num_notes,
         "num_tokens": composition.num_new_tokens,
         "seconds": composition.seconds,
         "bars": composition.num_bars,
+        "ended": composition.ended,
+        "redrawn": composition.redrawn,
     }
-
-
-def _read(prompt: str) -> bytes:
-    from ..errors import MidiError
-
-    if prompt == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(prompt).read_bytes()
-    except OSError as error:
-        raise MidiError(f"'{prompt}' cannot be read: {error.strerror or error}") from error
-
-
-def _paths(output: str | None, count: int, force: bool) -> list[Path]:
-    """Return where to write: a file, or new numbered names in a folder.
-
-    Raises:
-        OutputError: the place cannot be written, or something is there already.
-    """
-    folder = Path()
-    if output is not None:
-        path = Path(output)
-        is_folder = path.is_dir() or output.endswith(("/", "\\")) or (count > 1 and path.suffix.lower() != ".mid")
-        if not is_folder:
-            if count == 1:
-                check_writable(path, force=force)
-                return [path]
-            paths = [path.with_name(f"{path.stem}-{i + 1}{path.suffix}") for i in range(count)]
-            for each in paths:
-                check_writable(each, force=force)
-            return paths
-        folder = path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
-    taken = [p.stem.removeprefix(f"{STEM}-") for p in folder.glob(f"{STEM}-*.mid")]
-    first = max((int(number) for number in taken if number.isdigit()), default=0) + 1
-    paths = [folder / f"{STEM}-{first + i:03d}.mid" for i in range(count)]
-    check_writable(paths[0])
-    return paths

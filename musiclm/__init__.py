@@ -17,7 +17,7 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _HOME = {
     "Composer": "composer",
     "Controls": "controls",
-    "Length": "composer",
+    "Length": "request",
     "MusicLMError": "errors",
     "Sampler": "sampling",
     "generate": "sampling",

@@ -6,50 +6,28 @@ Where sampling knows ids only and the tokenizer knows no model, this knows both,
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
-import json
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from symusic import Score
 
-from . import grammar, scores
-from .checkpoint import Checkpoint, bundled, default, load
+from . import choosing, grammar, scores
+from .checkpoint import Checkpoint, default, load
 from .controls import Controls
+from .corpus import Piece
+from .drawing import Drawing, Plan, Row
 from .errors import TokenizerError
-from .sampling import Sampler, generate
+from .prompt import Prompt
+from .repetition import repetition
+from .request import Length
+from .sampling import Sampler
+from .streaming import Stream
 from .tokens.base import Tokenizer
 
-CHECK_EVERY = 16  # tokens between two looks at how long the music is
 MAX_SILENT = 8  # draws of a row without a single new note, before it is said
-MAX_TOKENS_A_QUARTER = 400  # of new music; a model that needs more stands still
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Length:
-    """How much new music; at most one of these, 16 bars if none is given.
-
-    Attributes:
-        bars: of the time signature that holds where each begins; a bar that the prompt has begun is completed first.
-        seconds: by the tempo of the score.
-        tokens: of the tokenizer.
-    """
-
-    bars: int | None = None
-    seconds: float | None = None
-    tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        given = [v for v in (self.bars, self.seconds, self.tokens) if v is not None]
-        if len(given) > 1:
-            raise ValueError("at most one of bars, seconds and tokens")
-        if given and given[0] <= 0:
-            raise ValueError(f"a length must be more than 0, not {given[0]}")
-        if not given:
-            object.__setattr__(self, "bars", 16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,15 +36,23 @@ class Composition:
 
     Attributes:
         score: at 480 ticks a quarter; begins with the prompt unless only what is new was asked for.
-        num_new_tokens: drawn from the model.
+        index: which of the variations that were drawn.
+        num_new_tokens: drawn from the model, without what was drawn anew.
         num_bars: of the score.
         seconds: of the score, by its tempo.
+        ended: by what: "length", or with `finish` "phrase" or "piece".
+        redrawn: how many stretches were drawn anew since they had fallen into a loop.
+        ids: new ones, those before its end.
     """
 
     score: Score
+    index: int
     num_new_tokens: int
     num_bars: int
     seconds: float
+    ended: str
+    redrawn: int
+    ids: np.ndarray
 
     @property
     def num_notes(self) -> int:
@@ -74,30 +60,20 @@ class Composition:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """A prompt as the model hears it.
+class Weighed:
+    """A composition against real pieces; see `choosing`.
 
     Attributes:
-        ids: bos and the music.
-        quarters: where it ends and new music may begin.
-        left_out: how many of its notes the tokenizer cannot express.
-        score: what it was made from.
-        tempo: of the music behind it, in quarters a minute; None to let it go on as it comes.
+        composition: it.
+        surprise: nats a token of its new part.
+        repetition: of its new part.
+        distance: of both from those of real pieces, in standard deviations.
     """
 
-    ids: np.ndarray
-    quarters: float
-    left_out: int
-    score: Score | None
-    tempo: float | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """What one row drew, (T,) ids, and where to cut it, in quarters; None for where its last note ends."""
-
-    ids: np.ndarray
-    stop: float | None
+    composition: Composition
+    surprise: float
+    repetition: float
+    distance: float
 
 
 class Composer:
@@ -128,37 +104,9 @@ class Composer:
 
         Raises:
             MidiError: nothing of it can be expressed.
-            ValueError: bars and seconds, or none of either.
+            ValueError: bars and seconds.
         """
-        if bars is not None and seconds is not None:
-            raise ValueError("at most one of bars and seconds of the prompt")
-        if score is None:
-            return Prompt(ids=np.array([self.tokenizer.bos]), quarters=0.0, left_out=0, score=None)
-        stop = scores.end(score)
-        if bars is not None:
-            stop = min(scores.bar_line(score, 0.0, bars), scores.bar_line(score, stop))
-        elif seconds is not None:
-            stop = min(stop, scores.quarters_at(score, seconds))
-        if bars is not None or seconds is not None:
-            score = scores.cut(score, 0.0, stop)
-        ids, left_out = self.tokenizer.encode(score)
-        ids = self.tokenizer.advance(ids[:-1], self._clock(score, stop))
-        # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
-        reached = stop if self.tokenizer.in_seconds else max(stop, self.tokenizer.quarters(ids))
-        return Prompt(ids=ids, quarters=reached, left_out=left_out, score=score)
-
-    def _clock(self, score: Score | None, quarters: float) -> float:
-        """Return the tokenizer's quarters at a musical time of a score: the same, or those of 120 a minute."""
-        if score is None or not self.tokenizer.in_seconds:
-            return quarters
-        return scores.seconds_at(score, quarters) * 2
-
-    def _quarters(self, score: Score | None, ids: np.ndarray) -> float:
-        """Return the musical time of a score, in quarters, at which ids end."""
-        quarters = self.tokenizer.quarters(ids)
-        if score is None or not self.tokenizer.in_seconds:
-            return quarters
-        return scores.quarters_at(score, quarters / 2)
+        return Prompt.of(self.tokenizer, score, bars=bars, seconds=seconds)
 
     def compose(
         self,
@@ -168,11 +116,14 @@ class Composer:
         count: int = 1,
         seed: int | None = None,
         only_new: bool = False,
+        finish: bool = False,
+        loop_guard: bool = True,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
         bf16: bool = False,
+        live: bool = False,
         controls: Controls | None = None,
     ) -> list[Composition]:
         """Return `count` variations, drawn in one batch.
@@ -182,135 +133,143 @@ class Composer:
             length: how much new music; 16 bars if left out.
             count: how many.
             seed: the same seed, and all else the same, gives the same scores; drawn if left out.
-            only_new: leave the prompt out of the scores. They begin with the bar in which the prompt ends.
+            only_new: leave the prompt out of the scores. They begin at the last bar line that is not behind its end.
+            finish: go on to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
+            loop_guard: draw anew, hotter, what repeats itself as real music hardly ever does; see `repetition`.
             temperature: see `Sampler`.
             top_k: see `Sampler`.
             top_p: see `Sampler`.
             min_p: see `Sampler`.
             bf16: whether to compute in bfloat16.
+            live: draw what `stream` would.
             controls: what the new music keeps to; it wins over what the prompt carries.
 
         Raises:
             TokenizerError: the tokenizer cannot express one of the controls, or the model writes no notes.
         """
+        prompt = self._held(prompt, controls)
+        sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        plan = Plan(
+            length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), bf16=bf16, live=live
+        )
+        drawing = Drawing(self.model, self.checkpoint.name, prompt, sampler, plan)
+        rows = drawing.draw(count)
+        for i in range(0 if live else count):
+            for _ in range(MAX_SILENT):
+                if _new_score(prompt, rows[i]).note_num():
+                    break
+                rows[i] = drawing.draw_anew(rows[i])
+            else:
+                if only_new or prompt.score is None:
+                    raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
+        return [_composition(prompt, row, only_new) for row in rows]
+
+    def stream(
+        self,
+        prompt: Prompt | Score | None = None,
+        *,
+        length: Length | None = None,
+        seed: int | None = None,
+        only_new: bool = False,
+        finish: bool = False,
+        loop_guard: bool = True,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        bf16: bool = False,
+        controls: Controls | None = None,
+    ) -> Stream:
+        """Return an iterator over the notes of one variation, each as soon as it is certain; see `compose` and `Stream`.
+
+        `for note in composer.stream(prompt): …` draws as it goes; the prompt's own notes come first, and at once.
+        """
+        prompt = self._held(prompt, controls)
+        if not self.tokenizer.is_in_time:
+            raise TokenizerError(
+                f"the tokenizer '{self.tokenizer.name}' does not write in the order of time: no stream"
+            )
+        sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        plan = Plan(
+            length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), bf16=bf16, live=True
+        )
+        return Stream(Drawing(self.model, self.checkpoint.name, prompt, sampler, plan), prompt, only_new=only_new)
+
+    def streamed(self, stream: Stream) -> Composition:
+        """Return the whole of what a stream has told, once it has ended."""
+        return _composition(stream.prompt, stream.row, stream.only_new)
+
+    def weigh(self, prompt: Prompt, compositions: Sequence[Composition], *, bf16: bool = False) -> list[Weighed]:
+        """Return compositions with their surprise and repetition, the nearest to real pieces' first.
+
+        Raises:
+            CheckpointError: the checkpoint does not say how real pieces surprise it.
+        """
+        real = choosing.of_checkpoint(self.checkpoint)
+        pieces = [
+            Piece(name=str(c.index), tokens=prompt.with_new(c.ids), num_notes=0, seconds=0.0) for c in compositions
+        ]
+        nats = choosing.surprises(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
+        weighed = []
+        for composition, surprise in zip(compositions, nats, strict=True):
+            repeated = repetition(prompt.continued(composition.ids), prompt.quarters)
+            weighed.append(
+                Weighed(
+                    composition=composition,
+                    surprise=surprise,
+                    repetition=repeated,
+                    distance=real.distance(surprise, repeated),
+                )
+            )
+        return sorted(weighed, key=lambda w: w.distance)
+
+    def _held(self, prompt: Prompt | Score | None, controls: Controls | None) -> Prompt:
+        """Return the prompt as music that keeps to controls goes on from it."""
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt)
         if controls is not None and controls.time_signature is not None:
             prompt = dataclasses.replace(prompt, ids=self.tokenizer.reopened(prompt.ids, prompt.quarters))
         if controls is not None and controls.tempo is not None:
             prompt = dataclasses.replace(prompt, tempo=controls.tempo)
-        length = length or Length()
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        sampler = Sampler(
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            rules=grammar.rules(
-                self.tokenizer,
-                not_before=self._clock(prompt.score, prompt.quarters),
-                heard=None if prompt.score is None else prompt.ids,
-                controls=controls,
-            ),
-        )
-        draw = functools.partial(self._draw, prompt, length, sampler, bf16=bf16)
-        drawn = draw(count, seed)
-        for row in range(count):
-            for attempt in range(1, MAX_SILENT + 1):
-                if self._has_new_notes(prompt, drawn[row]):
-                    break
-                (drawn[row],) = draw(1, seed + (attempt << 32) + (row << 48))
-            else:
-                if only_new or prompt.score is None:
-                    raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
-        return [self._finish(prompt, each, only_new) for each in drawn]
+        return prompt
 
-    def _draw(
-        self, prompt: Prompt, length: Length, sampler: Sampler, count: int, seed: int, *, bf16: bool
-    ) -> list[_Drawn]:
-        """Return what a batch of rows draws, each until it is long enough."""
-        ids = torch.from_numpy(prompt.ids).to(self.device).expand(count, -1)
-        features = self.tokenizer.features if self.tokenizer.feature_sizes else None
-        drawn: list[np.ndarray] = []
-        stops: list[float | None] = [None] * count
-        used = [0] * count
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for tokens in generate(self.model, ids, sampler, seed=seed, features=features):
-                drawn.append(tokens.cpu().numpy())
-                if length.tokens is not None:
-                    if len(drawn) == length.tokens:
-                        break
-                elif len(drawn) % CHECK_EVERY == 0:
-                    self._look(prompt, length, np.stack(drawn, 1), stops, used)
-                    if all(stop is not None for stop in stops):
-                        break
-        new = np.stack(drawn, 1)
-        return [_Drawn(ids=new[row, : used[row] or None], stop=stops[row]) for row in range(count)]
-
-    def _has_new_notes(self, prompt: Prompt, drawn: _Drawn) -> bool:
-        score = self._finish(prompt, drawn, only_new=False).score
-        return bool(scores.without_before(score, prompt.quarters).note_num())
-
-    def _look(
-        self, prompt: Prompt, length: Length, new: np.ndarray, stops: list[float | None], used: list[int]
-    ) -> None:
-        """Note where each row has to stop, for those that have got so far."""
-        for row in range(len(new)):
-            if stops[row] is not None:
-                continue
-            ids = np.concatenate([prompt.ids, new[row]])
-            reached = self._quarters(prompt.score, ids)
-            score = self._score(prompt, ids)
-            if length.bars is not None:
-                stop = scores.bar_line(score, prompt.quarters, length.bars)
-            else:
-                assert length.seconds is not None
-                before = scores.seconds_at(score, prompt.quarters)
-                stop = scores.quarters_at(score, before + length.seconds)
-            if reached >= stop:
-                stops[row], used[row] = stop, new.shape[1]
-            elif new.shape[1] > MAX_TOKENS_A_QUARTER * max(16.0, stop - prompt.quarters):
-                raise TokenizerError(
-                    f"the model '{self.checkpoint.name}' does not get on: no end after {new.shape[1]} tokens"
-                )
-
-    def _score(self, prompt: Prompt, ids: np.ndarray) -> Score:
-        """Return the score of ids, with the prompt's tempo and metre where the tokenizer has none of its own."""
-        score = self.tokenizer.decode(ids)
-        if prompt.score is not None:
-            if self.tokenizer.in_seconds:
-                score = scores.retimed(score, prompt.score)
-            scores.carry_over(prompt.score, score, tempi=self.tokenizer.tempi)
-        if prompt.tempo is not None:
-            scores.set_tempo(score, prompt.quarters, prompt.tempo)
-        return score
-
-    def _finish(self, prompt: Prompt, drawn: _Drawn, only_new: bool) -> Composition:
-        score = self._score(prompt, np.concatenate([prompt.ids, drawn.ids]))
-        start = 0.0
-        if only_new:
-            start = scores.last_bar_line(score, prompt.quarters)
-            score = scores.without_before(score, prompt.quarters)
-        stop = drawn.stop if drawn.stop is not None else max(scores.end(score), start + 1 / 480)
-        score = scores.cut(score, start, stop)
-        if only_new and prompt.tempo is not None:  # the bar that the prompt began is at the new tempo, too
-            scores.set_tempo(score, 0.0, prompt.tempo)
-        return Composition(
-            score=score, num_new_tokens=len(drawn.ids), num_bars=scores.num_bars(score), seconds=scores.seconds(score)
-        )
+    def _sampler(self, prompt: Prompt, controls: Controls | None, **how: Any) -> Sampler:
+        heard = None if prompt.score is None else prompt.ids
+        rules = grammar.rules(self.tokenizer, not_before=prompt.clock, heard=heard, controls=controls)
+        return Sampler(rules=rules, **how)
 
 
-def provenance(composer: Composer, *, seed: int, options: dict[str, Any], prompt: bytes | None, index: int) -> str:
-    """Return what a MIDI file should tell of its origin, as JSON: enough to make it again; no path, no date."""
-    from . import __version__
+def _seed(given: int | None) -> int:
+    return secrets.randbelow(2**31) if given is None else given
 
-    told = {
-        "musiclm": __version__,
-        "model": composer.checkpoint.name if composer.checkpoint.name in bundled() else composer.checkpoint.arch,
-        "weights": composer.checkpoint.sha256[:16],
-        "seed": seed,
-        "prompt": hashlib.sha256(prompt).hexdigest()[:16] if prompt is not None else None,
-        "index": index,
-        "options": {k: v for k, v in options.items() if v is not None and v is not False},
-    }
-    return json.dumps(told, sort_keys=True)
+
+def _new_score(prompt: Prompt, row: Row) -> Score:
+    """Return the score of a row with its new notes only, at their places."""
+    score = prompt.continued(row.ids)
+    if row.stop is not None:
+        score = scores.cut(score, 0.0, row.stop)
+    return scores.without_before(score, prompt.quarters)
+
+
+def _composition(prompt: Prompt, row: Row, only_new: bool) -> Composition:
+    score = prompt.continued(row.ids)
+    start = 0.0
+    if only_new:
+        start = scores.last_bar_line(score, prompt.quarters)
+        score = scores.without_before(score, prompt.quarters)
+    stop = row.stop if row.stop is not None else max(scores.end(score), start + 1 / 480)
+    score = scores.cut(score, start, stop)
+    if only_new and prompt.tempo is not None:  # the bar that the prompt began is at the new tempo, too
+        scores.set_tempo(score, 0.0, prompt.tempo)
+    if row.ended is None:
+        raise ValueError("the music has not ended yet")
+    return Composition(
+        score=score,
+        index=row.number,
+        num_new_tokens=len(row.ids),
+        num_bars=scores.num_bars(score),
+        seconds=scores.seconds(score),
+        ended=row.ended,
+        redrawn=row.redrawn,
+        ids=row.ids if row.stop is None else row.ids[: prompt.num_before(row.ids, row.stop)],
+    )

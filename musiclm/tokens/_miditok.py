@@ -60,6 +60,7 @@ class MidiTokTokenizer(Tokenizer):
         self.bos, self.eos = self.midi_tokenizer["BOS_None"], self.midi_tokenizer["EOS_None"]
         self.kinds = [token.split("_")[0] for token in self.vocabulary]
         self.values = [token.split("_", 1)[1] for token in self.vocabulary]
+        self.says_durations = "Duration" in self.kinds
         self._is_mark = np.isin(self.kinds, MARKS)
         self._num_notes = _num_notes(self.kinds, self.values)
         self._clock = _Clock(self)
@@ -135,8 +136,22 @@ class MidiTokTokenizer(Tokenizer):
             return ids[:-2]
         return ids
 
+    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        if self.tokenization != "REMI":  # the others let notes or silence reach over a bar line
+            return ids, 0.0
+        bars, starts = self._clock.bars(ids)
+        place = int(np.searchsorted(starts, quarters + 1e-6, side="right")) - 1
+        if place < 1:
+            return ids, 0.0
+        said = [i for i in ids[: bars[place]] if self.kinds[i] == "Program"][-1:]
+        return np.concatenate([np.array(said, np.int64), ids[bars[place] :]]), float(starts[place])
+
+    @property
+    def is_in_time(self) -> bool:
+        return "Track" not in self.kinds
+
     def _in_time(self) -> None:
-        if "Track" in self.kinds:
+        if not self.is_in_time:
             raise TokenizerError(
                 f"the tokenizer '{self.name}' writes one instrument behind the other: its music cannot be continued or "
                 "measured on the way; generate without a prompt and with --tokens"
@@ -214,6 +229,14 @@ class _Clock:
             elif kind in ("TimeShift", "Rest") and value != "None":  # BEAT's rest fills a beat that is counted already
                 beats, fraction, resolution = map(int, value.split("."))
                 self._beats[i] = beats + fraction / resolution
+
+    def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in ids bars begin, and when, in quarters; each is as long as the time signature within it."""
+        bars = np.flatnonzero(self._is_bar[ids])
+        signs = np.flatnonzero(self._is_metre[ids])
+        metres = np.concatenate([[4.0], self._metres[ids[signs], 1]])
+        lengths = metres[np.searchsorted(signs, bars[1:])]
+        return bars, np.concatenate([[0.0], np.cumsum(lengths)])[: len(bars)]
 
     def quarters(self, ids: np.ndarray) -> float:
         """Return how many quarters pass before what may follow ids."""

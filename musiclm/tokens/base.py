@@ -30,6 +30,7 @@ class Tokenizer(ABC):
         bos: the id before the first of a piece.
         eos: the id behind the last of a piece.
         feature_sizes: how many values each feature of a token has; see `features`.
+        says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
     """
 
@@ -39,6 +40,7 @@ class Tokenizer(ABC):
     bos: int
     eos: int
     feature_sizes: tuple[int, ...] = ()
+    says_durations: bool = False
     repeat_lag: int = 1
 
     @abstractmethod
@@ -64,6 +66,19 @@ class Tokenizer(ABC):
     def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids without a bar that begins at or behind a time and has nothing in it: its metre may be another."""
         return ids
+
+    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        """Return the end of ids from a bar line at or before a time, and when that is, in quarters: a piece of its own.
+
+        Its notes are those that begin there in the whole, so many quarters earlier. A tokenizer that cannot begin
+        anywhere returns all, and 0.
+        """
+        return ids, 0.0
+
+    @property
+    def is_in_time(self) -> bool:
+        """Whether the music comes in the order of time, so that `quarters` can say how far ids have come."""
+        return True
 
     @property
     def tempi(self) -> list[float]:

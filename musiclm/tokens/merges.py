@@ -109,6 +109,14 @@ class MergedTokenizer(Tokenizer):
     def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         return self.merged_ids(self.base.reopened(self.base_ids(ids), quarters))
 
+    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        since, start = self.base.since(self.base_ids(ids), quarters)
+        return (self.merged_ids(since), start) if start else (ids, 0.0)
+
+    @property
+    def is_in_time(self) -> bool:
+        return self.base.is_in_time
+
     @property
     def tempi(self) -> list[float]:
         return self.base.tempi

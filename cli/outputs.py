@@ -1,0 +1,57 @@
+"""Where `generate` reads and writes: standard input and output, a file, or new numbered names in a folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ..errors import MidiError, OutputError
+from ..files import check_writable
+from ..request import Request
+
+STEM = "musiclm"
+
+
+def read(prompt: str) -> bytes:
+    """Return the bytes of a file, of standard input for -.
+
+    Raises:
+        MidiError: it cannot be read.
+    """
+    if prompt == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(prompt).read_bytes()
+    except OSError as error:
+        raise MidiError(f"'{prompt}' cannot be read: {error.strerror or error}") from error
+
+
+def paths(output: str | None, request: Request, force: bool) -> list[Path]:
+    """Return where to write: a file, or new numbered names in a folder.
+
+    Raises:
+        OutputError: the place cannot be written, or something is there already.
+    """
+    count = request.keep or request.n
+    folder = Path()
+    if output is not None:
+        path = Path(output)
+        is_folder = path.is_dir() or output.endswith(("/", "\\")) or (count > 1 and path.suffix.lower() != ".mid")
+        if not is_folder:
+            if count == 1:
+                check_writable(path, force=force)
+                return [path]
+            numbered = [path.with_name(f"{path.stem}-{i + 1}{path.suffix}") for i in range(count)]
+            for each in numbered:
+                check_writable(each, force=force)
+            return numbered
+        folder = path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
+    taken = [p.stem.removeprefix(f"{STEM}-") for p in folder.glob(f"{STEM}-*.mid")]
+    first = max((int(number) for number in taken if number.isdigit()), default=0) + 1
+    numbered = [folder / f"{STEM}-{first + i:03d}.mid" for i in range(count)]
+    check_writable(numbered[0])
+    return numbered

@@ -1,0 +1,78 @@
+"""musiclm repro."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ..errors import MusicLMError
+from ..files import check_writable, write_whole
+from . import options, outputs, ui
+
+
+@click.command("repro", epilog="Example: musiclm repro out.mid --prompt seed.mid")
+@click.argument("file", metavar="FILE")
+@click.option("--prompt", metavar="PROMPT", help="The MIDI that FILE goes on from; - for standard input.")
+@click.option("--model", metavar="MODEL", help="What made FILE, where it is not bundled.")
+@click.option("-o", "--output", metavar="PATH", help="Write what was made; - for standard output.")
+@options.force
+@options.device
+@options.json_output
+@options.quiet
+def command(
+    file: str,
+    prompt: str | None,
+    model: str | None,
+    output: str | None,
+    force: bool,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make FILE again from what it tells of its making, and say whether the bytes are the same.
+
+    Exit code 0 if they are, 1 if not.
+    """
+    if output == "-" and as_json:
+        raise click.UsageError("-o - writes one MIDI file: not with --json")
+    if output not in (None, "-"):
+        check_writable(Path(str(output)), force=force)
+    data = outputs.read(file)
+    prompt_bytes = None if prompt is None else outputs.read(prompt)
+
+    from .. import checkpoint, provenance, scores
+
+    record = provenance.read(scores.parse(data, file), file)
+    if model is None and record.model not in checkpoint.bundled():
+        raise MusicLMError(f"'{file}' was made by a {record.model} that is not bundled: name it with --model")
+    loaded = checkpoint.load(model or record.model)
+    differences = provenance.check(record, loaded, prompt_bytes)
+    score = None if prompt_bytes is None else scores.parse(prompt_bytes, prompt or "")
+
+    from ..composer import Composer
+
+    where = options.resolve_device(device)
+    if where != record.device:
+        differences.append(f"it was computed on {record.device}, this is {where}")
+    for difference in differences:
+        ui.say(f"may differ: {difference}", quiet=quiet)
+    made = provenance.make_again(record, Composer(loaded, where), score)
+    if output == "-":
+        sys.stdout.buffer.write(made)
+        sys.stdout.buffer.flush()
+    elif output is not None:
+        write_whole(Path(output), made, force=force)
+    at = provenance.first_difference(data, made)
+    if as_json:
+        told = {"path": file, "same": at is None, "first_difference": at, "bytes": len(data), "bytes_made": len(made)}
+        told |= {"model": loaded.name, "seed": record.seed, "index": record.index, "may_differ": differences}
+        ui.print_json(told)
+    elif at is None:
+        ui.say(f"the same {len(data)} bytes: model {loaded.name}, seed {record.seed}", quiet=quiet)
+    if at is not None:
+        why = "" if differences else " (changed since, or made on another machine, or with another number of threads)"
+        raise MusicLMError(
+            f"'{file}' has {len(data)} bytes, made again {len(made)}; they differ from byte {at} on{why}"
+        )
