@@ -54,7 +54,12 @@ def share(heard: list[Onset]) -> float:
     num_runs = len(heard) - RUN + 1
     if len(heard) < FEWEST:
         return 0.0
-    return 1 - len({tuple(heard[i : i + RUN]) for i in range(num_runs)}) / num_runs
+    return 1 - len({_run(heard, i) for i in range(num_runs)}) / num_runs
+
+
+def _run(heard: list[Onset], i: int) -> tuple[bytes | Onset, ...]:
+    """Return the run that begins at an onset: how long before it another lay is no part of it."""
+    return (heard[i][1], *heard[i + 1 : i + RUN])
 
 
 def windows(score: Score, start: float = 0.0, stop: float | None = None) -> list[float]:
@@ -107,9 +112,9 @@ def loop_start(score: Score, start: float, stop: float) -> float | None:
         return newest
     if share(heard) <= LOOP:
         return None
-    known = set[tuple[Onset, ...]]()
+    known = set[tuple[bytes | Onset, ...]]()
     for i in range(len(heard) - RUN + 1):
-        run = tuple(heard[i : i + RUN])
+        run = _run(heard, i)
         if run in known:
             return float(times[first + i])
         known.add(run)
