@@ -2,8 +2,8 @@
 
 The music is taken as its onsets: what begins at one time (programs and pitches, however loud and long), and how many
 quarter notes after the onset before, in sixteenths. Its repetition is the share of its runs of four onsets that stood in
-it before: 1 - different runs / runs, where runs are alike whose onsets and the times between them are. Eight bars of 4/4 all alike, in quavers, have 0.87, two bars four times 0.74, one
-note for ever nearly 1; music of fewer than `FEWEST` onsets has 0.
+it before: 1 - different runs / runs; runs are alike whose onsets are, and the times between them. Eight bars of 4/4 all
+alike, in quavers, have 0.87, two bars four times 0.74, one note for ever nearly 1; fewer than `FEWEST` onsets have 0.
 
 Real music seldom has more than `LOOP` in `WINDOW` quarters: of 1,043 pieces of all kinds (songs, orchestras, piano, pop,
 games, drums, hymns; up to 80 of each kind from each of the training and the validation pieces of `score-transformer`) 10
