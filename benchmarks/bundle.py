@@ -11,13 +11,14 @@ training get a figure of their own.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from musiclm import checkpoint, corpus, evaluation
+from musiclm import checkpoint, choosing, corpus, evaluation
 from musiclm.files import write_whole
 
 LARGEST_LOSS = 0.0005  # nats a token that half precision may cost
@@ -76,6 +77,7 @@ def main() -> None:
         "chosen_by": "lowest validation nats a token of the run; never by the test split",
         "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, each piece read from its beginning",
         "weights": "float16",
+        "real_pieces": dataclasses.asdict(choosing.of_pieces(model, tokenizer, validation)),
         **({"figures_of": f"whole pieces of each split, --most-tokens {most}"} if most else {}),
         "figures": {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()},
     }

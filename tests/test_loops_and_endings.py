@@ -40,6 +40,7 @@ BAR = [60, 62, 64, 65, 67, 69, 71, 72]
 def test_repetition_has_the_values_that_its_formula_gives():
     before = list(range(30, 62))  # 16 quarters
     two = BAR + [p + 12 for p in BAR]
+    assert repetition.repetition(tune(BAR * 8)) == pytest.approx(1 - 8 / 61)
     for loop, different in ((BAR * 8, 8), (two * 4, 16), ([60] * 64, 1)):
         again = repetition.windows(tune(before + loop), start=0.0)[-1]
         assert again == pytest.approx(1 - different / 61, abs=1e-9)
