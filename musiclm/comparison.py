@@ -162,13 +162,15 @@ class Comparison:
                 run.write_plan()
         else:
             run = Run.create(folder, Plan(arch=arch, **asked))
+        steps = run.train()
         try:
-            for step, validation in run.train():
+            for step, validation in steps:
                 if request.precision is None:
                     request.precision = run.plan.precision
                     self.write_request()
                 yield step, validation
         finally:
+            steps.close()  # saves, while the run is still locked
             run.close()
 
     def measured(self, arch: str) -> dict[str, Any] | None:

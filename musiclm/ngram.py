@@ -80,6 +80,8 @@ class NGram:
         for length in range(1, order + 1):
             context = np.append(0, shorter[:-1]) if length > 1 else shorter
             inside = place >= length - 1
+            if not inside.any():  # no piece is that long
+                break
             found, inverse = np.unique(context[inside] * vocab_size + ids[inside], return_inverse=True)
             here = np.full(len(ids), -1)
             here[inside] = inverse
@@ -106,7 +108,7 @@ class NGram:
         for length, order in enumerate(self._orders, 1):
             place = order.find(np.where(context >= 0, context * self.vocab_size + tokens, -1))
             p = _interpolated(order, context, np.where(place >= 0, order.counts[place], 0), p)
-            if length < self.order:
+            if length < len(self._orders):
                 context = self._ending(ids, length)[:-1]
         return -np.log(p)
 
