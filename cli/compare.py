@@ -106,6 +106,7 @@ def command(
             from .. import tokens
 
             tokens.check_name(tokenizer)
+        score = None if prompt is None else _beginning(prompt, prompt_bars or PROMPT_BARS)
         asked: dict[str, Any] = {
             "preset": preset,
             "samples": samples,
@@ -126,7 +127,6 @@ def command(
             command=shlex.join(["musiclm", *sys.argv[1:]]),
             **{name: value for name, value in asked.items() if value is not None},
         )
-        score = None if prompt is None else _beginning(prompt, prompt_bars or PROMPT_BARS)
         comparison = Comparison.create(Path(output) if output else _new_folder(), request, score)
     ui.say(f"comparison {comparison.folder}: {_described(comparison)}", quiet=quiet)
     interrupted: list[int] = []

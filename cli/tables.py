@@ -10,7 +10,7 @@ from .ui import duration
 COLUMNS = (
     ("size", "numbers that were learnt"),
     ("seen", "training tokens learnt from, repeats and transpositions counted"),
-    ("train/s", "training tokens a second, validations included"),
+    ("train/s", "training tokens a second, validations left out"),
     ("gen/s", "tokens a second when writing one piece"),
     ("valid", "nats a token (natural logarithm), validation: it chose the checkpoint"),
     ("test", "nats a token, test: measured once, of that checkpoint"),
@@ -25,6 +25,12 @@ STATISTICS = (
     ("note_length", "note\nlength", "length of a note, quarters"),
     ("bar_repetition", "bars\nagain", "share of bars that repeat an earlier one"),
 )
+BASELINES = {
+    "uniform": "all tokens alike",
+    "unigram": "how frequent each token is",
+    "repeat": "the token before again (grid: the voice's last cell)",
+    "5-gram": "what followed the last 4 tokens (grid: 1 step), modified Kneser-Ney",
+}
 DIVERGENCE = "Kullback-Leibler divergence between the same two densities, nats"
 OVERLAP = (
     "area shared by the densities of distances among test pieces and from these to test pieces, mean over the other "
@@ -46,7 +52,7 @@ def show_comparison(report: dict[str, Any]) -> None:
     console.print(_surprise(report))
     tokens = " and ".join(f"{report[split]['num_tokens']:,} {split}" for split in ("validation", "test"))
     console.print(f"[dim]{tokens} tokens measured, whole pieces[/dim]")
-    console.print(_legend(COLUMNS))
+    console.print(_legend([*COLUMNS, *((name, BASELINES.get(name, "")) for name in report["baselines"])]))
     console.print()
     console.print(_music(report))
     bars, samples = report["statistics"]["bars"], report["statistics"]["num_samples"]

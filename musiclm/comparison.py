@@ -2,6 +2,7 @@
 
     compare.json     what was asked for
     ARCH/            the run of each architecture (`musiclm.run`), which `musiclm train --resume` and others take
+    ARCH/pace.json   how many tokens it has learnt from in how much time, validations left out
     ARCH/measured.json   what was measured of its best checkpoint; measured again if that changes
     prompt.mid       what every model was given to go on from
     ARCH.mid         how each did
@@ -163,15 +164,29 @@ class Comparison:
         else:
             run = Run.create(folder, Plan(arch=arch, **asked))
         steps = run.train()
+        pace = self._pace(arch)
+        last_tokens, began = 0, 0.0
         try:
             for step, validation in steps:
                 if request.precision is None:
                     request.precision = run.plan.precision
                     self.write_request()
+                if began and validation is None:
+                    pace["tokens"] += step.tokens - last_tokens
+                    pace["seconds"] += time.monotonic() - began
                 yield step, validation
+                last_tokens, began = step.tokens, time.monotonic()
         finally:
             steps.close()  # saves, while the run is still locked
+            write_whole(folder / "pace.json", (json.dumps(pace) + "\n").encode())
             run.close()
+
+    def _pace(self, arch: str) -> dict[str, float]:
+        try:
+            stored: dict[str, float] = json.loads((self.folder / arch / "pace.json").read_text("utf-8"))
+            return {key: float(stored[key]) for key in ("tokens", "seconds")}
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or cut off: it counts from here on
+            return {"tokens": 0.0, "seconds": 0.0}
 
     def measured(self, arch: str) -> dict[str, Any] | None:
         """Return what was measured of an architecture's checkpoint after its whole budget; None if it was not yet."""
@@ -193,6 +208,7 @@ class Comparison:
         request, corpus = self.request, self.corpus
         loaded = checkpoint.load(str(self.folder / arch))
         composer = Composer(loaded, request.device)
+        pace = self._pace(arch)
         last = json.loads((self.folder / arch / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
         splits = {split: self._held_out(split) for split in ("validation", "test")}
         found = {s: evaluation.surprise(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
@@ -204,7 +220,7 @@ class Comparison:
             "steps": last["step"],
             "tokens": last["tokens"],
             "seconds": last["seconds"],
-            "training_tokens_per_second": last["tokens"] / last["seconds"],
+            "training_tokens_per_second": pace["tokens"] / pace["seconds"] if pace["seconds"] else None,
             "best_step": loaded.card["steps"],
             "validation_nats_per_token": found["validation"].nats_per_token,
             "test_nats_per_token": found["test"].nats_per_token,

@@ -249,8 +249,9 @@ def overlap(values: np.ndarray, reference: np.ndarray) -> tuple[float | None, fl
     width of a hundredth of the reference's mean: else 3.998 notes at once, where chorales have 4.000, would be a world.
 
     Returns:
-        None, None for fewer than three values on either side. Where one set of distances has no width (all the reference
-        is 0): 1, 0 if the other is that same single number, else 0 and None. A density counts as 1e-300 at least, so no divergence is above 691.
+        None, None for fewer than three values on either side. Where one set of distances has no width (all of the
+        reference is 0): 1, 0 if the other is that same single number, else 0 and None. A density counts as 1e-300 at
+        least, so no divergence is above 691.
     """
     if len(values) < 3 or len(reference) < 3:
         return None, None

@@ -54,7 +54,7 @@ def test_features_are_what_they_say(roll):
         elif token >= pianorolls.FIRST_KEY:
             so_far, above = so_far + 1, int(token) - pianorolls.FIRST_KEY + 1
         sounding = [] if frame == 0 else [k for k in np.flatnonzero(roll[frame - 1]).tolist() if k >= above]
-        assert [first, second] == (sounding + [88, 88])[:2]
+        assert [first, second] == [*sounding, 88, 88][:2]
         assert (num_notes, sixteen, twelve) == (so_far, frame % 16, frame % 12)
         held = 0
         while first < 88 and held < frame and roll[frame - 1 - held, first]:
