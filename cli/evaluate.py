@@ -102,14 +102,19 @@ def command(
         table.add_row(name, f"{nats:.4f}", f"{notes:.3f}", f"{seconds:.2f}")
     Console().print(table)
     counted = report["baselines_counted"]
-    ui.say(f"baselines counted on {counted['num_pieces']:,} pieces, {counted['num_tokens']:,} tokens", quiet=quiet)
+    told = f"baselines counted on {counted['num_pieces']:,} {counted['on']} pieces, {counted['num_tokens']:,} tokens"
+    if counted["on"] == "measured":
+        told += "; a piece tells an n-gram nothing about itself"
+    ui.say(told, quiet=quiet)
     if samples is not None:
         from . import tables
 
         found = report["statistics"]
         click.echo()
         tables.show_statistics(f"{samples} samples", found["samples"], found["reference"])
-        ui.say(f"{found['bars']} bars of each; mean overlap {found['mean_overlapped_area']:.3f}, seed {found['seed']}")
+        area = found["mean_overlapped_area"]
+        overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
+        ui.say(f"{found['bars']} bars of each; {overlap}, seed {found['seed']}")
 
 
 def _statistics(

@@ -126,6 +126,11 @@ def _music(report: dict[str, Any]) -> Any:
     return table
 
 
+def _spread(told: dict[str, Any]) -> str:
+    mean, deviation = _figure(told["mean"], 3), _figure(told["deviation"], 3)
+    return f"{mean} ± {deviation}" if deviation else mean
+
+
 def _figure(value: float | None, places: int) -> str:
     return "" if value is None else f"{value:.{places}f}"
 
@@ -146,11 +151,9 @@ def show_statistics(name: str, found: dict[str, Any], reference: dict[str, Any] 
     console = Console(highlight=False)
     table = _table("mean ± deviation", [name, *(["reference", "overlap", "divergence"] if reference else [])])
     for key, told in found.items():
-        row = [f"{_figure(told['mean'], 3)} ± {_figure(told['deviation'], 3)}" if told["mean"] is not None else ""]
+        row = [_spread(told)]
         if reference:
-            other = reference[key]
-            row.append(f"{_figure(other['mean'], 3)} ± {_figure(other['deviation'], 3)}")
-            row += [_figure(told["overlapped_area"], 3), _figure(told["divergence"], 3)]
+            row += [_spread(reference[key]), _figure(told["overlapped_area"], 3), _figure(told["divergence"], 3)]
         table.add_row(key.replace("_", " "), *row)
     console.print(table)
     legend = [(key.replace("_", " "), meaning) for key, _, meaning in STATISTICS]

@@ -140,8 +140,7 @@ def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dic
     p = (same + 1) / (total + 2)
     same, total = _repeats(tokenizer, pieces)
     repeat = -(same * math.log(p) + (total - same) * math.log((1 - p) / (size - 1))) / max(1, total)
-    held_out = split in ("validation", "test") and bool(corpus.pieces("train"))
-    parts = [(pieces, told)] if held_out else _fifths(pieces)
+    parts = [(pieces, told)] if _is_held_out(corpus, split) else _fifths(pieces)
     found = {"uniform": math.log(size), "unigram": 0.0, "repeat": repeat, f"{ORDER}-gram": 0.0}
     for name, order in (("unigram", 1), (f"{ORDER}-gram", ORDER)):
         if not parts:  # one piece alone
@@ -157,6 +156,11 @@ def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dic
 def counted(corpus: Corpus, split: str) -> list[Piece]:
     """Return what `baselines` counts: a `sample` of MAX_COUNTED tokens of the training pieces, or of the split itself."""
     return sample(corpus.pieces("train") or corpus.pieces(split), MAX_COUNTED)
+
+
+def _is_held_out(corpus: Corpus, split: str) -> bool:
+    """Return whether none of a split's pieces is counted."""
+    return split in ("validation", "test") and bool(corpus.pieces("train"))
 
 
 def _fifths(pieces: Sequence[Piece]) -> list[tuple[list[Piece], list[Piece]]]:
@@ -187,7 +191,7 @@ def report(
 ) -> dict[str, Any]:
     """Return what `musiclm evaluate --json` prints, of all pieces of a split or of a `sample` of them."""
     found = surprise(model, corpus.tokenizer, sample(corpus.pieces(split), most_tokens), bf16=bf16)
-    told = counted(corpus, split)
+    told = counted(corpus, split) if _is_held_out(corpus, split) else sample(corpus.pieces(split), most_tokens)
     return {
         "model": name,
         "corpus": corpus.name,
@@ -199,5 +203,9 @@ def report(
         "bits_per_note": found.bits_per_note,
         "bits_per_second": found.bits_per_second,
         "baselines": baselines(corpus, split, most_tokens),
-        "baselines_counted": {"num_pieces": len(told), "num_tokens": sum(len(p.tokens) for p in told)},
+        "baselines_counted": {
+            "on": "training" if _is_held_out(corpus, split) else "measured",
+            "num_pieces": len(told),
+            "num_tokens": sum(len(p.tokens) for p in told),
+        },
     }
