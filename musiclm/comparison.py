@@ -162,7 +162,7 @@ class Comparison:
                 run.plan = dataclasses.replace(run.plan, **asked)  # a larger budget
                 run.write_plan()
         else:
-            run = Run.create(folder, Plan(arch=arch, **asked))
+            run = Run.create(folder, Plan(arch=arch, **asked), force=True)  # killed before its plan was written
         steps = run.train()
         pace = self._pace(arch)
         last_tokens, began = 0, 0.0

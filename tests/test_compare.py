@@ -93,6 +93,13 @@ def test_a_comparison_stopped_in_the_second_run_gives_the_weights_of_an_uncut_on
         assert len(hashes) == 1, arch
 
 
+def test_a_run_killed_before_its_plan_was_written_begins_again(chorales, tmp_path: Path):
+    comparison = Comparison.create(tmp_path / "a", request(chorales, archs=["rnn"], steps=1))
+    (tmp_path / "a" / "rnn").mkdir()
+    (tmp_path / "a" / "rnn" / "lock").touch()
+    assert [step.number for step, _ in comparison.train("rnn")] == [1]
+
+
 def test_a_larger_budget_goes_on_with_every_run_and_measures_again(run, chorales):
     assert run("compare", chorales, "--archs", "gru", *QUICK, "-o", "a", "-q")[0] == 0
     code, out, err = run("compare", "--resume", "a", "--steps", 4, "--json")
