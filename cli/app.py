@@ -17,6 +17,8 @@ COMMANDS = {
     "repro": "Make a generated file again, or say what differs.",
     "train": "Train a model on MIDI files, or on the bundled chorales.",
     "evaluate": "Measure how well a model predicts music.",
+    "compare": "Train and measure architectures side by side.",
+    "statistics": "Describe MIDI files in numbers, beside others.",
     "corpus": "Prepare MIDI files for training, and see what is in them.",
     "classify": "Tell which family of instruments plays a recorded note.",
     "classifier": "Train, measure and look into the note classifier.",

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import CorpusError
 from . import options, ui
 
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..corpus import Piece
+    from ..tokens.base import Tokenizer
 
-@click.command("evaluate", epilog="Example: musiclm evaluate bach-lstm --split validation")
+
+@click.command(
+    "evaluate", epilog="Examples: musiclm evaluate bach-lstm --split validation; musiclm evaluate bach-gru --samples 16"
+)
 @click.argument("model")
 @click.argument("data", required=False)
 @click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Which pieces.")
 @click.option("--most-tokens", type=click.IntRange(1), metavar="N", help="Whole pieces of no more tokens, by hash.")
+@click.option(
+    "--samples",
+    type=click.IntRange(3, 256),
+    metavar="N",
+    help="Have MODEL write N pieces, and compare their statistics.",
+)
+@click.option("--bars", type=click.IntRange(1), metavar="N", help="Of samples, and of what is set beside them: 16.")
+@options.seed
 @options.device
 @options.precision
 @options.json_output
@@ -24,6 +41,9 @@ def command(
     data: str | None,
     split: str | None,
     most_tokens: int | None,
+    samples: int | None,
+    bars: int | None,
+    seed: int | None,
     device: str,
     precision: str,
     as_json: bool,
@@ -35,6 +55,8 @@ def command(
     file; left out, what MODEL was trained on. Fewer nats a token, bits a note and bits a second mean that it knows the
     music better.
     """
+    if samples is None and (bars is not None or seed is not None):
+        raise click.UsageError("--bars and --seed need --samples")
     from .. import checkpoint, corpus, evaluation
     from ..plan import stored_plan
 
@@ -53,6 +75,11 @@ def command(
     where = options.resolve_device(device)
     bf16 = options.resolve_precision(precision, where) if precision != "auto" else False
     report = evaluation.report(loaded.model(where), source, split, name=loaded.name, most_tokens=most_tokens, bf16=bf16)
+    if samples is not None:
+        pieces = evaluation.sample(source.pieces(split), most_tokens)
+        report["statistics"] = _statistics(
+            loaded, where, source.tokenizer, pieces, samples, bars or 16, options.draw_seed(seed)
+        )
     for reason, count in source.dropped.items():
         ui.say(f"left out: {count} × {reason}", quiet=quiet)
     if as_json:
@@ -62,7 +89,8 @@ def command(
     from rich.table import Table
 
     title = f"{report['model']} on {report['corpus']}, {split}: {report['num_pieces']} pieces"
-    table = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    click.echo(title)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     table.add_column("nats/token", justify="right")
     table.add_column("bits/note", justify="right")
@@ -73,3 +101,37 @@ def command(
         notes, seconds = report["bits_per_note"] * share, report["bits_per_second"] * share
         table.add_row(name, f"{nats:.4f}", f"{notes:.3f}", f"{seconds:.2f}")
     Console().print(table)
+    counted = report["baselines_counted"]
+    told = f"baselines counted on {counted['num_pieces']:,} {counted['on']} pieces, {counted['num_tokens']:,} tokens"
+    if counted["on"] == "measured":
+        told += "; a piece tells an n-gram nothing about itself"
+    ui.say(told, quiet=quiet)
+    if samples is not None:
+        from . import tables
+
+        found = report["statistics"]
+        click.echo()
+        tables.show_statistics(f"{samples} samples", found["samples"], found["reference"])
+        area = found["mean_overlapped_area"]
+        overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
+        ui.say(f"{found['bars']} bars of each; {overlap}, seed {found['seed']}")
+
+
+def _statistics(
+    loaded: Checkpoint, where: str, tokenizer: Tokenizer, pieces: Sequence[Piece], count: int, bars: int, seed: int
+) -> dict[str, Any]:
+    """Return what samples of a model are like, beside the pieces that it was measured on."""
+    from .. import statistics
+    from ..composer import Composer, Length
+
+    samples = Composer(loaded, where).compose(length=Length(bars=bars), count=count, seed=seed)
+    reference = [statistics.of_score(tokenizer.decode(piece.tokens), bars) for piece in pieces]
+    found = statistics.against([statistics.of_score(sample.score, bars) for sample in samples], reference)
+    return {
+        "num_samples": count,
+        "bars": bars,
+        "seed": seed,
+        "samples": found,
+        "reference": statistics.of_set(reference),
+        "mean_overlapped_area": statistics.mean_overlap(found),
+    }

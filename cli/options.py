@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -55,3 +56,11 @@ def resolve_precision(name: str, device: str) -> bool:
 
         return faster_in_bf16()
     return name == "bf16" or (name == "auto" and device == "cuda")
+
+
+def threads() -> int:
+    """Return how many threads torch is to use: what the environment says, else one for each core that is ours."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import signal
 import sys
@@ -151,7 +150,7 @@ def command(
             learning_rate=learning_rate,
             dropout=dropout,
             seed=options.draw_seed(seed),
-            threads=_threads(),
+            threads=options.threads(),
             device=device,
             precision=None if precision == "auto" else precision,
             command=shlex.join(["musiclm", *sys.argv[1:]]),
@@ -261,14 +260,6 @@ def _parsed(weights: tuple[str, ...]) -> dict[str, float]:
         if not folder or not 0 < parsed[folder] < math.inf:
             raise click.BadParameter(f"'{given}' is not FOLDER=W with W above 0", param_hint="--weight")
     return parsed
-
-
-def _threads() -> int:
-    """Return how many threads torch is to use: what the environment says, else one for each core that is ours."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdigit() and int(told) > 0:
-        return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _new_folder(arch: str) -> Path:

@@ -20,10 +20,13 @@ import torch.nn.functional as F
 
 from .corpus import Corpus, Piece
 from .models.base import LanguageModel, rows
+from .ngram import NGram
 from .tokens.base import Tokenizer
 
 CHUNK = 512  # tokens a pass; the state goes on from one to the next
 BATCH = 16  # pieces a pass
+ORDER = 5  # of the n-gram baseline
+MAX_COUNTED = 10_000_000  # tokens that baselines are counted on: some seconds and 1.5 GB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,20 +125,53 @@ def each(
 
 
 def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dict[str, float]:
-    """Return nats a token of models that have learnt next to nothing.
+    """Return nats a token of models that have learnt next to nothing, on the pieces that `sample` gives of a split.
 
-    `uniform` gives each id of the vocabulary the same chance: ln V. `repeat` gives the probability p to the id that
-    stands `repeat_lag` ids before (on the grid the voice's own last cell), the rest evenly to all others; p is counted on
-    the training pieces (on the pieces themselves where there are none).
+    `uniform` gives each id of the vocabulary the same chance: ln V. `unigram` knows how frequent each id is. `repeat` gives
+    the probability p to the id that stands `repeat_lag` ids before (on the grid the voice's own last cell), the rest evenly
+    to all others. `5-gram` knows what followed the last four ids (`NGram`); on the grid that is one step of four voices.
+
+    p and the n-grams are counted on `counted` pieces. A piece never tells an n-gram about itself: where the pieces that
+    are measured are those that are counted, each fifth of them is measured with what the other four fifths have.
     """
-    tokenizer = corpus.tokenizer
-    counted = corpus.pieces("train") or corpus.pieces(split)
-    same, total = _repeats(tokenizer, counted)
+    tokenizer, size = corpus.tokenizer, corpus.tokenizer.vocab_size
+    pieces, told = sample(corpus.pieces(split), most_tokens), counted(corpus, split)
+    same, total = _repeats(tokenizer, told)
     p = (same + 1) / (total + 2)
-    same, total = _repeats(tokenizer, sample(corpus.pieces(split), most_tokens))
-    others = math.log((1 - p) / (tokenizer.vocab_size - 1))
-    repeat = -(same * math.log(p) + (total - same) * others) / max(1, total)
-    return {"uniform": math.log(tokenizer.vocab_size), "repeat": repeat}
+    same, total = _repeats(tokenizer, pieces)
+    repeat = -(same * math.log(p) + (total - same) * math.log((1 - p) / (size - 1))) / max(1, total)
+    parts = [(pieces, told)] if _is_held_out(corpus, split) else _fifths(pieces)
+    found = {"uniform": math.log(size), "unigram": 0.0, "repeat": repeat, f"{ORDER}-gram": 0.0}
+    for name, order in (("unigram", 1), (f"{ORDER}-gram", ORDER)):
+        if not parts:  # one piece alone
+            del found[name]
+        for measured, known in parts:
+            model = NGram([piece.tokens for piece in known], size, order)
+            for piece in measured:
+                nats = model.nats(piece.tokens)[tokenizer.counts(piece.tokens[1:])]
+                found[name] += float(nats.sum()) / max(1, total)
+    return found
+
+
+def counted(corpus: Corpus, split: str) -> list[Piece]:
+    """Return what `baselines` counts: a `sample` of MAX_COUNTED tokens of the training pieces, or of the split itself."""
+    return sample(corpus.pieces("train") or corpus.pieces(split), MAX_COUNTED)
+
+
+def _is_held_out(corpus: Corpus, split: str) -> bool:
+    """Return whether none of a split's pieces is counted."""
+    return split in ("validation", "test") and bool(corpus.pieces("train"))
+
+
+def _fifths(pieces: Sequence[Piece]) -> list[tuple[list[Piece], list[Piece]]]:
+    """Return each fifth of some pieces with the others; nothing of one piece."""
+    num_parts = min(5, len(pieces))
+    if num_parts < 2:
+        return []
+    return [
+        (list(pieces[i::num_parts]), sample([p for j, p in enumerate(pieces) if j % num_parts != i], MAX_COUNTED // 5))
+        for i in range(num_parts)
+    ]
 
 
 def _repeats(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> tuple[int, int]:
@@ -155,6 +191,7 @@ def report(
 ) -> dict[str, Any]:
     """Return what `musiclm evaluate --json` prints, of all pieces of a split or of a `sample` of them."""
     found = surprise(model, corpus.tokenizer, sample(corpus.pieces(split), most_tokens), bf16=bf16)
+    told = counted(corpus, split) if _is_held_out(corpus, split) else sample(corpus.pieces(split), most_tokens)
     return {
         "model": name,
         "corpus": corpus.name,
@@ -166,4 +203,9 @@ def report(
         "bits_per_note": found.bits_per_note,
         "bits_per_second": found.bits_per_second,
         "baselines": baselines(corpus, split, most_tokens),
+        "baselines_counted": {
+            "on": "training" if _is_held_out(corpus, split) else "measured",
+            "num_pieces": len(told),
+            "num_tokens": sum(len(p.tokens) for p in told),
+        },
     }

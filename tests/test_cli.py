@@ -219,7 +219,7 @@ def test_train_evaluate_and_generate_from_a_folder_of_midi(run, song, tmp_path):
     assert report["num_pieces"] == 4
     assert report.keys() == {
         "model", "corpus", "split", "num_pieces", "num_tokens", "num_notes", "nats_per_token", "bits_per_note",
-        "bits_per_second", "baselines",
+        "bits_per_second", "baselines", "baselines_counted",
     }  # fmt: skip
     assert run("generate", "--model", "run", "--bars", 1, "-o", "new.mid")[0] == 0
     code, out, err = run("evaluate", "run", "--json", "--split", "train")

@@ -21,15 +21,20 @@ import json
 import logging
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from symusic import Score
+
 from .. import scores, tokens
+from ..errors import MidiError
 from ..tokens.base import Tokenizer
 from . import sources as finding
 from .building import Options, Progress, build
 from .pieces import BUNDLED, SPLITS, Corpus, Piece
+from .reading import parse_clean
 from .sources import MUSIC as SUFFIXES
 from .store import describe, files, is_store, open_store
 
@@ -44,6 +49,7 @@ __all__ = [
     "build",
     "bundled",
     "describe",
+    "each_score",
     "files",
     "is_store",
     "open_source",
@@ -110,6 +116,34 @@ def open_source(source: str | Path | None, tokenizer: Tokenizer | None = None) -
     else:
         log.info("using the corpus of '%s' in the cache: %s", source, output)
     return _unsplit(open_store(output, tokenizer), path)
+
+
+def each_score(source: str | Path) -> Iterator[tuple[str, Score | MidiError]]:
+    """Yield the name and the score of each piece in a store, an archive, a folder or one file; or why it has none.
+
+    Raises:
+        CorpusError: the source is not there, or is of no known kind.
+    """
+    path = Path(source)
+    if is_store(path):
+        corpus = open_store(path)
+        for piece in corpus.pieces("all"):
+            yield piece.name, corpus.tokenizer.decode(piece.tokens)
+        return
+    finding.check([path])
+    for event in finding.walk([path]):
+        if isinstance(event, finding.Problem):
+            yield str(source), MidiError(event.text)
+        elif isinstance(event, finding.Found):
+            try:
+                if event.reason is not None:
+                    raise MidiError(event.reason)
+                data = event.path.read_bytes() if event.path is not None else event.data or b""
+                yield event.name, parse_clean(data, event.name)
+            except OSError as error:
+                yield event.name, MidiError(f"cannot be read: {error.strerror or error}")
+            except MidiError as error:
+                yield event.name, error
 
 
 def cache_folder() -> Path:

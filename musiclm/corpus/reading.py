@@ -95,6 +95,21 @@ def read_piece(data: bytes, name: str, tokenizer: Tokenizer, programs: Mapping[i
     return Record(None, tokens, digest, form.key, form.onsets.tobytes(), form.tolerance, tune, facts)
 
 
+def parse_clean(data: bytes, name: str) -> Score:
+    """Return the score in the bytes of a file, cleaned as for a corpus.
+
+    Raises:
+        MidiError: there is none, or it is too long.
+    """
+    score = _parse_abc(data) if is_abc(name) else scores.parse(data, name)
+    if score.note_num() > MAX_NOTES or score.end() > MAX_QUARTERS * score.ticks_per_quarter:
+        raise MidiError(f"'{name}' is longer than {MAX_NOTES:,} notes or {MAX_QUARTERS:,} quarters")
+    clean(score)
+    if score.note_num() == 0:
+        raise MidiError(f"'{name}' holds no notes with a length")
+    return score
+
+
 def is_abc(name: str) -> bool:
     """Return whether a file is abc by its name; "tunes.abc#7" is the seventh tune of tunes.abc."""
     return bool(re.search(r"\.abc(#\d+)?$", name.lower()))

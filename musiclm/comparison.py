@@ -1,0 +1,362 @@
+"""Architectures side by side: the same data, tokenizer, budget and seed for each; a folder that survives being killed.
+
+    compare.json     what was asked for
+    ARCH/            the run of each architecture (`musiclm.run`), which `musiclm train --resume` and others take
+    ARCH/pace.json   how many tokens it has learnt from in how much time, validations left out
+    ARCH/measured.json   what was measured of its best checkpoint; measured again if that changes
+    prompt.mid       what every model was given to go on from
+    ARCH.mid         how each did
+    results.json     everything, as `musiclm compare --json` prints it
+
+Validation chooses each run's checkpoint; test figures are of that one. A comparison that was stopped goes on with the
+architecture where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CorpusError, MusicLMError, RunError
+from .files import write_whole
+from .run import Plan, Run, Validation
+
+if TYPE_CHECKING:
+    from symusic import Score
+
+    from .composer import Composer
+    from .corpus import Corpus, Piece
+    from .training import Step
+
+ARCHS = ("rnn", "lstm", "gru", "transformer")
+PROMPT_BARS = 4
+FORMAT = 1
+
+
+@dataclasses.dataclass(kw_only=True)
+class Request:
+    """What a comparison was asked for: compare.json.
+
+    Attributes:
+        archs: of `musiclm.models.names()`, in the order in which they are trained and shown.
+        preset, data, tokenizer, minutes, steps, epochs, seed, threads, device, precision, command: see `run.Plan`; the
+            same for all. The precision is the one that the first run finds faster.
+        samples: pieces that each model writes from nothing, for statistics.
+        bars: how long they are, how much of a real piece is set beside them, and how much new music follows the prompt.
+        most_tokens: of the validation and of the test pieces that are measured; whole pieces, by hash.
+    """
+
+    archs: list[str]
+    preset: str = "small"
+    data: str | None = None
+    tokenizer: str | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    samples: int = 16
+    bars: int = 16
+    most_tokens: int = 200_000
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    precision: str | None = None
+    command: str = ""
+
+
+class Comparison:
+    """A folder of runs that differ in their architecture alone."""
+
+    def __init__(self, folder: Path, request: Request) -> None:
+        self.folder, self.request = folder, request
+
+    @classmethod
+    def create(cls, folder: Path, request: Request, prompt: Score | None = None) -> Comparison:
+        """Return a new comparison in a new folder.
+
+        Args:
+            folder: made here.
+            request: what is asked for.
+            prompt: what every model is to go on from; left out, the first bars of a test piece.
+
+        Raises:
+            RunError: the folder is there already, or cannot be made.
+        """
+        from .scores import write
+
+        if (folder / "compare.json").exists():
+            raise RunError(f"'{folder}' is a comparison already: 'musiclm compare --resume {folder}' goes on with it")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"'{folder}' is there already: choose another place with -o")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
+        comparison = cls(folder, request)
+        if prompt is not None:
+            write(prompt, folder / "prompt.mid")
+        comparison.write_request()
+        return comparison
+
+    @classmethod
+    def open(cls, folder: Path) -> Comparison:
+        """Return the comparison in a folder.
+
+        Raises:
+            RunError: there is none, or it is damaged.
+        """
+        path = folder / "compare.json"
+        if not path.is_file():
+            raise RunError(f"no comparison in '{folder}': 'musiclm compare -o {folder}' starts one")
+        try:
+            stored = json.loads(path.read_text("utf-8"))
+            if stored.pop("format") != FORMAT:
+                raise RunError(f"'{path}' is of another version of musiclm: compare again")
+            return cls(folder, Request(**stored))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise RunError(f"'{path}' is damaged: {error}") from error
+
+    def write_request(self) -> None:
+        """Write compare.json."""
+        document = {"format": FORMAT, **dataclasses.asdict(self.request)}
+        write_whole(self.folder / "compare.json", (json.dumps(document, indent=1) + "\n").encode())
+
+    def discard(self) -> None:
+        """Remove the folder of a comparison that came to nothing, if nothing was trained in it."""
+        if {path.name for path in self.folder.iterdir()} <= {"compare.json", "prompt.mid"}:
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """What all are trained and measured on.
+
+        Raises:
+            CorpusError: there is none, or one of its splits is empty.
+        """
+        from . import corpus, tokens
+
+        request = self.request
+        found = corpus.open_source(request.data, tokens.parse(request.tokenizer) if request.tokenizer else None)
+        for split in corpus.SPLITS:
+            if not found.pieces(split):
+                raise CorpusError(f"no {split} pieces in '{found.name}': a comparison needs all three splits")
+        return found
+
+    def train(self, arch: str) -> Generator[tuple[Step, Validation | None], None, None]:
+        """Yield each step of an architecture's run that is still to be done, as `Run.train` does.
+
+        Closing the generator saves the last step.
+        """
+        request, folder = self.request, self.folder / arch
+        shared = {f.name for f in dataclasses.fields(Plan)} & {f.name for f in dataclasses.fields(Request)}
+        asked = {name: getattr(request, name) for name in shared}
+        if (folder / "run.json").exists():
+            run = Run.open(folder)
+            if any(getattr(run.plan, name) != asked[name] for name in ("minutes", "steps", "epochs")):
+                run.plan = dataclasses.replace(run.plan, **asked)  # a larger budget
+                run.write_plan()
+        else:
+            run = Run.create(folder, Plan(arch=arch, **asked), force=True)  # killed before its plan was written
+        steps = run.train()
+        pace = self._pace(arch)
+        last_tokens, began = 0, 0.0
+        try:
+            for step, validation in steps:
+                if request.precision is None:
+                    request.precision = run.plan.precision
+                    self.write_request()
+                if began and validation is None:
+                    pace["tokens"] += step.tokens - last_tokens
+                    pace["seconds"] += time.monotonic() - began
+                yield step, validation
+                last_tokens, began = step.tokens, time.monotonic()
+        finally:
+            steps.close()  # saves, while the run is still locked
+            write_whole(folder / "pace.json", (json.dumps(pace) + "\n").encode())
+            run.close()
+
+    def _pace(self, arch: str) -> dict[str, float]:
+        try:
+            stored: dict[str, float] = json.loads((self.folder / arch / "pace.json").read_text("utf-8"))
+            return {key: float(stored[key]) for key in ("tokens", "seconds")}
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or cut off: it counts from here on
+            return {"tokens": 0.0, "seconds": 0.0}
+
+    def measured(self, arch: str) -> dict[str, Any] | None:
+        """Return what was measured of an architecture's checkpoint after its whole budget; None if it was not yet."""
+        from . import checkpoint
+
+        try:
+            document: dict[str, Any] = json.loads((self.folder / arch / "measured.json").read_text("utf-8"))
+            is_same = document.pop("budget") == self._budget()
+            is_same &= document["sha256"] == checkpoint.load(str(self.folder / arch)).sha256
+        except (OSError, ValueError, KeyError, MusicLMError):
+            return None
+        return document if is_same else None
+
+    def measure(self, arch: str) -> dict[str, Any]:
+        """Measure an architecture's best checkpoint and return what `report` tells of it."""
+        from . import checkpoint, evaluation
+        from .composer import Composer
+
+        request, corpus = self.request, self.corpus
+        loaded = checkpoint.load(str(self.folder / arch))
+        composer = Composer(loaded, request.device)
+        pace = self._pace(arch)
+        last = json.loads((self.folder / arch / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
+        splits = {split: self._held_out(split) for split in ("validation", "test")}
+        found = {s: evaluation.surprise(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
+        told: dict[str, Any] = {
+            "arch": arch,
+            "checkpoint": str(loaded.path),
+            "sha256": loaded.sha256,
+            "num_parameters": loaded.num_parameters,
+            "steps": last["step"],
+            "tokens": last["tokens"],
+            "seconds": last["seconds"],
+            "training_tokens_per_second": pace["tokens"] / pace["seconds"] if pace["seconds"] else None,
+            "best_step": loaded.card["steps"],
+            "validation_nats_per_token": found["validation"].nats_per_token,
+            "test_nats_per_token": found["test"].nats_per_token,
+            "bits_per_note": found["test"].bits_per_note,
+            "bits_per_second": found["test"].bits_per_second,
+            **self._music(composer, arch),
+        }
+        stored = told | {"budget": self._budget()}
+        write_whole(self.folder / arch / "measured.json", (json.dumps(stored, indent=1) + "\n").encode())
+        return told
+
+    def _music(self, composer: Composer, arch: str) -> dict[str, Any]:
+        """Return how fast a model writes, what its samples are like, and where its continuation of the prompt is."""
+        from . import scores, statistics
+        from .composer import Length, provenance
+
+        request = self.request
+        told: dict[str, Any] = {
+            "midi": None,
+            "generation_tokens_per_second": None,
+            "generation_tokens_per_second_in_batch": None,
+            "sample_statistics": None,
+            "problem": None,
+        }
+        length = Length(bars=request.bars)
+        prompt_path, path = self._prompt(), self.folder / f"{arch}.mid"
+        try:
+            heard = composer.prompt(scores.read(prompt_path))
+            began = time.monotonic()
+            (continuation,) = composer.compose(heard, length=length, seed=request.seed)
+            told["generation_tokens_per_second"] = continuation.num_new_tokens / (time.monotonic() - began)
+            options = {"bars": request.bars, "n": 1, "temperature": 1.0, "precision": "fp32"}
+            text = provenance(composer, seed=request.seed, options=options, prompt=prompt_path.read_bytes(), index=0)
+            scores.add_text(continuation.score, text)
+            scores.write(continuation.score, path, force=True)
+            told["midi"] = str(path)
+            began = time.monotonic()
+            samples = composer.compose(length=length, count=request.samples, seed=request.seed)
+            num_tokens = sum(sample.num_new_tokens for sample in samples)
+            told["generation_tokens_per_second_in_batch"] = num_tokens / (time.monotonic() - began)
+            told["sample_statistics"] = [statistics.of_score(sample.score, request.bars) for sample in samples]
+        except MusicLMError as error:  # a model that has learnt next to nothing may write no note: the others go on
+            told["problem"] = str(error)
+        return told
+
+    def _budget(self) -> dict[str, float | None]:
+        return {name: getattr(self.request, name) for name in ("minutes", "steps", "epochs")}
+
+    def _held_out(self, split: str) -> list[Piece]:
+        from .evaluation import sample
+
+        return sample(self.corpus.pieces(split), self.request.most_tokens)
+
+    def _prompt(self) -> Path:
+        """Return the prompt's file; made of the first test piece, by hash, that has bars to spare, if none was given."""
+        from . import evaluation, scores
+
+        path = self.folder / "prompt.mid"
+        if not path.exists():
+            candidates = evaluation.sample(self.corpus.pieces("test"), self.request.most_tokens)
+            decoded = (self.corpus.tokenizer.decode(piece.tokens) for piece in candidates)
+            long_enough = (score for score in decoded if scores.num_bars(score) > PROMPT_BARS)
+            score = next(long_enough, None) or self.corpus.tokenizer.decode(candidates[0].tokens)
+            scores.write(scores.cut(score, 0.0, scores.bar_line(score, 0.0, PROMPT_BARS)), path)
+        return path
+
+    def report(self) -> dict[str, Any]:
+        """Return everything, measuring what is not measured yet; it is in results.json then, too."""
+        from . import evaluation, statistics
+
+        request, corpus = self.request, self.corpus
+        models = [self.measured(arch) or self.measure(arch) for arch in request.archs]
+        reference = self._real(self._held_out("test"))
+        train = evaluation.sample(corpus.pieces("train"), request.most_tokens)[: max(request.samples, 3)]
+        statistics_of: dict[str, Any] = {
+            "test pieces": statistics.of_set(reference),
+            "training pieces": statistics.against(self._real(train), reference),
+        }
+        for model in models:
+            samples = model.pop("sample_statistics")
+            model["statistics"] = None if samples is None else statistics.against(samples, reference)
+            model["mean_overlapped_area"] = model["statistics"] and statistics.mean_overlap(model["statistics"])
+        document = {
+            "folder": str(self.folder),
+            "data": corpus.name,
+            "tokenizer": corpus.tokenizer.name,
+            "preset": request.preset,
+            "budget": self._budget(),
+            "seed": request.seed,
+            "device": request.device,
+            "precision": request.precision,
+            "threads": request.threads,
+            "train": _counts(corpus.pieces("train"), corpus),
+            **{split: _counts(self._held_out(split), corpus) for split in ("validation", "test")},
+            "models": models,
+            "baselines": self._baselines(),
+            "statistics": {"num_samples": request.samples, "bars": request.bars, **statistics_of},
+            "mean_overlapped_area_of_training_pieces": statistics.mean_overlap(statistics_of["training pieces"]),
+            "prompt": str(self.folder / "prompt.mid"),
+        }
+        write_whole(self.folder / "results.json", (json.dumps(document, indent=1) + "\n").encode())
+        return document
+
+    def _real(self, pieces: Sequence[Piece]) -> list[Any]:
+        from . import statistics
+
+        return [statistics.of_score(self.corpus.tokenizer.decode(p.tokens), self.request.bars) for p in pieces]
+
+    def _baselines(self) -> dict[str, dict[str, float]]:
+        from . import evaluation
+
+        found = {
+            split: evaluation.baselines(self.corpus, split, self.request.most_tokens)
+            for split in ("validation", "test")
+        }
+        test = _counts(self._held_out("test"), self.corpus)
+        told = {}
+        for name, nats in found["test"].items():
+            whole = evaluation.Surprise(nats=nats * test["num_tokens"], num_pieces=0, **{k: test[k] for k in _DIVISORS})
+            told[name] = {
+                "validation_nats_per_token": found["validation"][name],
+                "test_nats_per_token": nats,
+                "bits_per_note": whole.bits_per_note,
+                "bits_per_second": whole.bits_per_second,
+            }
+        return told
+
+
+_DIVISORS = ("num_tokens", "num_notes", "seconds")
+
+
+def _counts(pieces: Sequence[Piece], corpus: Corpus) -> dict[str, Any]:
+    """Return how many pieces, tokens that count, notes and seconds some pieces have."""
+    return {
+        "num_pieces": len(pieces),
+        "num_tokens": sum(int(corpus.tokenizer.counts(piece.tokens).sum()) for piece in pieces),
+        "num_notes": sum(piece.num_notes for piece in pieces),
+        "seconds": sum(piece.seconds for piece in pieces),
+    }
