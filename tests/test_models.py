@@ -9,7 +9,7 @@ import torch
 
 from musiclm import models
 from musiclm.errors import CheckpointError
-from musiclm.models import absolute, base, transformer
+from musiclm.models import _gru_layer, absolute, base, transformer
 from musiclm.models._dropout import Dropout
 
 from .conftest import tiny
@@ -199,3 +199,20 @@ def test_dropout_drops_its_part_and_keeps_the_mean(p: float, dtype: torch.dtype)
     torch.manual_seed(0)
     assert torch.equal(dropout(x), y)
     assert dropout.eval()(x) is x
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_gru_that_is_trained_and_its_gradients_are_those_of_torch(given: bool):
+    torch.manual_seed(0)
+    layers = torch.nn.GRU(5, 5, num_layers=2, batch_first=True).double()
+    x = torch.randn(3, 11, 5, dtype=torch.float64, requires_grad=True)
+    state = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *layers.parameters(), *([state] if given else [])]
+    towards = torch.randn(3, 11, 5, dtype=torch.float64)
+    results = []
+    for ran in (layers(x, state if given else None), _gru_layer.run(layers, x, state if given else None)):
+        y, after = ran
+        gradients = torch.autograd.grad((y * towards).sum() + after.square().sum(), inputs)
+        results.append((y, after, *gradients))
+    for theirs, mine in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)
