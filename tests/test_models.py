@@ -9,7 +9,8 @@ import torch
 
 from musiclm import models
 from musiclm.errors import CheckpointError
-from musiclm.models import absolute, base, transformer
+from musiclm.models import _gru_layer, absolute, base, transformer
+from musiclm.models._dropout import Dropout
 
 from .conftest import tiny
 
@@ -180,3 +181,38 @@ def test_impossible_configs_are_refused(arch: str):
 def test_an_unknown_architecture_names_those_there_are():
     with pytest.raises(CheckpointError, match="absolute, gru, lstm, rnn, transformer"):
         models.create("mamba", 10)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.97])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_its_part_and_keeps_the_mean(p: float, dtype: torch.dtype):
+    x = torch.ones(401, 503, dtype=dtype, requires_grad=True)
+    dropout = Dropout(p)
+    torch.manual_seed(0)
+    y = dropout(x)
+    y.float().sum().backward()
+    assert y.dtype == dtype
+    assert (y == 0).float().mean() == pytest.approx(p, abs=0.005)
+    assert y[y != 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=5e-3)
+    assert torch.equal(x.grad, y.detach())
+    assert abs(y[:, 1:].eq(0).float().sub(p).mul(y[:, :-1].eq(0).float().sub(p)).mean()) < 0.005  # neighbours
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), y)
+    assert dropout.eval()(x) is x
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_gru_that_is_trained_and_its_gradients_are_those_of_torch(given: bool):
+    torch.manual_seed(0)
+    layers = torch.nn.GRU(5, 5, num_layers=2, batch_first=True).double()
+    x = torch.randn(3, 11, 5, dtype=torch.float64, requires_grad=True)
+    state = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *layers.parameters(), *([state] if given else [])]
+    towards = torch.randn(3, 11, 5, dtype=torch.float64)
+    results = []
+    for ran in (layers(x, state if given else None), _gru_layer.run(layers, x, state if given else None)):
+        y, after = ran
+        gradients = torch.autograd.grad((y * towards).sum() + after.square().sum(), inputs)
+        results.append((y, after, *gradients))
+    for theirs, mine in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)

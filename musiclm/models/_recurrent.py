@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ._dropout import Dropout
 from .base import BaseConfig, Embedding, LanguageModel, State
 
 
@@ -39,7 +40,7 @@ class RecurrentModel(LanguageModel):
         super().__init__(config)
         c = config
         self.embedding = Embedding(c, c.size)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         between = c.dropout if c.num_layers > 1 else 0.0
         self.layers = self.cell(c.size, c.size, num_layers=c.num_layers, batch_first=True, dropout=between)
         self.norm = nn.LayerNorm(c.size)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._dropout import Dropout
 from .base import BaseConfig, Embedding, LanguageModel, State
 
 
@@ -64,7 +65,7 @@ class Model(LanguageModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.embedding = Embedding(config, config.size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
@@ -103,7 +104,7 @@ class Block(nn.Module):
         self.norm_forward = nn.LayerNorm(config.size)
         self.up = nn.Linear(config.size, 4 * config.size)
         self.down = nn.Linear(4 * config.size, config.size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         attended_BTD, keys, values = self.attention(self.norm_attention(x_BTD), cache)

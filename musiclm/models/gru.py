@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from . import _recurrent
+from . import _gru_layer, _recurrent
+from .base import State
 
 Config = _recurrent.RecurrentConfig
 PRESETS = _recurrent.PRESETS
@@ -19,3 +21,10 @@ class Model(_recurrent.RecurrentModel):
     """h(t) = (1 - z) n + z h(t-1), with an update gate z and a candidate n that sees h(t-1) through a reset gate."""
 
     cell = nn.GRU
+
+    def _run(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        if x_BTD.device.type != "cpu" or not torch.is_grad_enabled():
+            return super()._run(x_BTD, state)
+        assert isinstance(self.layers, nn.GRU)
+        y_BTD, after = _gru_layer.run(self.layers, x_BTD, None if state is None else state[0])
+        return y_BTD, (after,)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ._dropout import Dropout
 from .base import BaseConfig, Embedding, LanguageModel, State
 
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
@@ -69,7 +70,7 @@ class Model(LanguageModel):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.embedding = Embedding(config, config.size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
@@ -108,7 +109,7 @@ class Block(nn.Module):
         self.norm_forward = nn.LayerNorm(config.size)
         self.up = nn.Linear(config.size, 4 * config.size)
         self.down = nn.Linear(4 * config.size, config.size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
