@@ -20,7 +20,7 @@ LEVELS = [
     {"files"},
     {"tokens", "models", "scores", "checkpoint"},
     {"corpus", "data", "sampling", "instruments"},
-    {"grammar", "training", "evaluation"},
+    {"grammar", "training", "evaluation", "rendering"},
     {"composer", "run"},
     {"__init__"},
     {"cli"},
