@@ -21,7 +21,7 @@ LEVELS = [
     {"tokens", "models", "scores", "checkpoint"},
     {"corpus", "data", "sampling", "instruments"},
     {"grammar", "training", "evaluation", "rendering"},
-    {"composer", "run"},
+    {"composer", "run", "pictures"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -79,7 +79,13 @@ def piano_roll(score: Score, kind: str = ".png", *, prompt: float | None = None,
 
 
 def systems(
-    score: Score, drawn: Sequence[Drawn], *, prompt: float | None = None, title: str = "", extra: float = 0.0
+    score: Score,
+    drawn: Sequence[Drawn],
+    *,
+    prompt: float | None = None,
+    title: str = "",
+    extra: float = 0.0,
+    span: tuple[float, float] | None = None,
 ) -> tuple[Figure, list[tuple[Axes | None, float, float]]]:
     """Return a figure with the notes on it, and of each system its first and last quarter and room for more below it.
 
@@ -89,10 +95,11 @@ def systems(
         prompt: see `piano_roll`.
         title: above the picture.
         extra: height of the room below each system, in inches; with 0 its place is None.
+        span: first and last quarter of a single system; left out, all of the music in as many as it takes.
     """
     last = max(n.end for n in drawn)
     lines = [(bar.start, f"{bar.numerator}/{bar.denominator}") for bar in _bars(score, last)]
-    cuts = _cuts([start for start, _ in lines], scores.bar_line(score, last))
+    cuts = [span] if span else _cuts([start for start, _ in lines], scores.bar_line(score, last))
     pitched = [n.pitch for n in drawn if not n.is_drum]
     drums = sorted({n.pitch for n in drawn if n.is_drum})
     low, high = (min(pitched) - 2, max(pitched) + 2) if pitched else (0, 0)
