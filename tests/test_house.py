@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 # a module may import those of lower levels, and of its own package
 LEVELS = [
     {"errors"},
-    {"files"},
+    {"files", "scalars"},
     {"tokens", "models", "scores", "checkpoint"},
     {"corpus", "data", "sampling", "instruments"},
     {"grammar", "training", "evaluation", "rendering"},

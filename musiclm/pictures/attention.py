@@ -265,7 +265,9 @@ def picture(
             found.shares[layer, head] ** 0.5, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
         )
         inner.axhline(note, color=HEADS[head % len(HEADS)], lw=0.8)
-        inner.set_title(f"head {head + 1}", fontsize=8, color=HEADS[head % len(HEADS)])
+        inner.set_title(
+            f"head {head + 1}" if found.by == "attention" else "gradient", fontsize=8, color=HEADS[head % len(HEADS)]
+        )
         inner.tick_params(labelsize=6, length=0)
         if not place:
             inner.set_ylabel("note chosen", fontsize=7)
