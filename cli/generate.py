@@ -35,6 +35,9 @@ STEM = "musiclm"
 @click.option("-n", "count", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
 @click.option("--only-new", is_flag=True, help="Leave the prompt out of the output.")
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
+@options.wav
+@options.play
+@options.soundfont
 @options.force
 @options.seed
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Lower is safer.")
@@ -56,6 +59,9 @@ def command(
     count: int,
     only_new: bool,
     output: str | None,
+    wav: bool,
+    play: bool,
+    soundfont: str | None,
     force: bool,
     seed: int | None,
     temperature: float,
@@ -75,9 +81,13 @@ def command(
         raise click.UsageError("at most one of --prompt-bars and --prompt-seconds")
     if prompt is None and (prompt_bars is not None or prompt_seconds is not None or only_new):
         raise click.UsageError("--prompt-bars, --prompt-seconds and --only-new need a --prompt")
-    if output == "-" and (count > 1 or as_json):
-        raise click.UsageError("-o - writes one MIDI file: not with -n above 1 or --json")
+    if output == "-" and (count > 1 or as_json or wav or play):
+        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json, --wav or --play")
     paths = [] if output == "-" else _paths(output, count, force)
+    if wav or play:
+        from .play import check_sound, play_score, write_sound
+
+        check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
     prompt_bytes = None if prompt is None else _read(prompt)
 
     from .. import scores
@@ -130,6 +140,8 @@ def command(
             sys.stdout.buffer.flush()
         else:
             write_whole(paths[i], data, force=force)
+    music = [c.score for c in compositions]
+    sounds = write_sound(music, paths, soundfont=soundfont, force=force) if wav else []
     num_tokens = sum(c.num_new_tokens for c in compositions)
     if as_json:
         ui.print_json(
@@ -139,16 +151,19 @@ def command(
                 "outputs": [_told(p, c) for p, c in zip(paths, compositions, strict=True)],
                 "tokens_per_second": num_tokens / took,
                 "seconds_elapsed": time.monotonic() - began,
+                **({"sounds": [str(path) for path in sounds]} if wav else {}),
             }
         )
-        return
-    if output != "-":
-        for path in paths:
+    elif output != "-":
+        for path in (*paths, *sounds):
             click.echo(str(path))
-    for composition in compositions:
+    for composition in [] if as_json else compositions:
         told = f"{composition.num_bars} bars, {composition.num_notes} notes, {ui.duration(composition.seconds)}"
         ui.say(told, quiet=quiet)
-    ui.say(f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}")
+    told = f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}"
+    ui.say(told, quiet=as_json)
+    for score in music if play else ():
+        play_score(score, soundfont, quiet=quiet)
 
 
 def _told(path: Path, composition: Composition) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Scalars:
         if find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder / FOLDER), purge_step=step + 1)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(folder / FOLDER), purge_step=step + 1)
 
     def add(self, step: Step, validation_nats: float | None) -> None:
         """Add the points of a step: the loss and the rate now and then, the validation where there was one."""

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -108,7 +108,8 @@ def systems(
     heights += [extra] if extra else []
     room = 0.45 * bool(title) + 0.45
     made = figure(WIDTH, len(cuts) * (sum(heights) + 0.34) + room)
-    made.get_layout_engine().set(h_pad=0.02, hspace=0.0)  # type: ignore[union-attr, unused-ignore]
+    close: Any = made.get_layout_engine()
+    close.set(h_pad=0.02, hspace=0.0)
     if title:
         made.suptitle(title, fontsize=11, x=0.01, ha="left")
     parts = made.subfigures(len(cuts), 1, squeeze=False)[:, 0]
@@ -204,7 +205,7 @@ def _bars_of_notes(lane: Axes, placed: Sequence[tuple[Drawn, int]]) -> None:
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
-    corners = np.array(
+    corners: Any = np.array(
         [
             [
                 (n.start, y - 0.42),

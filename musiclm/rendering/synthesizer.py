@@ -253,8 +253,7 @@ def _filtered(frames: np.ndarray, cutoff: float, resonance: float) -> np.ndarray
     num = -(-len(frames) // step)
     parts = np.zeros((num, BLOCK_FILTERED), np.float32)
     parts[:, MARGIN:-MARGIN].flat[: len(frames)] = frames
-    parts = np.fft.irfft(np.fft.rfft(parts) * gain, BLOCK_FILTERED)
     whole = np.zeros(num * step + 2 * MARGIN, np.float32)
-    for i, part in enumerate(parts):
+    for i, part in enumerate(np.fft.irfft(np.fft.rfft(parts) * gain, BLOCK_FILTERED)):
         whole[i * step : i * step + BLOCK_FILTERED] += part
     return whole[MARGIN : MARGIN + len(frames)]
