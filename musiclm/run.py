@@ -212,7 +212,8 @@ class Run:
                     self._append(validation)
                     self._save_state(step)
                     saved = step.number
-                scalars.add(step, None if validation is None else validation.validation_nats_per_token)
+                nats = None if validation is None else validation.validation_nats_per_token
+                scalars.add(step.number, nats=step.nats, rate=step.rate, tokens=step.tokens, validation_nats=nats)
                 yield step, validation
         finally:
             scalars.close()

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .training import Step
+from typing import Any
 
 FOLDER = "tensorboard"
 EVERY = 10  # steps between two points of the training loss
@@ -31,16 +28,17 @@ class Scalars:
 
             self._writer = SummaryWriter(str(folder / FOLDER), purge_step=step + 1)
 
-    def add(self, step: Step, validation_nats: float | None) -> None:
-        """Add the points of a step: the loss and the rate now and then, the validation where there was one."""
+    def add(self, step: int, *, nats: float, rate: float, tokens: int, validation_nats: float | None) -> None:
+        """Add the points of a step: the loss, the rate and the tokens so far now and then; the validation if there was one."""
         if self._writer is None:
             return
-        if step.number % EVERY == 0 or step.number == 1:
-            self._writer.add_scalar("nats per token/training", step.nats, step.number)
-            self._writer.add_scalar("learning rate", step.rate, step.number)
-            self._writer.add_scalar("tokens", step.tokens, step.number)
+        points = {"nats per token/training": nats, "learning rate": rate, "tokens": tokens}
+        if step != 1 and step % EVERY:
+            points = {}
         if validation_nats is not None:
-            self._writer.add_scalar("nats per token/validation", validation_nats, step.number)
+            points["nats per token/validation"] = validation_nats
+        for name, value in points.items():
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Write what is not written yet."""

@@ -169,7 +169,7 @@ class Soundfont:
         while at + 8 <= len(self._data):
             name, size = self._data[at : at + 4], int.from_bytes(self._data[at + 4 : at + 8], "little")
             if at + 8 + size > len(self._data):
-                raise AudioError(f"the soundfont '{self.path}' is cut off: it ends within '{name.decode('latin1')}'")
+                raise AudioError(f"the soundfont '{self.path}' is cut off: it ends within a chunk")
             if name == b"LIST":
                 at += 12
                 continue
