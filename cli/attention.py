@@ -59,7 +59,9 @@ def command(
     from ..pictures import attention
 
     loaded = checkpoint.load(model or checkpoint.default())
-    found = attention.attention(loaded.model(options.resolve_device(device)), loaded.tokenizer(), score)
+    heard_by = loaded.model(options.resolve_device(device))
+    first = chosen[0] if chosen else 1
+    found = attention.attention(heard_by, loaded.tokenizer(), score, first_bar=first)
     num_layers, num_heads = found.shares.shape[:2]
     if layer is not None and layer > num_layers:
         raise click.BadParameter(f"'{loaded.name}' has {num_layers}", param_hint="--layer")

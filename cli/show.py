@@ -60,13 +60,14 @@ def command(
     if chosen is not None:
         score, start = cut(score, chosen, file)
         end = None if end is None else max(0.0, end - start)
+    first = chosen[0] if chosen else 1
     if path is not None:
         from ..pictures import roll
 
-        write_whole(path, roll.piano_roll(score, path.suffix.lower(), prompt=end), force=force)
+        write_whole(path, roll.piano_roll(score, path.suffix.lower(), prompt=end, first_bar=first), force=force)
         click.echo(str(path))
     else:
-        _print(score, end, quiet=quiet)
+        _print(score, end, first, quiet=quiet)
 
 
 def parsed_bars(given: str | None) -> tuple[int, int] | None:
@@ -98,13 +99,13 @@ def cut(score: Score, bars: tuple[int, int], name: str) -> tuple[Score, float]:
     return piece, start
 
 
-def _print(score: Score, prompt: float | None, *, quiet: bool) -> None:
+def _print(score: Score, prompt: float | None, first_bar: int, *, quiet: bool) -> None:
     from rich.text import Text
 
     from .. import pictures, scores
     from ..pictures import roll
 
-    console = print_roll(score, roll.notes(score, prompt), prompt)
+    console = print_roll(score, roll.notes(score, prompt), prompt, first_bar)
     names = [pictures.track_name(t) for t in score.tracks if t.notes]
     key = Text("  ").join(Text(f"■ {name}", style=pictures.colour(i)) for i, name in enumerate(names))
     console.print(key)
@@ -113,7 +114,7 @@ def _print(score: Score, prompt: float | None, *, quiet: bool) -> None:
         ui.say(told + ("; the prompt is pale" if prompt is not None and sys.stdout.isatty() else ""))
 
 
-def print_roll(score: Score, notes: Sequence[Drawn], prompt: float | None = None) -> Console:
+def print_roll(score: Score, notes: Sequence[Drawn], prompt: float | None = None, first_bar: int = 1) -> Console:
     """Print a piano roll as wide as the terminal, in colour where it has any, and return the console it went to."""
     from rich.console import Console
     from rich.style import Style
@@ -122,7 +123,7 @@ def print_roll(score: Score, notes: Sequence[Drawn], prompt: float | None = None
     from ..pictures import text
 
     console = Console(highlight=False)
-    for system in text.piano_roll(score, notes, console.width, prompt):
+    for system in text.piano_roll(score, notes, console.width, prompt, first_bar):
         for line in system:
             told = Text(no_wrap=True)
             for run in line:

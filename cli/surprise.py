@@ -58,7 +58,9 @@ def command(
     from ..pictures import surprise
 
     loaded = checkpoint.load(model or checkpoint.default())
-    found = surprise.surprise(loaded.model(options.resolve_device(device)), loaded.tokenizer(), score)
+    heard_by = loaded.model(options.resolve_device(device))
+    first = chosen[0] if chosen else 1
+    found = surprise.surprise(heard_by, loaded.tokenizer(), score, first_bar=first)
     if found.heard.left_out:
         ui.say(f"left out: {found.heard.left_out} notes that the model's tokenizer cannot express", quiet=quiet)
     if path is not None:
@@ -81,7 +83,7 @@ def _print(found: Surprises) -> None:
 
     from ..pictures import surprise
 
-    console = print_roll(found.heard.score, surprise.notes(found))
+    console = print_roll(found.heard.score, surprise.notes(found), first_bar=found.first_bar)
     shares = [i / 10 for i in range(11)]
     key = Text("0 ") + Text("").join(Text("█", style=surprise.colour_of(s)) for s in shares)
     console.print(key + Text(f" {found.scale:.1f} nats"))

@@ -216,6 +216,9 @@ def test_the_commands_draw_files_and_print(run, song_file, untrained):
     assert document["num_notes"] == len(document["notes"]) == 72
     assert document["notes"][0].keys() == {"bar", "beat", "start", "end", "pitch", "velocity", "track", "nats"}
     assert [n["bar"] for n in document["notes"]] == sorted(n["bar"] for n in document["notes"])
+    code, out, err = run("surprise", song_file, "--model", model, "--bars", "3-4", "--json")
+    assert {n["bar"] for n in json.loads(out)["notes"]} == {3, 4}
+    assert run("show", song_file, "--bars", "3-4")[1].split()[:3] == ["3", "3/4", "4"]
     code, out, err = run("surprise", song_file, "--model", model)
     assert code == 0, err
     assert "least expected" in out

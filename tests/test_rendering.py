@@ -185,18 +185,21 @@ def fake_player(folder: Path, name: str, script: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs scripts that run")
-def test_the_machines_own_player_is_given_the_music(song, tmp_path, monkeypatch):
+def test_the_machines_own_player_is_given_the_music(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(playing, "find_spec", lambda name: None)
     with pytest.raises(AudioError, match="nothing here can play"):
         playing.check_player()
     fake_player(tmp_path, "aplay", "sys.exit('no sound card')")
-    rendering.render(song, tmp_path / "song.wav")
+    rendering.render(music((0, 480, 60, 100)), tmp_path / "song.wav")
     with pytest.raises(AudioError, match="aplay says: no sound card"):
         playing.play(tmp_path / "song.wav")
     fake_player(tmp_path, "ffplay", f"open({str(tmp_path / 'heard')!r}, 'wb').write(open(sys.argv[-1], 'rb').read(4))")
     assert playing.play(tmp_path / "song.wav") == "ffplay"
     assert (tmp_path / "heard").read_bytes() == b"RIFF"
+    rendering.render(music((0, 480, 60, 100), (9600, 480, 60, 100)), tmp_path / "long.wav")
+    with pytest.raises(AudioError, match="nothing here could play"):
+        playing.play(tmp_path / "long.wav")
 
 
 def test_the_commands_render_to_a_file_to_a_pipe_and_beside_new_music(run, song_file):

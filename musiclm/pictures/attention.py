@@ -49,37 +49,40 @@ class Attention:
         shares: (L, H, N, N) float32: of layer, head, note that is chosen, note that is looked at.
         by: "attention", or "gradient" with one layer and one head.
         num_left: how many notes behind those were not looked at.
+        first_bar: the number of its first bar.
     """
 
     heard: Heard
     shares: np.ndarray
     by: str
     num_left: int
+    first_bar: int = 1
 
     def at(self, bar: int | None = None, beat: float = 1.0) -> int:
         """Return the number of the highest note that begins at a place, or is the first after it.
 
         Args:
-            bar: counted from 1; left out, three quarters through the piece.
+            bar: its number; left out, three quarters through the piece.
             beat: in quarters, counted from 1.
         """
         notes = self.heard.notes
         if bar is None:
             when = notes[3 * (len(notes) - 1) // 4].start
         else:
-            when = scores.bar_line(self.heard.score, 0.0, bar - 1) + beat - 1
+            when = scores.bar_line(self.heard.score, 0.0, max(0, bar - self.first_bar)) + beat - 1
         start = min((n.start for n in notes if n.start >= when - 1e-3), default=notes[-1].start)
         there = [i for i, n in enumerate(notes) if abs(n.start - start) < 1e-3]
         return max(there, key=lambda i: (not notes[i].is_drum, notes[i].pitch))
 
 
-def attention(model: LanguageModel, tokenizer: Tokenizer, score: Score) -> Attention:
+def attention(model: LanguageModel, tokenizer: Tokenizer, score: Score, *, first_bar: int = 1) -> Attention:
     """Return what a model looked back at for each note of a score.
 
     Args:
         model: in evaluation mode.
         tokenizer: the model's.
         score: any; of one with more than `MAX_NOTES` notes the beginning.
+        first_bar: its number, to be told.
 
     Raises:
         MidiError: the tokenizer can express not one note of it.
@@ -96,7 +99,7 @@ def attention(model: LanguageModel, tokenizer: Tokenizer, score: Score) -> Atten
     shares = by_gradient(model, tokenizer, found) if shares is None else shares
     itself = np.arange(len(found.notes))
     shares[:, :, itself, itself] = 0
-    return Attention(heard=found, shares=shares, by=by, num_left=num_notes - score.note_num())
+    return Attention(heard=found, shares=shares, by=by, num_left=num_notes - score.note_num(), first_bar=first_bar)
 
 
 def _inputs(model: LanguageModel, tokenizer: Tokenizer, found: Heard) -> tuple[Tensor, Tensor | None]:
@@ -248,7 +251,9 @@ def picture(
         if n.end > begin and n.start < end
     ]
     side = 2.1
-    made, rooms = systems(found.heard.score, shown, title=title, extra=side, span=(begin, end))
+    made, rooms = systems(
+        found.heard.score, shown, title=title, extra=side, span=(begin, end), first_bar=found.first_bar
+    )
     lane, below = made.axes[0], rooms[0][0]
     assert below is not None
     for place, head in enumerate(heads):
@@ -340,6 +345,7 @@ def page(
         "model": name,
         "by": found.by,
         "left": found.num_left,
+        "first": found.first_bar,
         "note": note,
         "layer": layer % num_layers,
         "heads": list(range(num_heads) if heads is None else heads),

@@ -64,7 +64,9 @@ def notes(score: Score, prompt: float | None = None) -> list[Drawn]:
     return drawn
 
 
-def piano_roll(score: Score, kind: str = ".png", *, prompt: float | None = None, title: str = "") -> bytes:
+def piano_roll(
+    score: Score, kind: str = ".png", *, prompt: float | None = None, title: str = "", first_bar: int = 1
+) -> bytes:
     """Return the piano roll of a score as the bytes of a picture.
 
     Args:
@@ -72,8 +74,9 @@ def piano_roll(score: Score, kind: str = ".png", *, prompt: float | None = None,
         kind: ".png" or ".svg".
         prompt: where the prompt ends, in quarters; what begins before it is pale.
         title: above the picture.
+        first_bar: its number.
     """
-    made, _ = systems(score, notes(score, prompt), prompt=prompt, title=title)
+    made, _ = systems(score, notes(score, prompt), prompt=prompt, title=title, first_bar=first_bar)
     legend(made, [track_name(t) for t in score.tracks if t.notes])
     return to_bytes(made, kind)
 
@@ -86,6 +89,7 @@ def systems(
     title: str = "",
     extra: float = 0.0,
     span: tuple[float, float] | None = None,
+    first_bar: int = 1,
 ) -> tuple[Figure, list[tuple[Axes | None, float, float]]]:
     """Return a figure with the notes on it, and of each system its first and last quarter and room for more below it.
 
@@ -96,6 +100,7 @@ def systems(
         title: above the picture.
         extra: height of the room below each system, in inches; with 0 its place is None.
         span: first and last quarter of a single system; left out, all of the music in as many as it takes.
+        first_bar: its number.
     """
     last = max(n.end for n in drawn)
     lines = [(bar.start, f"{bar.numerator}/{bar.denominator}") for bar in _bars(score, last)]
@@ -121,7 +126,7 @@ def systems(
         for lane in lanes:
             _frame(lane, begin, begin + width, [(t, m) for t, m in lines if begin <= t < end], prompt)
         lanes[0].tick_params(labeltop=True)
-        _number_bars(lanes[0], lines, begin, end)
+        _number_bars(lanes[0], lines, begin, end, first_bar)
         if pitched:
             _keys(lanes[0], low, high, begin, begin + width)
             _bars_of_notes(lanes[0], [(n, n.pitch) for n in inside if not n.is_drum])
@@ -176,14 +181,14 @@ def _frame(lane: Axes, begin: float, end: float, lines: Sequence[tuple[float, st
             lane.axvline(prompt, color="#a5803a", lw=1.2, zorder=3)
 
 
-def _number_bars(lane: Axes, lines: Sequence[tuple[float, str]], begin: float, end: float) -> None:
+def _number_bars(lane: Axes, lines: Sequence[tuple[float, str]], begin: float, end: float, first: int) -> None:
     """Write the numbers of bars above a lane, as many as fit, and the metre where it changes."""
     shown = [(i, t, m) for i, (t, m) in enumerate(lines) if begin <= t < end]
     every = max(1, math.ceil(len(shown) / 24))
     labels = []
     for i, _, metre in shown:
         changes = i == 0 or lines[i - 1][1] != metre
-        number = str(i + 1) if i % every == 0 or i == shown[0][0] else ""
+        number = str(i + first) if i % every == 0 or i == shown[0][0] else ""
         labels.append(f"{number}  {metre}".strip() if changes else number)
     lane.set_xticks([t for _, t, _ in shown], labels, fontsize=7, ha="left", color="#555555")
 

@@ -35,11 +35,13 @@ class Surprises:
         heard: the piece as the model heard it.
         nats: (N,) of each note.
         elsewhere: nats of the tokens that belong to no note.
+        first_bar: the number of its first bar.
     """
 
     heard: Heard
     nats: np.ndarray
     elsewhere: float
+    first_bar: int = 1
 
     @property
     def scale(self) -> float:
@@ -47,24 +49,25 @@ class Surprises:
         return max(LEAST_SCALE, float(np.quantile(self.nats, 0.98)))
 
     def places(self) -> list[tuple[int, float]]:
-        """Return the bar of each note, counted from 1, and its beat in quarters, counted from 1."""
+        """Return the number of each note's bar, and its beat in quarters, counted from 1."""
         lines: list[float] = []
         bars = scores.bars(self.heard.score)
         found = []
         for note in self.heard.notes:
             while not lines or lines[-1] <= note.start + 1e-6:
                 lines.append(next(bars).start)
-            found.append((len(lines) - 1, round(note.start - lines[-2] + 1, 3)))
+            found.append((len(lines) - 2 + self.first_bar, round(note.start - lines[-2] + 1, 3)))
         return found
 
 
-def surprise(model: LanguageModel, tokenizer: Tokenizer, score: Score) -> Surprises:
+def surprise(model: LanguageModel, tokenizer: Tokenizer, score: Score, *, first_bar: int = 1) -> Surprises:
     """Return how surprised a model is by each note of a score.
 
     Args:
         model: in evaluation mode.
         tokenizer: the model's.
         score: any.
+        first_bar: its number, to be told.
 
     Raises:
         MidiError: the tokenizer can express not one note of it.
@@ -75,7 +78,7 @@ def surprise(model: LanguageModel, tokenizer: Tokenizer, score: Score) -> Surpri
     ((_, nats),) = each(model, tokenizer, [piece])
     nats = np.append(0.0, nats)
     of_notes = found.by_note(nats)
-    return Surprises(heard=found, nats=of_notes, elsewhere=float(nats.sum() - of_notes.sum()))
+    return Surprises(heard=found, nats=of_notes, elsewhere=float(nats.sum() - of_notes.sum()), first_bar=first_bar)
 
 
 def document(found: Surprises, name: str) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def picture(found: Surprises, kind: str = ".png", *, title: str = "") -> bytes:
         kind: ".png" or ".svg".
         title: above the picture.
     """
-    made, rooms = systems(found.heard.score, notes(found), title=title, extra=ROOM)
+    made, rooms = systems(found.heard.score, notes(found), title=title, extra=ROOM, first_bar=found.first_bar)
     quarter = np.array([int(n.start + 1e-6) for n in found.heard.notes])
     count = np.bincount(quarter)
     mean = np.bincount(quarter, found.nats) / np.maximum(count, 1)

@@ -34,7 +34,7 @@ Line = list[Run]
 
 
 def piano_roll(
-    score: Score, notes: Sequence[Drawn], width: int = 80, prompt: float | None = None
+    score: Score, notes: Sequence[Drawn], width: int = 80, prompt: float | None = None, first_bar: int = 1
 ) -> Iterator[list[Line]]:
     """Yield the systems of a score, each a list of lines no wider than `width` characters.
 
@@ -46,6 +46,7 @@ def piano_roll(
         notes: what to draw, with colours as #rrggbb.
         width: in characters, at least 20.
         prompt: where the prompt ends, in quarters.
+        first_bar: its number.
     """
     last = max(n.end for n in notes)
     lines = list(itertools.takewhile(lambda b: b.start < last - 1e-6, scores.bars(score)))
@@ -59,7 +60,7 @@ def piano_roll(
             behind += 1
         begin, end = lines[first].start, lines[behind - 1].end
         inside = [n for n in notes if n.start < end - 1e-6 and n.end > begin + 1e-6]
-        yield _system(inside, lines[first:behind], first, min(columns, room / (end - begin)), prompt)
+        yield _system(inside, lines[first:behind], first + first_bar, min(columns, room / (end - begin)), prompt)
         first = behind
 
 
@@ -75,7 +76,7 @@ def _system(
         at = round((bar.start - begin) * columns)
         metre = f"{bar.numerator}/{bar.denominator}"
         is_new = i > 0 and metre != f"{bars[i - 1].numerator}/{bars[i - 1].denominator}"
-        text = f"{number + i + 1}" + (f" {metre}" if is_new or number + i == 0 else "")
+        text = f"{number + i}" + (f" {metre}" if is_new or bar.start == 0 else "")
         if at >= behind:
             head[at : at + len(text)] = text
             behind = at + len(text) + 1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from importlib.util import find_spec
 from pathlib import Path
+
+import soundfile
 
 from ..errors import AudioError
 
@@ -45,11 +48,14 @@ def play(path: Path) -> str:
     """
     check_player()
     failures = []
+    length = soundfile.info(path).duration
     for player in _players():
+        began = time.monotonic()
         done = subprocess.run(
             [*player, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        if done.returncode == 0:
+        # ffplay exits with 0 where it finds no loudspeaker: who is ready so soon has not played
+        if done.returncode == 0 and time.monotonic() - began > length / 2 - 1:
             return player[0]
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
         failures.append(f"{player[0]} says: {said[-1].strip()}")
@@ -59,8 +65,6 @@ def play(path: Path) -> str:
         winsound.PlaySound(str(path), winsound.SND_FILENAME)  # type: ignore[attr-defined,unused-ignore]
         return "Windows"
     if find_spec("sounddevice"):
-        import soundfile
-
         try:
             import sounddevice
 
