@@ -10,8 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -29,10 +27,22 @@ def main() -> None:
         midi = arguments.output / f"{i:02d}-{prompt.stem}.mid"
         lengths = ["--prompt-bars", arguments.prompt_bars, "--bars", arguments.bars]
         drawing = ["--seed", arguments.seed, "--top-p", arguments.top_p, "--temperature", arguments.temperature]
-        musiclm = [sys.executable, "-m", "musiclm", "generate", "--model", arguments.model]
-        call(*musiclm, "--prompt", prompt, *lengths, *drawing, "-o", midi, "--force")
-        picture = [sys.executable, HERE / "pictures.py", midi, "--prompt-bars", arguments.prompt_bars]
-        call(*picture, "-o", midi.with_suffix(".png"))
+        musiclm = [sys.executable, "-m", "musiclm"]
+        call(
+            *musiclm,
+            "generate",
+            "--model",
+            arguments.model,
+            "--prompt",
+            prompt,
+            *lengths,
+            *drawing,
+            "-o",
+            midi,
+            "--force",
+        )
+        picture = ["show", midi, "--prompt-bars", arguments.prompt_bars, "--force"]
+        call(*musiclm, *picture, "-o", midi.with_suffix(".png"))
 
 
 def call(*command: object) -> None:

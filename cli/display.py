@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -15,3 +16,11 @@ def sparkline(values: Sequence[float], width: int) -> str:
     low, high = min(shown), max(shown)
     span = (high - low) or 1.0
     return "".join(BARS[min(7, int((v - low) / span * 8))] for v in shown)
+
+
+def thinned(values: Sequence[float], count: int) -> list[float]:
+    """Return so many means of even parts of the values, or the values themselves if they are fewer: all of a curve."""
+    if len(values) <= count:
+        return list(values)
+    edges = [len(values) * i // count for i in range(count + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]

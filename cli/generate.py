@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
 @click.option("--stream", is_flag=True, help="Write the notes as they are drawn: JSON lines on standard output.")
 @click.option("--port", metavar="NAME", help="Play them to a MIDI output as they are drawn.")
+@options.wav
+@options.play
+@options.soundfont
 @options.force
 @options.seed
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Lower is safer.")
@@ -61,6 +64,9 @@ def command(
     output: str | None,
     stream: bool,
     port: str | None,
+    wav: bool,
+    play: bool,
+    soundfont: str | None,
     force: bool,
     seed: int | None,
     device: str,
@@ -78,11 +84,17 @@ def command(
     began = time.monotonic()
     is_live = stream or port is not None
     request = _request(prompt, shaping | {"live": is_live})
-    if output == "-" and (request.n > 1 or as_json or stream):
-        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json or --stream")
-    if is_live and as_json:
-        raise click.UsageError("--stream and --port have no --json: --stream writes JSON lines")
+    if output == "-" and (request.n > 1 or as_json or stream or wav or play):
+        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json, --stream, --wav or --play")
+    if is_live and (as_json or play):
+        raise click.UsageError("--stream and --port have no --json and no --play: --stream writes JSON lines")
+    if is_live and wav and output is None:
+        raise click.UsageError("--stream and --port write a sound file only beside a MIDI file: name it with -o")
     paths = [] if output == "-" or (is_live and output is None) else outputs.paths(output, request, force)
+    if wav or play:
+        from .play import check_sound, play_score, write_sound
+
+        check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
     prompt_bytes = None if prompt is None else outputs.read(prompt)
     if port is not None:
         live.check_port(port)
@@ -123,6 +135,8 @@ def command(
             sys.stdout.buffer.flush()
         elif paths:
             write_whole(paths[i], data, force=force)
+    music = [c.score for c in compositions]
+    sounds = write_sound(music, paths, soundfont=soundfont, force=force) if wav else []
     if as_json:
         ui.print_json(
             {
@@ -132,17 +146,19 @@ def command(
                 **({"weighed": [_weighed(w, i < len(paths)) for i, w in enumerate(weighed)]} if weighed else {}),
                 "tokens_per_second": num_tokens / took,
                 "seconds_elapsed": time.monotonic() - began,
+                **({"sounds": [str(path) for path in sounds]} if wav else {}),
             }
         )
-        return
-    if not stream:
-        for path in paths:
+    else:
+        for path in () if stream else (*paths, *sounds):
             click.echo(str(path))
-    for composition in compositions:
-        _say(composition, quiet=quiet)
-    if weighed:
-        _say_why(composer, weighed, len(compositions), quiet=quiet)
-    ui.say(f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}")
+        for composition in compositions:
+            _say(composition, quiet=quiet)
+        if weighed:
+            _say_why(composer, weighed, len(compositions), quiet=quiet)
+        ui.say(f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}")
+    for score in music if play else ():
+        play_score(score, soundfont, quiet=quiet)
 
 
 def _say(composition: Composition, *, quiet: bool) -> None:

@@ -26,6 +26,12 @@ precision: Decorator = click.option(
 seed: Decorator = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Of all chance; drawn and printed if left out."
 )
+model: Decorator = click.option("--model", metavar="MODEL", help="A name, a checkpoint file or a run folder.")
+wav: Decorator = click.option("--wav", is_flag=True, help="Write the sound, too: a WAV file beside each MIDI file.")
+play: Decorator = click.option("--play", is_flag=True, help="Play it when it is written.")
+soundfont: Decorator = click.option(
+    "--soundfont", metavar="FILE", help="An .sf2 or .sf3 file; default: the best this system has, else a small one."
+)
 
 
 def draw_seed(given: int | None) -> int:

@@ -166,12 +166,13 @@ def command(
 
 
 def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
-    from .display import sparkline
+    from .display import sparkline, thinned
 
     began, first_tokens = time.monotonic(), None
     tokens_per_second, last_said = 0.0, began
     step = None
-    history: list[float] = []
+    losses: list[float] = []  # for the eye: smoothed, a point each time the line is drawn
+    smooth = None
     steps = run.train()
     stopped_because = "budget"
     live = ui.is_terminal() and not quiet
@@ -182,12 +183,12 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
             if interrupted:  # Ctrl-C while libraries were imported, some of which swallow it
                 raise KeyboardInterrupt
             now = time.monotonic()
+            smooth = step.nats if smooth is None else smooth + 0.05 * (step.nats - smooth)
             if first_tokens is None:
                 began, first_tokens = now, step.tokens
             elif now > began:
                 tokens_per_second = (step.tokens - first_tokens) / (now - began)
             if validation is not None:
-                history.append(validation.validation_nats_per_token)
                 line = (
                     f"step {step.number:,}  {ui.duration(step.seconds)}  train {validation.train_nats_per_token:.4f}  "
                     f"validation {validation.validation_nats_per_token:.4f} nats/token"
@@ -196,9 +197,10 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
                 ui.say(("\r\x1b[K" if live else "") + line, quiet=quiet)
             elif live and now - last_said > 0.5:
                 last_said = now
+                losses.append(smooth)
                 left = step.seconds / step.progress - step.seconds if step.progress else 0.0
                 line = (
-                    f"\r\x1b[K{step.progress:4.0%}  loss {step.nats:.3f}  {sparkline(history, 12)}  "
+                    f"\r\x1b[K{step.progress:4.0%}  loss {smooth:.3f}  {sparkline(thinned(losses, 16), 16)}  "
                     f"{tokens_per_second:,.0f} tokens/s  {ui.duration(left)} left"
                 )
                 click.echo(line[: 3 + 79], err=True, nl=False)

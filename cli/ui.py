@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,6 +48,22 @@ def show_log(*, quiet: bool = False) -> None:
 def print_json(document: Any) -> None:
     """Write one JSON document to standard output."""
     click.echo(json.dumps(document))
+
+
+def read_bytes(file: str) -> bytes:
+    """Return what is in a MIDI file, or comes in at standard input if it is called -.
+
+    Raises:
+        MidiError: it cannot be read.
+    """
+    from ..errors import MidiError
+
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise MidiError(f"'{file}' cannot be read: {error.strerror or error}") from error
 
 
 def duration(seconds: float) -> str:

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CorpusError, MusicLMError, RunError
 from .files import write_whole
-from .run import Plan, Run, Validation
+from .plan import Plan
+from .run import Run, Validation
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -234,8 +235,8 @@ class Comparison:
 
     def _music(self, composer: Composer, arch: str) -> dict[str, Any]:
         """Return how fast a model writes, what its samples are like, and where its continuation of the prompt is."""
-        from . import scores, statistics
-        from .composer import Length, provenance
+        from . import provenance, scores, statistics
+        from .request import Length, Request
 
         request = self.request
         told: dict[str, Any] = {
@@ -252,10 +253,14 @@ class Comparison:
             began = time.monotonic()
             (continuation,) = composer.compose(heard, length=length, seed=request.seed)
             told["generation_tokens_per_second"] = continuation.num_new_tokens / (time.monotonic() - began)
-            options = {"bars": request.bars, "n": 1, "temperature": 1.0, "precision": "fp32"}
-            text = provenance(composer, seed=request.seed, options=options, prompt=prompt_path.read_bytes(), index=0)
-            scores.add_text(continuation.score, text)
-            scores.write(continuation.score, path, force=True)
+            record = provenance.record(
+                composer,
+                seed=request.seed,
+                request=Request(bars=request.bars),
+                prompt=prompt_path.read_bytes(),
+                index=0,
+            )
+            write_whole(path, provenance.signed(continuation, record))
             told["midi"] = str(path)
             began = time.monotonic()
             samples = composer.compose(length=length, count=request.samples, seed=request.seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,16 +36,27 @@ def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
     Raises:
         OutputError: see `check_writable`; or the place is full.
     """
+    with written_whole(path, force=force) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
+    """Give an open file to write to, which becomes `path` when the block is left without an error; see `write_whole`.
+
+    Raises:
+        OutputError: see `check_writable`; or the place is full.
+    """
     check_writable(path, force=force)
     path, temporary = path.resolve(), None
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as device:
-                device.write(data)
+                yield device
             return
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -52,10 +64,11 @@ def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):  # it is there only if something went wrong
+                temporary.unlink()
 
 
 def lock(path: Path) -> IO[Any] | None:

@@ -5,6 +5,7 @@
     resume.safetensors   where the run stands: weights, their average, the optimiser's moments, counters
     best.safetensors     the checkpoint with the lowest validation nats a token
     last.safetensors     the checkpoint of the last save
+    tensorboard/         curves, if tensorboard is installed
     lock                 held by the process that trains
 
 `resume.safetensors` is the one authority: it is written whole, metrics beyond it are cut back, and a run without one
@@ -19,6 +20,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import RunError
 from .files import lock, write_whole
 from .plan import Plan, stored_plan
+from .scalars import FOLDER
 
 if TYPE_CHECKING:
     from .training import Recipe, Step
@@ -78,6 +81,7 @@ class Run:
         run = cls(folder, plan)
         for name in ("resume.safetensors", "best.safetensors", "last.safetensors", "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
         run.write_plan()
         return run
 
@@ -119,6 +123,7 @@ class Run:
 
         from .checkpoint import save
         from .evaluation import surprise
+        from .scalars import Scalars
         from .training import train
 
         plan = self.plan
@@ -131,6 +136,7 @@ class Run:
         step: Step | None = None
         saved = state.step if state else 0
         losses: list[float] = []
+        scalars = Scalars(self.folder, saved)
         try:
             for step in steps:
                 losses.append(step.nats)
@@ -169,8 +175,11 @@ class Run:
                     self._append(validation)
                     self._save_state(step)
                     saved = step.number
+                nats = None if validation is None else validation.validation_nats_per_token
+                scalars.add(step.number, nats=step.nats, rate=step.rate, tokens=step.tokens, validation_nats=nats)
                 yield step, validation
         finally:
+            scalars.close()
             if step is not None and step.number > saved:
                 self._save_state(step)
 

@@ -101,3 +101,19 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         return made[tokenizer_name]
 
     return path
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command line in a new folder: (exit code, standard output, standard error)."""
+    from musiclm.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    return call

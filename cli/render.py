@@ -1,0 +1,70 @@
+"""musiclm render."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from .. import rendering
+from . import options, ui
+
+LONG = 600.0  # seconds of music, from which on people are told that it takes a while
+
+
+@click.command("render", epilog="Examples: musiclm render song.mid -o song.wav; musiclm render song.mid -o song.mp3")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "-o", "--output", metavar="PATH", help=".wav (16 bit), .flac, .ogg or .mp3; - for WAV to standard output."
+)
+@options.soundfont
+@options.force
+@options.json_output
+@options.quiet
+def command(file: str, output: str | None, soundfont: str | None, force: bool, as_json: bool, quiet: bool) -> None:
+    """Make a sound file of the MIDI file FILE (- for standard input): stereo, 44.1 kHz, as loud as it may be.
+
+    Left out, PATH is FILE's name with .wav, in the current folder. A soundfont is what the instruments sound like.
+    """
+    began = time.monotonic()
+    if output == "-" and as_json:
+        raise click.UsageError("-o - writes the sound to standard output: not with --json")
+    path = Path(output or f"{'musiclm' if file == '-' else Path(file).stem}.wav")
+    if output != "-":
+        rendering.check_output(path, force=force)
+    rendering.find_soundfont(soundfont)
+    data = ui.read_bytes(file)
+    from .. import scores
+
+    score = scores.parse(data, file)
+    if (seconds := scores.seconds(score)) > LONG:
+        ui.say(f"{ui.duration(seconds)} of music: this takes a while", quiet=quiet)
+    if output == "-":
+        with tempfile.TemporaryFile() as whole:
+            rendered = rendering.render_to(score, whole, ".wav", soundfont=soundfont)
+            whole.seek(0)
+            shutil.copyfileobj(whole, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    else:
+        rendered = rendering.render(score, path, soundfont=soundfont, force=force)
+    took = time.monotonic() - began
+    if as_json:
+        ui.print_json(
+            {
+                "path": str(path),
+                "num_notes": score.note_num(),
+                "seconds": rendered.seconds,
+                "gain_db": rendered.gain,
+                "soundfont": str(rendered.soundfont),
+                "seconds_elapsed": took,
+            }
+        )
+        return
+    if output != "-":
+        click.echo(str(path))
+    told = f"{ui.duration(rendered.seconds)} of sound in {took:.1f} s, played with {rendered.soundfont.name}"
+    ui.say(told, quiet=quiet)

@@ -1,0 +1,259 @@
+"""Notes to sound: each key of each instrument is made once, and every note is a louder or softer copy of its beginning.
+
+That is what makes it fast in numpy: a key's sound (pitch, loop, filter, attack and decay) does not depend on how long it
+is held or how hard it is struck; velocity, place and release are products. What is left out, therefore: pitch bend,
+vibrato, swells within a note, filters that move. There is no reverb. Knows scores and soundfonts; nothing of files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import numpy as np
+import soxr
+from symusic import Score, Track
+
+from .soundfont import Region, Soundfont
+
+RATE = 44_100  # Hz
+BLOCK = 60 * RATE  # frames
+LONGEST = 120.0  # seconds that a note may sound: more is a drone or a forgotten key, and memory is bounded by it
+MAX_CACHED = 384 * 2**20  # bytes of keys' sounds
+SILENT = 80.0  # dB below a single note at full velocity
+SHORTEST_RELEASE = 0.02  # seconds for 100 dB; shorter ones click
+CHOKE = 0.06  # the same, of a note that another one ends
+VOLUME, PAN, EXPRESSION, PEDAL = 7, 10, 11, 64  # controllers
+BLOCK_FILTERED, MARGIN = 4096, 256  # frames filtered at a time, and of these on either side to ring on
+DEFAULTS = {VOLUME: 100, PAN: 64, EXPRESSION: 127}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Strike:
+    """One note to be heard: when, in frames, how loud in each channel, and by what."""
+
+    start: int
+    held: int
+    left: float
+    right: float
+    key: int
+    region: Region
+    release: float
+
+    @property
+    def sound(self) -> tuple[int, int]:
+        """What sounds alike."""
+        return self.region.number, self.key
+
+    @property
+    def tail(self) -> int:
+        """How many frames it takes to die when it is let go: fewer for what is soft."""
+        decibels = SILENT + 20 * math.log10(max(self.left, self.right, 1e-3))
+        return int(self.release * decibels / 100 * RATE) + 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Sound:
+    """What a key sounds like while it is held: the wave, and how loud its envelope is at each of its frames."""
+
+    wave: np.ndarray
+    envelope: np.ndarray
+    is_whole: bool  # no longer sound would be longer
+
+
+class Synthesizer:
+    """Plays scores with a soundfont, in stereo at 44.1 kHz.
+
+    Args:
+        soundfont: what to play with.
+    """
+
+    def __init__(self, soundfont: Soundfont) -> None:
+        self.soundfont = soundfont
+        self._sounds: OrderedDict[tuple[int, int], Sound] = OrderedDict()
+        self._num_bytes = 0
+        self._falls: dict[float, np.ndarray] = {}
+
+    def blocks(self, score: Score) -> Iterator[np.ndarray]:
+        """Yield the sound in pieces of a minute at most, (2, frames) float32 of any level, until the last note has died.
+
+        Memory does not grow with the score's length but for its notes. A block is overwritten by the next.
+
+        Raises:
+            AudioError: the soundfont is damaged.
+        """
+        strikes = sorted(self._strikes(score), key=lambda s: s.start)
+        room = max((s.held + s.tail for s in strikes), default=0)
+        longest: dict[tuple[int, int], int] = {}
+        for s in strikes:
+            longest[s.sound] = max(longest.get(s.sound, 0), s.held + s.tail)
+        sound = np.zeros((2, BLOCK + room), np.float32)
+        scratch = np.empty(room, np.float32)
+        begin = end = 0
+        for strike in [*strikes, None]:
+            while begin < end if strike is None else strike.start >= begin + BLOCK:
+                yield sound[:, : BLOCK if strike else min(BLOCK, end - begin)]
+                sound[:, :room] = sound[:, BLOCK:]
+                sound[:, room:] = 0
+                begin += BLOCK
+            if strike is not None:
+                made = self._sound(strike, longest[strike.sound])
+                end = max(end, begin + self._add(strike, made, sound, strike.start - begin, scratch))
+
+    def _sound(self, strike: Strike, length: int) -> Sound:
+        """Return the sound of a strike's key, of so many frames or until it has died."""
+        known = self._sounds.pop(strike.sound, None)
+        if known is None or not (known.is_whole or len(known.wave) >= length):
+            self._num_bytes -= 0 if known is None else 2 * known.wave.nbytes
+            known = self._made(strike.region, strike.key, length)
+            self._num_bytes += 2 * known.wave.nbytes
+        self._sounds[strike.sound] = known
+        while self._num_bytes > MAX_CACHED and len(self._sounds) > 1:
+            self._num_bytes -= 2 * self._sounds.popitem(last=False)[1].wave.nbytes
+        return known
+
+    def _made(self, region: Region, key: int, length: int) -> Sound:
+        envelope = _envelope(region, key, length)
+        frames = self.soundfont.recording(region)
+        semitones = (key - region.root) * region.semitones_a_key + region.tuning
+        pace = float(np.clip(2 ** (semitones / 12) * region.rate / RATE, 1 / 64, 64))
+        needed = int(len(envelope) * pace) + 64
+        first, behind = region.loop_start - region.start, region.loop_end - region.start
+        if region.loops and needed + MARGIN > behind:
+            frames = np.append(frames[:behind], np.resize(frames[first:behind], MARGIN))
+        if region.cutoff is not None:
+            frames = _filtered(frames[: needed + MARGIN], region.cutoff / (RATE * pace), region.resonance)
+        if region.loops and needed > behind:
+            frames = np.append(frames[:behind], np.resize(frames[first:behind], needed - behind))
+        frames = frames[:needed]
+        wave = soxr.resample(frames, RATE * pace, RATE, "QQ") if len(frames) and abs(pace - 1) > 1e-6 else frames
+        wave = wave[: len(envelope)]
+        envelope = envelope[: len(wave)]
+        return Sound(wave=wave * envelope, envelope=envelope, is_whole=len(wave) < length)
+
+    def _add(self, strike: Strike, sound: Sound, mixed: np.ndarray, at: int, scratch: np.ndarray) -> int:
+        """Add a note to what is mixed, and return where it has died."""
+        held = min(strike.held, len(sound.wave))
+        stop = min(held + strike.tail, len(sound.wave))
+        if strike.release not in self._falls:
+            longest = int(strike.release * SILENT / 100 * RATE) + 1
+            self._falls[strike.release] = _falling(longest, 100 / strike.release)
+        # let go, it falls from where it is, and its envelope goes no further
+        tail = sound.wave[held:stop] * self._falls[strike.release][: stop - held]
+        tail *= sound.envelope[held - 1] if held else 0
+        tail /= np.maximum(sound.envelope[held:stop], 1e-5)
+        for channel, gain in zip(mixed, (strike.left, strike.right), strict=True):
+            if gain > 1e-5:
+                channel[at : at + held] += np.multiply(sound.wave[:held], np.float32(gain), out=scratch[:held])
+                channel[at + held : at + stop] += np.multiply(tail, np.float32(gain), out=scratch[: stop - held])
+        return at + stop
+
+    def _strikes(self, score: Score) -> Iterator[Strike]:
+        for track in score.to("second").tracks:
+            if not track.notes:
+                continue
+            notes = track.notes.numpy()
+            order = np.argsort(notes["time"], kind="stable")
+            start, key, velocity = (notes[k][order] for k in ("time", "pitch", "velocity"))
+            held = np.clip(_ends(track, start, start + notes["duration"][order], key) - start, 0.0, LONGEST)
+            level, pan = _at(track, start, VOLUME) * _at(track, start, EXPRESSION), _at(track, start, PAN)
+            choked: dict[int, float] = {}  # by number, when the next note that ends it is struck
+            for i in reversed(range(len(start))):
+                for region in self.soundfont.playing(track.program, track.is_drum, int(key[i]), int(velocity[i])):
+                    until = choked.get(region.chokes, np.inf) - start[i] if region.chokes else np.inf
+                    if region.chokes:
+                        choked[region.chokes] = start[i]
+                    if until <= 0:  # together with another: one of them is enough
+                        continue
+                    hard = region.fixed_velocity if region.fixed_velocity > 0 else velocity[i]
+                    # the specification's concave curve: 40 dB for a tenth of the velocity, of volume and of expression
+                    loud = region.gain * (hard / 127) ** 2 * float(level[i] / 127 / 127) ** 2
+                    angle = np.pi / 4 * (1 + np.clip(region.pan + (pan[i] - 64) / 63, -1, 1))
+                    is_choked = until < held[i] + region.release
+                    yield Strike(
+                        start=round(float(start[i]) * RATE),
+                        held=max(1, round(float(min(held[i], until)) * RATE)),
+                        left=float(loud * np.cos(angle)),
+                        right=float(loud * np.sin(angle)),
+                        key=region.fixed_key if region.fixed_key >= 0 else int(key[i]),
+                        region=region,
+                        release=CHOKE if is_choked else max(SHORTEST_RELEASE, region.release),
+                    )
+
+
+def _falling(length: int, decibels_a_second: float) -> np.ndarray:
+    """Return a level that falls evenly in dB from 1, (frames,) float32: as a product, which is quicker than so many powers."""
+    pace = -np.log(10) / 20 * decibels_a_second / RATE
+    within = np.exp(np.arange(1024) * pace).astype(np.float32)
+    across = np.exp(np.arange(-(-length // 1024)) * (1024 * pace)).astype(np.float32)
+    return np.outer(across, within).ravel()[:length]
+
+
+def _ends(track: Track, start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Return when each note is let go, in seconds: the pedal holds it until it goes up or the key is struck again."""
+    if not track.controls:
+        return end
+    controls = track.controls.numpy()
+    pedal = controls["number"] == PEDAL
+    if not pedal.any():
+        return end
+    order = np.argsort(controls["time"][pedal], kind="stable")
+    time, is_down = controls["time"][pedal][order], controls["value"][pedal][order] >= 64
+    last = np.searchsorted(time, end, side="right") - 1
+    is_held = (last >= 0) & is_down[np.maximum(last, 0)]
+    rises = np.append(time[~is_down], max(time[-1], end.max()))
+    rise = rises[np.minimum(np.searchsorted(rises, end, side="right"), len(rises) - 1)]
+    by_key = np.lexsort((start, key))
+    again = np.full(len(start), np.inf)
+    same = key[by_key][1:] == key[by_key][:-1]
+    again[by_key[:-1][same]] = start[by_key[1:][same]]
+    return np.where(is_held, np.maximum(end, np.minimum(rise, again)), end)
+
+
+def _at(track: Track, start: np.ndarray, number: int) -> np.ndarray:
+    """Return what a controller stands at when each note begins."""
+    default = DEFAULTS[number]
+    if not track.controls:
+        return np.full(len(start), default)
+    controls = track.controls.numpy()
+    mine = controls["number"] == number
+    order = np.argsort(controls["time"][mine], kind="stable")
+    time, value = controls["time"][mine][order], controls["value"][mine][order].astype(np.int64)
+    return np.append(default, value)[np.searchsorted(time, start, side="right")]
+
+
+def _envelope(region: Region, key: int, length: int) -> np.ndarray:
+    """Return the loudness of a held key, (frames,) in [0, 1]: no longer than until it has died."""
+    hold = region.hold * 2 ** (region.hold_a_key * (60 - key))
+    decay = region.decay * 2 ** (region.decay_a_key * (60 - key))
+    falling = region.delay + region.attack + hold
+    if region.sustain >= SILENT:
+        length = min(length, int((falling + decay * SILENT / 100) * RATE) + 1)
+    envelope = np.ones(length, np.float32)
+    risen, full = round((region.delay + region.attack) * RATE), round(falling * RATE)
+    rise = (
+        np.arange(min(risen, length), dtype=np.float32) / np.float32(RATE) - np.float32(region.delay)
+    ) / region.attack
+    envelope[: len(rise)] = np.maximum(rise, 0)
+    rests = min(length, full + int(decay * region.sustain / 100 * RATE))
+    if rests > full:
+        envelope[full:rests] = _falling(rests - full, 100 / decay)
+    envelope[max(rests, full) :] = 10 ** (-region.sustain / 20)
+    return envelope
+
+
+def _filtered(frames: np.ndarray, cutoff: float, resonance: float) -> np.ndarray:
+    """Return frames through a resonant low-pass of second order, without its delay; the cutoff in cycles a frame."""
+    w = np.fft.rfftfreq(BLOCK_FILTERED) / cutoff
+    quality = 10 ** (resonance / 20) / np.sqrt(2)
+    gain = (1 / np.sqrt((1 - w**2) ** 2 + (w / quality) ** 2)).astype(np.float32)
+    step = BLOCK_FILTERED - 2 * MARGIN
+    num = -(-len(frames) // step)
+    parts = np.zeros((num, BLOCK_FILTERED), np.float32)
+    parts[:, MARGIN:-MARGIN].flat[: len(frames)] = frames
+    whole = np.zeros(num * step + 2 * MARGIN, np.float32)
+    for i, part in enumerate(np.fft.irfft(np.fft.rfft(parts) * gain, BLOCK_FILTERED)):
+        whole[i * step : i * step + BLOCK_FILTERED] += part
+    return whole[MARGIN : MARGIN + len(frames)]
