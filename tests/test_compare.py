@@ -17,7 +17,6 @@ from musiclm.errors import RunError, TokenizerError
 
 from . import test_cli
 
-run = test_cli.run
 QUICK = ["--tokenizer", "grid", "--preset", "tiny", "--steps", 2, "--samples", 3, "--bars", 2, "--seed", 1]
 
 

@@ -24,7 +24,7 @@ from musiclm.errors import MidiError
 from musiclm.request import Request
 from musiclm.streaming import Metre, Note, Tempo, told
 
-from .test_cli import one_line, run  # noqa: F401
+from .test_cli import one_line
 from .tokenizers_data import band
 
 
@@ -58,7 +58,7 @@ def test_a_request_comes_back_from_what_a_file_tells_of_it():
     ids=str,
 )
 @pytest.mark.parametrize("with_prompt", [True, False])
-def test_repro_makes_the_same_bytes_again(run, untrained, prompt_file, options, with_prompt: bool):  # noqa: F811
+def test_repro_makes_the_same_bytes_again(run, untrained, prompt_file, options, with_prompt: bool):
     prompt = ["--prompt", prompt_file] if with_prompt else []
     if not with_prompt:
         options = [o for o in options if o != "--only-new"][2 * ("--prompt-bars" in options) :]
@@ -71,7 +71,7 @@ def test_repro_makes_the_same_bytes_again(run, untrained, prompt_file, options, 
         assert Path("made").read_bytes() == path.read_bytes()
 
 
-def test_repro_says_what_differs(run, untrained, prompt_file, song_file):  # noqa: F811
+def test_repro_says_what_differs(run, untrained, prompt_file, song_file):
     model = untrained("score")
     run("generate", "--model", model, "--prompt", prompt_file, "--tokens", 40, "--seed", 5, "-o", "out.mid")
     for options, word in (
@@ -97,7 +97,7 @@ def test_repro_says_what_differs(run, untrained, prompt_file, song_file):  # noq
     assert "differ from byte" in err
 
 
-def test_repro_tells_of_another_version_and_tries_all_the_same(run, untrained, monkeypatch):  # noqa: F811
+def test_repro_tells_of_another_version_and_tries_all_the_same(run, untrained, monkeypatch):
     run("generate", "--model", untrained("grid"), "--tokens", 40, "--seed", 5, "-o", "out.mid")
     monkeypatch.setattr(provenance, "__version__", "99")
     code, _, err = run("repro", "out.mid", "--model", untrained("grid"))
@@ -105,7 +105,7 @@ def test_repro_tells_of_another_version_and_tries_all_the_same(run, untrained, m
     assert "this is 99" in err
 
 
-def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained, prompt_file):  # noqa: F811
+def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained, prompt_file):
     options = ["--prompt-bars", 2, "--bars", 1, "--top-p", 0.9, "--finish"]
     run("generate", "--model", untrained("score"), "--prompt", prompt_file, *options, "--seed", 5, "-o", "out.mid")
     data = Path("out.mid").read_bytes()
@@ -121,7 +121,7 @@ def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained,
     assert sum(len(i.notes) for i in pretty_midi.PrettyMIDI(io.BytesIO(data)).instruments) == count
 
 
-def test_the_best_are_kept_under_simple_numbers_and_why_is_said(run, untrained, monkeypatch):  # noqa: F811
+def test_the_best_are_kept_under_simple_numbers_and_why_is_said(run, untrained, monkeypatch):
     load = composing.load
 
     def with_figures(name):
@@ -225,7 +225,7 @@ def test_an_error_while_drawing_reaches_the_caller_and_silences_the_port():
     assert sum(m.type == "control_change" and m.control == 123 for m in port.sent) == 16
 
 
-def test_a_stream_is_json_lines_with_a_last_one_and_writes_a_file_only_when_asked(run, untrained):  # noqa: F811
+def test_a_stream_is_json_lines_with_a_last_one_and_writes_a_file_only_when_asked(run, untrained):
     code, out, err = run("generate", "--model", untrained("score"), "--seconds", 2, "--seed", 1, "--stream")
     assert code == 0, err
     *events, end = map(json.loads, out.splitlines())
@@ -248,14 +248,14 @@ def test_a_stream_is_json_lines_with_a_last_one_and_writes_a_file_only_when_aske
     ],
     ids=str,
 )
-def test_what_cannot_go_together_exits_with_2(run, options):  # noqa: F811
+def test_what_cannot_go_together_exits_with_2(run, options):
     code, out, err = run("generate", *options)
     assert code == 2
     assert out == ""
     assert "Error" in err
 
 
-def test_a_port_that_is_not_there_is_one_line(run, monkeypatch):  # noqa: F811
+def test_a_port_that_is_not_there_is_one_line(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "mido", SimpleNamespace(get_output_names=lambda: ["Synth"]))
     code, _, err = run("generate", "--port", "Piano")
     assert code == 1
@@ -263,7 +263,7 @@ def test_a_port_that_is_not_there_is_one_line(run, monkeypatch):  # noqa: F811
     assert "'Synth'" in err
 
 
-def test_ctrl_c_while_drawing_exits_with_130_and_leaves_no_file(run, untrained, monkeypatch):  # noqa: F811
+def test_ctrl_c_while_drawing_exits_with_130_and_leaves_no_file(run, untrained, monkeypatch):
     look, looks = Drawing._look, []
 
     def interrupted(self, row):
