@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from . import _recurrent
+from .base import State
 
 Config = _recurrent.RecurrentConfig
 PRESETS = _recurrent.PRESETS
@@ -19,3 +21,10 @@ class Model(_recurrent.RecurrentModel):
     """h(t) = (1 - z) n + z h(t-1), with an update gate z and a candidate n that sees h(t-1) through a reset gate."""
 
     cell = nn.GRU
+
+    @staticmethod
+    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
+        size = memory[0].shape[1]
+        r, z = (given[:, : 2 * size] + recalled[:, : 2 * size]).sigmoid().chunk(2, 1)
+        n = (given[:, 2 * size :] + r * recalled[:, 2 * size :]).tanh()
+        return (torch.lerp(n, memory[0], z),)
