@@ -66,7 +66,6 @@ class Checkpoint:
         Raises:
             CheckpointError: the tensors are damaged, or are not those of the architecture.
         """
-        import torch
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -78,8 +77,7 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its weights are not those that were saved")
         try:
             tensors = load(data)
-            with torch.device("meta"):  # no memory yet: a lying config must not cost any
-                model = models.create(self.arch, **self.config)
+            model = models.without_weights(self.arch, **self.config)  # a lying config must not cost memory
         except (SafetensorError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}

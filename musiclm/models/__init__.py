@@ -43,6 +43,26 @@ def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
         raise ValueError(f"architecture '{name}': {error}") from error
 
 
+def without_weights(name: str, vocab_size: int, **config: Any) -> LanguageModel:
+    """Return a model on torch's meta device, to be given weights: it takes no memory and draws nothing. See `create`."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        """Drawing numbers on the meta device makes torch import its compiler: a second for nothing."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+            if name in ("normal_", "uniform_") or getattr(function, "__module__", "") == "torch.nn.init":
+                return args[0] if args else kwargs["tensor"]
+            if name in ("randn", "rand"):
+                function = torch.empty
+            return function(*args, **kwargs)
+
+    with torch.device("meta"), Undrawn():
+        return create(name, vocab_size, **config)
+
+
 def preset(name: str, size: str) -> dict[str, Any]:
     """Return the fields of `Config` that make architecture `name` tiny, small or base."""
     presets = _architecture(name).PRESETS
