@@ -77,7 +77,8 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its weights are not those that were saved")
         try:
             tensors = load(data)
-            model = models.without_weights(self.arch, **self.config)  # a lying config must not cost memory
+            with models.undrawn():  # no memory yet: a lying config must not cost any
+                model = models.create(self.arch, **self.config)
         except (SafetensorError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}

@@ -7,6 +7,8 @@ Files whose names begin with an underscore, and base.py, are not architectures.
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -43,24 +45,24 @@ def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
         raise ValueError(f"architecture '{name}': {error}") from error
 
 
-def without_weights(name: str, vocab_size: int, **config: Any) -> LanguageModel:
-    """Return a model on torch's meta device, to be given weights: it takes no memory and draws nothing. See `create`."""
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Make modules on torch's meta device, to be given weights: they take no memory and no numbers are drawn.
+
+    Drawing numbers, like any arithmetic, on the meta device would make torch import its compiler: a second.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
     class Undrawn(TorchFunctionMode):
-        """Drawing numbers on the meta device makes torch import its compiler: a second for nothing."""
-
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             name, kwargs = getattr(function, "__name__", ""), kwargs or {}
             if name in ("normal_", "uniform_") or getattr(function, "__module__", "") == "torch.nn.init":
                 return args[0] if args else kwargs["tensor"]
-            if name in ("randn", "rand"):
-                function = torch.empty
             return function(*args, **kwargs)
 
     with torch.device("meta"), Undrawn():
-        return create(name, vocab_size, **config)
+        yield
 
 
 def preset(name: str, size: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _held
-from .base import BaseConfig, Embedding, LanguageModel, State
+from .base import BaseConfig, Embedding, LanguageModel, State, resolve_precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class RecurrentModel(LanguageModel):
         return logits_BTV, tuple(t.transpose(0, 1) for t in after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
-        return Steps(self, _held.resolve(precision, self.readout.weight.device))
+        return Steps(self, resolve_precision(precision, self.readout.weight.device))
 
     def _run(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
         if self.cell is nn.LSTM:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _held
+from ._held import resolve as resolve_precision
 
 State = tuple[Tensor, ...]
 """What a model remembers: flat, batch first in every tensor, its order private to the model."""
@@ -75,12 +75,12 @@ class LanguageModel(nn.Module, ABC):
         An architecture that has no form of its own for it runs one token as it runs many.
 
         Args:
-            precision: of the weights: fp32, bf16, fp16, int8, or "auto"; see `_held.resolve`.
+            precision: of the weights: fp32, bf16, fp16, int8, or "auto"; see `resolve_precision`.
 
         Raises:
             ValueError: there is no such precision, or not on the model's device.
         """
-        _held.resolve(precision, next(self.parameters()).device)
+        resolve_precision(precision, next(self.parameters()).device)
         return self
 
     @property

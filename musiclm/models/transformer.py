@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _held
-from .base import BaseConfig, Embedding, LanguageModel, State
+from .base import BaseConfig, Embedding, LanguageModel, State, resolve_precision
 
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
 
@@ -96,7 +96,7 @@ class Model(LanguageModel):
         return logits_BTV, (counts, *after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
-        return Steps(self, _held.resolve(precision, self.readout.weight.device))
+        return Steps(self, resolve_precision(precision, self.readout.weight.device))
 
 
 class Block(nn.Module):
@@ -129,7 +129,8 @@ class RelativeAttention(nn.Module):
         self.queries_keys_values = nn.Linear(config.size, 3 * config.size)
         self.out = nn.Linear(config.size, config.size)
         head_size = config.size // config.num_heads
-        self.distances_HRE = nn.Parameter(torch.randn(config.num_heads, config.context, head_size) * 0.02)
+        self.distances_HRE = nn.Parameter(torch.empty(config.num_heads, config.context, head_size))
+        nn.init.normal_(self.distances_HRE, std=0.02)
 
     def forward(
         self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
