@@ -148,7 +148,7 @@ def recurrent(a: argparse.Namespace) -> dict[str, Any]:
         with torch.device("meta"):
             width = min(
                 range(64, 2048, 16),
-                key=lambda d: abs(models.create(arch, VOCABULARY, size=d, num_layers=2).num_parameters - wanted),  # noqa: B023
+                key=lambda d: abs(models.create(arch, VOCABULARY, size=d, num_layers=2).num_parameters - wanted),
             )
         made[arch] = models.create(arch, VOCABULARY, size=width, num_layers=2)
     sides = {name: draw(m.eval().for_generation(), 1, tokens) for name, m in made.items()}

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Product = Callable[[Tensor], Tensor]
@@ -62,12 +62,14 @@ def hold(weight: Tensor, bias: Tensor, precision: str) -> Product:
     with _fbgemm():
         if precision == "fp16":
             packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
-            return lambda x: torch.ops.quantized.linear_dynamic_fp16(x, packed)
+            product = torch.ops.quantized.linear_dynamic_fp16.default
+            return lambda x: product(x, packed)
         scales = weight.abs().amax(1).clamp_min(1e-12).double() / 127
         zeros = torch.zeros(len(scales), dtype=torch.int64)
         quantised = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         packed = torch.ops.quantized.linear_prepack(quantised, bias)
-        return lambda x: torch.ops.quantized.linear_dynamic(x, packed)
+        product = torch.ops.quantized.linear_dynamic.default
+        return lambda x: product(x, packed)
 
 
 @contextmanager
@@ -81,15 +83,3 @@ def _fbgemm() -> Iterator[None]:
             yield
     finally:
         torch.backends.quantized.engine = engine
-
-
-class HeldLinear(nn.Module):
-    """A linear layer with its weights held in a precision."""
-
-    def __init__(self, layer: nn.Linear, precision: str) -> None:
-        super().__init__()
-        bias = layer.bias if layer.bias is not None else layer.weight.new_zeros(layer.out_features)
-        self.product = hold(layer.weight, bias, precision)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.product(x)

@@ -100,7 +100,9 @@ class Steps(LanguageModel):
         self._layers = []
         for i in range(whole.config.num_layers):
             given, recalled = (
-                _held.hold(getattr(whole.layers, f"weight_{n}_l{i}"), getattr(whole.layers, f"bias_{n}_l{i}"), precision)
+                _held.hold(
+                    getattr(whole.layers, f"weight_{n}_l{i}"), getattr(whole.layers, f"bias_{n}_l{i}"), precision
+                )
                 for n in ("ih", "hh")
             )
             self._layers.append((given, recalled))
@@ -110,7 +112,7 @@ class Steps(LanguageModel):
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         if state is None or tokens.shape[1] > 1:
-            return self.whole(tokens, state, features)  # type: ignore[no-any-return]
+            return self.whole.forward(tokens, state, features)
         x_BD = self.whole.embedding(tokens, features)[:, 0]
         after = []
         for i, (given, recalled) in enumerate(self._layers):

@@ -240,29 +240,28 @@ class Steps(LanguageModel):
     def __init__(self, whole: Model, precision: str) -> None:
         super().__init__(whole.config)
         self.whole = whole
-        self._steps = [BlockStep(block, precision) for block in whole.blocks]
+        self._steps = [BlockStep(block, precision) for block in whole.blocks if isinstance(block, Block)]
         self._readout = _held.hold(whole.readout.weight, whole.readout.bias, precision)
 
     def forward(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         if state is None or tokens.shape[1] > 1:
-            return self.whole(tokens, state, features)  # type: ignore[no-any-return]
+            return self.whole.forward(tokens, state, features)
         num_cached = count = int(state[0][0])
         x_BD = self.whole.embedding(tokens, features)[:, 0]
         after: list[Tensor] = []
         for i, step in enumerate(self._steps):
             x_BD, keys, values, count = step(x_BD, state[1 + 2 * i], state[2 + 2 * i], num_cached)
             after += keys, values
-        norm = self.whole.norm
-        logits_BV = self._readout(F.layer_norm(x_BD, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        logits_BV = self._readout(self.whole.norm(x_BD))
         return logits_BV[:, None], (torch.full_like(state[0], count), *after)
 
 
 class BlockStep:
     """A block at one token a row: x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
-    def __init__(self, block: nn.Module, precision: str) -> None:
+    def __init__(self, block: Block, precision: str) -> None:
         attention = block.attention
         self.num_heads, self.context, head_size = attention.distances_HRE.shape
         weight = attention.queries_keys_values.weight.detach().clone()
@@ -274,7 +273,7 @@ class BlockStep:
         self.out = _held.hold(attention.out.weight, attention.out.bias, precision)
         self.up = _held.hold(block.up.weight, block.up.bias, precision)
         self.down = _held.hold(block.down.weight, block.down.bias, precision)
-        self.norms = [(n.normalized_shape, n.weight, n.bias, n.eps) for n in (block.norm_attention, block.norm_forward)]
+        self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
         # the farthest first, as keys lie in the cache
         self.distances_HRE = attention.distances_HRE.detach().flip(1).contiguous()
 
@@ -282,7 +281,7 @@ class BlockStep:
         self, x_BD: Tensor, keys: Tensor, values: Tensor, num_cached: int
     ) -> tuple[Tensor, Tensor, Tensor, int]:
         """Return the stream behind the block, and the cache: keys, values and how many of them count."""
-        qkv = self.queries_keys_values(F.layer_norm(x_BD, *self.norms[0]))
+        qkv = self.queries_keys_values(self.norm_attention(x_BD))
         q_BHE, k_BHE, v_BHE = qkv.view(qkv.shape[0], 3, self.num_heads, -1).unbind(1)
         keys, count = _append(keys, num_cached, k_BHE[:, :, None], self.context)
         values, _ = _append(values, num_cached, v_BHE[:, :, None], self.context)
@@ -296,5 +295,5 @@ class BlockStep:
         )
         y = torch.bmm(scores.softmax(-1), values.flatten(0, 1)[:, first:count])
         x_BD = x_BD + self.out(y.view(x_BD.shape))
-        x_BD = x_BD + self.down(F.gelu(self.up(F.layer_norm(x_BD, *self.norms[1]))))
+        x_BD = x_BD + self.down(F.gelu(self.up(self.norm_forward(x_BD))))
         return x_BD, keys, values, count
