@@ -46,7 +46,7 @@ STEM = "musiclm"
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
     default="auto",
-    help="Of the weights; int8 is a little faster and less exact.",
+    help="Of the weights; auto: the fastest here.",
 )
 @options.json_output
 @options.quiet
@@ -98,7 +98,7 @@ def command(
         tokenizer = composer.tokenizer.name
         ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
     try:
-        held = composer.precision(precision)
+        held = composer.precision(precision, count)
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     drawn_seed = options.draw_seed(seed)

@@ -43,7 +43,7 @@ def test_pieces_and_steps_give_the_logits_of_the_whole_past_the_context(arch: st
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_state_of_shuffled_rows_goes_on_as_those_rows(arch: str):
-    model = tiny(arch).for_generation()
+    model = tiny(arch).for_generation(base.resolve_precision("auto", "cpu", 4))
     tokens, order = torch.randint(0, 40, (4, 25)), [2, 0, 3, 3]
     whole = run_in_pieces(model, tokens[order], [1] * 25)
     with torch.no_grad():
@@ -107,6 +107,12 @@ def test_the_cache_has_a_bounded_size_however_long_the_music():
         for _ in range(100):
             _, state = model(torch.zeros(1, 1, dtype=torch.int64), state)
     assert max(t.shape[2] for t in state[1:]) <= 16
+
+
+@pytest.mark.skipif(not _held.packs("cpu"), reason="needs an x86 CPU")
+def test_one_row_is_drawn_in_int8_and_several_in_what_keeps_them_apart():
+    assert [base.resolve_precision("auto", "cpu", n) for n in (1, 2, 16)] == ["int8", "fp16", "fp16"]
+    assert base.resolve_precision("fp32", "cpu", 1) == "fp32"
 
 
 def test_a_precision_that_is_not_there_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch):
