@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import MusicLMError
 from ..files import write_whole
 from ..request import Request
 from . import controls as controlling
@@ -55,7 +57,12 @@ if TYPE_CHECKING:
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="Only those that make up P.")
 @click.option("--min-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="Only those P times the best.")
 @options.device
-@options.precision
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+    default="auto",
+    help="Of the weights; auto: the fastest here.",
+)
 @options.json_output
 @options.quiet
 def command(
@@ -113,6 +120,10 @@ def command(
         ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
     for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
         ui.say(sentence, quiet=quiet)
+    try:
+        request = dataclasses.replace(request, precision=composer.precision(request.precision, request.n))
+    except ValueError as error:
+        raise MusicLMError(str(error)) from error
     drawn_seed = options.draw_seed(seed)
     sampling_began = time.monotonic()
     weighed: list[composing.Weighed] = []
@@ -123,7 +134,7 @@ def command(
     took = time.monotonic() - sampling_began
     num_tokens = sum(c.num_new_tokens for c in compositions)
     if request.keep is not None:
-        weighed = composer.weigh(heard, compositions, bf16=request.precision == "bf16")
+        weighed = composer.weigh(heard, compositions)
         compositions = [w.composition for w in weighed[: request.keep]]
     for i, composition in enumerate(compositions[: len(paths) or 1]):
         record = provenance.record(
@@ -196,7 +207,6 @@ def _request(prompt: str | None, shaping: dict[str, Any]) -> Request:
     needing = [name for name in ("prompt_bars", "prompt_seconds", "only_new") if shaping[name]]
     if prompt is None and needing:
         raise click.UsageError(f"--{needing[0].replace('_', '-')} needs a --prompt")
-    shaping["precision"] = "bf16" if shaping["precision"] == "bf16" else "fp32"
     try:
         return Request(**shaping)
     except ValueError as error:

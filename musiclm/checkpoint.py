@@ -66,7 +66,6 @@ class Checkpoint:
         Raises:
             CheckpointError: the tensors are damaged, or are not those of the architecture.
         """
-        import torch
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -78,7 +77,7 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its weights are not those that were saved")
         try:
             tensors = load(data)
-            with torch.device("meta"):  # no memory yet: a lying config must not cost any
+            with models.undrawn():  # no memory yet: a lying config must not cost any
                 model = models.create(self.arch, **self.config)
         except (SafetensorError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error

@@ -69,7 +69,6 @@ class Plan:
         finish: whether to go on to the end of the piece or of a phrase, at most half as long again.
         loop_guard: whether to draw anew what falls into a loop.
         live: whether what was drawn is being heard: a loop is left by going on hotter, not by going back.
-        bf16: whether to compute in bfloat16.
     """
 
     length: Length
@@ -77,7 +76,6 @@ class Plan:
     finish: bool = False
     loop_guard: bool = True
     live: bool = False
-    bf16: bool = False
 
 
 class Drawing:
@@ -146,9 +144,8 @@ class Drawing:
         while going:
             longest = max(len(row.ids) for row in going.values())
             to_come = (self.plan.length.tokens or 0) - longest
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.bf16):
-                steps = to_come if 0 < to_come < CHECK_EVERY else CHECK_EVERY
-                new = torch.stack(list(islice(tokens, steps)), 1).cpu().numpy()
+            steps = to_come if 0 < to_come < CHECK_EVERY else CHECK_EVERY
+            new = torch.stack(list(islice(tokens, steps)), 1).cpu().numpy()
             for i, row in list(going.items()):
                 row.ids = np.concatenate([row.ids, new[i]])
                 self._look(row)

@@ -57,7 +57,7 @@ class Request:
         top_k: see `Sampler`.
         top_p: see `Sampler`.
         min_p: see `Sampler`.
-        precision: fp32 or bf16.
+        precision: see `Composer.compose`; a file tells what "auto" came to.
         instruments, tempo, time_signature, key, key_strength, pitch_range, max_polyphony: see `Controls`; kept as it
             describes them.
     """
@@ -77,7 +77,7 @@ class Request:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
-    precision: str = "fp32"
+    precision: str = "auto"
     instruments: Any = None
     tempo: float | None = None
     time_signature: Any = None
@@ -127,7 +127,7 @@ class Request:
             "top_k": self.top_k,
             "top_p": self.top_p,
             "min_p": self.min_p,
-            "bf16": self.precision == "bf16",
+            "precision": self.precision,
             "controls": self.controls,
         }
 

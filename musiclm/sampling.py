@@ -15,6 +15,8 @@ from torch import Tensor
 
 from .models.base import LanguageModel, State, rows
 
+PIECE = 1024  # tokens of the prompt a pass: bounds what a long one takes of memory
+
 RuleState = Any
 Features = Callable[[Tensor, Any], tuple[Tensor, Any]]
 """(B, T) tokens and an earlier state or None -> (B, T, F) features and the state after them."""
@@ -106,13 +108,18 @@ def generate(
     sampler = sampler or Sampler()
     num_rows = prompt.shape[0]
     generators = [np.random.default_rng((seed, row)) for row in range(num_rows)]
-    with torch.no_grad():
+    with torch.inference_mode():
         same = bool((prompt == prompt[:1]).all())
         first = prompt[:1] if same else prompt
         given, feature_state = features(prompt, None) if features else (None, None)
-        logits, state = _run(model, first, None, given[: len(first)] if given is not None else None)
+        state: State | None = None
+        for begin in range(0, prompt.shape[1], PIECE):
+            piece = slice(begin, begin + PIECE)
+            given_piece = given[: len(first), piece] if given is not None else None
+            logits, state = _run(model, first[:, piece], state, given_piece)
         logits = logits.expand(num_rows, -1)
-        state = rows(state, [0] * num_rows) if same and num_rows > 1 else state
+        if same and num_rows > 1 and state is not None:
+            state = rows(state, [0] * num_rows)
     rule_states = []
     for rule in sampler.rules:
         rule_state = rule.start(num_rows)
@@ -120,7 +127,7 @@ def generate(
             rule_state = rule.step(rule_state, prompt[:, t])
         rule_states.append(rule_state)
     while True:
-        with torch.no_grad():
+        with torch.inference_mode():
             for rule, rule_state in zip(sampler.rules, rule_states, strict=True):
                 opinion = rule.allow(rule_state)
                 if opinion is not None:
@@ -129,7 +136,7 @@ def generate(
                 raise ValueError("the rules forbid every token")
             token = _draw(sampler.probabilities(logits), generators)
         yield token
-        with torch.no_grad():
+        with torch.inference_mode():
             rule_states = [r.step(s, token) for r, s in zip(sampler.rules, rule_states, strict=True)]
             given = None
             if features:

@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import checkpoint
 from ..errors import CheckpointError
 from ..files import write_whole
+from ..models import undrawn
 from . import FAMILIES, mel, onsets
 from .cnn import Config, NoteCNN
 
@@ -174,7 +175,7 @@ def _model(path: Path, config: Config, sha256: str) -> NoteCNN:
         raise CheckpointError(f"the classifier '{path}' is damaged: its weights are not those that were saved")
     try:
         tensors = load(data)
-        with torch.device("meta"):
+        with undrawn():
             model = NoteCNN(config)
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
         if expected != {name: tuple(t.shape) for name, t in tensors.items()}:

@@ -7,6 +7,8 @@ Files whose names begin with an underscore, and base.py, are not architectures.
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,26 @@ def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
         return architecture.Model(architecture.Config(vocab_size=vocab_size, **config))
     except TypeError as error:
         raise ValueError(f"architecture '{name}': {error}") from error
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Make modules on torch's meta device, to be given weights: they take no memory and no numbers are drawn.
+
+    Drawing numbers, like any arithmetic, on the meta device would make torch import its compiler: a second.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+            if name in ("normal_", "uniform_") or getattr(function, "__module__", "") == "torch.nn.init":
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **kwargs)
+
+    with torch.device("meta"), Undrawn():
+        yield
 
 
 def preset(name: str, size: str) -> dict[str, Any]:

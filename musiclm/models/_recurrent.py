@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from . import _held
 from ._dropout import Dropout
-from .base import BaseConfig, Embedding, LanguageModel, State
+from .base import BaseConfig, Embedding, LanguageModel, State, resolve_precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,17 @@ class RecurrentModel(LanguageModel):
     """A stack of `cell` layers. The state is what torch's layers hand on, turned batch first: each (B, L, D)."""
 
     cell: Callable[..., nn.RNNBase]
+
+    @staticmethod
+    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
+        """Return a layer's memory after a token, its output first.
+
+        Args:
+            given: what the layer's input weights make of its input, (B, gates x D), gates in torch's order.
+            recalled: what its recurrent weights make of its last output, (B, gates x D).
+            memory: before the token, (B, D) each, the last output first.
+        """
+        raise NotImplementedError
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
@@ -66,12 +78,50 @@ class RecurrentModel(LanguageModel):
         logits_BTV = self.readout(self.norm(self.dropout(y_BTD)))
         return logits_BTV, tuple(t.transpose(0, 1) for t in after)
 
+    def for_generation(self, precision: str = "auto") -> LanguageModel:
+        return Steps(self, resolve_precision(precision, self.readout.weight.device))
+
     def _run(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
         if self.cell is nn.LSTM:
             y, (h, c) = self.layers(x_BTD, state)
             return y, (h, c)
         y, h = self.layers(x_BTD, None if state is None else state[0])
         return y, (h,)
+
+
+class Steps(LanguageModel):
+    """A model as generation runs it: several tokens at once as in training, one at a time by the shortest way.
+
+    torch's own layers lay out all their weights anew at each call: one token of an LSTM of 2 x 640 took 5.8 ms.
+    """
+
+    def __init__(self, whole: RecurrentModel, precision: str) -> None:
+        super().__init__(whole.config)
+        self.whole = whole
+        self._layers = []
+        for i in range(whole.config.num_layers):
+            given, recalled = (
+                _held.hold(
+                    getattr(whole.layers, f"weight_{n}_l{i}"), getattr(whole.layers, f"bias_{n}_l{i}"), precision
+                )
+                for n in ("ih", "hh")
+            )
+            self._layers.append((given, recalled))
+        self._readout = _held.hold(whole.readout.weight, whole.readout.bias, precision)
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        if state is None or tokens.shape[1] > 1:
+            return self.whole.forward(tokens, state, features)
+        x_BD = self.whole.embedding(tokens, features)[:, 0]
+        after = []
+        for i, (given, recalled) in enumerate(self._layers):
+            memory = tuple(t[:, i] for t in state)
+            after.append(self.whole.step(given(x_BD), recalled(memory[0].contiguous()), memory))
+            x_BD = after[-1][0]
+        logits_BV = self._readout(self.whole.norm(x_BD))
+        return logits_BV[:, None], tuple(torch.stack(each, 1) for each in zip(*after, strict=True))
 
 
 def set_forget_bias(layers: nn.RNNBase, size: int) -> None:

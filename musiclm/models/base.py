@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._held import resolve as resolve_precision
+
 State = tuple[Tensor, ...]
 """What a model remembers: flat, batch first in every tensor, its order private to the model."""
 
@@ -66,6 +68,20 @@ class LanguageModel(nn.Module, ABC):
         Returns:
             (B, T, V) logits, position t being about token t + 1; and the new state.
         """
+
+    def for_generation(self, precision: str = "auto") -> LanguageModel:
+        """Return the model in the form that generates fastest, under the same law; it is for evaluation only.
+
+        An architecture that has no form of its own for it runs one token as it runs many.
+
+        Args:
+            precision: of the weights: fp32, bf16, fp16, int8, or "auto", the best for one row; see `resolve_precision`.
+
+        Raises:
+            ValueError: there is no such precision, or not on the model's device.
+        """
+        resolve_precision(precision, next(self.parameters()).device)
+        return self
 
     @property
     def num_parameters(self) -> int:

@@ -28,3 +28,10 @@ class Model(_recurrent.RecurrentModel):
         assert isinstance(self.layers, nn.GRU)
         y_BTD, after = _gru_layer.run(self.layers, x_BTD, None if state is None else state[0])
         return y_BTD, (after,)
+
+    @staticmethod
+    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
+        size = memory[0].shape[1]
+        r, z = (given[:, : 2 * size] + recalled[:, : 2 * size]).sigmoid().chunk(2, 1)
+        n = (given[:, 2 * size :] + r * recalled[:, 2 * size :]).tanh()
+        return (torch.lerp(n, memory[0], z),)

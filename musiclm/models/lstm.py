@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import _recurrent
+from .base import State
 
 Config = _recurrent.RecurrentConfig
 PRESETS = _recurrent.PRESETS
@@ -19,6 +20,12 @@ class Model(_recurrent.RecurrentModel):
     """c(t) = f c(t-1) + i g, h(t) = o tanh(c(t)): a memory that a gate has to close to lose."""
 
     cell = nn.LSTM
+
+    @staticmethod
+    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
+        i, f, g, o = (given + recalled).chunk(4, 1)
+        cell = f.sigmoid() * memory[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * cell.tanh(), cell
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import _recurrent
+from .base import State
 
 Config = _recurrent.RecurrentConfig
 PRESETS = _recurrent.PRESETS
@@ -15,3 +16,7 @@ class Model(_recurrent.RecurrentModel):
     """h(t) = tanh(W x(t) + U h(t-1) + b)."""
 
     cell = nn.RNN
+
+    @staticmethod
+    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
+        return ((given + recalled).tanh(),)

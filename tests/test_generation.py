@@ -1,0 +1,161 @@
+"""The form of a model that generates: the same law and the same music as the whole model, with weights in fewer bits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import islice
+
+import pytest
+import torch
+
+from musiclm import checkpoint, corpus, evaluation, models, sampling
+from musiclm.models import _held, base
+from musiclm.sampling import Sampler, generate
+
+from .conftest import tiny
+
+ARCHS = models.names()
+FARTHEST = {"fp32": 1e-5, "fp16": 3e-3, "bf16": 0.05, "int8": 0.1}  # from logits that spread by 0.5 to 0.6
+HERE = [p for p in FARTHEST if p in ("fp32", "bf16") or _held.packs("cpu")]
+
+
+@torch.no_grad()
+def run_in_pieces(model: base.LanguageModel, tokens: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    state, logits = None, []
+    for piece in tokens.split(lengths, 1):
+        given, state = model(piece, state)
+        logits.append(given)
+    return torch.cat(logits, 1)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("precision", HERE)
+@pytest.mark.parametrize("lengths", [[1] * 40, [5, *[1] * 8, 3, *[1] * 24], [38, 1, 1], [40]], ids=str)
+def test_pieces_and_steps_give_the_logits_of_the_whole_past_the_context(arch: str, precision: str, lengths: list[int]):
+    model = tiny(arch)
+    tokens = torch.randint(0, 40, (3, 40))
+    with torch.no_grad():
+        whole, _ = model(tokens)
+    found = run_in_pieces(model.for_generation(precision), tokens, lengths)
+    torch.testing.assert_close(found, whole, atol=FARTHEST[precision], rtol=0)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_state_of_shuffled_rows_goes_on_as_those_rows(arch: str):
+    model = tiny(arch).for_generation(base.resolve_precision("auto", "cpu", 4))
+    tokens, order = torch.randint(0, 40, (4, 25)), [2, 0, 3, 3]
+    whole = run_in_pieces(model, tokens[order], [1] * 25)
+    with torch.no_grad():
+        state = None
+        for t in range(13):
+            _, state = model(tokens[:, t : t + 1], state)
+        state = base.rows(base.copy_state(state), order)
+        for t in range(13, 25):
+            logits, state = model(tokens[order, t : t + 1], state)
+            torch.testing.assert_close(logits[:, 0], whole[:, t], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_features_reach_a_step(arch: str):
+    model = tiny(arch, feature_sizes=(3, 5))
+    tokens, features = torch.randint(0, 40, (2, 6)), torch.randint(0, 3, (2, 6, 2))
+    form, state = model.for_generation("fp32"), None
+    with torch.no_grad():
+        whole, _ = model(tokens, None, features)
+        for t in range(6):
+            logits, state = form(tokens[:, t : t + 1], state, features[:, t : t + 1])
+            torch.testing.assert_close(logits[:, 0], whole[:, t], atol=1e-5, rtol=1e-4)
+        with pytest.raises(ValueError, match="2 features"):
+            form(tokens[:, :1], state)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_it_draws_what_the_whole_model_draws(arch: str):
+    model, prompt = tiny(arch), torch.randint(0, 40, (2, 5))
+    whole = torch.stack(list(islice(generate(model, prompt), 30)), 1)
+    assert torch.equal(torch.stack(list(islice(generate(model.for_generation("fp32"), prompt), 30)), 1), whole)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("precision", HERE)
+def test_the_same_seed_draws_the_same_and_rows_do_not_depend_on_each_other(arch: str, precision: str):
+    form, prompt = tiny(arch).for_generation(precision), torch.randint(0, 40, (3, 5))
+
+    def drawn(given: torch.Tensor) -> torch.Tensor:
+        return torch.stack(list(islice(generate(form, given, Sampler(), seed=3), 30)), 1)
+
+    together = drawn(prompt)
+    assert torch.equal(drawn(prompt), together)
+    if precision != "int8":  # there rows share a scale, as its description says
+        other = prompt.clone()
+        other[1:] = 7
+        assert torch.equal(drawn(other)[0], together[0])
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_long_prompt_is_read_in_pieces_and_draws_the_same(arch: str, monkeypatch: pytest.MonkeyPatch):
+    form, prompt = tiny(arch).for_generation("fp32"), torch.randint(0, 40, (2, 30))
+    at_once = torch.stack(list(islice(generate(form, prompt), 10)), 1)
+    monkeypatch.setattr(sampling, "PIECE", 7)
+    assert torch.equal(torch.stack(list(islice(generate(form, prompt), 10)), 1), at_once)
+
+
+def test_the_cache_has_a_bounded_size_however_long_the_music():
+    model, state = tiny("transformer", context=8).for_generation(), None
+    with torch.no_grad():
+        for _ in range(100):
+            _, state = model(torch.zeros(1, 1, dtype=torch.int64), state)
+    assert max(t.shape[2] for t in state[1:]) <= 16
+
+
+@pytest.mark.skipif(not _held.packs("cpu"), reason="needs an x86 CPU")
+def test_one_row_is_drawn_in_int8_and_several_in_what_keeps_them_apart():
+    assert [base.resolve_precision("auto", "cpu", n) for n in (1, 2, 16)] == ["int8", "fp16", "fp16"]
+    assert base.resolve_precision("fp32", "cpu", 1) == "fp32"
+
+
+def test_a_precision_that_is_not_there_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="one of auto, fp32, bf16, fp16, int8"):
+        tiny("gru").for_generation("fp8")
+    monkeypatch.setattr(_held, "packs", lambda device: False)
+    assert base.resolve_precision("auto", "cpu") == "fp32"
+    with pytest.raises(ValueError, match="fp32 works everywhere"):
+        tiny("gru").for_generation("int8")
+
+
+def test_what_fewer_bits_cost_a_trained_model_is_less_than_a_hundredth_of_a_nat():
+    """Of the 0.38 nats a cell that bach-transformer has on validation; `benchmarks/precision.py` has all figures."""
+    loaded = checkpoint.load("bach-transformer")
+    tokenizer, model = loaded.tokenizer(), loaded.model()
+    tokens = evaluation.sample(corpus.bundled(tokenizer).pieces("validation"), 1)[0].tokens[:400]
+    ids = torch.from_numpy(tokens.astype("int64"))[None]
+    features, _ = tokenizer.features(ids, None)
+    found = {}
+    for precision in HERE:
+        form, state, nats = model.for_generation(precision), None, 0.0
+        with torch.inference_mode():
+            for t in range(len(tokens) - 1):
+                logits, state = form(ids[:, t : t + 1], state, features[:, t : t + 1])
+                nats -= float(logits[0, -1].log_softmax(0)[ids[0, t + 1]])
+        found[precision] = nats / (len(tokens) - 1)
+    for precision, farthest in {"fp16": 0.0005, "bf16": 0.01, "int8": 0.01}.items():
+        if precision in found:
+            assert abs(found[precision] - found["fp32"]) < farthest, precision
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_an_undrawn_model_has_no_memory_and_the_shapes_of_a_drawn_one(arch: str):
+    with models.undrawn():
+        undrawn = models.create(arch, 40)
+    shapes = {name: (p.shape, p.is_meta) for name, p in undrawn.state_dict().items()}
+    assert shapes == {name: (p.shape, True) for name, p in models.create(arch, 40).state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["score", "bach-lstm"])
+def test_loading_a_model_does_not_import_torchs_compiler(name: str):
+    """Weights drawn on the meta device, to be thrown away, made `generate` take a second longer."""
+    code = f"import sys; from musiclm import checkpoint; checkpoint.load({name!r}).model()\n"
+    code += "print('torch._dynamo' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
