@@ -17,8 +17,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -29,6 +31,8 @@ from .files import write_whole
 
 if TYPE_CHECKING:
     from .training import Recipe, Step
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MINUTES = 10.0
 MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
@@ -51,6 +55,7 @@ class Plan:
         threads: of torch.
         device: cpu, cuda or mps.
         precision: fp32 or bf16; None until it was measured.
+        compile: through torch.compile, where there is a C++ compiler.
         command: what the user typed.
     """
 
@@ -72,6 +77,7 @@ class Plan:
     threads: int = 1
     device: str = "auto"
     precision: str | None = None
+    compile: bool = False
     command: str = ""
 
 
@@ -276,6 +282,12 @@ class Run:
         average = models.create(plan.arch, tokenizer.vocab_size, **config)
         if started is not None:
             model.load_state_dict(started.model().state_dict())
+        if plan.compile and device == "cpu" and not _has_compiler():
+            log.warning(
+                "--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled"
+            )
+        elif plan.compile:
+            model.compile()
         return _Prepared(
             corpus=source,
             tokenizer=tokenizer,
@@ -420,6 +432,11 @@ def _device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "cpu"
+
+
+def _has_compiler() -> bool:
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    return any(shutil.which(name) for name in names if name)
 
 
 def _lock(folder: Path) -> Any:
