@@ -138,7 +138,12 @@ def command(
         compositions = [w.composition for w in weighed[: request.keep]]
     for i, composition in enumerate(compositions[: len(paths) or 1]):
         record = provenance.record(
-            composer, seed=drawn_seed, request=request, prompt=prompt_bytes, index=composition.index
+            composer,
+            seed=drawn_seed,
+            request=request,
+            prompt=prompt_bytes,
+            prompt_quarters=heard.quarters,
+            index=composition.index,
         )
         data = provenance.signed(composition, record)
         if output == "-":

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), metavar="R", help="The highest.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
+@click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: half a minute before the first step.")
 @options.seed
 @options.device
 @options.precision
@@ -73,6 +74,7 @@ def command(
     context: int | None,
     learning_rate: float | None,
     dropout: float | None,
+    compiled: bool,
     seed: int | None,
     device: str,
     precision: str,
@@ -104,6 +106,7 @@ def command(
         "--context": context,
         "--learning-rate": learning_rate,
         "--dropout": dropout,
+        "--compile": compiled or None,
         "--seed": seed,
         "-o": output,
     }
@@ -153,6 +156,7 @@ def command(
             threads=options.threads(),
             device=device,
             precision=None if precision == "auto" else precision,
+            compile=compiled,
             command=shlex.join(["musiclm", *sys.argv[1:]]),
         )
         run = Run.create(Path(output) if output else _new_folder(plan.arch), plan, force=force)

@@ -258,6 +258,7 @@ class Comparison:
                 seed=request.seed,
                 request=Request(bars=request.bars),
                 prompt=prompt_path.read_bytes(),
+                prompt_quarters=heard.quarters,
                 index=0,
             )
             write_whole(path, provenance.signed(continuation, record))

@@ -26,6 +26,7 @@ class Plan:
         threads: of torch.
         device: cpu, cuda or mps.
         precision: fp32 or bf16; None until it was measured.
+        compile: through torch.compile, where there is a C++ compiler.
         command: what the user typed.
     """
 
@@ -47,6 +48,7 @@ class Plan:
     threads: int = 1
     device: str = "auto"
     precision: str | None = None
+    compile: bool = False
     command: str = ""
 
 

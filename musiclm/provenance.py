@@ -34,6 +34,7 @@ class Record:
         weights: the first 16 hexadecimal digits of the SHA-256 of the tensor bytes.
         seed: of all chance.
         prompt: those of the prompt's file; None if there was none.
+        prompt_quarters: where the prompt ends in the music, in quarters: `show` draws what comes before paler.
         index: which of the variations, from 0.
         request: all options that shaped the music.
     """
@@ -45,6 +46,7 @@ class Record:
     weights: str
     seed: int
     prompt: str | None
+    prompt_quarters: float
     index: int
     request: Request
 
@@ -55,7 +57,9 @@ class Record:
         return json.dumps(told, sort_keys=True)
 
 
-def record(composer: Composer, *, seed: int, request: Request, prompt: bytes | None, index: int) -> Record:
+def record(
+    composer: Composer, *, seed: int, request: Request, prompt: bytes | None, prompt_quarters: float, index: int
+) -> Record:
     """Return the record of a variation that a composer made of a request."""
     import torch
 
@@ -68,6 +72,7 @@ def record(composer: Composer, *, seed: int, request: Request, prompt: bytes | N
         weights=checkpoint.sha256[:16],
         seed=seed,
         prompt=_digest(prompt),
+        prompt_quarters=prompt_quarters,
         index=index,
         request=request,
     )
@@ -111,6 +116,7 @@ def _from(told: dict[str, Any], name: str) -> Record:
             weights=str(told["weights"]),
             seed=int(told["seed"]),
             prompt=None if told["prompt"] is None else str(told["prompt"]),
+            prompt_quarters=float(told["prompt_quarters"]),
             index=int(told["index"]),
             request=request,
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import os
 import shutil
@@ -33,6 +34,8 @@ from .scalars import FOLDER
 
 if TYPE_CHECKING:
     from .training import Recipe, Step
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MINUTES = 10.0
 MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
@@ -248,6 +251,12 @@ class Run:
         average = models.create(plan.arch, tokenizer.vocab_size, **config)
         if started is not None:
             model.load_state_dict(started.model().state_dict())
+        if plan.compile and device == "cpu" and not _has_compiler():
+            log.warning(
+                "--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled"
+            )
+        elif plan.compile:
+            model.compile()
         return _Prepared(
             corpus=source,
             tokenizer=tokenizer,
@@ -377,3 +386,8 @@ def _device(name: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "cpu"
+
+
+def _has_compiler() -> bool:
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    return any(shutil.which(name) for name in names if name)

@@ -265,3 +265,11 @@ def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, monkeypatch)
     assert "--resume run" in err
     monkeypatch.undo()
     assert not list(Path("run").glob("last*"))
+
+
+def test_without_a_compiler_training_says_so_and_goes_on(run, song_file, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _name: None)
+    options = ("--arch", "gru", "--preset", "tiny", "--steps", 1, "--compile", "-o", "plain")
+    code, _, err = run("train", song_file, *options)
+    assert code == 0, err
+    assert "no" in err and "C++ compiler" in err

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import mido
 import pretty_midi
 import pytest
+import torch
 from musiclm.cli import live
 from symusic import Score
 
@@ -21,6 +22,7 @@ from musiclm import provenance, scores
 from musiclm.composer import Composer, Length
 from musiclm.drawing import Drawing
 from musiclm.errors import MidiError
+from musiclm.models.base import resolve_precision
 from musiclm.request import Request
 from musiclm.streaming import Metre, Note, Tempo, told
 
@@ -111,10 +113,12 @@ def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained,
     data = Path("out.mid").read_bytes()
     (text,) = [m.text for m in mido.MidiFile("out.mid").tracks[0] if m.type in ("marker", "text")]
     record = json.loads(text)
-    assert record.keys() == {"musiclm", "torch", "device", "model", "weights", "seed", "prompt", "index", "options"}
+    keys = {"musiclm", "torch", "device", "model", "weights", "seed", "prompt", "prompt_quarters", "index", "options"}
+    assert record.keys() == keys and record["prompt_quarters"] == 8.0
+    held = resolve_precision("auto", torch.device("cpu"), 1)
     assert record["options"] == {
         "prompt_bars": 2, "bars": 1, "n": 1, "temperature": 1.0, "top_p": 0.9, "finish": True, "loop_guard": True,
-        "precision": "fp32",
+        "precision": held,
     }  # fmt: skip
     assert str(prompt_file.parent) not in text
     count = scores.parse(data, "out").note_num()

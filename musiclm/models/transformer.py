@@ -208,7 +208,7 @@ class _RelativeAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances_HRE: Tensor) -> Tensor:
-        y_BHTE = torch.empty_like(q_BHTE)
+        y_BHTE = q_BHTE.new_empty(*q_BHTE.shape[:3], v_BHSE.shape[3])
         num_distances = distances_HRE.shape[1]
         weights = []
         with torch.autocast(q_BHTE.device.type, enabled=False):  # all of one type, which autocast has chosen already
