@@ -8,8 +8,11 @@ The soundfonts are those of the Debian packages denemo-data, timgm6mb-soundfont,
 opl3-soundfont, musescore-general-soundfont-lossless and minuet-data. --recorded is a folder with notes.csv (file,
 split, family, source, instrument): its split dev and the unseen soundfont are only measured. Weights and temperature
 are chosen by a tenth of the rendered instruments (a soundfont's samples of one program; soundfonts that share samples
-count as one) and by the recorded sources of CHOSEN_BY. What was rendered and prepared stays in --work and is not made
-twice.
+count as one) and by the recorded sources of CHOSEN_BY. What was rendered, prepared and measured stays in --work and is
+not made twice.
+
+With --all the network that is kept has learnt from everything, the measured sets too, for so many minutes: the last weights,
+and the temperature of the network that was measured without those sets, whose figures the card has.
 """
 
 from __future__ import annotations
@@ -91,6 +94,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--all", type=float, metavar="MINUTES", help="after measuring, train again on all there is, and keep that"
+    )
     parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     a = parser.parse_args()
@@ -111,39 +117,71 @@ def main() -> None:
     chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
     learn, choose = part(data, [not c for c in chosen_by]), part(data, chosen_by)
 
-    bf16 = faster_in_bf16()
-    recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=bf16)
-    checks: list[fitting.Check] = []
-    for event in fitting.fit(learn, choose, recipe):
-        if isinstance(event, fitting.Check):
-            checks.append(event)
-            print(
-                f"step {event.step}  {event.seconds:.0f} s  {event.loss:.4f} nats  {event.recall:.4f}", file=sys.stderr
-            )
-        else:
-            classifier = event
-    best = max(c.recall for c in checks if c.recall is not None)
-    reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
-    figures = {"validation_mean_family_recall": round(best, 4)}
-    for name, report in reports.items():
-        figures |= {f"{name}_{k}": round(report[k], 4) for k in ("mean_family_recall", "accuracy", "calibration_error")}
-    classifier.card = {
-        "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
-        "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
-        "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; none learnt from",
-        "command": f"python benchmarks/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}",
-        "seed": a.seed,
-        "training": f"{checks[-1].step} steps of {recipe.batch} notes in {checks[-1].seconds / 60:.0f} minutes",
-        "licence": "MIT",
-        "credits": CREDITS,
-        "figures": figures,
-    }
+    recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=faster_in_bf16())
+    told = a.work / "measured.json"
+    command = f"python benchmarks/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
+    if a.all and told.is_file() and json.loads(told.read_text())["command"] == command:
+        classifier = NoteClassifier.load(a.work / "measured.safetensors")
+        reports = json.loads(told.read_text())["reports"]
+    else:
+        classifier, best = fitted(learn, choose, recipe)
+        reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
+        figures = {"validation_mean_family_recall": round(best, 4)}
+        for name, report in reports.items():
+            keys = ("mean_family_recall", "accuracy", "calibration_error")
+            figures |= {f"{name}_{k}": round(report[k], 4) for k in keys}
+        classifier.card |= {
+            "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
+            "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
+            "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; none learnt from",
+            "command": command,
+            "seed": a.seed,
+            "licence": "MIT",
+            "credits": CREDITS,
+            "figures": figures,
+        }
+        classifier.save(a.work / "measured.safetensors")
+        told.write_text(json.dumps({"command": command, "reports": reports}), encoding="utf-8")
+    if a.all:
+        sets = [data, prepared("unseen-all", unseen, 3, a.seed, a.work), prepared("dev-all", dev, 3, a.seed, a.work)]
+        everything = joined(sets)
+        last, _ = fitted(everything, None, dataclasses.replace(recipe, seconds=60 * a.all))
+        figures_of = "a sibling of the same recipe and seed that never saw the measured sets; these weights saw them"
+        last.card = {**classifier.card, **last.card, "command": f"{command} --all {a.all:g}", "figures_of": figures_of}
+        last.card["data"] = f"{len(everything.notes)} notes: all, the measured ones too"
+        classifier = NoteClassifier(last.model, temperature=classifier.temperature, card=last.card)
     classifier.save(a.output)
     a.output.with_suffix(".md").write_text(card(classifier, reports), encoding="utf-8")
     if a.json:
-        print(json.dumps({"figures": figures, "reports": reports}))
+        print(json.dumps({"figures": classifier.card["figures"], "reports": reports}))
     else:
-        print(json.dumps(figures, indent=1))
+        print(json.dumps(classifier.card["figures"], indent=1))
+
+
+def fitted(
+    learn: training.Prepared, choose: training.Prepared | None, recipe: training.Recipe
+) -> tuple[NoteClassifier, float]:
+    """Return a trained classifier, and its best mean family recall on the notes that choose (0 without them)."""
+    best = 0.0
+    for event in fitting.fit(learn, choose, recipe):
+        if isinstance(event, fitting.Check):
+            check, best = event, max(best, event.recall or 0.0)
+            told = f"step {check.step}  {check.seconds:.0f} s  {check.loss:.4f} nats  {best:.4f}"
+            print(told, file=sys.stderr, flush=True)
+        else:
+            classifier = event
+    classifier.card = {"training": f"{check.step} steps of {recipe.batch} notes in {check.seconds / 60:.0f} minutes"}
+    return classifier, best
+
+
+def joined(sets: list[training.Prepared]) -> training.Prepared:
+    """Return several sets as one."""
+    return training.Prepared(
+        notes=[note for each in sets for note in each.notes],
+        strips=torch.cat([each.strips for each in sets]),
+        targets=torch.cat([each.targets for each in sets]),
+        dropped=[],
+    )
 
 
 def card(classifier: NoteClassifier, reports: dict[str, dict[str, Any]]) -> str:

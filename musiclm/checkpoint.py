@@ -71,6 +71,12 @@ class Checkpoint:
 
         from . import models
 
+        config, features = {"feature_sizes": (), **self.config}, self.tokenizer().feature_sizes
+        if tuple(config["feature_sizes"]) != features:
+            raise CheckpointError(
+                f"the checkpoint '{self.name}' is of another version of musiclm: '{self.tokenizer_description['name']}' "
+                "has other features now; train it again"
+            )
         data = self.path.read_bytes()
         _, tensor_bytes = _split(data, self.name)
         if hashlib.sha256(tensor_bytes).hexdigest() != self.sha256:

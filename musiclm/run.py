@@ -206,7 +206,7 @@ class Run:
         tokenizer = source.tokenizer
         config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
         if started is None:
-            config |= {"feature_sizes": tokenizer.feature_sizes}
+            config |= tokenizer.model_config
         else:
             config.pop("vocab_size")
         if plan.dropout is not None:

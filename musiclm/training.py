@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import IGNORE, Batch
-from .models.base import LanguageModel
+from .models.base import LanguageModel, Readout
+
+MATRIX_RATE = 2.0  # how much higher Muon's learning rate is than AdamW's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Recipe:
         steps: the budget in steps, or None.
         seconds: the budget in seconds, or None; what comes first ends the run. At least one of them is given.
         learning_rate: the highest, after the warm-up; it then follows a cosine to a twentieth of itself at the budget's
-            end, by the clock if the budget is in seconds.
+            end, by the clock if the budget is in seconds. That of hidden matrices is `MATRIX_RATE` times as high.
         warmup_steps: in which the rate rises evenly.
         weight_decay: of matrices; not of biases, norms and embeddings (Loshchilov and Hutter 2019).
         clip: the largest norm of the gradient.
@@ -124,12 +126,12 @@ def train(
         start: where an earlier run of the same recipe stood; the weights are taken from it.
     """
     device = next(model.parameters()).device
-    optimiser = _optimiser(model, recipe)
+    optimisers = _optimisers(model, recipe)
     if start is None:
         average.load_state_dict(model.state_dict())
         start = TrainingState(step=0, tokens=0, seconds=0.0, tensors={})
     else:
-        _restore(model, average, optimiser, start)
+        _restore(model, average, optimisers, start)
     average.eval().requires_grad_(False)
     model.train()
     tokens, begin = start.tokens, time.monotonic() - start.seconds
@@ -138,17 +140,19 @@ def train(
         if recipe.progress(step, seconds) >= 1:
             return
         rate = recipe.rate(step, seconds)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * (MATRIX_RATE if isinstance(optimiser, torch.optim.Muon) else 1.0)
         batch = batches(step).to(device)
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: nothing of it needs saving
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
             logits, _ = model(batch.tokens, None, batch.features)
         loss = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
-        optimiser.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         _move_average(average, model, min(recipe.average, 1 - 10 / (10 + step)))
         tokens += batch.num_tokens
         number, seconds = step + 1, time.monotonic() - begin
@@ -164,17 +168,32 @@ def train(
                 step=number,
                 tokens=tokens,
                 seconds=time.monotonic() - begin,
-                tensors=_tensors(model, average, optimiser),
+                tensors=_tensors(model, average, optimisers),
             ),
         )
 
 
-def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
-    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+def _optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return Muon (Jordan et al. 2024) for hidden matrices, which takes steps whose singular values are all alike, scaled
+    to the size of AdamW's (Liu et al. 2025); and AdamW for all else: embeddings, read-outs, norms, biases, distances.
+    """
+    ends = [m for m in model.modules() if isinstance(m, (nn.Embedding, Readout))]
+    tables = {id(p) for m in ends if isinstance(m, nn.Embedding) for p in m.parameters()}
+    readouts = {id(p) for m in ends if isinstance(m, Readout) for p in m.parameters() if p.ndim == 2}
+    hidden: list[Tensor] = []
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for p in model.parameters():
+        if id(p) in readouts:
+            decayed.append(p)
+        else:
+            (hidden if p.ndim == 2 and id(p) not in tables else others).append(p)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+    if not hidden:
+        return [adamw]
+    muon = torch.optim.Muon(hidden, lr=1.0, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return [adamw, muon]
 
 
 @torch.no_grad()
@@ -182,23 +201,27 @@ def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
 
-def _tensors(model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, average: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     tensors = {f"weights.{name}": t for name, t in model.state_dict().items()}
     tensors |= {f"average.{name}": t for name, t in average.state_dict().items()}
     for name, parameter in model.named_parameters():
-        tensors |= {f"moments.{name}.{key}": t for key, t in optimiser.state[parameter].items()}
+        for optimiser in optimisers:
+            tensors |= {f"moments.{name}.{key}": t for key, t in optimiser.state.get(parameter, {}).items()}
     return tensors
 
 
-def _restore(model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
+def _restore(
+    model: nn.Module, average: nn.Module, optimisers: Sequence[torch.optim.Optimizer], state: TrainingState
+) -> None:
     def of(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
 
     model.load_state_dict(of("weights."))
     average.load_state_dict(of("average."))
+    mine = {p: o for o in optimisers for group in o.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         moments: dict[str, Any] = of(f"moments.{name}.")
-        optimiser.state[parameter] = {
+        mine[parameter].state[parameter] = {
             key: t.clone() if key == "step" else t.to(parameter.device).clone() for key, t in moments.items()
         }
 

@@ -91,7 +91,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def path(tokenizer_name: str) -> str:
         if tokenizer_name not in made:
             tokenizer = tokens.create(tokenizer_name)
-            model = tiny("gru", tokenizer.vocab_size, feature_sizes=tokenizer.feature_sizes)
+            model = tiny("gru", tokenizer.vocab_size, **tokenizer.model_config)
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(0.1)

@@ -21,7 +21,7 @@ GRID = tokens.create("grid")
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "m.safetensors"
-    model = tiny("gru", GRID.vocab_size, feature_sizes=GRID.feature_sizes)
+    model = tiny("gru", GRID.vocab_size, **GRID.model_config)
     checkpoint.save(path, model, arch="gru", tokenizer=GRID, card={"data": "none"})
     return path
 
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", tokens.NAMES)
 def test_a_model_comes_back_with_its_tokenizer(arch: str, name: str, tmp_path: Path, song):
     tokenizer = tokens.create(name)
-    model = tiny(arch, tokenizer.vocab_size, feature_sizes=tokenizer.feature_sizes)
+    model = tiny(arch, tokenizer.vocab_size, **tokenizer.model_config)
     path = tmp_path / "m.safetensors"
     checkpoint.save(path, model, arch=arch, tokenizer=tokenizer, card={"data": "none"})
     loaded = checkpoint.load(str(path))
@@ -41,7 +41,7 @@ def test_a_model_comes_back_with_its_tokenizer(arch: str, name: str, tmp_path: P
 
 
 def test_half_precision_is_read_as_float32(tmp_path: Path):
-    model = tiny("gru", GRID.vocab_size, feature_sizes=GRID.feature_sizes)
+    model = tiny("gru", GRID.vocab_size, **GRID.model_config)
     path = tmp_path / "m.safetensors"
     checkpoint.save(path, model, arch="gru", tokenizer=GRID, card={}, dtype=torch.float16)
     again = checkpoint.load(str(path)).model()
@@ -132,3 +132,12 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path):
         checkpoint.load("nope")
     with pytest.raises(CheckpointError, match="no run"):
         checkpoint.load(str(tmp_path))
+
+
+def test_a_checkpoint_of_other_features_is_refused_with_one_line(tmp_path: Path):
+    """A tokenizer that gives fourteen features to a model of seven ended in a traceback from within the network."""
+    path = tmp_path / "m.safetensors"
+    model = tiny("gru", GRID.vocab_size, feature_sizes=(4, 4))
+    checkpoint.save(path, model, arch="gru", tokenizer=GRID, card={})
+    with pytest.raises(CheckpointError, match="another version"):
+        checkpoint.load(str(path)).model()

@@ -216,3 +216,36 @@ def test_the_gru_that_is_trained_and_its_gradients_are_those_of_torch(given: boo
         results.append((y, after, *gradients))
     for theirs, mine in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_what_is_said_of_steps_moves_with_the_reference(arch: str):
+    """A reference two ids higher moves the part of the logits that speaks of steps two ids up, and nothing else."""
+    model = tiny(arch, feature_sizes=(40,), scale=(3, 39), reference=0)
+    readout = model.readout
+    x = torch.randn(1, 1, readout.in_features)
+    plain = torch.nn.functional.linear(x, readout.weight, readout.bias)
+    with torch.no_grad():
+        low = readout(x, torch.full((1, 1, 1), 20)) - plain
+        high = readout(x, torch.full((1, 1, 1), 22)) - plain
+        none = readout(x, torch.full((1, 1, 1), 2)) - plain  # no id of the scale: silence, for one
+    assert low[..., 3:].abs().max() > 0 and not low[..., :3].any()
+    torch.testing.assert_close(high[..., 5:], low[..., 3:-2], atol=1e-6, rtol=1e-5)
+    assert not none.any()
+
+
+def test_features_are_looked_up_at_once_as_one_by_one():
+    embedding = base.Embedding(base.BaseConfig(vocab_size=40, feature_sizes=(3, 5)), 8)
+    tokens = torch.randint(0, 40, (2, 6))
+    features = torch.stack([torch.randint(0, 3, (2, 6)), torch.randint(0, 5, (2, 6))], 2)
+    at_once = embedding(tokens, features)
+    one_by_one = torch.cat([embedding(tokens[:, t : t + 1], features[:, t : t + 1]) for t in range(6)], 1)
+    torch.testing.assert_close(at_once, one_by_one)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scale": (3,)}, {"scale": (3, 40)}, {"reference": 0}, {"scale": (3, 9), "reference": 1}]
+)
+def test_impossible_scales_are_refused(wrong: dict):
+    with pytest.raises(ValueError, match="scale"):
+        base.BaseConfig(vocab_size=40, feature_sizes=(40,), **wrong)

@@ -60,7 +60,7 @@ def test_a_tokenizer_whose_ids_are_no_notes_is_refused_in_a_line(song):
 @pytest.mark.parametrize("name", ["score", "performance", "grid"])
 def test_the_notes_surprise_is_the_pieces(song, name: str):
     tokenizer = tokens.create(name)
-    model = tiny("gru", tokenizer.vocab_size, feature_sizes=tokenizer.feature_sizes)
+    model = tiny("gru", tokenizer.vocab_size, **tokenizer.model_config)
     found = surprise.surprise(model, tokenizer, song)
     ids = tokenizer.encode(song)[0]
     ((_, nats),) = evaluation.each(model, tokenizer, [Piece(name="", tokens=ids, num_notes=0, seconds=0.0)])

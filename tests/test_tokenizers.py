@@ -88,19 +88,42 @@ def test_drums_have_no_place_on_the_grid(song: Score):
 
 def test_grid_features_are_what_counting_by_hand_gives():
     piece = corpus.bundled(GRID).pieces("train")[0].tokens
-    position, last, held, wanted = 0, [0] * 4, [0] * 4, []
+
+    def interval(lower: int, upper: int, widest: int) -> int:
+        if lower < grid.FIRST_PITCH or upper < grid.FIRST_PITCH:
+            return 0
+        return max(-widest, min(widest, upper - lower)) + widest + 1
+
+    position, last, held, before, wanted = 0, [0] * 4, [0] * 4, [0] * 4, []
     for i in piece:
         if i >= grid.SILENCE:
             voice = position % 4
-            held[voice] = min(held[voice] + 1, grid.MAX_HELD) if last[voice] == i else 1
-            last[voice] = i
+            if last[voice] == i:
+                held[voice] = min(held[voice] + 1, grid.MAX_HELD)
+            else:
+                held[voice], before[voice], last[voice] = 1, last[voice], i
             position += 1
         voice = position % 4
-        holds = [held[(voice - back) % 4] for back in range(4)]
-        wanted.append([voice, position // 4 % 4, *holds, last[voice]])
+        order = [(voice - back) % 4 for back in range(4)]
+        moves = [interval(before[v], last[v], grid.MAX_LEAP) for v in order]
+        above = [interval(last[voice], last[v], grid.MAX_INTERVAL) for v in order[1:]]
+        wanted.append([voice, position // 4 % 4, *[held[v] for v in order], *moves, *above, last[voice]])
     features, _ = GRID.features(torch.from_numpy(piece)[None])
     assert features[0].tolist() == wanted
     assert all((features[0, :, i] < size).all() for i, size in enumerate(GRID.feature_sizes))
+
+
+def test_the_grid_of_older_checkpoints_has_its_own_features():
+    """Checkpoints from before the intervals say no version: they must go on to get the seven features they know."""
+    old = tokens.from_description({"name": "grid"})
+    assert old.describe() == {"name": "grid"} and old.reference is None
+    piece = torch.from_numpy(corpus.bundled(GRID).pieces("train")[0].tokens)[None]
+    features, _ = old.features(piece)
+    assert features.shape[-1] == len(old.feature_sizes) == 7
+    newer = GRID.features(piece)[0]
+    assert torch.equal(features, torch.cat([newer[..., :6], newer[..., -1:]], 2))
+    again = tokens.from_description(tokens.parse('grid:{"reference": false}').describe())
+    assert again.reference is None and again.feature_sizes == GRID.feature_sizes
 
 
 @settings(max_examples=50, deadline=None)

@@ -108,7 +108,7 @@ def test_the_rate_warms_up_and_falls_by_steps_and_by_the_clock():
 @pytest.mark.parametrize("arch", models.names())
 def test_training_lowers_the_loss(arch: str, chorales):
     made = windows(chorales.pieces("train")[:10])
-    config = {**models.preset(arch, "tiny"), "feature_sizes": GRID.feature_sizes}
+    config = {**models.preset(arch, "tiny"), **GRID.model_config}
     model, average = (models.create(arch, GRID.vocab_size, **config) for _ in range(2))
     losses = [s.nats for s in train(model, made, Recipe(steps=30, learning_rate=0.01, warmup_steps=3), average=average)]
     assert len(losses) == 30
@@ -121,7 +121,7 @@ def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: 
     recipe = Recipe(steps=8, warmup_steps=3)
 
     def fresh() -> list[models.base.LanguageModel]:
-        config = {"feature_sizes": GRID.feature_sizes, "dropout": 0.3}
+        config = {**GRID.model_config, "dropout": 0.3}
         return [tiny(arch, GRID.vocab_size, **config) for _ in range(2)]
 
     whole, whole_average = fresh()
@@ -248,7 +248,7 @@ def test_a_larger_budget_beside_resume_goes_on_with_a_finished_run(tmp_path: Pat
 
 
 def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
-    model = tiny("gru", GRID.vocab_size, feature_sizes=GRID.feature_sizes)
+    model = tiny("gru", GRID.vocab_size, **GRID.model_config)
     pieces = chorales.pieces("validation")[:5]
     total = 0.0
     for piece in pieces:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import _held
 from ._dropout import Dropout
-from .base import BaseConfig, Embedding, LanguageModel, State, resolve_precision
+from .base import BaseConfig, Embedding, LanguageModel, Readout, State, resolve_precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,9 +56,7 @@ class RecurrentModel(LanguageModel):
         between = c.dropout if c.num_layers > 1 else 0.0
         self.layers = self.cell(c.size, c.size, num_layers=c.num_layers, batch_first=True, dropout=between)
         self.norm = nn.LayerNorm(c.size)
-        self.readout = nn.Linear(c.size, c.vocab_size)
-        nn.init.normal_(self.readout.weight, std=0.02)
-        nn.init.zeros_(self.readout.bias)
+        self.readout = Readout(c, c.size)
         for name, weight in self.layers.named_parameters():
             if "weight_hh" in name:  # Saxe et al. 2014: orthogonal recurrence keeps gradients alive over many steps
                 for gate in weight.data.split(c.size):
@@ -75,7 +73,7 @@ class RecurrentModel(LanguageModel):
         x_BTD = self.dropout(self.embedding(tokens, features))
         layers_first = None if state is None else tuple(t.transpose(0, 1).contiguous() for t in state)
         y_BTD, after = self._run(x_BTD, layers_first)
-        logits_BTV = self.readout(self.norm(self.dropout(y_BTD)))
+        logits_BTV = self.readout(self.norm(self.dropout(y_BTD)), features)
         return logits_BTV, tuple(t.transpose(0, 1) for t in after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
@@ -120,8 +118,9 @@ class Steps(LanguageModel):
             memory = tuple(t[:, i] for t in state)
             after.append(self.whole.step(given(x_BD), recalled(memory[0].contiguous()), memory))
             x_BD = after[-1][0]
-        logits_BV = self._readout(self.whole.norm(x_BD))
-        return logits_BV[:, None], tuple(torch.stack(each, 1) for each in zip(*after, strict=True))
+        x_BD = self.whole.norm(x_BD)
+        logits_BTV = self.whole.readout.with_steps(self._readout(x_BD)[:, None], x_BD[:, None], features)
+        return logits_BTV, tuple(torch.stack(each, 1) for each in zip(*after, strict=True))
 
 
 def set_forget_bias(layers: nn.RNNBase, size: int) -> None:

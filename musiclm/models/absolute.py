@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._dropout import Dropout
-from .base import BaseConfig, Embedding, LanguageModel, State
+from .base import BaseConfig, Embedding, LanguageModel, Readout, State
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Model(LanguageModel):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
-        self.readout = nn.Linear(config.size, config.vocab_size)
+        self.readout = Readout(config, config.size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -90,7 +90,7 @@ class Model(LanguageModel):
             cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
             x_BTD, keys, values = block(x_BTD, cache)
             after += keys, values
-        logits_BTV = self.readout(self.norm(x_BTD))
+        logits_BTV = self.readout(self.norm(x_BTD), features)
         return logits_BTV, (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
 
 

@@ -6,14 +6,18 @@ Knows nothing of music: tokens are integers, features are more integers.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._held import resolve as resolve_precision
+
+MAX_STEP = 24  # on the scale, from the reference; two octaves where it is of pitches
 
 State = tuple[Tensor, ...]
 """What a model remembers: flat, batch first in every tensor, its order private to the model."""
@@ -27,19 +31,29 @@ class BaseConfig:
         vocab_size: number of token ids.
         feature_sizes: for each feature that comes with a token, the number of its values; one embedding each, added to
             the token's.
+        scale: the first and the last of the ids that stand in a row as pitches do, so that their distances mean
+            something; empty if there are none.
+        reference: which feature is an id of the scale that the next token's is likely to be near; None if none is.
     """
 
     vocab_size: int
     feature_sizes: tuple[int, ...] = ()
+    scale: tuple[int, ...] = ()
+    reference: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feature_sizes", tuple(self.feature_sizes))  # JSON has lists
+        object.__setattr__(self, "scale", tuple(self.scale))
+        if self.scale and not (len(self.scale) == 2 and 0 <= self.scale[0] < self.scale[1] < self.vocab_size):
+            raise ValueError(f"scale must be the first and the last of some of {self.vocab_size} ids, not {self.scale}")
+        if self.reference is not None and not (self.scale and 0 <= self.reference < len(self.feature_sizes)):
+            raise ValueError(f"reference must be one of {len(self.feature_sizes)} features, and there must be a scale")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "dropout":
                 if not 0 <= value < 1:
                     raise ValueError(f"dropout must be in [0, 1), not {value}")
-            elif isinstance(value, int) and value < 1:
+            elif isinstance(value, int) and value < 1 and field.name != "reference":
                 raise ValueError(f"{field.name} must be at least 1, not {value}")
 
 
@@ -104,11 +118,51 @@ class Embedding(nn.Module):
         num_given = 0 if features is None else features.shape[-1]
         if num_given != len(self.features):
             raise ValueError(f"the model takes {len(self.features)} features a token, {num_given} were given")
-        embedded = self.token(tokens)
-        for i, table in enumerate(self.features):
-            assert features is not None
-            embedded = embedded + table(features[..., i])
-        return embedded
+        if features is None or tokens.shape[1] == 1:
+            embedded = self.token(tokens)
+            for i, table in enumerate(self.features):
+                assert features is not None
+                embedded = embedded + table(features[..., i])
+            return embedded
+        # one look-up of the sum: 14 features of 4 x 512 tokens took 20.6 ms a step one by one, 7.9 ms so
+        tables = [table.weight for table in self.modules() if isinstance(table, nn.Embedding)]  # the token's is first
+        begins = torch.tensor([0, *itertools.accumulate(len(t) for t in tables[:-1])], device=tokens.device)
+        ids = torch.cat([tokens[..., None], features], -1) + begins
+        return F.embedding_bag(ids.flatten(0, 1), torch.cat(tables), mode="sum").unflatten(0, tokens.shape)
+
+
+class Readout(nn.Linear):
+    """Logits of the next token: of each id, and of each step on the scale from the reference to the id.
+
+    What is said of steps (the voice holds, falls a second) holds wherever the reference stands, so that it need not be
+    learnt for each pitch anew. (B, T, D), (B, T, F) -> (B, T, V).
+    """
+
+    def __init__(self, config: BaseConfig, size: int) -> None:
+        super().__init__(size, config.vocab_size)
+        self.scale, self.reference = config.scale, config.reference
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+        if config.reference is not None:
+            self.steps = nn.Linear(size, 2 * MAX_STEP + 1)
+            nn.init.normal_(self.steps.weight, std=0.02)
+            nn.init.zeros_(self.steps.bias)
+
+    def forward(self, x_BTD: Tensor, features: Tensor | None = None) -> Tensor:
+        return self.with_steps(super().forward(x_BTD), x_BTD, features)
+
+    def with_steps(self, logits_BTV: Tensor, x_BTD: Tensor, features: Tensor | None) -> Tensor:
+        """Return the logits of ids with what is said of steps added to them."""
+        if self.reference is None:
+            return logits_BTV
+        assert features is not None
+        first, last = self.scale
+        reference_BT1 = features[..., self.reference, None]
+        ids = torch.arange(first, last + 1, device=x_BTD.device)
+        steps = (ids - reference_BT1 + MAX_STEP + 1).clamp(0, 2 * MAX_STEP + 2)  # both ends: beyond what is learnt
+        steps = steps.masked_fill((reference_BT1 < first) | (reference_BT1 > last), 0)
+        by_step = F.pad(self.steps(x_BTD), (1, 1)).gather(-1, steps)
+        return logits_BTV + F.pad(by_step, (first, self.out_features - last - 1))
 
 
 def detach(state: State) -> State:

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from . import _held
 from ._dropout import Dropout
-from .base import BaseConfig, Embedding, LanguageModel, State, resolve_precision
+from .base import BaseConfig, Embedding, LanguageModel, Readout, State, resolve_precision
 
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
 
@@ -75,7 +75,7 @@ class Model(LanguageModel):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
-        self.readout = nn.Linear(config.size, config.vocab_size)
+        self.readout = Readout(config, config.size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -95,7 +95,7 @@ class Model(LanguageModel):
             cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
             x_BTD, keys, values, count = block(x_BTD, cache, num_cached)
             after += keys, values
-        logits_BTV = self.readout(self.norm(x_BTD))
+        logits_BTV = self.readout(self.norm(x_BTD), features)
         counts = torch.full((tokens.shape[0],), count, dtype=torch.int64, device=tokens.device)
         return logits_BTV, (counts, *after)
 
@@ -318,8 +318,9 @@ class Steps(LanguageModel):
         for i, step in enumerate(self._steps):
             x_BD, keys, values, count = step(x_BD, state[1 + 2 * i], state[2 + 2 * i], num_cached)
             after += keys, values
-        logits_BV = self._readout(self.whole.norm(x_BD))
-        return logits_BV[:, None], (torch.full_like(state[0], count), *after)
+        x_BD = self.whole.norm(x_BD)
+        logits_BTV = self.whole.readout.with_steps(self._readout(x_BD)[:, None], x_BD[:, None], features)
+        return logits_BTV, (torch.full_like(state[0], count), *after)
 
 
 class BlockStep:

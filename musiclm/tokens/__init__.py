@@ -56,6 +56,8 @@ def parse(text: str) -> Tokenizer:
         TokenizerError: there is none of this name, or it does not take these options.
     """
     name, config = _parts(text)
+    if name == "grid":
+        return create(name, **config)
     return create(name, config=config) if config else create(name)
 
 
@@ -76,6 +78,8 @@ def from_description(description: dict[str, Any]) -> Tokenizer:
     """
     options = dict(description)
     merges = options.pop("merges", None)
+    if options.get("name") == "grid":
+        options.setdefault("features", 1)  # as it was before it had versions
     tokenizer = create(str(options.pop("name", None)), **options)
     if merges is None:
         return tokenizer
@@ -99,7 +103,7 @@ def _parts(text: str) -> tuple[str, dict[str, Any]]:
         ) from error
     if not isinstance(config, dict):
         raise TokenizerError(f"""the options in '{text}' are not a JSON object: write {name}:{{"option": value}}""")
-    if config and name in ("grid", "performance"):
+    if config and name == "performance":
         raise TokenizerError(f"the tokenizer '{name}' has no options")
     return name, config
 

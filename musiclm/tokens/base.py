@@ -30,6 +30,8 @@ class Tokenizer(ABC):
         bos: the id before the first of a piece.
         eos: the id behind the last of a piece.
         feature_sizes: how many values each feature of a token has; see `features`.
+        scale: the first and the last of ids that are pitches in a row; empty if there are none.
+        reference: which feature is the id of a pitch that the next token is likely to be near; None if none is.
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
     """
@@ -40,8 +42,15 @@ class Tokenizer(ABC):
     bos: int
     eos: int
     feature_sizes: tuple[int, ...] = ()
+    scale: tuple[int, ...] = ()
+    reference: int | None = None
     says_durations: bool = False
     repeat_lag: int = 1
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        """What a model of these ids should know of them: fields of its `Config`, besides the number of ids."""
+        return {"feature_sizes": self.feature_sizes, "scale": self.scale, "reference": self.reference}
 
     @abstractmethod
     def encode(self, score: Score) -> tuple[np.ndarray, int]:

@@ -16,7 +16,7 @@ import torch
 from symusic import Note, Score, Tempo, Track
 from torch import Tensor
 
-from ..errors import MidiError
+from ..errors import MidiError, TokenizerError
 from .base import TICKS, Tokenizer
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
@@ -25,25 +25,49 @@ STEPS_A_QUARTER = 4
 PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, a walking chorale; the grid knows none of them
 MAX_STEPS = 100_000  # 6,250 bars of 4/4: what is longer is a damaged file
 MAX_HELD = 16  # steps; longer holds look alike to a model
+MAX_INTERVAL = 24  # semitones between two voices; wider ones look alike
+MAX_LEAP = 12  # semitones of a voice's last move; wider ones look alike
+WITHOUT_INTERVALS = [0, 1, 2, 3, 4, 5, -1]  # the features that version 1 has
 
 
 class Grid(Tokenizer):
     """Cells of four voices, a sixteenth a step.
 
     Features of the cell to come: its voice (4), its step in the quarter (4), for how many steps each voice has held its
-    pitch, that voice first and then the three that were drawn before it, latest first (17 each: 0 is the beginning), and
-    what the voice had in its last cell (V). Counting alone shows their worth: whether a cell holds or changes costs
-    0.517 nats knowing the voice, 0.243 knowing the step and all four holds (chorales, training pieces).
+    pitch, that voice first and then the three that were drawn before it, latest first (17 each: 0 is the beginning),
+    how far each voice moved when it last changed, in the same order (26 each), how far above the voice's last pitch the
+    three others stand (50 each; 0 where one is silent), and what the voice had in its last cell (V). Counting alone shows
+    their worth: whether a cell holds or changes costs 0.517 nats knowing the voice, 0.243 knowing the step and all four
+    holds (chorales, training pieces).
+
+    Args:
+        features: 2; or 1, what checkpoints from before the intervals have: no moves, no distances, no reference.
+        reference: whether models also predict steps from the voice's last pitch, which learns several times as fast and
+            overfits sooner.
     """
 
     name = "grid"
     vocab_size = FIRST_PITCH + 128
     bos, eos = BOS, EOS
     repeat_lag = len(VOICES)
-    feature_sizes = (len(VOICES), STEPS_A_QUARTER, *[MAX_HELD + 1] * len(VOICES), vocab_size)
+
+    def __init__(self, features: int = 2, reference: bool = True) -> None:
+        if features not in (1, 2):
+            raise TokenizerError(f"the tokenizer 'grid' has no features of version {features}")
+        self.version = features
+        holds = [MAX_HELD + 1] * len(VOICES)
+        moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
+        intervals = [*moves, *others] if features == 2 else []
+        self.feature_sizes = (len(VOICES), STEPS_A_QUARTER, *holds, *intervals, self.vocab_size)
+        if features == 2 and reference:
+            self.scale = FIRST_PITCH, FIRST_PITCH + 127
+            self.reference = len(self.feature_sizes) - 1
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
+        if self.version == 1:
+            return {"name": self.name}
+        described = {"name": self.name, "features": self.version}
+        return described if self.reference is not None else {**described, "reference": False}
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
         notes = _grid_notes(score)
@@ -99,11 +123,13 @@ class Grid(Tokenizer):
         return table
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The state is the number of cells so far and each voice's last id and hold: (B,), (B, 4), (B, 4)."""
+        """See the class. The state is the number of cells so far, (B,), and of each voice, (B, 4) each, the last id, for how
+        long it has held, and the id before it.
+        """
         ids = tokens.cpu().numpy()
         if state is None:
             none = np.zeros((len(ids), len(VOICES)), np.int64)
-            state = np.zeros(len(ids), np.int64), none, none
+            state = np.zeros(len(ids), np.int64), none, none, none
         is_cell = ids >= SILENCE
         if (is_cell == is_cell[:1]).all() and (state[0] == state[0][:1]).all():
             features, state = _in_step(ids, is_cell[0], state)
@@ -111,16 +137,18 @@ class Grid(Tokenizer):
             alone = [_in_step(ids[i : i + 1], is_cell[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
             features = np.concatenate([f for f, _ in alone])
             state = tuple(np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True))
+        if self.version == 1:
+            features = features[..., WITHOUT_INTERVALS]
         return torch.from_numpy(features).to(tokens.device), state
 
 
-GridState = tuple[np.ndarray, np.ndarray, np.ndarray]
+GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
     """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
     num_voices = len(VOICES)
-    position, last, held = int(state[0][0]), state[1], state[2]
+    position, last, held, before = int(state[0][0]), *state[1:]
     order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
     cells = ids[:, is_cell]
     num_cells = cells.shape[1]
@@ -132,21 +160,33 @@ def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np
     change = np.maximum.accumulate(np.where(changed, step, 0), 1)
     holds = np.where(change > 0, step - change + 1, held[:, None, order] + step)
     holds = np.minimum(np.concatenate([held[:, None, order], holds], 1), MAX_HELD).reshape(len(ids), -1)
+    earlier = np.take_along_axis(seen, np.maximum(change - 1, 0), 1)
+    earlier = np.where(change > 0, earlier, before[:, None, order])
+    earlier = np.concatenate([before[:, None, order], earlier], 1).reshape(len(ids), -1)
     seen = seen.reshape(len(ids), -1)  # the id of cell `position - 4 + i` stands at i
     place = np.cumsum(is_cell)  # cells up to and with each token
     voice = (position + place) % num_voices
     quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
     lags = [num_voices, 1, 2, 3]
+    at = [place + num_voices - lag for lag in lags]
     features = np.stack(
         [np.broadcast_to(v, ids.shape) for v in (voice, quarter_step)]
-        + [holds[:, place + num_voices - lag] for lag in lags]
+        + [holds[:, i] for i in at]
+        + [_interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
+        + [_interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
         + [seen[:, place]],
         2,
     )
     newest = num_cells + np.arange(num_voices)
     back = np.argsort((position + newest) % num_voices)  # by voice again
-    after = np.full(len(ids), position + num_cells), seen[:, newest][:, back], holds[:, newest][:, back]
-    return features, after
+    seen, holds, earlier = (of[:, newest][:, back] for of in (seen, holds, earlier))
+    return features, (np.full(len(ids), position + num_cells), seen, holds, earlier)
+
+
+def _interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
+    """Return semitones from one id to another, -widest … widest as 1 … 2 widest + 1; 0 where one of them is no pitch."""
+    semitones = np.clip(upper - lower, -widest, widest)
+    return np.where((lower >= FIRST_PITCH) & (upper >= FIRST_PITCH), semitones + widest + 1, 0)
 
 
 GridNote = tuple[int, int, int, int]

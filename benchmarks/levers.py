@@ -1,0 +1,104 @@
+"""What each choice in training on the chorales is worth: the same run with one of them left out.
+
+    python benchmarks/levers.py --steps 600
+    python benchmarks/levers.py --quick
+
+Nats a cell on all 76 validation pieces after so many steps of the transformer's own batch (4 windows of 512 tokens), one
+seed, the averaged weights; and the mean training loss of the last fifty steps, dropout and all, which tells what was
+learnt from what was learnt by heart. "without" is: `intervals`, the grid's features of version 1, which have no read-out of
+steps either; `steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+import torch
+
+from musiclm import corpus, data, evaluation, models, tokens, training
+
+CASES = {"anything left out": (), "intervals": ("intervals",), "steps": ("steps",), "muon": ("muon",)}
+
+
+def adamw(model: torch.nn.Module, recipe: training.Recipe) -> list[torch.optim.Optimizer]:
+    """Return AdamW for everything, matrices decayed as Muon's are."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
+    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)]
+
+
+def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what a run of so many steps came to."""
+    tokenizer = tokens.create(
+        "grid", features=1 if "intervals" in without else 2, reference=not {"steps", "intervals"} & set(without)
+    )
+    source = corpus.bundled(tokenizer)
+    pieces = list(source.pieces("train"))
+    own = models.training(arguments.arch)
+    windows = data.Windows(
+        [p.tokens for p in pieces],
+        tokenizer,
+        length=own["window"],
+        batch_size=own["batch_size"],
+        seed=seed,
+        pitches=[p.pitches for p in pieces],
+    )
+    config = models.preset(arguments.arch, arguments.preset) | tokenizer.model_config
+    if arguments.dropout is not None:
+        config["dropout"] = arguments.dropout
+    torch.manual_seed(seed)
+    model, average = (models.create(arguments.arch, tokenizer.vocab_size, **config) for _ in range(2))
+    recipe = training.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=training.faster_in_bf16())
+    usual = training._optimisers
+    training._optimisers = adamw if "muon" in without else usual
+    began, losses = time.monotonic(), []
+    try:
+        for step in training.train(model, windows, recipe, average=average):
+            losses.append(step.nats)
+    finally:
+        training._optimisers = usual
+    found = evaluation.surprise(average, tokenizer, list(source.pieces("validation")), bf16=recipe.bf16)
+    return {
+        "without": list(without),
+        "tokens": step.tokens,
+        "seconds": time.monotonic() - began,
+        "train_nats": sum(losses[-50:]) / len(losses[-50:]),
+        "validation_nats": found.nats_per_token,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="transformer", choices=models.names())
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--dropout", type=float)
+    parser.add_argument("--only", choices=list(CASES), action="append", help="may be given several times")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="the smallest model, 20 steps")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.quick:
+        arguments.preset, arguments.steps = "tiny", 20
+    rows = {}
+    for name in arguments.only or CASES:
+        rows[name] = row = measured(CASES[name], arguments.steps, arguments.seed, arguments)
+        if not arguments.json:
+            print(
+                f"without {name:18} train {row['train_nats']:.4f}  validation {row['validation_nats']:.4f} nats a cell, "
+                f"{row['tokens']:,} tokens in {row['seconds']:.0f} s",
+                flush=True,
+            )
+    if arguments.json:
+        print(json.dumps({"arch": arguments.arch, "steps": arguments.steps, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
