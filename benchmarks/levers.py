@@ -5,8 +5,9 @@
 
 Nats a cell on all 76 validation pieces after so many steps of the transformer's own batch (4 windows of 512 tokens), one
 seed, the averaged weights; and the mean training loss of the last fifty steps, dropout and all, which tells what was
-learnt from what was learnt by heart. "without" is: `intervals`, the grid's features of version 1, which have no read-out of
-steps either; `steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same rate.
+learnt from what was learnt by heart. "without" is: `intervals`, the grid's features of version 1, which have no read-out
+of steps either; `steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the
+same rate.
 """
 
 from __future__ import annotations
