@@ -15,6 +15,7 @@ from musiclm.errors import MidiError, TokenizerError
 from musiclm.tokens import grid
 
 GRID, SCORE = tokens.create("grid"), tokens.create("score")
+WIDE = tokens.create("grid", features=2)
 OURS = ("score", "grid")  # the others have tests of their own
 SETS = ["free-game-midi", "pop909", "openscore-lieder-midi", "nottingham-midi", "groove-v1.0.0-midi", "openhymnal-midi"]
 
@@ -108,22 +109,22 @@ def test_grid_features_are_what_counting_by_hand_gives():
         moves = [interval(before[v], last[v], grid.MAX_LEAP) for v in order]
         above = [interval(last[voice], last[v], grid.MAX_INTERVAL) for v in order[1:]]
         wanted.append([voice, position // 4 % 4, *[held[v] for v in order], *moves, *above, last[voice]])
-    features, _ = GRID.features(torch.from_numpy(piece)[None])
+    features, _ = WIDE.features(torch.from_numpy(piece)[None])
     assert features[0].tolist() == wanted
-    assert all((features[0, :, i] < size).all() for i, size in enumerate(GRID.feature_sizes))
+    assert all((features[0, :, i] < size).all() for i, size in enumerate(WIDE.feature_sizes))
 
 
-def test_the_grid_of_older_checkpoints_has_its_own_features():
+def test_the_first_features_are_the_second_without_intervals():
     """Checkpoints from before the intervals say no version: they must go on to get the seven features they know."""
     old = tokens.from_description({"name": "grid"})
-    assert old.describe() == {"name": "grid"} and old.reference is None
+    assert old.describe() == GRID.describe() == {"name": "grid"} and old.reference is None
     piece = torch.from_numpy(corpus.bundled(GRID).pieces("train")[0].tokens)[None]
-    features, _ = old.features(piece)
+    features, wide = old.features(piece)[0], WIDE.features(piece)[0]
     assert features.shape[-1] == len(old.feature_sizes) == 7
-    newer = GRID.features(piece)[0]
-    assert torch.equal(features, torch.cat([newer[..., :6], newer[..., -1:]], 2))
-    again = tokens.from_description(tokens.parse('grid:{"reference": false}').describe())
-    assert again.reference is None and again.feature_sizes == GRID.feature_sizes
+    assert torch.equal(features, torch.cat([wide[..., :6], wide[..., -1:]], 2))
+    assert WIDE.reference == len(WIDE.feature_sizes) - 1
+    again = tokens.from_description(tokens.parse('grid:{"features": 2, "reference": false}').describe())
+    assert again.reference is None and again.feature_sizes == WIDE.feature_sizes
 
 
 @settings(max_examples=50, deadline=None)
@@ -131,9 +132,9 @@ def test_the_grid_of_older_checkpoints_has_its_own_features():
 def test_grid_features_stream(ids: list[int], data: st.DataObject):
     batch = torch.tensor([ids, ids[::-1]])
     cut = data.draw(st.integers(1, len(ids) - 1))
-    whole, _ = GRID.features(batch)
-    first, state = GRID.features(batch[:, :cut])
-    second, _ = GRID.features(batch[:, cut:], state)
+    whole, _ = WIDE.features(batch)
+    first, state = WIDE.features(batch[:, :cut])
+    second, _ = WIDE.features(batch[:, cut:], state)
     assert torch.equal(torch.cat([first, second], 1), whole)
 
 

@@ -179,7 +179,8 @@ def test_several_vocabularies_are_refused_with_a_word(name):
         ("TSD:{num_velocities: 8}", "not JSON"),
         ("TSD:8", "not a JSON object"),
         ("TSD:", "not JSON"),
-        ('grid:{"steps": 8}', "no options"),
+        ('grid:{"steps": 8}', "no option 'steps'"),
+        ('performance:{"steps": 8}', "no options"),
         ("", "no tokenizer ''"),
     ],
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .base import Tokenizer
 
 MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
+GRID_OPTIONS = ("features", "reference")
 NAMES = ("score", "performance", "grid", *MIDITOK)
 SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")
 
@@ -78,8 +79,6 @@ def from_description(description: dict[str, Any]) -> Tokenizer:
     """
     options = dict(description)
     merges = options.pop("merges", None)
-    if options.get("name") == "grid":
-        options.setdefault("features", 1)  # as it was before it had versions
     tokenizer = create(str(options.pop("name", None)), **options)
     if merges is None:
         return tokenizer
@@ -105,6 +104,8 @@ def _parts(text: str) -> tuple[str, dict[str, Any]]:
         raise TokenizerError(f"""the options in '{text}' are not a JSON object: write {name}:{{"option": value}}""")
     if config and name == "performance":
         raise TokenizerError(f"the tokenizer '{name}' has no options")
+    if name == "grid" and (unknown := sorted(set(config) - set(GRID_OPTIONS))):
+        raise TokenizerError(f"the tokenizer 'grid' has no option '{unknown[0]}': {' and '.join(GRID_OPTIONS)} are all")
     return name, config
 
 

@@ -35,15 +35,15 @@ class Grid(Tokenizer):
 
     Features of the cell to come: its voice (4), its step in the quarter (4), for how many steps each voice has held its
     pitch, that voice first and then the three that were drawn before it, latest first (17 each: 0 is the beginning),
-    how far each voice moved when it last changed, in the same order (26 each), how far above the voice's last pitch the
-    three others stand (50 each; 0 where one is silent), and what the voice had in its last cell (V). Counting alone shows
-    their worth: whether a cell holds or changes costs 0.517 nats knowing the voice, 0.243 knowing the step and all four
-    holds (chorales, training pieces).
+    and what the voice had in its last cell (V). Counting alone shows their worth: whether a cell holds or changes costs
+    0.517 nats knowing the voice, 0.243 knowing the step and all four holds (chorales, training pieces). Version 2 has
+    intervals before that last one: how far each voice moved when it last changed, in the same order (26 each), and how far
+    above the voice's last pitch the three others stand (50 each; 0 where one is silent).
 
     Args:
-        features: 2; or 1, what checkpoints from before the intervals have: no moves, no distances, no reference.
-        reference: whether models also predict steps from the voice's last pitch, which learns several times as fast and
-            overfits sooner.
+        features: their version, 1 or 2. With intervals a model learns several times as fast, and learns by heart sooner:
+            for short runs (benchmarks/RESULTS.md has both).
+        reference: with version 2, whether models also predict steps from the voice's last pitch; the same is true of it.
     """
 
     name = "grid"
@@ -51,7 +51,7 @@ class Grid(Tokenizer):
     bos, eos = BOS, EOS
     repeat_lag = len(VOICES)
 
-    def __init__(self, features: int = 2, reference: bool = True) -> None:
+    def __init__(self, features: int = 1, reference: bool = True) -> None:
         if features not in (1, 2):
             raise TokenizerError(f"the tokenizer 'grid' has no features of version {features}")
         self.version = features
