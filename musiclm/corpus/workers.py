@@ -182,8 +182,11 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
     gc.collect()
     gc.freeze()
     gc.disable()  # MidiTok makes tens of thousands of objects a piece, none of them in circles
-    connection.send(None)
     count = 0
+    try:
+        connection.send(None)
+    except OSError:  # who started us is gone
+        return
     while True:
         try:
             path, data, name = connection.recv()
