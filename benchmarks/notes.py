@@ -37,7 +37,8 @@ CHOSEN_BY = {"discordgm", "tonejs"}  # recorded sources held out for choosing
 RECORDED_WEIGHT = 2.0  # a recorded note is drawn as often as two rendered ones of its family would be
 CREDITS = (
     "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
-    "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+). "
+    "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+), "
+    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence). "
     "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
     "No sample and no note is in the file."
 )
@@ -133,7 +134,7 @@ def main() -> None:
         classifier.card |= {
             "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
             "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
-            "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; none learnt from",
+            "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; neither learnt from",
             "command": command,
             "seed": a.seed,
             "licence": "MIT",
@@ -149,6 +150,7 @@ def main() -> None:
         figures_of = "a sibling of the same recipe and seed that never saw the measured sets; these weights saw them"
         last.card = {**classifier.card, **last.card, "command": f"{command} --all {a.all:g}", "figures_of": figures_of}
         last.card["data"] = f"{len(everything.notes)} notes: all, the measured ones too"
+        last.card["measured_on"] = classifier.card["measured_on"].replace("neither", "the measured sibling neither")
         classifier = NoteClassifier(last.model, temperature=classifier.temperature, card=last.card)
     classifier.save(a.output)
     a.output.with_suffix(".md").write_text(card(classifier, reports), encoding="utf-8")
