@@ -1,29 +1,14 @@
-"""Where `generate` reads and writes: standard input and output, a file, or new numbered names in a folder."""
+"""Where `generate` writes: a file, or new numbered names in a folder."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from ..errors import MidiError, OutputError
+from ..errors import OutputError
 from ..files import check_writable
 from ..request import Request
 
 STEM = "musiclm"
-
-
-def read(prompt: str) -> bytes:
-    """Return the bytes of a file, of standard input for -.
-
-    Raises:
-        MidiError: it cannot be read.
-    """
-    if prompt == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(prompt).read_bytes()
-    except OSError as error:
-        raise MidiError(f"'{prompt}' cannot be read: {error.strerror or error}") from error
 
 
 def paths(output: str | None, request: Request, force: bool) -> list[Path]:

@@ -9,7 +9,7 @@ import click
 
 from ..errors import MusicLMError
 from ..files import check_writable, write_whole
-from . import options, outputs, ui
+from . import options, ui
 
 
 @click.command("repro", epilog="Example: musiclm repro out.mid --prompt seed.mid")
@@ -39,8 +39,8 @@ def command(
         raise click.UsageError("-o - writes one MIDI file: not with --json")
     if output not in (None, "-"):
         check_writable(Path(str(output)), force=force)
-    data = outputs.read(file)
-    prompt_bytes = None if prompt is None else outputs.read(prompt)
+    data = ui.read_bytes(file)
+    prompt_bytes = None if prompt is None else ui.read_bytes(prompt)
 
     from .. import checkpoint, provenance, scores
 
