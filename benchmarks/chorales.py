@@ -10,6 +10,8 @@ validation nats of its run is measured. --minutes is the budget of one architect
   229 / 76 / 77 pieces; training on the 229 and their transpositions that stay within the pitches of those 229;
 - a token is what a voice has in a sixteenth: all 73,632 validation and 75,600 test cells count, marks around a piece do not;
 - each piece is read from its beginning: a prediction sees all cells before it, at most `context` of them (transformers);
+- three training windows in four are of a chorale with its voices in any of their 24 orders, forwards or backwards (`grid`,
+  features of version 3), and dropout is what `DROPOUT` says; measured is the order soprano, alto, tenor, bass, forwards;
 - natural logarithm; the architecture's own recipe (`musiclm/models/NAME.py`), chosen on validation; test read at the end;
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
 
@@ -30,6 +32,7 @@ from typing import Any
 from musiclm import checkpoint, corpus, evaluation, models, tokens
 from musiclm.plan import stored_plan
 
+DROPOUT = {"rnn": 0.1, "lstm": 0.3, "gru": 0.3, "absolute": 0.2, "transformer": 0.2}
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
 
@@ -66,6 +69,8 @@ def main() -> None:
 def trained(arch: str, run: Path, a: argparse.Namespace) -> Path:
     """Return the run of an architecture, trained to the budget."""
     budget = ["--steps", "20", "--preset", "tiny"] if a.quick else ["--minutes", f"{a.minutes:g}"]
+    if arch in DROPOUT:
+        budget += ["--dropout", f"{DROPOUT[arch]:g}"]
     if stored_plan(run) is not None:
         command = ["train", "--resume", str(run), *budget[:2]]
     else:

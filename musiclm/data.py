@@ -18,6 +18,7 @@ from .tokens.base import Tokenizer
 IGNORE = -100  # a target that does not count
 TRANSPOSITIONS = range(-5, 7)  # semitones: each of the twelve keys once
 TEMPI = range(-2, 3)  # places of tempo: some 6 % each
+ARRANGED = 0.75  # of windows: drawn from all ways to write a piece, where a tokenizer has several
 VELOCITIES = range(-2, 3)  # places of velocity: 8 of 128 each, where there are 16
 MAX_CACHED = 8192  # (piece, transposition) pairs whose features are kept
 
@@ -55,7 +56,8 @@ class Windows:
 
     Each window is varied: transposed by a random number of semitones that keeps the piece within the pitches of the
     training pieces as they are, and, half of the time each, made a little quicker or slower and louder or softer, where
-    the tokenizer has ids that say so. What would leave the vocabulary is not varied.
+    the tokenizer has ids that say so. What would leave the vocabulary is not varied. Where a piece may be written in several
+    ways (`Tokenizer.arranged`), three windows in four are of any of them, the others as it is.
 
     Args:
         pieces: token ids of whole pieces.
@@ -111,7 +113,7 @@ class Windows:
             self._allowed: list[list[int]] | None = None
         else:
             self._allowed = self._looked_up(transpose)
-        self._features: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
+        self._features: OrderedDict[tuple[int, int, int], Tensor] = OrderedDict()
 
     def _looked_up(self, transpose: range) -> list[list[int]]:
         """Return the transpositions of each piece that bring no id which the training pieces do not have."""
@@ -136,6 +138,7 @@ class Windows:
         """Return batch `number`, always the same."""
         draw = np.random.default_rng((self.seed, number))
         also = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no window
+        ways = np.random.default_rng((self.seed, number, 2))
         tokens = np.zeros((self.batch_size, self.length), np.int64)
         targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
         num_features = len(self.tokenizer.feature_sizes)
@@ -143,6 +146,7 @@ class Windows:
         for row in range(self.batch_size):
             i = int(np.searchsorted(self._cumulated, draw.random(), side="right"))
             i = min(i, len(self.pieces) - 1)
+            arrangement = self._arrangement(ways)
             size = len(self.pieces[i]) - 1
             start = 0
             if size > self.length:
@@ -150,24 +154,32 @@ class Windows:
                 start = min(max(start, 0), size - self.length)
             shifts = self._shifts(i)
             shift = shifts[int(draw.integers(len(shifts)))]
-            piece = self._varied(i, start, shift, _some(also, self._tempi), _some(also, self._velocities))
+            whole = self.pieces[i]
+            if arrangement:
+                whole = self.tokenizer.arranged(np.asarray(whole, np.int64), arrangement)
+            piece = self._varied(whole, start, shift, _some(also, self._tempi), _some(also, self._velocities))
             tokens[row, : len(piece) - 1] = piece[:-1]
             targets[row, : len(piece) - 1] = piece[1:]
             if features is not None:
-                features[row, : len(piece) - 1] = self._of_piece(i, shift)[start : start + len(piece) - 1]
+                features[row, : len(piece) - 1] = self._of_piece(i, shift, arrangement)[start : start + len(piece) - 1]
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
 
-    def _varied(self, i: int, start: int, shift: int, faster: int, louder: int) -> np.ndarray:
+    def _arrangement(self, draw: np.random.Generator) -> int:
+        """Return the number of a way to write a piece; draws nothing where there is only one."""
+        ways = self.tokenizer.num_arrangements
+        return int(draw.integers(ways)) if ways > 1 and draw.random() < ARRANGED else 0
+
+    def _varied(self, whole: np.ndarray, start: int, shift: int, faster: int, louder: int) -> np.ndarray:
         """Return length + 1 ids of a piece, or fewer at its end; varied as far as the vocabulary goes."""
         if self._tables is None or self._faster is None or self._louder is None:
-            ids = np.asarray(self.pieces[i][start : start + self.length * 5 // 4 + 1])  # it may become shorter
+            ids = np.asarray(whole[start : start + self.length * 5 // 4 + 1])  # it may become shorter
             for how in ((shift, faster, louder), (shift, 0, 0)):
                 if any(how):
                     varied = self.tokenizer.varied(ids, semitones=how[0], faster=how[1], louder=how[2])
                     if varied is not None:
                         return varied[: self.length + 1]
             return ids[: self.length + 1]
-        ids = self.pieces[i][start : start + self.length + 1]
+        ids = whole[start : start + self.length + 1]
         for table in (self._tables[shift], self._faster.get(faster), self._louder.get(louder)):
             if table is not None:
                 moved = table[ids]
@@ -175,18 +187,19 @@ class Windows:
                     ids = moved
         return ids
 
-    def _of_piece(self, i: int, shift: int) -> Tensor:
+    def _of_piece(self, i: int, shift: int, arrangement: int) -> Tensor:
         """Return the features of a whole transposed piece, (T, F) int64, kept in a small type."""
-        if (i, shift) not in self._features:
+        if (i, shift, arrangement) not in self._features:
             piece = np.asarray(self.pieces[i], dtype=np.int64)
             if shift:
                 moved = self.tokenizer.transposed(shift) if self._tables is None else self._tables[shift]
                 piece = moved[piece]
+            piece = self.tokenizer.arranged(piece, arrangement)
             features, _ = self.tokenizer.features(torch.from_numpy(piece)[None], None)
-            self._features[i, shift] = features[0].to(torch.int16)
+            self._features[i, shift, arrangement] = features[0].to(torch.int16)
             if len(self._features) > MAX_CACHED:
                 self._features.popitem(last=False)
-        return self._features[i, shift].long()
+        return self._features[i, shift, arrangement].long()
 
 
 def _some(draw: np.random.Generator, steps: Sequence[int]) -> int:

@@ -134,7 +134,7 @@ def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dic
     p and the n-grams are counted on `counted` pieces. A piece never tells an n-gram about itself: where the pieces that
     are measured are those that are counted, each fifth of them is measured with what the other four fifths have.
     """
-    tokenizer, size = corpus.tokenizer, corpus.tokenizer.vocab_size
+    tokenizer, size = corpus.tokenizer, corpus.tokenizer.plain_size
     pieces, told = sample(corpus.pieces(split), most_tokens), counted(corpus, split)
     same, total = _repeats(tokenizer, told)
     p = (same + 1) / (total + 2)

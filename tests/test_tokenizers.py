@@ -114,10 +114,25 @@ def test_grid_features_are_what_counting_by_hand_gives():
     assert all((features[0, :, i] < size).all() for i, size in enumerate(WIDE.feature_sizes))
 
 
+def test_a_chorale_in_any_order_of_voices_or_backwards_is_the_same_music():
+    piece = corpus.bundled(GRID).pieces("train")[3].tokens
+    score = scores.to_bytes(GRID.decode(piece))
+    written = [GRID.arranged(piece, number) for number in range(GRID.num_arrangements)]
+    assert len({ids.tobytes() for ids in written}) == 48 and written[0] is piece
+    for number, ids in enumerate(written):
+        assert scores.to_bytes(GRID.decode(ids)) == score
+        assert GRID.counts(ids).sum() == GRID.counts(piece).sum() and ids[-1] == GRID.eos
+        features, _ = GRID.features(torch.from_numpy(ids)[None])
+        voices, numbers, last = features[0, :-1, 0], features[0, :, -2], features[0, :-2, -1]
+        assert voices[:4].tolist() == list(grid.ORDERS[number % 24]) and (numbers == number).all()
+        assert torch.equal(last[4:], torch.from_numpy(ids[1:-5]))  # whoever sings, its last pitch is its own
+
+
 def test_the_first_features_are_the_second_without_intervals():
     """Checkpoints from before the intervals say no version: they must go on to get the seven features they know."""
     old = tokens.from_description({"name": "grid"})
-    assert old.describe() == GRID.describe() == {"name": "grid"} and old.reference is None
+    assert old.describe() == {"name": "grid"} and old.reference is None and old.vocab_size == 131
+    assert tokens.from_description(GRID.describe()).feature_sizes == GRID.feature_sizes != WIDE.feature_sizes
     piece = torch.from_numpy(corpus.bundled(GRID).pieces("train")[0].tokens)[None]
     features, wide = old.features(piece)[0], WIDE.features(piece)[0]
     assert features.shape[-1] == len(old.feature_sizes) == 7
@@ -132,10 +147,11 @@ def test_the_first_features_are_the_second_without_intervals():
 def test_grid_features_stream(ids: list[int], data: st.DataObject):
     batch = torch.tensor([ids, ids[::-1]])
     cut = data.draw(st.integers(1, len(ids) - 1))
-    whole, _ = WIDE.features(batch)
-    first, state = WIDE.features(batch[:, :cut])
-    second, _ = WIDE.features(batch[:, cut:], state)
-    assert torch.equal(torch.cat([first, second], 1), whole)
+    for tokenizer in (WIDE, GRID):
+        whole, _ = tokenizer.features(batch)
+        first, state = tokenizer.features(batch[:, :cut])
+        second, _ = tokenizer.features(batch[:, cut:], state)
+        assert torch.equal(torch.cat([first, second], 1), whole)
 
 
 @pytest.mark.parametrize("name", SETS)

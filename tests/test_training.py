@@ -23,6 +23,7 @@ from musiclm.data import IGNORE, Windows
 from musiclm.errors import RunError
 from musiclm.plan import Plan
 from musiclm.run import Run
+from musiclm.tokens import grid
 from musiclm.training import Recipe, train
 
 from .conftest import tiny
@@ -47,18 +48,23 @@ def test_a_batch_is_a_function_of_its_number(chorales):
     assert not torch.equal(first(7).tokens, first(8).tokens)
 
 
-def test_a_window_is_a_stretch_of_a_transposed_piece_with_its_own_features(chorales):
+def test_a_window_is_a_stretch_of_a_transposed_piece_in_some_order_with_its_own_features(chorales):
     (piece,) = chorales.pieces("train")[:1]
     made = windows([piece], transpose=range(2, 3), length=60)
     made._allowed = [[2]]
-    batch = made(3)
-    moved = torch.from_numpy(GRID.transposed(2)[piece.tokens])
-    features, _ = GRID.features(moved[None])
-    for row in range(3):
-        starts = [s for s in range(len(moved) - 60) if torch.equal(moved[s : s + 60], batch.tokens[row])]
-        assert starts
-        assert torch.equal(moved[starts[0] + 1 : starts[0] + 61], batch.targets[row])
-        assert any(torch.equal(features[0, s : s + 60], batch.features[row]) for s in starts)
+    orders = []
+    for number in range(12):
+        batch = made(number)
+        for row in range(3):
+            order = int(batch.features[row, 0, -2])
+            moved = torch.from_numpy(GRID.arranged(GRID.transposed(2)[piece.tokens], order))
+            features, _ = GRID.features(moved[None])
+            starts = [s for s in range(len(moved) - 60) if torch.equal(moved[s : s + 60], batch.tokens[row])]
+            assert starts
+            assert torch.equal(moved[starts[0] + 1 : starts[0] + 61], batch.targets[row])
+            assert any(torch.equal(features[0, s : s + 60], batch.features[row]) for s in starts)
+            orders.append(order)
+    assert 4 < orders.count(0) < 20 and len(set(orders)) > 15  # a quarter as it is, the others of 48
 
 
 def test_transposition_stays_within_the_pitches_of_the_training_pieces(chorales):
@@ -66,14 +72,14 @@ def test_transposition_stays_within_the_pitches_of_the_training_pieces(chorales)
     used = set(np.concatenate([p.tokens for p in pieces]).tolist())
     made = windows(pieces)
     seen = set(torch.cat([made(i).tokens.flatten() for i in range(50)]).tolist())
-    assert seen <= used
+    assert seen - set(range(grid.FIRST_ARRANGED, GRID.vocab_size)) <= used
     assert sum(len(shifts) for shifts in made._allowed) > 2 * len(pieces)
 
 
 def test_beginnings_and_ends_of_pieces_are_seen(chorales):
     made = windows(chorales.pieces("train")[:20], batch_size=16)
     batches = [made(i) for i in range(40)]
-    starts = torch.cat([b.tokens[:, 0] == GRID.bos for b in batches]).float().mean()
+    starts = torch.cat([~torch.from_numpy(GRID.counts(b.tokens[:, 0].numpy())) for b in batches]).float().mean()
     ends = torch.cat([(b.targets == GRID.eos).any(1) for b in batches]).float().mean()
     assert 0.01 < starts < 0.2
     assert 0.01 < ends < 0.2

@@ -77,7 +77,7 @@ def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None
     if isinstance(tokenizer, Performance):
         return PerformanceGrammar(not_before, limits)
     if isinstance(tokenizer, Grid):
-        return GridGrammar(limits)
+        return GridGrammar(tokenizer.vocab_size, limits)
     if isinstance(tokenizer, MidiTokTokenizer) and is_followed(tokenizer):
         return FOLLOWING[tokenizer.tokenization](tokenizer, not_before, limits)
     if isinstance(tokenizer, MidiTokTokenizer):

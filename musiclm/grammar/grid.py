@@ -22,13 +22,14 @@ class GridGrammar(Grammar):
     """Cells only. Voices that sing beyond as many as may are silent: those that come first sing.
 
     Args:
+        vocab_size: V.
         limits: what new music keeps to.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        super().__init__(grid.FIRST_PITCH + 128)
+    def __init__(self, vocab_size: int, limits: Limits | None = None) -> None:
+        super().__init__(vocab_size)
         permitted = limits.permitted.copy() if limits else np.ones(self.vocab_size, bool)
-        permitted[[grid.BOS, grid.EOS]] = False
+        permitted &= grid.is_cell(np.arange(vocab_size))
         self._cells, self._silence = np.flatnonzero(permitted), np.array([grid.SILENCE])
         max_polyphony = limits.max_polyphony if limits else None
         self._most = len(grid.VOICES) if max_polyphony is None else max_polyphony
@@ -40,7 +41,7 @@ class GridGrammar(Grammar):
         return [self._cells if place.singing < self._most else self._silence]
 
     def after(self, place: Step, token: int) -> Step:
-        if token < grid.SILENCE:
+        if not grid.SILENCE <= token < grid.FIRST_ARRANGED:
             return place
         if place.cells == len(grid.VOICES) - 1:
             return Step()

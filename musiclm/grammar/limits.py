@@ -111,7 +111,7 @@ def begun_pitches(tokenizer: Tokenizer) -> np.ndarray:
         keys = np.arange(performance.NUM_KEYS)
         pitches[performance.NOTE_ON + keys] = performance.LOWEST + keys
     elif isinstance(tokenizer, grid.Grid):
-        pitches[grid.FIRST_PITCH :] = np.arange(128)
+        pitches[grid.FIRST_PITCH : grid.FIRST_ARRANGED] = np.arange(grid.NUM_PITCHES)
     elif isinstance(tokenizer, MidiTokTokenizer):
         for i, kind in enumerate(tokenizer.kinds):
             if kind in ("Pitch", "NoteOn"):

@@ -17,7 +17,7 @@ from .. import scores
 from ..errors import TokenizerError
 from ..tokens._miditok import MARKS, MidiTokTokenizer
 from ..tokens.base import Tokenizer
-from ..tokens.grid import FIRST_PITCH, SILENCE, VOICES, Grid
+from ..tokens.grid import FIRST_PITCH, SILENCE, VOICES, Grid, is_cell
 from ..tokens.merges import MergedTokenizer
 from ..tokens.performance import NOTE_OFF, NOTE_ON, NUM_KEYS, VELOCITY, Performance
 from ..tokens.performance import TIME_SHIFT as FIRST_SHIFT
@@ -141,7 +141,7 @@ def _notes(score: Score, by_track: bool) -> list[Note]:
 
 def _on_grid(ids: np.ndarray) -> tuple[Said, np.ndarray]:
     """Return what is said where, voice by voice, and whose each cell is."""
-    places = np.flatnonzero(ids >= SILENCE)
+    places = np.flatnonzero(is_cell(ids))
     said, owner = Said(), np.full(len(ids), -1)
     for voice in range(len(VOICES)):
         mine = places[voice :: len(VOICES)]

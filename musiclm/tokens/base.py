@@ -34,6 +34,7 @@ class Tokenizer(ABC):
         reference: which feature is the id of a pitch that the next token is likely to be near; None if none is.
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
+        num_arrangements: in how many ways a piece may be written, see `arranged`; 1 for only one.
     """
 
     name: str
@@ -46,11 +47,17 @@ class Tokenizer(ABC):
     reference: int | None = None
     says_durations: bool = False
     repeat_lag: int = 1
+    num_arrangements: int = 1
 
     @property
     def model_config(self) -> dict[str, Any]:
         """What a model of these ids should know of them: fields of its `Config`, besides the number of ids."""
         return {"feature_sizes": self.feature_sizes, "scale": self.scale, "reference": self.reference}
+
+    @property
+    def plain_size(self) -> int:
+        """How many ids a piece as it is may have; those from there on are marks of arrangements alone."""
+        return self.vocab_size
 
     @abstractmethod
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
@@ -130,6 +137,13 @@ class Tokenizer(ABC):
     def transpose_ids(self, ids: np.ndarray, semitones: int) -> np.ndarray | None:
         """Return ids transposed, (T',) int64; None where they would leave the vocabulary. See `varied`."""
         return self.varied(ids, semitones=semitones)
+
+    def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
+        """Return a whole piece written in another way, (T',) int64: 0 as it is, the others below `num_arrangements`.
+
+        The music stays the same, but what comes before what does not: models learn from it, and nothing is measured on it.
+        """
+        return ids
 
     def strange_to(self, ids: np.ndarray) -> np.ndarray:
         """Return the ids that would bring what a prompt does not have: another instrument, metre or tempo.

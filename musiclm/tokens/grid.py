@@ -27,7 +27,11 @@ MAX_STEPS = 100_000  # 6,250 bars of 4/4: what is longer is a damaged file
 MAX_HELD = 16  # steps; longer holds look alike to a model
 MAX_INTERVAL = 24  # semitones between two voices; wider ones look alike
 MAX_LEAP = 12  # semitones of a voice's last move; wider ones look alike
+NUM_PITCHES = 128
+ORDERS = tuple(itertools.permutations(range(len(VOICES))))  # of the voices in a step; the first is theirs
+FIRST_ARRANGED = FIRST_PITCH + NUM_PITCHES  # ids of the marks that begin an arranged piece
 WITHOUT_INTERVALS = [0, 1, 2, 3, 4, 5, -1]  # the features that version 1 has
+WITHOUT_ARRANGEMENT = [*range(13), -1]  # those that version 2 has
 
 
 class Grid(Tokenizer):
@@ -38,36 +42,47 @@ class Grid(Tokenizer):
     and what the voice had in its last cell (V). Counting alone shows their worth: whether a cell holds or changes costs
     0.517 nats knowing the voice, 0.243 knowing the step and all four holds (chorales, training pieces). Version 2 has
     intervals before that last one: how far each voice moved when it last changed, in the same order (26 each), and how far
-    above the voice's last pitch the three others stand (50 each; 0 where one is silent).
+    above the voice's last pitch the three others stand (50 each; 0 where one is silent). With intervals alone a model
+    learns a chorale in all keys at once, and soon by heart.
+
+    Version 3 has arrangements against that: a piece may be written with its voices in any of their 24 orders, the bass
+    first and the soprano last for one, and from its end to its beginning. A mark instead of bos says which of the 48, and
+    before the last feature stands one that says it. The music is the same, but what has to be guessed from what is not: to
+    learn all of that by heart takes longer than to learn harmony (benchmarks/RESULTS.md).
 
     Args:
-        features: their version, 1 or 2. With intervals a model learns several times as fast, and learns by heart sooner:
-            for short runs (benchmarks/RESULTS.md has both).
-        reference: with version 2, whether models also predict steps from the voice's last pitch; the same is true of it.
+        features: their version, 1, 2 or 3.
+        reference: from version 2 on, whether models also predict steps from the voice's last pitch.
     """
 
     name = "grid"
-    vocab_size = FIRST_PITCH + 128
     bos, eos = BOS, EOS
     repeat_lag = len(VOICES)
 
-    def __init__(self, features: int = 1, reference: bool = True) -> None:
-        if features not in (1, 2):
+    def __init__(self, features: int = 3, reference: bool = True) -> None:
+        if features not in (1, 2, 3):
             raise TokenizerError(f"the tokenizer 'grid' has no features of version {features}")
         self.version = features
+        self.num_arrangements = 2 * len(ORDERS) if features == 3 else 1  # half of them forwards, then half backwards
+        self.vocab_size = FIRST_ARRANGED + self.num_arrangements - 1
         holds = [MAX_HELD + 1] * len(VOICES)
         moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
-        intervals = [*moves, *others] if features == 2 else []
-        self.feature_sizes = (len(VOICES), STEPS_A_QUARTER, *holds, *intervals, self.vocab_size)
-        if features == 2 and reference:
-            self.scale = FIRST_PITCH, FIRST_PITCH + 127
+        intervals = [*moves, *others] if features >= 2 else []
+        written = [self.num_arrangements] if features == 3 else []
+        self.feature_sizes = (len(VOICES), STEPS_A_QUARTER, *holds, *intervals, *written, FIRST_ARRANGED)
+        if features >= 2 and reference:
+            self.scale = FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1
             self.reference = len(self.feature_sizes) - 1
 
     def describe(self) -> dict[str, Any]:
         if self.version == 1:
             return {"name": self.name}
-        described = {"name": self.name, "features": self.version}
+        described: dict[str, Any] = {"name": self.name, "features": self.version}
         return described if self.reference is not None else {**described, "reference": False}
+
+    @property
+    def plain_size(self) -> int:
+        return FIRST_ARRANGED
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
         notes = _grid_notes(score)
@@ -87,14 +102,16 @@ class Grid(Tokenizer):
         return ["'grid' knows four voices alone: a choir sings the instruments' notes"] if others else []
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
-        cells = np.asarray(ids, dtype=np.int64)
-        cells = cells[cells >= SILENCE]
+        ids = np.asarray(ids, dtype=np.int64)
+        cells = ids[is_cell(ids)]
+        is_backwards, number = divmod(int(_arrangements(ids[None, :1])[0]), len(ORDERS))
         score = Score(TICKS)
         score.tempos.append(Tempo(0, TEMPO))
         step_ticks = TICKS // STEPS_A_QUARTER
         for voice, name in enumerate(VOICES):
             track = Track(name, PROGRAM, False)
-            column = cells[voice :: len(VOICES)]
+            column = cells[ORDERS[number].index(voice) :: len(VOICES)]
+            column = column[::-1] if is_backwards else column
             changes = np.flatnonzero(np.diff(column)) + 1
             edges = [0, *changes.tolist(), len(column)]
             for start, stop in itertools.pairwise(edges):
@@ -105,52 +122,72 @@ class Grid(Tokenizer):
         return score
 
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
-        num_cells = int((np.asarray(ids) >= SILENCE).sum())
+        num_cells = int(is_cell(np.asarray(ids)).sum())
         return num_cells // len(VOICES) / STEPS_A_QUARTER
 
     def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        num_cells = int((ids >= SILENCE).sum())
+        num_cells = int(is_cell(ids).sum())
         missing = round(quarters * STEPS_A_QUARTER) * len(VOICES) - num_cells
         return np.concatenate([ids, np.full(max(0, missing), SILENCE)])
 
     def counts(self, ids: np.ndarray) -> np.ndarray:
-        return np.asarray(ids) >= SILENCE
+        return is_cell(np.asarray(ids))
 
     def transposed(self, semitones: int) -> np.ndarray:
         table = np.arange(self.vocab_size)
-        table[FIRST_PITCH:] += semitones
-        table[(table >= self.vocab_size) | ((table < FIRST_PITCH) & (np.arange(self.vocab_size) >= FIRST_PITCH))] = -1
+        pitches = np.arange(NUM_PITCHES) + semitones
+        table[FIRST_PITCH:FIRST_ARRANGED] = np.where((pitches >= 0) & (pitches < NUM_PITCHES), pitches + FIRST_PITCH, -1)
         return table
 
+    def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
+        if not number:
+            return ids
+        is_backwards, order = divmod(number, len(ORDERS))
+        steps = ids[is_cell(ids)].reshape(-1, len(VOICES))[:, ORDERS[order]]
+        steps = steps[::-1] if is_backwards else steps
+        return np.concatenate([[FIRST_ARRANGED + number - 1], steps.ravel(), ids[ids == EOS]])
+
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The state is the number of cells so far, (B,), and of each voice, (B, 4) each, the last id, for how
-        long it has held, and the id before it.
+        """See the class. The state is the number of cells so far and of the arrangement, (B,) each, and of each voice in that
+        order, (B, 4) each, the last id, for how long it has held, and the id before it.
         """
         ids = tokens.cpu().numpy()
         if state is None:
             none = np.zeros((len(ids), len(VOICES)), np.int64)
-            state = np.zeros(len(ids), np.int64), none, none, none
-        is_cell = ids >= SILENCE
-        if (is_cell == is_cell[:1]).all() and (state[0] == state[0][:1]).all():
-            features, state = _in_step(ids, is_cell[0], state)
+            state = np.zeros(len(ids), np.int64), _arrangements(ids[:, :1]), none, none, none
+        cells = is_cell(ids)
+        if (cells == cells[:1]).all() and (state[0] == state[0][:1]).all():
+            features, state = _in_step(ids, cells[0], state)
         else:  # marks at different places: each row for itself
-            alone = [_in_step(ids[i : i + 1], is_cell[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
+            alone = [_in_step(ids[i : i + 1], cells[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
             features = np.concatenate([f for f, _ in alone])
             state = tuple(np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True))
-        if self.version == 1:
-            features = features[..., WITHOUT_INTERVALS]
+        if self.version < 3:
+            features = features[..., WITHOUT_INTERVALS if self.version == 1 else WITHOUT_ARRANGEMENT]
         return torch.from_numpy(features).to(tokens.device), state
 
 
-GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+def is_cell(ids: np.ndarray) -> np.ndarray:
+    """Return which ids are a voice's pitch or its silence, as booleans; the others are marks."""
+    return (ids >= SILENCE) & (ids < FIRST_ARRANGED)
 
 
-def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
+def _arrangements(first: np.ndarray) -> np.ndarray:
+    """Return the number of the arrangement of pieces, given their first ids, (B, 0 or 1) -> (B,)."""
+    if not first.shape[1]:
+        return np.zeros(len(first), np.int64)
+    return np.maximum(first[:, 0] - FIRST_ARRANGED + 1, 0)
+
+
+GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
     """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
     num_voices = len(VOICES)
-    position, last, held, before = int(state[0][0]), *state[1:]
+    position, written, last, held, before = int(state[0][0]), *state[1:]
     order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
-    cells = ids[:, is_cell]
+    cells = ids[:, sings]
     num_cells = cells.shape[1]
     num_steps = -(-num_cells // num_voices)
     padded = np.pad(cells, ((0, 0), (0, num_steps * num_voices - num_cells)), constant_values=-1)
@@ -164,8 +201,8 @@ def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np
     earlier = np.where(change > 0, earlier, before[:, None, order])
     earlier = np.concatenate([before[:, None, order], earlier], 1).reshape(len(ids), -1)
     seen = seen.reshape(len(ids), -1)  # the id of cell `position - 4 + i` stands at i
-    place = np.cumsum(is_cell)  # cells up to and with each token
-    voice = (position + place) % num_voices
+    place = np.cumsum(sings)  # cells up to and with each token
+    voice = np.array(ORDERS)[written % len(ORDERS)][:, (position + place) % num_voices]
     quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
     lags = [num_voices, 1, 2, 3]
     at = [place + num_voices - lag for lag in lags]
@@ -174,13 +211,13 @@ def _in_step(ids: np.ndarray, is_cell: np.ndarray, state: GridState) -> tuple[np
         + [holds[:, i] for i in at]
         + [_interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
         + [_interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
-        + [seen[:, place]],
+        + [np.broadcast_to(written[:, None], ids.shape), seen[:, place]],
         2,
     )
     newest = num_cells + np.arange(num_voices)
     back = np.argsort((position + newest) % num_voices)  # by voice again
     seen, holds, earlier = (of[:, newest][:, back] for of in (seen, holds, earlier))
-    return features, (np.full(len(ids), position + num_cells), seen, holds, earlier)
+    return features, (np.full(len(ids), position + num_cells), written, seen, holds, earlier)
 
 
 def _interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
