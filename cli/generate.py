@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
 @click.option("-n", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Of these those nearest to real pieces; see below.")
+@click.option("--infill", metavar="A-B", help="Write these bars of the prompt anew, so that they lead into the next.")
+@click.option("--keep-tracks", metavar="NAMES", help="Keep these tracks of the prompt and write the others anew.")
+@click.option("--accompany", is_flag=True, help="Keep all tracks of the prompt and add to them.")
 @controlling.options
 @click.option(
     "--only-new",
@@ -85,6 +88,9 @@ def command(
 
     What is said about instruments, tempo and the like is kept to in the new music, whatever the prompt has.
 
+    --infill 9-12, --keep-tracks melody,1,drums and --accompany write within the prompt, as long as it is; all else comes out
+    note for note. A track is called by its name, its number from 1, an instrument of its own, or drums.
+
     --keep weighs the variations by how much they surprise the model and how much they repeat themselves, and keeps those
     whose figures lie nearest to those of real pieces. --stream and --port write a file only with -o.
     """
@@ -110,10 +116,12 @@ def command(
 
     score = None if prompt_bytes is None else scores.parse(prompt_bytes, prompt or "")
 
+    from .. import checkpoint, infilling, provenance
     from .. import composer as composing
-    from .. import provenance
 
-    composer = composing.Composer.load(model, options.resolve_device(device))
+    composer = composing.Composer.load(
+        model or checkpoint.default(filling_holes=request.is_filling), options.resolve_device(device)
+    )
     heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if heard.left_out:
         tokenizer = composer.tokenizer.name
@@ -127,7 +135,10 @@ def command(
     drawn_seed = options.draw_seed(seed)
     sampling_began = time.monotonic()
     weighed: list[composing.Weighed] = []
-    if is_live:
+    if request.is_filling:
+        assert score is not None
+        compositions = infilling.fill(composer, score, request, drawn_seed)
+    elif is_live:
         compositions = [live.perform(composer, heard, request, drawn_seed, stream=stream, port=port)]
     else:
         compositions = composer.compose(heard, seed=drawn_seed, **request.arguments())
@@ -209,7 +220,8 @@ def _weighed(weighed: Weighed, is_kept: bool) -> dict[str, Any]:
 
 def _request(prompt: str | None, shaping: dict[str, Any]) -> Request:
     """Return what is asked for: each option that shapes the music is a field of `Request`, by its name."""
-    needing = [name for name in ("prompt_bars", "prompt_seconds", "only_new") if shaping[name]]
+    needs = ("prompt_bars", "prompt_seconds", "only_new", "infill", "keep_tracks", "accompany")
+    needing = [name for name in needs if shaping[name]]
     if prompt is None and needing:
         raise click.UsageError(f"--{needing[0].replace('_', '-')} needs a --prompt")
     try:

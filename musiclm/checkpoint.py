@@ -259,8 +259,21 @@ def bundled_path(name: str) -> Path:
     return _folder() / (name + SUFFIX)
 
 
-def default() -> str:
-    """Return what `generate` uses when nothing is said: `score` if it is bundled, else `bach`."""
+def filling() -> list[str]:
+    """Return the names of bundled checkpoints that have learnt to fill holes."""
+    from .tokens import FILLING
+
+    return [name for name in bundled() if load(name).tokenizer_description.get("name") in FILLING]
+
+
+def default(*, filling_holes: bool = False) -> str:
+    """Return what `generate` uses when nothing is said: `score` if it is bundled, else `bach`.
+
+    Args:
+        filling_holes: whether it has to have learnt that, where one has.
+    """
+    if filling_holes and (learnt := filling()):
+        return max(learnt, key=lambda name: name.startswith("score-"))
     return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
 
 

@@ -154,7 +154,7 @@ class Composer:
         prompt = self._held(prompt, controls)
         sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         plan = Plan(length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), live=live)
-        model = self._generating(self.precision(precision, count))
+        model = self.generating(self.precision(precision, count))
         drawing = Drawing(model, self.checkpoint.name, prompt, sampler, plan)
         rows = drawing.draw(count)
         for i in range(0 if live else count):
@@ -171,7 +171,7 @@ class Composer:
         """Return what a precision of `compose` means here, for so many variations."""
         return resolve_precision(name, self.device, count)
 
-    def _generating(self, precision: str) -> LanguageModel:
+    def generating(self, precision: str) -> LanguageModel:
         """Return the model with its weights held in a precision, made once."""
         if precision not in self._forms:
             self._forms[precision] = self.model.for_generation(precision)
@@ -204,7 +204,7 @@ class Composer:
             )
         sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         plan = Plan(length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), live=True)
-        model = self._generating(self.precision(precision))
+        model = self.generating(self.precision(precision))
         return Stream(Drawing(model, self.checkpoint.name, prompt, sampler, plan), prompt, only_new=only_new)
 
     def streamed(self, stream: Stream) -> Composition:

@@ -18,7 +18,6 @@ from .tokens.base import Tokenizer
 IGNORE = -100  # a target that does not count
 TRANSPOSITIONS = range(-5, 7)  # semitones: each of the twelve keys once
 TEMPI = range(-2, 3)  # places of tempo: some 6 % each
-ARRANGED = 0.75  # of windows: drawn from all ways to write a piece, where a tokenizer has several
 VELOCITIES = range(-2, 3)  # places of velocity: 8 of 128 each, where there are 16
 MAX_CACHED = 8192  # (piece, transposition) pairs whose features are kept
 
@@ -57,7 +56,7 @@ class Windows:
     Each window is varied: transposed by a random number of semitones that keeps the piece within the pitches of the
     training pieces as they are, and, half of the time each, made a little quicker or slower and louder or softer, where
     the tokenizer has ids that say so. What would leave the vocabulary is not varied. Where a piece may be written in several
-    ways (`Tokenizer.arranged`), three windows in four are of any of them, the others as it is.
+    ways (`Tokenizer.arranged`), `share_arranged` of the windows are of any of them, the others as it is.
 
     Args:
         pieces: token ids of whole pieces.
@@ -146,20 +145,21 @@ class Windows:
         for row in range(self.batch_size):
             i = int(np.searchsorted(self._cumulated, draw.random(), side="right"))
             i = min(i, len(self.pieces) - 1)
-            arrangement = self._arrangement(ways)
-            size = len(self.pieces[i]) - 1
+            whole, arrangement = self.pieces[i], self._arrangement(ways)
+            if arrangement:
+                whole = self.tokenizer.arranged(np.asarray(whole, np.int64), arrangement)
+            size = len(whole) - 1
             start = 0
             if size > self.length:
                 start = int(draw.integers(-self._margin, size - self.length + self._margin + 1))
                 start = min(max(start, 0), size - self.length)
             shifts = self._shifts(i)
             shift = shifts[int(draw.integers(len(shifts)))]
-            whole = self.pieces[i]
-            if arrangement:
-                whole = self.tokenizer.arranged(np.asarray(whole, np.int64), arrangement)
             piece = self._varied(whole, start, shift, _some(also, self._tempi), _some(also, self._velocities))
             tokens[row, : len(piece) - 1] = piece[:-1]
             targets[row, : len(piece) - 1] = piece[1:]
+            if arrangement:
+                targets[row, : len(piece) - 1][~self.tokenizer.learnt(whole)[start + 1 : start + len(piece)]] = IGNORE
             if features is not None:
                 features[row, : len(piece) - 1] = self._of_piece(i, shift, arrangement)[start : start + len(piece) - 1]
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
@@ -167,7 +167,7 @@ class Windows:
     def _arrangement(self, draw: np.random.Generator) -> int:
         """Return the number of a way to write a piece; draws nothing where there is only one."""
         ways = self.tokenizer.num_arrangements
-        return int(draw.integers(ways)) if ways > 1 and draw.random() < ARRANGED else 0
+        return int(draw.integers(ways)) if ways > 1 and draw.random() < self.tokenizer.share_arranged else 0
 
     def _varied(self, whole: np.ndarray, start: int, shift: int, faster: int, louder: int) -> np.ndarray:
         """Return length + 1 ids of a piece, or fewer at its end; varied as far as the vocabulary goes."""

@@ -138,16 +138,20 @@ class Drawing:
             sampler = dataclasses.replace(sampler, rules=[may_end])
         tokenizer = self.prompt.tokenizer
         features = tokenizer.features if tokenizer.feature_sizes else None
-        ids = torch.from_numpy(self.prompt.with_new(rows[0].ids)).to(self.device).expand(len(rows), -1)
+        new = rows[0].ids
+        ids, heard = (
+            torch.from_numpy(of(new)).to(self.device) for of in (self.prompt.with_new, self.prompt.heard_with)
+        )
+        ids, heard = ids.expand(len(rows), -1), heard.expand(len(rows), -1)
         going = dict(enumerate(rows))
-        tokens = generate(self.model, ids, sampler, seed=seed, features=features)
+        tokens = generate(self.model, ids, sampler, seed=seed, features=features, heard=heard)
         while going:
             longest = max(len(row.ids) for row in going.values())
             to_come = (self.plan.length.tokens or 0) - longest
             steps = to_come if 0 < to_come < CHECK_EVERY else CHECK_EVERY
-            new = torch.stack(list(islice(tokens, steps)), 1).cpu().numpy()
+            drawn = torch.stack(list(islice(tokens, steps)), 1).cpu().numpy()
             for i, row in list(going.items()):
-                row.ids = np.concatenate([row.ids, new[i]])
+                row.ids = np.concatenate([row.ids, drawn[i]])
                 self._look(row)
                 if self.plan.finish and self._is_long(row):
                     may_end.open.add(i)

@@ -25,6 +25,7 @@ from .tokens.base import Tokenizer
 
 CHUNK = 512  # tokens a pass; the state goes on from one to the next
 BATCH = 16  # pieces a pass
+HOLES = 4  # stretches of a piece that are measured
 ORDER = 5  # of the n-gram baseline
 MAX_COUNTED = 10_000_000  # tokens that baselines are counted on: some seconds and 1.5 GB
 
@@ -89,6 +90,24 @@ def sample(pieces: Sequence[Piece], most_tokens: int | None) -> list[Piece]:
             chosen.append(piece)
             total += len(piece.tokens)
     return chosen
+
+
+def holes(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = HOLES) -> list[Piece]:
+    """Return stretches with holes in them, drawn from each piece by its name: what models that fill are measured on.
+
+    Args:
+        tokenizer: one that `fills`.
+        pieces: any.
+        number: of stretches a piece.
+    """
+    made = []
+    for piece in pieces:
+        first = int.from_bytes(hashlib.sha256(piece.name.encode()).digest()[:3], "big")
+        for i in range(number):
+            ids = tokenizer.arranged(np.asarray(piece.tokens, np.int64), 1 + first + i)
+            if tokenizer.counts(ids).any():
+                made.append(dataclasses.replace(piece, name=f"{piece.name} {i}", tokens=ids))
+    return made
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ class Prompt:
         score: what it was made from.
         tokenizer: what made the ids.
         tempo: of the music behind it, in quarters a minute; None to let it go on as it comes.
+        heard: what the model reads instead of its ids; None for those.
     """
 
     ids: np.ndarray
@@ -34,6 +35,7 @@ class Prompt:
     score: Score | None
     tokenizer: Tokenizer
     tempo: float | None = None
+    heard: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -70,6 +72,10 @@ class Prompt:
     def with_new(self, new: np.ndarray) -> np.ndarray:
         """Return its ids and new ones behind them."""
         return np.concatenate([self.ids, new])
+
+    def heard_with(self, new: np.ndarray) -> np.ndarray:
+        """Return what the model reads, and new ids behind it."""
+        return np.concatenate([self.ids if self.heard is None else self.heard, new])
 
     def reached(self, new: np.ndarray) -> float:
         """Return the musical time at which new ids end, in quarters: no note to come can lie before it."""

@@ -151,9 +151,14 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
 
 def make_again(record: Record, composer: Composer, prompt: Score | None) -> bytes:
     """Return the bytes of a file, made from its record."""
+    from . import infilling
+
     request = record.request
     heard = composer.prompt(prompt, bars=request.prompt_bars, seconds=request.prompt_seconds)
-    made = composer.compose(heard, seed=record.seed, **request.arguments())
+    if request.is_filling and prompt is not None:
+        made = infilling.fill(composer, prompt, request, record.seed)
+    else:
+        made = composer.compose(heard, seed=record.seed, **request.arguments())
     return signed(made[record.index], record)
 
 

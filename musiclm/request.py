@@ -7,6 +7,7 @@ from here by its name. Knows neither torch nor a tokenizer.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from .controls import Controls
@@ -58,6 +59,9 @@ class Request:
         top_p: see `Sampler`.
         min_p: see `Sampler`.
         precision: see `Composer.compose`; a file tells what "auto" came to.
+        infill: bars to write anew, "9-12" or "9"; `infill_bars` has them as numbers.
+        keep_tracks: which tracks are kept where something is written anew; see `infilling.hole`.
+        accompany: keep all tracks, and add.
         instruments, tempo, time_signature, key, key_strength, pitch_range, max_polyphony: see `Controls`; kept as it
             describes them.
     """
@@ -78,6 +82,9 @@ class Request:
     top_p: float | None = None
     min_p: float | None = None
     precision: str = "auto"
+    infill: str | None = None
+    keep_tracks: str | None = None
+    accompany: bool = False
     instruments: Any = None
     tempo: float | None = None
     time_signature: Any = None
@@ -93,6 +100,15 @@ class Request:
             raise ValueError(f"keep must be from 1 to n, {self.n}, not {self.keep}")
         if self.live and self.n > 1:
             raise ValueError("one variation at a time can be heard: n must be 1")
+        if self.accompany and self.keep_tracks is not None:
+            raise ValueError("accompany keeps all tracks: at most one of keep_tracks and accompany")
+        if self.is_filling:
+            other = ("bars", "seconds", "tokens", "prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live")
+            if wrong := [name for name in other if getattr(self, name)]:
+                raise ValueError(
+                    f"{wrong[0]} says how to go on behind a prompt: not with infill, keep_tracks, accompany"
+                )
+        _ = self.infill_bars
         if self.key_strength is not None and self.key is None:
             raise ValueError("key_strength needs a key")
         _ = self.length
@@ -114,6 +130,27 @@ class Request:
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Controls)}
         return Controls(**{name: value for name, value in given.items() if value is not None})
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether something within the prompt is written anew, or added to it."""
+        return self.infill is not None or self.keep_tracks is not None or self.accompany
+
+    @property
+    def infill_bars(self) -> tuple[int, int] | None:
+        """The first and the last bar to write anew, counted from 1; None for all."""
+        if self.infill is None:
+            return None
+        found = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", self.infill)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+        if not 1 <= first <= last:
+            raise ValueError(f"infill takes bars, '9-12' or '9', not '{self.infill}'")
+        return first, last
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How to choose among what the model offers: fields of `Sampler`."""
+        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
+
     def arguments(self) -> dict[str, Any]:
         """Return what `Composer.compose` takes, but for the prompt and the seed."""
         return {
@@ -123,10 +160,7 @@ class Request:
             "finish": self.finish,
             "loop_guard": self.loop_guard,
             "live": self.live,
-            "temperature": self.temperature,
-            "top_k": self.top_k,
-            "top_p": self.top_p,
-            "min_p": self.min_p,
+            **self.sampling,
             "precision": self.precision,
             "controls": self.controls,
         }

@@ -192,7 +192,7 @@ class Run:
 
         from . import checkpoint, corpus, models, tokens
         from .data import Windows
-        from .evaluation import sample
+        from .evaluation import holes, sample
         from .training import Recipe, faster_in_bf16
 
         plan = self.plan
@@ -257,6 +257,7 @@ class Run:
             )
         elif plan.compile:
             model.compile()
+        validation = sample(source.pieces("validation"), MAX_VALIDATION_TOKENS)
         return _Prepared(
             corpus=source,
             tokenizer=tokenizer,
@@ -264,7 +265,7 @@ class Run:
             average=average.to(device),
             windows=windows,
             recipe=recipe,
-            validation=sample(source.pieces("validation"), MAX_VALIDATION_TOKENS),
+            validation=holes(tokenizer, validation) if tokenizer.fills else validation,
         )
 
     def _card(self, prepared: _Prepared, step: Step, validation: Validation) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def generate(
     *,
     seed: int = 0,
     features: Features | None = None,
+    heard: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield one token a row, (B,) int64, for ever; the caller takes as many as are wanted.
 
@@ -101,19 +102,21 @@ def generate(
         sampler: plain sampling at temperature 1 if left out.
         seed: same seed, same prompt, same model, same machine: same tokens.
         features: needed by a model that takes features.
+        heard: (B, T') what the model reads instead of the prompt, which then only the rules see; the prompt if left out.
 
     Raises:
         ValueError: the rules forbid every token.
     """
+    heard = prompt if heard is None else heard
     sampler = sampler or Sampler()
     num_rows = prompt.shape[0]
     generators = [np.random.default_rng((seed, row)) for row in range(num_rows)]
     with torch.inference_mode():
-        same = bool((prompt == prompt[:1]).all())
-        first = prompt[:1] if same else prompt
-        given, feature_state = features(prompt, None) if features else (None, None)
+        same = bool((heard == heard[:1]).all())
+        first = heard[:1] if same else heard
+        given, feature_state = features(heard, None) if features else (None, None)
         state: State | None = None
-        for begin in range(0, prompt.shape[1], PIECE):
+        for begin in range(0, heard.shape[1], PIECE):
             piece = slice(begin, begin + PIECE)
             given_piece = given[: len(first), piece] if given is not None else None
             logits, state = _run(model, first[:, piece], state, given_piece)

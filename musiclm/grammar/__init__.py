@@ -22,6 +22,7 @@ from ..tokens.performance import Performance
 from .base import Grammar, Leaning, Never
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
 from .grid import GridGrammar
+from .kept import KeptCells
 from .kinds import TypeGraph
 from .limits import Limits, is_followed, leaning, limits
 from .merged import MergedGrammar
@@ -29,8 +30,8 @@ from .performance import PerformanceGrammar
 from .score import ScoreGrammar
 
 __all__ = [
-    "Grammar", "GridGrammar", "Leaning", "Limits", "MergedGrammar", "MidiLikeGrammar", "Never", "PerformanceGrammar",
-    "ScoreGrammar", "StructuredGrammar", "TsdGrammar", "TypeGraph", "grammar", "rules",
+    "Grammar", "GridGrammar", "KeptCells", "Leaning", "Limits", "MergedGrammar", "MidiLikeGrammar", "Never",
+    "PerformanceGrammar", "ScoreGrammar", "StructuredGrammar", "TsdGrammar", "TypeGraph", "grammar", "rules",
 ]  # fmt: skip
 
 FOLLOWING: dict[str, Any] = {

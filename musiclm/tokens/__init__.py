@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
 GRID_OPTIONS = ("features", "reference")
-NAMES = ("score", "performance", "grid", *MIDITOK)
+NAMES = ("score", "score-infill", "performance", "grid", "grid-infill", *MIDITOK)
+FILLING = ("score-infill", "grid-infill")  # whose models write within a score
 SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")
 
 
@@ -35,6 +36,10 @@ def create(name: str, **options: Any) -> Tokenizer:
             from .grid import Grid
 
             return Grid(**options)
+        if name == "grid-infill":
+            from .grid_infill import GridInfill
+
+            return GridInfill(**options)
         if name == "performance":
             from .performance import Performance
 
@@ -43,6 +48,10 @@ def create(name: str, **options: Any) -> Tokenizer:
             from .score import ScoreTokenizer
 
             return ScoreTokenizer(**options)
+        if name == "score-infill":
+            from .score_infill import ScoreInfill
+
+            return ScoreInfill(**options)
         from .others import OtherTokenizer
 
         return OtherTokenizer(name, **options)
@@ -104,7 +113,7 @@ def _parts(text: str) -> tuple[str, dict[str, Any]]:
         ) from error
     if not isinstance(config, dict):
         raise TokenizerError(f"""the options in '{text}' are not a JSON object: write {name}:{{"option": value}}""")
-    if config and name == "performance":
+    if config and name in ("performance", "grid-infill"):
         raise TokenizerError(f"the tokenizer '{name}' has no options")
     if name == "grid" and (unknown := sorted(set(config) - set(GRID_OPTIONS))):
         raise TokenizerError(f"the tokenizer 'grid' has no option '{unknown[0]}': {' and '.join(GRID_OPTIONS)} are all")

@@ -19,7 +19,7 @@ from symusic import Score
 from ..errors import MidiError, TokenizerError
 from .base import TICKS, Tokenizer
 
-MARKS = ("PAD", "BOS", "EOS", "MASK")
+MARKS = ("PAD", "BOS", "EOS", "MASK", "Ahead", "Write")  # the last two are of `score-infill`
 ADDITIONAL = (  # what MidiTok takes beside the arguments of TokenizerConfig
     "base_tokenizer",
     "max_bar_embedding",
@@ -44,6 +44,8 @@ class MidiTokTokenizer(Tokenizer):
         TokenizerError: MidiTok does not take this configuration, or it makes more than one stream.
     """
 
+    own_marks: tuple[str, ...] = ()  # behind MidiTok's vocabulary
+
     def __init__(self, tokenization: str, config: dict[str, Any], vocabulary: Sequence[str] | None = None) -> None:
         self.tokenization, self.config = tokenization, config
         if not hasattr(self, "name"):
@@ -56,10 +58,11 @@ class MidiTokTokenizer(Tokenizer):
                 f"tokenizer '{self.name}': MidiTok {version('miditok')} makes another vocabulary than the one it was "
                 "trained with: install the version in constraints.txt"
             )
-        self.vocab_size = len(self.vocabulary)
+        tokens = [*self.vocabulary, *self.own_marks]
+        self.vocab_size = len(tokens)
         self.bos, self.eos = self.midi_tokenizer["BOS_None"], self.midi_tokenizer["EOS_None"]
-        self.kinds = [token.split("_")[0] for token in self.vocabulary]
-        self.values = [token.split("_", 1)[1] for token in self.vocabulary]
+        self.kinds = [token.split("_")[0] for token in tokens]
+        self.values = [token.split("_", 1)[1] for token in tokens]
         self.says_durations = "Duration" in self.kinds
         self._is_mark = np.isin(self.kinds, MARKS)
         self._num_notes = _num_notes(self.kinds, self.values)
@@ -149,6 +152,10 @@ class MidiTokTokenizer(Tokenizer):
     @property
     def is_in_time(self) -> bool:
         return "Track" not in self.kinds
+
+    def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in ids bars begin, and when, in quarters, (bars,) each."""
+        return self._clock.bars(ids)
 
     def _in_time(self) -> None:
         if not self.is_in_time:

@@ -35,6 +35,8 @@ class Tokenizer(ABC):
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
         num_arrangements: in how many ways a piece may be written, see `arranged`; 1 for only one.
+        fills: whether arrangements have holes, so that models learn to fill those; then these are what they are measured on.
+        share_arranged: of training windows, those drawn from all these ways; the others are of pieces as they are.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Tokenizer(ABC):
     says_durations: bool = False
     repeat_lag: int = 1
     num_arrangements: int = 1
+    share_arranged: float = 0.75
+    fills: bool = False
 
     @property
     def model_config(self) -> dict[str, Any]:
@@ -139,11 +143,15 @@ class Tokenizer(ABC):
         return self.varied(ids, semitones=semitones)
 
     def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
-        """Return a whole piece written in another way, (T',) int64: 0 as it is, the others below `num_arrangements`.
+        """Return a piece, or a stretch of it, written in another way, (T',) int64: 0 as it is, then up to `num_arrangements`.
 
-        The music stays the same, but what comes before what does not: models learn from it, and nothing is measured on it.
+        The music stays the same, but what comes before what does not.
         """
         return ids
+
+    def learnt(self, ids: np.ndarray) -> np.ndarray:
+        """Return which ids of an arranged piece a model is to guess in training, (T,) booleans; the others are told."""
+        return np.ones(len(ids), bool)
 
     def strange_to(self, ids: np.ndarray) -> np.ndarray:
         """Return the ids that would bring what a prompt does not have: another instrument, metre or tempo.

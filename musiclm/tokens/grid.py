@@ -8,7 +8,7 @@ tempo, metre, and silence behind the last note.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,14 +85,14 @@ class Grid(Tokenizer):
         return FIRST_ARRANGED
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
-        notes = _grid_notes(score)
+        notes = notes_on_grid(score)
         if not notes:
             raise MidiError("no note that the grid of four voices can express (drums have no pitch)")
         num_steps = max(stop for _, _, stop, _ in notes)
         if num_steps > MAX_STEPS:
             raise MidiError(f"longer than {MAX_STEPS} sixteenths")
         voice_of = _voices(score, notes)
-        cells = _place(notes, voice_of, num_steps) if voice_of else _reduce(notes, num_steps)
+        cells = place(notes, voice_of, num_steps) if voice_of else _reduce(notes, num_steps)
         left_out = score.note_num() - sum(bool((cells[start:stop] == pitch).any()) for _, start, stop, pitch in notes)
         ids = np.where(cells < 0, SILENCE, cells + FIRST_PITCH).ravel()
         return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), left_out
@@ -136,7 +136,9 @@ class Grid(Tokenizer):
     def transposed(self, semitones: int) -> np.ndarray:
         table = np.arange(self.vocab_size)
         pitches = np.arange(NUM_PITCHES) + semitones
-        table[FIRST_PITCH:FIRST_ARRANGED] = np.where((pitches >= 0) & (pitches < NUM_PITCHES), pitches + FIRST_PITCH, -1)
+        table[FIRST_PITCH:FIRST_ARRANGED] = np.where(
+            (pitches >= 0) & (pitches < NUM_PITCHES), pitches + FIRST_PITCH, -1
+        )
         return table
 
     def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
@@ -230,7 +232,8 @@ GridNote = tuple[int, int, int, int]
 """Track, first step, step behind the last, pitch."""
 
 
-def _grid_notes(score: Score) -> list[GridNote]:
+def notes_on_grid(score: Score) -> list[GridNote]:
+    """Return the notes of a score in steps, drums excepted, in the order of time."""
     step = score.ticks_per_quarter / STEPS_A_QUARTER
     notes = []
     for i, track in enumerate(score.tracks):
@@ -254,7 +257,7 @@ def _voices(score: Score, notes: list[GridNote]) -> dict[int, int] | None:
     return {track: voice for voice, track in enumerate(sorted(used, key=lambda i: (-mean[i], i)))}
 
 
-def _place(notes: list[GridNote], voice_of: dict[int, int], num_steps: int) -> np.ndarray:
+def place(notes: Sequence[GridNote], voice_of: Mapping[int, int], num_steps: int) -> np.ndarray:
     """Return (steps, 4) pitches, -1 for silence; in a voice the later note ends the one before it."""
     cells = np.full((num_steps, len(VOICES)), -1)
     for track, start, stop, pitch in notes:
