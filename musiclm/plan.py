@@ -22,6 +22,7 @@ class Plan:
         minutes, steps, epochs: the budget; what comes first ends the run.
         weights: for folders within the data, how much more often than their size says they are drawn from.
         batch_size, window, context, learning_rate, dropout: None for the architecture's own; a context is a transformer's.
+        config: fields of the architecture's `Config` instead of the preset's.
         seed: of everything that is drawn.
         threads: of torch.
         device: cpu, cuda or mps.
@@ -44,6 +45,7 @@ class Plan:
     context: int | None = None
     learning_rate: float | None = None
     dropout: float | None = None
+    config: dict[str, float] = dataclasses.field(default_factory=dict)
     seed: int = 0
     threads: int = 1
     device: str = "auto"

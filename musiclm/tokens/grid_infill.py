@@ -88,12 +88,7 @@ class GridInfill(Grid):
         start = STEPS_A_QUARTER * int(draw.integers(max(1, len(steps) // STEPS_A_QUARTER)))
         stop = min(start + size, len(steps))
         behind = min(stop + STEPS_A_QUARTER * int(draw.integers(BEHIND // STEPS_A_QUARTER + 1)), len(steps))
-        missing = _drawn_hole(draw, steps, start, stop, behind)
-        room = (LENGTH - 3) // NUM_VOICES - (behind - start) - (stop - start)
-        first = max(0, start - room // STEPS_A_QUARTER * STEPS_A_QUARTER)
-        before = np.concatenate([[BOS] if first == 0 else [], steps[first:start].ravel()])
-        written = np.concatenate([steps[start:stop].ravel(), [EOS] if stop == len(steps) else []])
-        return np.concatenate([asked(before, steps[start:behind], missing), written]).astype(np.int64)
+        return stretch(steps, start, stop, _drawn_hole(draw, steps, start, stop, behind))
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class. The state is one `_Reading` a row."""
@@ -144,6 +139,23 @@ def _entered(reading: _Reading, token: int) -> _Reading:
     if token == WRITE:
         return dataclasses.replace(reading, part=WRITING, position=0, grid=reading.before)
     return reading
+
+
+def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray) -> np.ndarray:
+    """Return a stretch of a piece with a hole in it, (T,) int64: with as many steps before it as there is room for.
+
+    Args:
+        steps: (S, 4) cells of the whole piece.
+        start: the first step that is written.
+        stop: the step behind the last.
+        missing: (N, 4) booleans, which cells are not told of the N steps from `start` on that are read.
+    """
+    behind = start + len(missing)
+    room = (LENGTH - 3) // NUM_VOICES - len(missing) - (stop - start)
+    first = max(0, start - room // STEPS_A_QUARTER * STEPS_A_QUARTER)
+    before = np.concatenate([[BOS] if first == 0 else [], steps[first:start].ravel()])
+    written = np.concatenate([steps[start:stop].ravel(), [EOS] if stop == len(steps) else []])
+    return np.concatenate([asked(before, steps[start:behind], missing), written]).astype(np.int64)
 
 
 def asked(before: np.ndarray, steps: np.ndarray, missing: np.ndarray) -> np.ndarray:

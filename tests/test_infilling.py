@@ -1,0 +1,286 @@
+"""Writing within a score: what is kept comes out as it was, and models learn from holes what they are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from symusic import Note, Score, Track
+
+from musiclm import corpus, evaluation, infilling, scores, tokens
+from musiclm.composer import Composer
+from musiclm.data import IGNORE, Windows
+from musiclm.errors import CheckpointError, MidiError
+from musiclm.request import Request
+from musiclm.tokens import grid_infill
+from musiclm.tokens.grid import SILENCE, is_cell
+
+GRID, SCORE = tokens.create("grid-infill"), tokens.create("score-infill")
+PLAIN = tokens.create("score")
+CHORALES = corpus.bundled(GRID)
+
+
+@pytest.fixture(scope="module")
+def chorales() -> corpus.Corpus:
+    return CHORALES
+
+
+@pytest.fixture(scope="module")
+def composer(untrained):
+    made: dict[str, Composer] = {}
+    return lambda name: made.setdefault(name, Composer.load(untrained(name)))
+
+
+def notes(score: Score) -> Counter:
+    return Counter(
+        (-1 if t.is_drum else t.program, n.time, n.duration, n.pitch, n.velocity) for t in score.tracks for n in t.notes
+    )
+
+
+def events(score: Score, hole: infilling.Hole | None = None) -> list[list[tuple]]:
+    """Return the notes of each track, those within a hole left out, and all else that a file has."""
+    first, stop = (round(at * score.ticks_per_quarter) for at in (hole.start, hole.stop)) if hole else (0, 0)
+    found = []
+    for i, track in enumerate(score.tracks):
+        missing = hole is not None and i in hole.tracks
+        kept = [n for n in track.notes if not (missing and first <= n.time < stop)]
+        found.append(sorted((n.time, n.duration, n.pitch, n.velocity) for n in kept))
+        found.append([(c.time, c.number, c.value) for c in track.controls])
+    found.append([(t.time, t.mspq) for t in score.tempos])
+    found.append([(t.time, t.numerator, t.denominator) for t in score.time_signatures])
+    return found
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 1 << 24), st.integers(0, 30))
+def test_a_chorale_with_a_hole_tells_all_but_the_hole_and_then_all_of_it(number: int, index: int):
+    piece = CHORALES.pieces("validation")[index].tokens
+    ids = GRID.arranged(piece, number)
+    assert len(ids) <= grid_infill.LENGTH
+    ahead, write = (int(np.flatnonzero(ids == mark)[0]) for mark in (grid_infill.AHEAD, grid_infill.WRITE))
+    kept = ids[ahead + 1 : write]
+    written = ids[write + 1 :][is_cell(ids[write + 1 :])]
+    told, is_hole = kept[: len(written)], kept[: len(written)] == grid_infill.HOLE
+    assert is_hole.any() and np.array_equal(told[~is_hole], written[~is_hole])
+    assert GRID.counts(ids).sum() == is_hole.sum()
+    whole = piece[is_cell(piece)]
+    stretch = np.concatenate([ids[:ahead][is_cell(ids[:ahead])], written])
+    assert any(np.array_equal(whole[at : at + len(stretch)], stretch) for at in range(0, len(whole), 4))
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 1 << 24), st.integers(1, 400))
+def test_features_of_a_hole_stream_and_tell_what_is_kept(number: int, cut: int):
+    ids = GRID.arranged(CHORALES.pieces("validation")[number % 30].tokens, number)
+    cut = min(cut, len(ids) - 1)
+    whole, _ = GRID.features(torch.from_numpy(ids)[None])
+    first, state = GRID.features(torch.from_numpy(ids[:cut])[None])
+    second, _ = GRID.features(torch.from_numpy(ids[cut:])[None], state)
+    assert torch.equal(torch.cat([first, second], 1), whole)
+    assert all((whole[0, :, i] < size).all() for i, size in enumerate(GRID.feature_sizes))
+    write = int(np.flatnonzero(ids == grid_infill.WRITE)[0])
+    ahead = int(np.flatnonzero(ids == grid_infill.AHEAD)[0])
+    kept = ids[ahead + 1 : write]
+    for place in range(write, len(ids) - 1):
+        cell = place - write  # the next one to be written
+        behind = [kept[cell + k] if cell + k < len(kept) else grid_infill.HOLE for k in grid_infill.KEPT]
+        told = [0 if k == grid_infill.HOLE else int(k) + 1 for k in behind]
+        assert whole[0, place, -7:-3].tolist() == told
+        voice = [int(c) for c in kept[cell + 4 : cell + 4 * (grid_infill.MAX_WAIT + 1) : 4]]
+        nearest = next((i for i, c in enumerate(voice) if c != grid_infill.HOLE), None)
+        assert whole[0, place, -2] == (grid_infill.MAX_WAIT + 1 if nearest is None else nearest + 1)
+
+
+def test_a_score_with_a_hole_tells_each_note_once(real_midi):
+    pieces = [SCORE.encode(scores.parse(data, name))[0] for name, data in real_midi("openscore-lieder-midi", 6)]
+    pieces += [SCORE.encode(scores.parse(data, name))[0] for name, data in real_midi("free-game-midi", 6)]
+    kinds = Counter()
+    for number in range(1, 120):
+        piece = pieces[number % len(pieces)]
+        ids = SCORE.arranged(piece, number)
+        ahead, begin = SCORE._parts(ids)
+        write = int(np.flatnonzero(SCORE._is_write[ids])[0])
+        kept, new = ids[ahead + 1 : write], ids[begin:]
+        size = int(SCORE.values[ids[write]])
+        assert len(SCORE.bar_starts(new)) - 1 == size
+        kept = kept[: SCORE.bar_starts(np.append(kept, SCORE.eos))[size]]
+        said = ids[write + 1 : begin]
+        found = notes(PLAIN.decode(np.append(PLAIN.bos, kept)))
+        written = notes(PLAIN.decode(np.concatenate([[PLAIN.bos], said, new])))
+        starts = SCORE.bar_starts(piece)
+        parts = [
+            np.concatenate([[PLAIN.bos], _said(piece, starts[b]), piece[starts[b] : starts[b + size]]])
+            for b in range(len(starts) - size)
+        ]
+        assert any(notes(PLAIN.decode(part)) == found + written for part in parts), number
+        kinds["all" if not found else "some"] += 1
+        assert SCORE.counts(ids).sum() == len(new)
+    assert min(kinds.values()) > 20
+
+
+def _said(ids: np.ndarray, place: int) -> list[int]:
+    program = SCORE._program_before(ids, int(place))
+    return [program] if program >= 0 else []
+
+
+def test_training_guesses_what_was_before_and_what_is_missing(chorales):
+    pieces = chorales.pieces("train")[:20]
+    made = Windows([p.tokens for p in pieces], GRID, length=grid_infill.LENGTH, batch_size=4, seed=0)
+    holes = 0
+    for number in range(6):
+        batch = made(number)
+        for row, targets in zip(batch.tokens.numpy(), batch.targets.numpy(), strict=True):
+            if not (row == grid_infill.WRITE).any():
+                continue
+            holes += 1
+            ahead, write = (int(np.flatnonzero(row == mark)[0]) for mark in (grid_infill.AHEAD, grid_infill.WRITE))
+            assert (targets[: ahead - 1] != IGNORE).all() and (targets[ahead - 1 : write] == IGNORE).all()
+            missing = row[ahead + 1 : write] == grid_infill.HOLE
+            written = targets[write : write + 8]
+            assert ((written != IGNORE) == missing[:8]).all()
+    assert holes > 15
+
+
+def test_holes_are_the_same_each_time_and_their_own_measure(chorales, composer):
+    pieces = chorales.pieces("validation")[:3]
+    made, again = evaluation.holes(GRID, pieces), evaluation.holes(GRID, pieces)
+    assert [p.tokens.tolist() for p in made] == [p.tokens.tolist() for p in again] and len(made) == 12
+    found = evaluation.surprise(composer("grid-infill").model, GRID, made)
+    assert found.num_tokens == sum(int(GRID.counts(p.tokens).sum()) for p in made)
+    assert 3 < found.nats_per_token < 7  # it knows nothing
+
+
+def test_what_is_kept_of_chorales_comes_out_unchanged(chorales, composer):
+    for i, piece in enumerate(chorales.pieces("test")[:12]):
+        score = scores.parse(scores.to_bytes(GRID.decode(piece.tokens)), "a chorale")
+        last = scores.num_bars(score)
+        first = 1 + i % (last - 1)
+        request = Request(
+            infill=None if i % 3 == 0 else f"{first}-{min(last, first + 1)}",
+            keep_tracks=[None, "soprano", "Alto,4"][i % 3] if i % 3 else "soprano",
+            temperature=1.5,
+        )
+        hole = infilling.hole(score, bars=request.infill_bars, keep=request.keep_tracks)
+        (made,) = infilling.fill(composer("grid-infill"), score, request, seed=i)
+        assert events(made.score, hole) == events(score, hole)
+        again = scores.parse(scores.to_bytes(made.score), "again")
+        assert events(again, hole) == events(score, hole)
+        assert made.num_new_tokens > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["openscore-lieder-midi", "free-game-midi", "pop909", "nottingham-midi", "openhymnal-midi"]
+)
+def test_what_is_kept_of_real_files_comes_out_unchanged(name: str, real_midi, composer):
+    """40 files of each of five sets: 200 in all."""
+    for i, (file, data) in enumerate(real_midi(name, 40)):
+        whole = scores.parse(data, file)
+        stop = scores.bar_line(whole, 0.0, 6)
+        score = scores.cut(whole, 0.0, stop)  # the beginning: a whole symphony would take as long as its tokens
+        if not score.note_num():
+            continue
+        score = scores.parse(scores.to_bytes(score), file)  # what a file can hold: no two overlapping notes of a pitch
+        if scores.num_bars(score) < 4 or score.note_num() < 8:
+            continue
+        playing = [t + 1 for t, track in enumerate(score.tracks) if len(track.notes)]
+        keep = str(playing[0]) if i % 2 and len(playing) > 1 else None
+        request = Request(infill="3" if keep is None else "2-3", keep_tracks=keep)
+        hole = infilling.hole(score, bars=request.infill_bars, keep=keep)
+        (made,) = infilling.fill(composer("score-infill"), score, request, seed=i)
+        shown = events(made.score, hole)
+        assert shown[: 2 * len(score.tracks)] == events(score, hole)[:-2], file
+        assert shown[-2:] == events(score)[-2:], file
+        tpq = score.ticks_per_quarter
+        for track in made.score.tracks[len(score.tracks) :]:  # whoever joins plays within the hole alone
+            assert all(hole.start * tpq <= n.time and n.end <= hole.stop * tpq for n in track.notes), file
+
+
+def test_accompanying_keeps_every_note_and_adds(song: Score, composer):
+    (made,) = infilling.fill(composer("score-infill"), song, Request(accompany=True, instruments="bass"), seed=1)
+    assert not notes(song) - notes(made.score)
+    new = notes(made.score) - notes(song)
+    assert new and {program for program, *_ in new} <= set(range(32, 40))
+
+
+def test_a_melody_alone_gets_three_voices(composer):
+    score = Score(480)
+    tune = Track("Tune", 73)
+    for at, pitch in enumerate((72, 74, 76, 77, 79, 77, 76, 74)):
+        tune.notes.append(Note(480 * at, 480, pitch, 90))
+    score.tracks.append(tune)
+    (made,) = infilling.fill(composer("grid-infill"), score, Request(accompany=True), seed=0)
+    assert [t.name for t in made.score.tracks] == ["Tune", "Alto", "Tenor", "Bass"]
+    assert events(made.score)[0] == events(score)[0]
+    assert scores.end(made.score) <= 8
+
+
+def test_a_note_that_would_cut_another_is_left_out():
+    score = Score(480)
+    track = Track("Piano", 0)
+    track.notes.append(Note(0, 960, 60, 80))
+    track.notes.append(Note(1920, 480, 62, 80))
+    score.tracks.append(track)
+    new = [(480.0, 960.0, 60, 80), (960.0, 4000.0, 62, 80), (960.0, 1000.0, 64, 80), (1900.0, 2400.0, 62, 80)]
+    assert infilling.put(score, 0, new, 1.0, 4.0) == 2
+    assert [(n.time, n.end, n.pitch) for n in score.tracks[0].notes] == [
+        (0, 960, 60), (960, 1920, 62), (960, 1000, 64), (1920, 2400, 62)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"bars": (7, 9)}, "no bars 7 to 9: the piece has 8"),
+        ({"keep": "oboe"}, "no track 'oboe': there are 1 Tune, 2 Chords, 3 Drums"),
+        ({"keep": "1,2,drums"}, "nothing is left to write"),
+        ({"bars": (1, 8)}, "nothing of the piece would be kept"),
+        ({"keep": "4"}, "has no notes"),
+    ],
+)
+def test_a_hole_that_cannot_be_is_refused(song: Score, asked, said: str):
+    song.tracks.append(Track("Empty", 40))
+    with pytest.raises(MidiError, match=said):
+        infilling.hole(song, **asked)
+
+
+def test_tracks_are_kept_by_name_number_instrument_and_drums(song: Score):
+    assert infilling.hole(song, keep="tune").tracks == (1, 2)
+    assert infilling.hole(song, keep="flute, drums").tracks == (1,)
+    assert infilling.hole(song, keep="2").tracks == (0, 2)
+    found = infilling.hole(song, bars=(3, 4))
+    assert (found.start, found.stop, found.tracks) == (6.0, 12.0, (0, 1, 2))
+
+
+def test_the_command_fills_and_makes_it_again(run, song_file: Path, untrained):
+    model = untrained("score-infill")
+    code, out, _ = run("generate", "--model", model, "--prompt", song_file, "--infill", "3-4", "-o", "a.mid", "--json")
+    told = json.loads(out)
+    assert code == 0 and told["outputs"][0]["bars"] == 8
+    assert run("repro", "a.mid", "--model", model, "--prompt", song_file)[0] == 0
+    code, _, err = run("generate", "--model", untrained("score"), "--prompt", song_file, "--infill", "3")
+    assert code == 1 and "has not learnt to fill holes" in err
+    assert run("generate", "--model", model, "--prompt", song_file, "--infill", "3-x")[0] == 2
+    assert run("generate", "--model", model, "--prompt", song_file, "--accompany", "--bars", "4")[0] == 2
+    assert run("generate", "--model", model, "--infill", "3-4")[0] == 2
+
+
+def test_the_grid_refuses_what_it_cannot_sing(song: Score, composer):
+    with pytest.raises(MidiError, match="one note at a time"):
+        infilling.fill(composer("grid-infill"), song, Request(infill="3-4"), seed=0)
+    with pytest.raises(CheckpointError, match="has not learnt"):
+        infilling.fill(composer("grid"), song, Request(infill="3-4"), seed=0)
+
+
+def test_silence_in_a_voice_that_is_kept_stays_silence(composer, chorales):
+    score = GRID.decode(chorales.pieces("test")[0].tokens)
+    for track in score.tracks[:1]:
+        track.notes = type(track.notes)([n for n in track.notes if n.time >= 8 * 480])
+    (made,) = infilling.fill(composer("grid-infill"), score, Request(keep_tracks="soprano", infill="1-2"), seed=0)
+    assert min(n.time for n in made.score.tracks[0].notes) >= 8 * 480
+    assert SILENCE == 2
