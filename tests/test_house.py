@@ -20,7 +20,7 @@ LEVELS = [
     {"files", "controls"},
     {"plan", "request", "scalars"},
     {"tokens", "models", "scores", "checkpoint"},
-    {"corpus", "data", "sampling", "instruments", "ngram", "statistics"},
+    {"corpus", "data", "sampling", "instruments", "ngram", "statistics", "installing"},
     {"grammar", "training", "evaluation", "repetition", "prompt", "endings", "rendering"},
     {"drawing", "choosing", "run"},
     {"streaming"},
