@@ -19,17 +19,17 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import os
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
 from .files import lock, write_whole
 from .plan import Plan, stored_plan
+from .preparing import Prepared, prepare
 from .scalars import FOLDER
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_MINUTES = 10.0
-MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,10 @@ class Run:
 
         plan = self.plan
         torch.set_num_threads(plan.threads)
-        prepared = self._prepare()
+        prepared = prepare(plan)
+        if plan.precision is None:
+            plan.precision = "bf16" if prepared.recipe.bf16 else "fp32"
+            self.write_plan()
         state = self._load_state()
         model, average = prepared.model, prepared.average
         steps = train(model, prepared.windows, prepared.recipe, average=average, start=state)
@@ -186,88 +188,7 @@ class Run:
             if step is not None and step.number > saved:
                 self._save_state(step)
 
-    def _prepare(self) -> _Prepared:
-        """Return everything that follows from the plan alone."""
-        import torch
-
-        from . import checkpoint, corpus, models, tokens
-        from .data import Windows
-        from .evaluation import sample
-        from .training import Recipe, faster_in_bf16
-
-        plan = self.plan
-        started = checkpoint.load(plan.start_from) if plan.start_from else None
-        wanted = None  # what suits the data
-        if plan.tokenizer is not None:
-            wanted = tokens.parse(plan.tokenizer)
-        elif started is not None:
-            wanted = started.tokenizer()
-        source = corpus.open_source(plan.data, wanted)
-        tokenizer = source.tokenizer
-        config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
-        if started is None:
-            config |= tokenizer.model_config
-        else:
-            config.pop("vocab_size")
-        if plan.dropout is not None:
-            config["dropout"] = plan.dropout
-        training = models.training(plan.arch)
-        if plan.context is not None:
-            if "context" not in config:
-                raise RunError(f"the architecture '{plan.arch}' has no context: leave out --context")
-            config["context"] = plan.context
-        # windows no longer than the context, nor shorter: distances that were never trained must not be met later
-        length = plan.window or config.get("context", training["window"])
-        length = min(length, config.get("context", length))
-        device = _device(plan.device)
-        if plan.precision is None:
-            fast = device == "cuda" or (device == "cpu" and faster_in_bf16())
-            plan.precision = "bf16" if fast else "fp32"
-            self.write_plan()
-        pieces = list(source.pieces("train"))
-        windows = Windows(
-            [piece.tokens for piece in pieces],
-            tokenizer,
-            pitches=[piece.pitches for piece in pieces],
-            length=length,
-            batch_size=plan.batch_size or training["batch_size"],
-            seed=plan.seed,
-            weights=_weights(source.pieces("train"), plan.weights),
-        )
-        steps = plan.steps
-        if plan.epochs is not None:
-            by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / (windows.batch_size * length)))
-            steps = by_epochs if steps is None else min(steps, by_epochs)
-        rate = plan.learning_rate or training["learning_rate"] * (0.2 if started else 1.0)
-        recipe = Recipe(
-            steps=steps,
-            seconds=None if plan.minutes is None else 60 * plan.minutes,
-            learning_rate=rate,
-            seed=plan.seed,
-            bf16=plan.precision == "bf16",
-        )
-        torch.manual_seed(plan.seed)
-        model = models.create(plan.arch, tokenizer.vocab_size, **config)
-        average = models.create(plan.arch, tokenizer.vocab_size, **config)
-        if started is not None:
-            model.load_state_dict(started.model().state_dict())
-        if plan.compile and device == "cpu" and not _has_compiler():
-            log.warning(
-                "--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled"
-            )
-        elif plan.compile:
-            model.compile()
-        return _Prepared(
-            corpus=source,
-            tokenizer=tokenizer,
-            model=model.to(device),
-            average=average.to(device),
-            windows=windows,
-            recipe=recipe,
-            validation=sample(source.pieces("validation"), MAX_VALIDATION_TOKENS),
-        )
-
-    def _card(self, prepared: _Prepared, step: Step, validation: Validation) -> dict[str, Any]:
+    def _card(self, prepared: Prepared, step: Step, validation: Validation) -> dict[str, Any]:
         return {
             "data": prepared.corpus.name,
             "licence": "the trainer's own data: yours to say",
@@ -332,17 +253,6 @@ class Run:
         )
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Prepared:
-    corpus: Any
-    tokenizer: Any
-    model: Any
-    average: Any
-    windows: Any
-    recipe: Recipe
-    validation: Any
-
-
 class _Cadence:
     """When to validate and save: by steps twenty times a run; by the clock each 20 s, or seldom enough to cost a tenth."""
 
@@ -358,36 +268,3 @@ class _Cadence:
     def made(self, step: Step, cost: float) -> None:
         self.last_seconds = step.seconds + cost
         self.interval = max(20.0, 10 * cost)
-
-
-def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
-    """Return how much more often than its length says each piece is drawn; None for all alike.
-
-    Raises:
-        RunError: a folder that no piece comes from.
-    """
-    if not by_folder:
-        return None
-    weights, used = [], set()
-    for piece in pieces:
-        named = [folder for folder in by_folder if folder in Path(piece.name).parts]
-        used.update(named)
-        weights.append(math.prod(by_folder[folder] for folder in named))
-    if unused := sorted(set(by_folder) - used):
-        raise RunError(f"no training piece comes from a folder '{unused[0]}': see --weight")
-    return weights
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
-
-
-def _has_compiler() -> bool:
-    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
-    return any(shutil.which(name) for name in names if name)
