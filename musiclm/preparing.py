@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# going on from a checkpoint; chosen on the validation split of Nottingham (benchmarks/RESULTS.md)
+TUNED_RATE = 0.8  # of the architecture's own highest rate
+TUNED_DROPOUT = 0.1  # at least
+TUNED_WARM_UP = 20  # steps
+PATIENCE = 5  # validations
 MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
 
 
@@ -29,6 +34,7 @@ class Prepared:
     Attributes:
         corpus: see `corpus.open_source`.
         tokenizer: of it, and of the model.
+        started: the checkpoint that is started from, or None.
         model: as it is before the first step, on its device.
         average: another of that architecture, for the averaged weights.
         windows: batches by number.
@@ -38,6 +44,7 @@ class Prepared:
 
     corpus: Any
     tokenizer: Any
+    started: Any
     model: Any
     average: Any
     windows: Any
@@ -75,6 +82,8 @@ def prepare(plan: Plan) -> Prepared:
         config.pop("vocab_size")
     if plan.dropout is not None:
         config["dropout"] = plan.dropout
+    elif started is not None:
+        config["dropout"] = max(TUNED_DROPOUT, config.get("dropout", 0.0))
     training = models.training(plan.arch)
     if plan.context is not None:
         if "context" not in config:
@@ -101,11 +110,12 @@ def prepare(plan: Plan) -> Prepared:
     if plan.epochs is not None:
         by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / (windows.batch_size * length)))
         steps = by_epochs if steps is None else min(steps, by_epochs)
-    rate = plan.learning_rate or training["learning_rate"] * (0.2 if started else 1.0)
+    rate = plan.learning_rate or training["learning_rate"] * (TUNED_RATE if started else 1.0)
     recipe = Recipe(
         steps=steps,
         seconds=None if plan.minutes is None else 60 * plan.minutes,
         learning_rate=rate,
+        warmup_steps=TUNED_WARM_UP if started else 100,
         seed=plan.seed,
         bf16=bf16,
     )
@@ -121,6 +131,7 @@ def prepare(plan: Plan) -> Prepared:
     return Prepared(
         corpus=source,
         tokenizer=tokenizer,
+        started=started,
         model=model.to(device),
         average=average.to(device),
         windows=windows,

@@ -54,13 +54,26 @@ class Validation:
 
 
 class Run:
-    """A run folder, locked by this process from `create` or `open` until `close`."""
+    """A run folder, locked by this process from `create` or `open` until `close`.
+
+    Attributes:
+        folder: it.
+        plan: what was asked for.
+        best: the lowest validation so far, nats a token.
+        best_step: at which step it was; 0 for the model that was started from.
+        before: validation of the model that was started from, nats a token; None without one, and on resume.
+        last_validation: a line of metrics.jsonl.
+        stopped_because: once it is over: "budget", or "validation" if that did not fall any more.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
         self.best = float("inf")
         self.best_step = 0
         self.last_validation: dict[str, Any] | None = None
+        self.stopped_because = "budget"
+        self.before: float | None = None
+        self._validated: list[int] = []
         self._lock = lock(folder / "lock")
         if self._lock is None:
             raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o")
@@ -99,6 +112,22 @@ class Run:
             raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one")
         return cls(folder, plan)
 
+    def renew(self, *, minutes: float | None, steps: int | None, epochs: float | None) -> None:
+        """Give the run a new total budget, and its validation time to fall again."""
+        from .checkpoint import read_header
+
+        self.plan.minutes, self.plan.steps, self.plan.epochs = minutes, steps, epochs
+        if (self.folder / "resume.safetensors").exists():
+            metadata, _ = read_header(self.folder / "resume.safetensors")
+            self.plan.patient_from = json.loads(metadata["run"])["step"]
+        self.write_plan()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether validation has not fallen for as long as the plan has patience."""
+        since = max(self.best_step, self.plan.patient_from)
+        return self.plan.patience is not None and sum(step > since for step in self._validated) >= self.plan.patience
+
     def write_plan(self) -> None:
         """Write run.json."""
         write_whole(self.folder / "run.json", (json.dumps(dataclasses.asdict(self.plan), indent=1) + "\n").encode())
@@ -135,7 +164,11 @@ class Run:
             plan.precision = "bf16" if prepared.recipe.bf16 else "fp32"
             self.write_plan()
         state = self._load_state()
+        if state is None and plan.start_from is not None:
+            self._keep_start(prepared)
         model, average = prepared.model, prepared.average
+        is_over = self.is_stale
+        self.stopped_because = "validation" if is_over else "budget"
         steps = train(model, prepared.windows, prepared.recipe, average=average, start=state)
         next_validation = _Cadence(prepared.recipe, state.step if state else 0, state.seconds if state else 0.0)
         step: Step | None = None
@@ -143,7 +176,7 @@ class Run:
         losses: list[float] = []
         scalars = Scalars(self.folder, saved)
         try:
-            for step in steps:
+            for step in steps if not is_over else ():
                 losses.append(step.nats)
                 validation = None
                 if step.progress >= 1 or next_validation.is_due(step):
@@ -160,7 +193,7 @@ class Run:
                     )
                     losses.clear()
                     next_validation.made(step, time.monotonic() - began)
-                    card = self._card(prepared, step, validation)
+                    card = self._card(prepared, found.nats_per_token, step)
                     if validation.is_best:
                         self.best, self.best_step = validation.validation_nats_per_token, step.number
                         save(
@@ -183,22 +216,48 @@ class Run:
                 nats = None if validation is None else validation.validation_nats_per_token
                 scalars.add(step.number, nats=step.nats, rate=step.rate, tokens=step.tokens, validation_nats=nats)
                 yield step, validation
+                if validation is not None and self.is_stale:
+                    self.stopped_because = "validation"
+                    break
         finally:
             scalars.close()
             if step is not None and step.number > saved:
                 self._save_state(step)
 
-    def _card(self, prepared: Prepared, step: Step, validation: Validation) -> dict[str, Any]:
-        return {
+    def _keep_start(self, prepared: Prepared) -> None:
+        """Keep the model that was started from as the best so far: no training makes a worse one of it."""
+        from .checkpoint import save
+        from .evaluation import surprise
+
+        prepared.model.eval()
+        found = surprise(prepared.model, prepared.tokenizer, prepared.validation, bf16=prepared.recipe.bf16)
+        self.best, self.best_step, self.before = found.nats_per_token, 0, found.nats_per_token
+        save(
+            self.folder / "best.safetensors",
+            prepared.model,
+            arch=self.plan.arch,
+            tokenizer=prepared.tokenizer,
+            card=self._card(prepared, found.nats_per_token, None),
+        )
+
+    def _card(self, prepared: Prepared, nats: float, step: Step | None) -> dict[str, Any]:
+        card = {
             "data": prepared.corpus.name,
             "licence": "the trainer's own data: yours to say",
             "command": self.plan.command,
-            "steps": step.number,
-            "tokens": step.tokens,
-            "minutes": round(step.seconds / 60, 1),
+            "steps": step.number if step else 0,
+            "tokens": step.tokens if step else 0,
+            "minutes": round(step.seconds / 60, 1) if step else 0.0,
             "precision": self.plan.precision,
-            "figures": {"validation_nats_per_token": validation.validation_nats_per_token},
+            "figures": {"validation_nats_per_token": nats},
         }
+        if prepared.started is not None:
+            name = Path(prepared.started.name).name
+            card["started_from"] = f"{name}: {prepared.started.card.get('data')}"
+            card["licence"] = (
+                f"that of {name} ({prepared.started.card.get('licence')}), and that of the trainer's own data"
+            )
+        return card
 
     def _append(self, validation: Validation) -> None:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -206,6 +265,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         self.last_validation = dataclasses.asdict(validation)
+        self._validated.append(validation.step)
 
     def _save_state(self, step: Step) -> None:
         from .checkpoint import pack
@@ -248,6 +308,7 @@ class Run:
                     kept.append(line)
         write_whole(metrics, "".join(line + "\n" for line in kept).encode())
         self.last_validation = json.loads(kept[-1]) if kept else None
+        self._validated = [json.loads(line)["step"] for line in kept]
         return TrainingState(
             step=numbers["step"], tokens=numbers["tokens"], seconds=numbers["seconds"], tensors=tensors
         )

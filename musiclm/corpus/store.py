@@ -118,7 +118,8 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
         theirs = document["tokenizer"].get("name")
         other = f"'{tokenizer.name}'" if tokenizer.name != theirs else f"another '{theirs}'"
         raise CorpusError(
-            f"the corpus '{path}' has tokens of '{theirs}', not of {other}: build one from the MIDI files"
+            f"the corpus '{path}' has tokens of '{theirs}', not of {other}: name the folder of MIDI files instead, or "
+            f"build one of them ('musiclm corpus build MIDI -o CORPUS --tokenizer {tokenizer.name}')"
         )
     folder = Path(path)
     try:
