@@ -71,7 +71,7 @@ def real(corpus: Path, midi: Path, count: int) -> Iterator[Prompt]:
         data = (midi.parent / name).read_bytes()
         draw = random.Random(i)
         score = scores.parse(data, name)
-        first = score.start() / score.ticks_per_quarter  # some begin with bars of silence
+        first = min(n.time for t in score.tracks for n in t.notes) / score.ticks_per_quarter  # some begin with silence
         bars = len(bar_lines(score, first)) + draw.randint(1, 12)
         seconds = time_at(score, first) + draw.uniform(3, 30)
         yield Prompt(name=name, data=data, bars=bars if i % 3 == 1 else None, seconds=seconds if i % 3 == 2 else None)
@@ -204,7 +204,11 @@ def check(composer: Composer, prompt: Prompt, seed: int) -> tuple[list[str], dic
     (made,) = composer.compose(heard, length=Length(bars=BARS), seed=seed)
     unsaid = composer.tokenizer.unsaid(score)
     assert heard.score is not None
-    stop = max(scores.end(heard.score), 0.0) if prompt.bars is None else heard.quarters
+    stop = heard.quarters
+    if prompt.bars is None:
+        stop = scores.end(score)
+        if prompt.seconds is not None:
+            stop = min(stop, scores.quarters_at(score, prompt.seconds))
     data = scores.to_bytes(made.score)
     found, seen = faults(heard.score, stop, heard.left_out, data, has_metre=not unsaid)
     return found, {**seen, "left_out": heard.left_out, "unsaid": unsaid, "tokens": made.num_new_tokens}

@@ -58,7 +58,7 @@ class Prompt:
         score = scores.cut(score, 0.0, stop)  # a tempo or a metre behind the last note is not waited for
         if not score.note_num() and stop < end:
             told = f"{bars} bars" if bars is not None else f"{seconds:g} seconds"
-            raise MidiError(f"the first {told} of the prompt are silent: take more of it")
+            raise MidiError(f"the prompt is silent in its first {told}: take more of it")
         ids, left_out = tokenizer.encode(score)
         ids = tokenizer.advance(ids[:-1], _clock(tokenizer, score, stop))
         # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar

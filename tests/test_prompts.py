@@ -155,5 +155,5 @@ def test_a_silent_beginning_is_said(untrained):
     """It was called one that the tokenizer could not express."""
     source = scores.parse(SHAPES["one late note"][0], "late")
     for name in ("score", "performance", "grid"):
-        with pytest.raises(MidiError, match="the first 3 bars of the prompt are silent"):
+        with pytest.raises(MidiError, match="silent in its first 3 bars"):
             Composer.load(untrained(name)).prompt(source, bars=3)
