@@ -28,7 +28,7 @@ COMMANDS = {
     "corpus": "Prepare MIDI files for training, and see what is in them.",
     "classify": "Tell which family of instruments plays a recorded note.",
     "classifier": "Train, measure and look into the note classifier.",
-    "models": "List the models that come with musiclm.",
+    "models": "List models, install others, remove them.",
 }
 
 

@@ -68,7 +68,10 @@ def command(
     if wanted is not None and max(wanted) >= num_heads:
         raise click.BadParameter(f"'{loaded.name}' has {num_heads}", param_hint="--heads")
     if found.heard.left_out:
-        ui.say(f"left out: {found.heard.left_out} notes that the model's tokenizer cannot express", quiet=quiet)
+        ui.say(
+            f"left out: {ui.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
+            quiet=quiet,
+        )
     if found.num_left:
         ui.say(f"only the first {len(found.heard.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet)
     note, which = found.at(*moment), (layer or num_layers) - 1

@@ -213,9 +213,9 @@ def _beginning(prompt: str, num_bars: int) -> Any:
 
 def _described(comparison: Comparison) -> str:
     request = comparison.request
-    budget = [f"{request.minutes:g} minutes"] if request.minutes else []
-    budget += [f"{request.steps:,} steps"] if request.steps else []
-    budget += [f"{request.epochs:g} epochs"] if request.epochs else []
+    budget = [ui.counted(request.minutes, "minute")] if request.minutes else []
+    budget += [ui.counted(request.steps, "step")] if request.steps else []
+    budget += [ui.counted(request.epochs, "epoch")] if request.epochs else []
     data = request.data or "the bundled chorales"
     return f"{', '.join(request.archs)} {request.preset} on {data}, {' or '.join(budget)} each, seed {request.seed}"
 

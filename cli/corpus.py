@@ -117,12 +117,12 @@ def _watch(progress: Any, *, quiet: bool) -> None:
                 last = time.monotonic()
                 rate = (now.found - now.resumed) / max(0.1, last - began)
                 resumed = f", {now.resumed:,} done before" if now.resumed else ""
-                told = f"{now.found:,} files, {now.dropped:,} dropped{resumed}, {rate:.0f} files/s"
+                told = f"{ui.counted(now.found, 'file')}, {now.dropped:,} dropped{resumed}, {rate:.0f} files/s"
                 bar.update(task, description=told)
 
 
 def _say_what_happened(document: dict[str, Any], *, quiet: bool) -> None:
-    ui.say(f"kept {document['kept']:,} of {document['found']:,} files", quiet=quiet)
+    ui.say(f"kept {document['kept']:,} of {ui.counted(document['found'], 'file')}", quiet=quiet)
     for reason, count in document["dropped"].items():
         ui.say(f"dropped: {count:,} × {reason}", quiet=quiet)
     for text in (*document["notes"], *document["problems"]):
@@ -130,12 +130,13 @@ def _say_what_happened(document: dict[str, Any], *, quiet: bool) -> None:
     twins = document["twins_across_splits"]
     if twins["groups"]:
         text = (
-            f"{twins['groups']} groups of copies lie across the official splits ({twins['held_out']} held-out pieces)"
+            f"{ui.counted(twins['groups'], 'group')} of copies across the official splits "
+            f"({ui.counted(twins['held_out'], 'held-out piece')})"
         )
-        ui.say(text + " and were left there", quiet=quiet)
+        ui.say(text + ": left there", quiet=quiet)
     for split, count in twins["share_a_tune"].items():
         if count:
-            ui.say(f"{count} {split} pieces have most of their tune in one training piece", quiet=quiet)
+            ui.say(f"most of the tune in one training piece: {ui.counted(count, split + ' piece')}", quiet=quiet)
 
 
 @command.command("inspect", epilog="Example: musiclm corpus inspect corpora/mine --files")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from . import ui
 from .display import sparkline
 
 ROWS = 8  # of a table; the rest is one row
@@ -28,7 +29,10 @@ def show(document: dict[str, Any]) -> None:
         "files",
         [("found", document["found"]), ("kept", document["kept"]), *(_dropped(document["dropped"]))],
     )
-    splits = [(name, f"{s['pieces']:,} pieces, {s['tokens']:,} tokens") for name, s in document["splits"].items()]
+    splits = [
+        (name, f"{ui.counted(s['pieces'], 'piece')}, {ui.counted(s['tokens'], 'token')}")
+        for name, s in document["splits"].items()
+    ]
     _table(console, "splits", splits)
     _table(
         console,

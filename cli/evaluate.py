@@ -88,7 +88,7 @@ def command(
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{report['model']} on {report['corpus']}, {split}: {report['num_pieces']} pieces"
+    title = f"{report['model']} on {report['corpus']}, {split}: {ui.counted(report['num_pieces'], 'piece')}"
     click.echo(title)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
@@ -102,7 +102,8 @@ def command(
         table.add_row(name, f"{nats:.4f}", f"{notes:.3f}", f"{seconds:.2f}")
     Console().print(table)
     counted = report["baselines_counted"]
-    told = f"baselines counted on {counted['num_pieces']:,} {counted['on']} pieces, {counted['num_tokens']:,} tokens"
+    told = f"baselines counted on {ui.counted(counted['num_pieces'], counted['on'] + ' piece')}"
+    told += f", {ui.counted(counted['num_tokens'], 'token')}"
     if counted["on"] == "measured":
         told += "; a piece tells an n-gram nothing about itself"
     ui.say(told, quiet=quiet)
@@ -114,7 +115,7 @@ def command(
         tables.show_statistics(f"{samples} samples", found["samples"], found["reference"])
         area = found["mean_overlapped_area"]
         overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
-        ui.say(f"{found['bars']} bars of each; {overlap}, seed {found['seed']}")
+        ui.say(f"{ui.counted(found['bars'], 'bar')} of each; {overlap}, seed {found['seed']}")
 
 
 def _statistics(

@@ -125,7 +125,10 @@ def command(
     heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if heard.left_out:
         tokenizer = composer.tokenizer.name
-        ui.say(f"left out of the prompt: {heard.left_out} notes that '{tokenizer}' cannot express", quiet=quiet)
+        ui.say(
+            f"left out of the prompt: {ui.counted(heard.left_out, 'note')} that '{tokenizer}' cannot express",
+            quiet=quiet,
+        )
     for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
         ui.say(sentence, quiet=quiet)
     try:
@@ -190,12 +193,15 @@ def command(
 
 def _say(composition: Composition, *, quiet: bool) -> None:
     c = composition
-    ui.say(f"{c.num_bars} bars, {c.num_notes} notes, {ui.duration(c.seconds)}", quiet=quiet)
+    ui.say(f"{ui.counted(c.num_bars, 'bar')}, {ui.counted(c.num_notes, 'note')}, {ui.duration(c.seconds)}", quiet=quiet)
     if c.ended != "length":
         ends = "the model ends the piece" if c.ended == "piece" else "a phrase ends"
         ui.say(f"ends where {ends}", quiet=quiet)
     if c.redrawn:
-        ui.say(f"fell into a loop: drawn anew, hotter, {c.redrawn} times (--no-loop-guard lets it)", quiet=quiet)
+        ui.say(
+            f"fell into a loop: drawn anew, hotter, {ui.counted(c.redrawn, 'time')} (--no-loop-guard lets it)",
+            quiet=quiet,
+        )
 
 
 def _say_why(composer: Composer, weighed: list[Weighed], num_kept: int, *, quiet: bool) -> None:

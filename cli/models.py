@@ -1,37 +1,134 @@
-"""musiclm models."""
+"""musiclm models, musiclm models install, musiclm models remove."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from ..errors import MusicLMError
 from . import options, ui
 
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..installing import Source
 
-@click.command("models", epilog="Example: musiclm models --json")
+NONCOMMERCIAL = "not for commercial use"
+
+
+@click.group(
+    "models",
+    invoke_without_command=True,
+    epilog="Examples: musiclm models --json; musiclm models install runs/mine --name mine",
+)
 @options.json_output
-def command(as_json: bool) -> None:
-    """List the models that come with musiclm: data, licence, size, figures."""
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List models: those that come with musiclm and those that you installed, with data, licence, size, figures.
+
+    MUSICLM_MODELS names the folder of installed ones; left out, it is in your data folder.
+    """
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError("--json lists all models: put it behind what you ask for")
+        return
+    _list(as_json=as_json)
+
+
+@command.command("install", epilog="Example: musiclm models install runs/mine --name mine")
+@click.argument("source", metavar="FILE|URL")
+@click.option("--name", metavar="NAME", help="What to call it; its architecture is added. Default: the file's name.")
+@options.force
+@options.json_output
+@options.quiet
+def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bool) -> None:
+    """Put a checkpoint into your own folder of models: a file, a run folder, or an https, http or file address.
+
+    It is read whole first: nothing in it can run code. From then on --model finds it by its name.
+    """
+    from .. import checkpoint, installing
+
+    with installing.opened(source) as coming:
+        blocks = _watched(coming, quiet=quiet)
+        found = installing.install(coming, blocks, name=name, force=force)
+    (figures,) = checkpoint.figures([found])
+    of_set = found.name.rpartition("-")[0]
+    called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
+    ui.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
+    ui.say(f"licence of the weights: {_licence(figures)}")  # whoever installs is told, -q or not
+    ui.say(f"Next: musiclm generate --model {called}", quiet=quiet)
+    if as_json:
+        ui.print_json(figures | {"installed": True})
+    else:
+        click.echo(found.path)
+
+
+@command.command("remove", epilog="Example: musiclm models remove mine-gru")
+@click.argument("name", metavar="NAME")
+@options.quiet
+def remove(name: str, quiet: bool) -> None:
+    """Remove a model that you installed; those that come with musiclm stay."""
+    from .. import installing
+
+    ui.say(f"removed {installing.remove(name)}", quiet=quiet)
+
+
+def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
+    """Yield the blocks of a source, showing on a terminal how many have come."""
+    if quiet or not ui.is_terminal():
+        yield from source.blocks
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=ui.console(), transient=True) as bar:
+        task = bar.add_task("reading", total=source.num_bytes)
+        for block in source.blocks:
+            bar.advance(task, len(block))
+            yield block
+
+
+def _list(*, as_json: bool) -> None:
     from .. import checkpoint
 
-    figures = list(checkpoint.figures([checkpoint.load(name) for name in checkpoint.bundled()]))
+    loaded: list[Checkpoint] = [checkpoint.load(name) for name in checkpoint.bundled()]
+    num_bundled = len(loaded)
+    for name in checkpoint.installed():
+        try:
+            loaded.append(checkpoint.read(checkpoint.installed_path(name), name))
+        except MusicLMError as error:
+            ui.say(f"left out: {error}. 'musiclm models remove {name}' removes it")
+    listed = [f | {"installed": i >= num_bundled} for i, f in enumerate(checkpoint.figures(loaded))]
     if as_json:
-        ui.print_json(figures)
+        ui.print_json(listed)
         return
-    from rich.console import Console
-    from rich.table import Table
+    import shutil
+    import textwrap
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("name", "parameters", "MB", "nats/token", "data", "licence"):
-        numeric = heading in ("parameters", "MB", "nats/token")
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading == "name")
-    for f in figures:
+    width = max([len("name"), *(len(f["name"]) for f in listed)])
+    click.secho(f"{'name':{width}}  parameters     MB  nats/token", bold=True)
+    columns = shutil.get_terminal_size().columns
+    for f in listed:
         nats = f["figures"].get("test_nats_per_token")
-        table.add_row(
-            f["name"],
-            f"{f['num_parameters'] / 1e6:.1f} M",
-            f"{f['bytes'] / 1e6:.1f}",
-            f"{nats:.3f}" if nats is not None else "",
-            str(f["data"]),
-            str(f["licence"]),
-        )
-    Console().print(table)
+        nats = f"{nats:.3f}" if isinstance(nats, float) else ""
+        click.echo(f"{f['name']:{width}}  {f['num_parameters'] / 1e6:8.1f} M  {f['bytes'] / 1e6:5.1f}  {nats:>10}")
+        told = f"{_plain(f['data'])}. Licence: {_licence(f)}" + (". Installed by you" if f["installed"] else "")
+        click.echo(textwrap.fill(told, columns, initial_indent="  ", subsequent_indent="  "))
+
+
+def _size(figures: dict[str, Any]) -> str:
+    return f"{figures['num_parameters'] / 1e6:.1f} M parameters, {figures['bytes'] / 1e6:.1f} MB"
+
+
+def _licence(figures: dict[str, Any]) -> str:
+    """Return the licence of a model's weights, and in plain words if it is not for commercial use."""
+    from ..installing import is_noncommercial
+
+    licence = _plain(figures["licence"] or "not said")
+    return f"{licence}: {NONCOMMERCIAL}" if is_noncommercial(licence) else licence
+
+
+def _plain(told: object) -> str:
+    """Return what somebody else wrote into a card without what would move the cursor of a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(told))

@@ -91,7 +91,7 @@ def cut(score: Score, bars: tuple[int, int], name: str) -> tuple[Score, float]:
 
     count = scores.num_bars(score)
     if bars[0] > count:
-        raise MidiError(f"'{name}' has {count} bars: there is no bar {bars[0]}")
+        raise MidiError(f"'{name}' has {ui.counted(count, 'bar')}: there is no bar {bars[0]}")
     start = scores.bar_line(score, 0.0, bars[0] - 1)
     piece = scores.cut(score, start, scores.bar_line(score, 0.0, min(bars[1], count)))
     if not piece.note_num():
@@ -110,7 +110,8 @@ def _print(score: Score, prompt: float | None, first_bar: int, *, quiet: bool) -
     key = Text("  ").join(Text(f"■ {name}", style=pictures.colour(i)) for i, name in enumerate(names))
     console.print(key)
     if not quiet:
-        told = f"{scores.num_bars(score)} bars, {score.note_num()} notes, {ui.duration(scores.seconds(score))}"
+        told = f"{ui.counted(scores.num_bars(score), 'bar')}, {ui.counted(score.note_num(), 'note')}"
+        told += f", {ui.duration(scores.seconds(score))}"
         ui.say(told + ("; the prompt is pale" if prompt is not None and sys.stdout.isatty() else ""))
 
 

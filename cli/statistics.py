@@ -55,7 +55,7 @@ def command(data: str, reference: str | None, bars: int | None, each: bool, as_j
         return
     from . import tables
 
-    tables.show_statistics(f"{len(found)} pieces", document["statistics"], told)
+    tables.show_statistics(ui.counted(len(found), "piece"), document["statistics"], told)
 
 
 def _measured(source: str, bars: int | None, *, quiet: bool) -> tuple[list[str], list[Any], dict[str, int]]:

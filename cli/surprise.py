@@ -62,7 +62,10 @@ def command(
     first = chosen[0] if chosen else 1
     found = surprise.surprise(heard_by, loaded.tokenizer(), score, first_bar=first)
     if found.heard.left_out:
-        ui.say(f"left out: {found.heard.left_out} notes that the model's tokenizer cannot express", quiet=quiet)
+        ui.say(
+            f"left out: {ui.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
+            quiet=quiet,
+        )
     if path is not None:
         title = f"{Path(file).name}: what {loaded.name} did not expect"
         write_whole(path, surprise.picture(found, path.suffix.lower(), title=title), force=force)
@@ -73,7 +76,7 @@ def command(
         click.echo(str(path))
     else:
         _print(found)
-    told = f"{loaded.name}: {found.nats.mean():.2f} nats a note, {len(found.nats)} notes"
+    told = f"{loaded.name}: {found.nats.mean():.2f} nats a note, {ui.counted(len(found.nats), 'note')}"
     ui.say(told, quiet=quiet or as_json)
 
 

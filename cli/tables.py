@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .ui import duration
+from .ui import counted, duration
 
 COLUMNS = (
     ("size", "numbers that were learnt"),
@@ -80,8 +80,8 @@ def _legend(lines: Sequence[tuple[str, str]]) -> Any:
 
 def _budget(budget: dict[str, Any]) -> str:
     told = [duration(60 * budget["minutes"])] if budget["minutes"] else []
-    told += [f"{budget['steps']:,} steps"] if budget["steps"] else []
-    told += [f"{budget['epochs']:g} epochs"] if budget["epochs"] else []
+    told += [counted(budget["steps"], "step")] if budget["steps"] else []
+    told += [counted(budget["epochs"], "epoch")] if budget["epochs"] else []
     return " or ".join(told)
 
 

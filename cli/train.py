@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(
     "train",
-    epilog="Examples: musiclm train --arch lstm --minutes 3; musiclm train my_midis/ -o runs/mine; "
+    epilog="Examples: musiclm train --arch lstm --minutes 3; musiclm train my_midis/ --from score; "
     "musiclm train --resume runs/mine",
 )
 @click.argument("data", required=False)
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget: steps.")
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data.")
 @click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
-@click.option("--from", "start_from", metavar="MODEL", help="Start from a checkpoint's weights.")
+@click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from a checkpoint's weights.")
 @click.option(
     "--tokenizer",
     metavar="NAME[:JSON]",
@@ -50,6 +50,15 @@ if TYPE_CHECKING:
 )
 @click.option("--learning-rate", type=click.FloatRange(0, min_open=True), metavar="R", help="The highest.")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=N", help="Another size than the preset's: --set size=192."
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Stop when validation has not fallen N times; 5 with --from, else the budget alone ends it.",
+)
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: half a minute before the first step.")
 @options.seed
 @options.device
@@ -74,6 +83,8 @@ def command(
     context: int | None,
     learning_rate: float | None,
     dropout: float | None,
+    settings: tuple[str, ...],
+    patience: int | None,
     compiled: bool,
     seed: int | None,
     device: str,
@@ -85,11 +96,15 @@ def command(
     """Train a model on DATA: a corpus, an archive, a folder of MIDI files or one file; left out, the bundled chorales.
 
     A run can be stopped at any moment, by Ctrl-C or worse; --resume goes on with it.
+
+    --from fine-tunes: a lower rate, at least a tenth of dropout, the model's own tokenizer; it ends when validation has not
+    fallen for a while, and the best checkpoint, which may be the one it started from, is what is kept.
     """
     from .. import models
 
     ui.show_log(quiet=quiet)
     from ..plan import Plan
+    from ..preparing import PATIENCE
     from ..run import DEFAULT_MINUTES, Run
 
     if arch is not None and arch not in models.names():
@@ -106,6 +121,8 @@ def command(
         "--context": context,
         "--learning-rate": learning_rate,
         "--dropout": dropout,
+        "--set": settings or None,
+        "--patience": patience,
         "--compile": compiled or None,
         "--seed": seed,
         "-o": output,
@@ -116,12 +133,13 @@ def command(
             raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
         run = Run.open(Path(resume))
         if minutes is not None or steps is not None or epochs is not None:
-            run.plan.minutes, run.plan.steps, run.plan.epochs = minutes, steps, epochs
             run.plan.command += " && " + shlex.join(["musiclm", *sys.argv[1:]])
-            run.write_plan()
+            run.renew(minutes=minutes, steps=steps, epochs=epochs)
     else:
         if start_from is not None and (arch is not None or preset is not None):
             raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
+        if start_from is not None and tokenizer is not None and not tokenizer.endswith("-infill"):
+            raise click.UsageError("--from has a tokenizer already: leave out --tokenizer, or take score-infill")
         if data is not None and not Path(data).exists():
             raise CorpusError(f"no folder or file '{data}'")
         if start_from is not None:
@@ -152,6 +170,8 @@ def command(
             context=context,
             learning_rate=learning_rate,
             dropout=dropout,
+            config=_settings(settings),
+            patience=patience or (PATIENCE if start_from is not None else None),
             seed=options.draw_seed(seed),
             threads=options.threads(),
             device=device,
@@ -178,7 +198,6 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     losses: list[float] = []  # for the eye: smoothed, a point each time the line is drawn
     smooth = None
     steps = run.train()
-    stopped_because = "budget"
     live = ui.is_terminal() and not quiet
     interrupted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: _interrupt(interrupted, number))
@@ -190,6 +209,8 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
             smooth = step.nats if smooth is None else smooth + 0.05 * (step.nats - smooth)
             if first_tokens is None:
                 began, first_tokens = now, step.tokens
+                if run.before is not None:
+                    ui.say(f"before: validation {run.before:.4f} nats/token", quiet=quiet)
             elif now > began:
                 tokens_per_second = (step.tokens - first_tokens) / (now - began)
             if validation is not None:
@@ -210,6 +231,7 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
                 click.echo(line[: 3 + 79], err=True, nl=False)
         if step is None and run.last_validation is None:
             raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one beside --resume")
+        stopped_because = run.stopped_because
     except KeyboardInterrupt:
         stopped_because = "interrupted"
         steps.close()
@@ -236,6 +258,9 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
             sys.exit(130)
         return
     click.echo(str(checkpoint))
+    if stopped_because == "validation":
+        times = ui.counted(run.plan.patience or 0, "time")
+        ui.say(f"stopped: validation has not fallen {times}; the best, of step {run.best_step:,}, is kept", quiet=quiet)
     ui.say(
         f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
         quiet=quiet,
@@ -248,9 +273,9 @@ def _interrupt(interrupted: list[int], number: int) -> None:
 
 
 def _described(plan: Plan) -> str:
-    budget = [f"{plan.minutes:g} minutes"] if plan.minutes else []
-    budget += [f"{plan.steps:,} steps"] if plan.steps else []
-    budget += [f"{plan.epochs:g} epochs"] if plan.epochs else []
+    budget = [ui.counted(plan.minutes, "minute")] if plan.minutes else []
+    budget += [ui.counted(plan.steps, "step")] if plan.steps else []
+    budget += [ui.counted(plan.epochs, "epoch")] if plan.epochs else []
     what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
     return f"{what} on {plan.data or 'the bundled chorales'} for {' or '.join(budget)}"
 
@@ -273,3 +298,16 @@ def _new_folder(arch: str) -> Path:
     while (folder := Path("runs") / f"{arch}-{number:03d}").exists():
         number += 1
     return folder
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, float]:
+    """Return what --set says: NAME=N each."""
+    found: dict[str, float] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise click.UsageError(f"--set takes NAME=N, size=192 for one, not '{text}'") from error
+        found[name.strip()] = int(value) if value == int(value) and name.strip() != "dropout" else value
+    return found

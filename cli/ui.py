@@ -74,3 +74,9 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02d} min"
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} h"
+
+
+def counted(number: float, thing: str) -> str:
+    """Return 1 bar, 2 bars, 1,200 bars, 0.5 minutes."""
+    told = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{told} {thing}{'s' * (number != 1)}"

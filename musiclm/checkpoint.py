@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Iterator
 from importlib import resources
@@ -35,7 +36,7 @@ class Checkpoint:
     """A checkpoint whose header was read; the weights are read by `model`.
 
     Attributes:
-        name: what it is called by its user: a bundled name, or the path.
+        name: what it is called by its user: a bundled or installed name, or the path.
         path: the file.
         arch: one of `musiclm.models.names()`.
         config: fields of that architecture's `Config`.
@@ -178,7 +179,15 @@ def load(name: str) -> Checkpoint:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    path, called = find(name)
+    return read(*find(name))
+
+
+def read(path: Path, called: str) -> Checkpoint:
+    """Return the checkpoint in a file; `called` is its name, in errors too.
+
+    Raises:
+        CheckpointError: it is not there, or damaged.
+    """
     metadata, entries = read_header(path, called)
     try:
         stored = json.loads(metadata["checkpoint"])
@@ -221,20 +230,20 @@ def _product(shape: list[int]) -> int:
 
 
 def find(name: str) -> tuple[Path, str]:
-    """Return the file that a name means, and what to call it: a name alone is a bundled one before it is a path.
+    """Return the file that a name means, and what to call it: a bundled one before an installed one before a path.
 
     `SET` alone, "bach" for one, is the checkpoint of that set with the lowest validation nats a token.
 
     Raises:
         CheckpointError: there is none.
     """
-    names = bundled()
-    if name in names:
-        return bundled_path(name), name
-    of_set = [n for n in names if n.rsplit("-", 1)[0] == name]
-    if of_set:
-        best = min(of_set, key=lambda n: load(n).card["figures"]["validation_nats_per_token"])
-        return bundled_path(best), best
+    for names, path_of in ((bundled(), bundled_path), (installed(), installed_path)):
+        if name in names:
+            return path_of(name), name
+        of_set = [n for n in names if n.rsplit("-", 1)[0] == name]
+        if of_set:
+            best = min(of_set, key=lambda n: _validation_nats(read(path_of(n), n)))
+            return path_of(best), best
     path = Path(name)
     if path.is_dir():
         if (path / "best.safetensors").is_file():
@@ -242,16 +251,14 @@ def find(name: str) -> tuple[Path, str]:
         raise CheckpointError(f"no checkpoint in the folder '{name}': it is no run, or one that has not saved yet")
     if path.is_file():
         return path, name
+    names = [*bundled(), *installed()]
     known = ", ".join(sorted({n.rsplit("-", 1)[0] for n in names} | set(names)))
     raise CheckpointError(f"no checkpoint '{name}': neither a file, nor a run folder, nor one of {known}")
 
 
 def bundled() -> list[str]:
     """Return the names of the checkpoints that come with the package."""
-    from . import models
-
-    names = (p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
-    return sorted(n for n in names if n.rpartition("-")[2] in models.names())  # other weights lie beside them
+    return _named(_folder())  # other weights lie beside them
 
 
 def bundled_path(name: str) -> Path:
@@ -264,6 +271,41 @@ def filling() -> list[str]:
     from .tokens import FILLING
 
     return [name for name in bundled() if load(name).tokenizer_description.get("name") in FILLING]
+
+
+def installed() -> list[str]:
+    """Return the names of the checkpoints in the user's own folder; see `installing`."""
+    folder = user_folder()
+    return _named(folder) if folder.is_dir() else []
+
+
+def installed_path(name: str) -> Path:
+    """Return the file of an installed checkpoint."""
+    return user_folder() / (name + SUFFIX)
+
+
+def user_folder() -> Path:
+    """Return where installed checkpoints lie: MUSICLM_MODELS, else "models" in the user's data folder of musiclm."""
+    told = os.environ.get("MUSICLM_MODELS")
+    if told:
+        return Path(told)
+    import platformdirs
+
+    return platformdirs.user_data_path("musiclm") / "models"
+
+
+def _named(folder: Path) -> list[str]:
+    """Return the SET-ARCH names of the checkpoints in a folder."""
+    from . import models
+
+    names = (p.name.removesuffix(SUFFIX) for p in folder.iterdir() if p.name.endswith(SUFFIX))
+    return sorted(n for n in names if n.rpartition("-")[2] in models.names() and not n.startswith("."))
+
+
+def _validation_nats(checkpoint: Checkpoint) -> float:
+    figures = checkpoint.card.get("figures")
+    nats = figures.get("validation_nats_per_token") if isinstance(figures, dict) else None
+    return float(nats) if isinstance(nats, (int, float)) else float("inf")
 
 
 def default(*, filling_holes: bool = False) -> str:
@@ -292,7 +334,7 @@ def figures(checkpoints: list[Checkpoint]) -> Iterator[dict[str, Any]]:
             "bytes": c.path.stat().st_size,
             "data": c.card.get("data"),
             "licence": c.card.get("licence"),
-            "figures": c.card.get("figures", {}),
+            "figures": figures if isinstance(figures := c.card.get("figures"), dict) else {},
         }
 
 

@@ -23,6 +23,8 @@ class Plan:
         weights: for folders within the data, how much more often than their size says they are drawn from.
         batch_size, window, context, learning_rate, dropout: None for the architecture's own; a context is a transformer's.
         config: fields of the architecture's `Config` instead of the preset's.
+        patience: the run ends when so many validations in a row were no lower than the lowest; None for never.
+        patient_from: the step behind which they are counted: where the run stood when it was given a new budget.
         seed: of everything that is drawn.
         threads: of torch.
         device: cpu, cuda or mps.
@@ -46,6 +48,8 @@ class Plan:
     learning_rate: float | None = None
     dropout: float | None = None
     config: dict[str, float] = dataclasses.field(default_factory=dict)
+    patience: int | None = None
+    patient_from: int = 0
     seed: int = 0
     threads: int = 1
     device: str = "auto"

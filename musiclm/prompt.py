@@ -12,6 +12,7 @@ import numpy as np
 from symusic import Score
 
 from . import scores
+from .errors import MidiError
 from .tokens.base import Tokenizer
 
 
@@ -44,20 +45,22 @@ class Prompt:
         """Return the prompt made of a score, or of its first bars or seconds; the empty prompt of None.
 
         Raises:
-            MidiError: nothing of it can be expressed.
+            MidiError: nothing of it can be expressed, or its beginning is silent.
             ValueError: bars and seconds.
         """
         if bars is not None and seconds is not None:
             raise ValueError("at most one of bars and seconds of the prompt")
         if score is None:
             return cls(ids=np.array([tokenizer.bos]), quarters=0.0, left_out=0, score=None, tokenizer=tokenizer)
-        stop = scores.end(score)
+        end = stop = scores.end(score)
         if bars is not None:
             stop = min(scores.bar_line(score, 0.0, bars), scores.bar_line(score, stop))
         elif seconds is not None:
             stop = min(stop, scores.quarters_at(score, seconds))
-        if bars is not None or seconds is not None:
-            score = scores.cut(score, 0.0, stop)
+        score = scores.cut(score, 0.0, stop)  # a tempo or a metre behind the last note is not waited for
+        if not score.note_num() and stop < end:
+            told = f"{bars} bars" if bars is not None else f"{seconds:g} seconds"
+            raise MidiError(f"the prompt is silent in its first {told}: take more of it")
         ids, left_out = tokenizer.encode(score)
         ids = tokenizer.advance(ids[:-1], _clock(tokenizer, score, stop))
         # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
@@ -94,7 +97,7 @@ class Prompt:
         if self.score is not None:
             if self.tokenizer.in_seconds:
                 score = scores.retimed(score, self.score)
-            scores.carry_over(self.score, score, tempi=self.tokenizer.tempi)
+            scores.carry_over(self.score, score, tempi=self.tokenizer.tempi, behind=self.quarters)
         if self.tempo is not None:
             scores.set_tempo(score, self.quarters, self.tempo)
         return score

@@ -19,17 +19,17 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import os
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RunError
 from .files import lock, write_whole
 from .plan import Plan, stored_plan
+from .preparing import Prepared, prepare
 from .scalars import FOLDER
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_MINUTES = 10.0
-MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,13 +54,26 @@ class Validation:
 
 
 class Run:
-    """A run folder, locked by this process from `create` or `open` until `close`."""
+    """A run folder, locked by this process from `create` or `open` until `close`.
+
+    Attributes:
+        folder: it.
+        plan: what was asked for.
+        best: the lowest validation so far, nats a token.
+        best_step: at which step it was; 0 for the model that was started from.
+        before: validation of the model that was started from, nats a token; None without one, and on resume.
+        last_validation: a line of metrics.jsonl.
+        stopped_because: once it is over: "budget", or "validation" if that did not fall any more.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
         self.best = float("inf")
         self.best_step = 0
         self.last_validation: dict[str, Any] | None = None
+        self.stopped_because = "budget"
+        self.before: float | None = None
+        self._validated: list[int] = []
         self._lock = lock(folder / "lock")
         if self._lock is None:
             raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o")
@@ -100,6 +112,22 @@ class Run:
             raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one")
         return cls(folder, plan)
 
+    def renew(self, *, minutes: float | None, steps: int | None, epochs: float | None) -> None:
+        """Give the run a new total budget, and its validation time to fall again."""
+        from .checkpoint import read_header
+
+        self.plan.minutes, self.plan.steps, self.plan.epochs = minutes, steps, epochs
+        if (self.folder / "resume.safetensors").exists():
+            metadata, _ = read_header(self.folder / "resume.safetensors")
+            self.plan.patient_from = json.loads(metadata["run"])["step"]
+        self.write_plan()
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether validation has not fallen for as long as the plan has patience."""
+        since = max(self.best_step, self.plan.patient_from)
+        return self.plan.patience is not None and sum(step > since for step in self._validated) >= self.plan.patience
+
     def write_plan(self) -> None:
         """Write run.json."""
         write_whole(self.folder / "run.json", (json.dumps(dataclasses.asdict(self.plan), indent=1) + "\n").encode())
@@ -131,9 +159,16 @@ class Run:
 
         plan = self.plan
         torch.set_num_threads(plan.threads)
-        prepared = self._prepare()
+        prepared = prepare(plan)
+        if plan.precision is None:
+            plan.precision = "bf16" if prepared.recipe.bf16 else "fp32"
+            self.write_plan()
         state = self._load_state()
+        if state is None and plan.start_from is not None:
+            self._keep_start(prepared)
         model, average = prepared.model, prepared.average
+        is_over = self.is_stale
+        self.stopped_because = "validation" if is_over else "budget"
         steps = train(model, prepared.windows, prepared.recipe, average=average, start=state)
         next_validation = _Cadence(prepared.recipe, state.step if state else 0, state.seconds if state else 0.0)
         step: Step | None = None
@@ -141,7 +176,7 @@ class Run:
         losses: list[float] = []
         scalars = Scalars(self.folder, saved)
         try:
-            for step in steps:
+            for step in steps if not is_over else ():
                 losses.append(step.nats)
                 validation = None
                 if step.progress >= 1 or next_validation.is_due(step):
@@ -158,7 +193,7 @@ class Run:
                     )
                     losses.clear()
                     next_validation.made(step, time.monotonic() - began)
-                    card = self._card(prepared, step, validation)
+                    card = self._card(prepared, found.nats_per_token, step)
                     if validation.is_best:
                         self.best, self.best_step = validation.validation_nats_per_token, step.number
                         save(
@@ -181,104 +216,48 @@ class Run:
                 nats = None if validation is None else validation.validation_nats_per_token
                 scalars.add(step.number, nats=step.nats, rate=step.rate, tokens=step.tokens, validation_nats=nats)
                 yield step, validation
+                if validation is not None and self.is_stale:
+                    self.stopped_because = "validation"
+                    break
         finally:
             scalars.close()
             if step is not None and step.number > saved:
                 self._save_state(step)
 
-    def _prepare(self) -> _Prepared:
-        """Return everything that follows from the plan alone."""
-        import torch
+    def _keep_start(self, prepared: Prepared) -> None:
+        """Keep the model that was started from as the best so far: no training makes a worse one of it."""
+        from .checkpoint import save
+        from .evaluation import surprise
 
-        from . import checkpoint, corpus, models, tokens
-        from .data import Windows
-        from .evaluation import holes, sample
-        from .training import Recipe, faster_in_bf16
-
-        plan = self.plan
-        started = checkpoint.load(plan.start_from) if plan.start_from else None
-        wanted = None  # what suits the data
-        if plan.tokenizer is not None:
-            wanted = tokens.parse(plan.tokenizer)
-        elif started is not None:
-            wanted = started.tokenizer()
-        source = corpus.open_source(plan.data, wanted)
-        tokenizer = source.tokenizer
-        config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
-        if started is None:
-            config |= tokenizer.model_config
-        else:
-            config.pop("vocab_size")
-        if plan.dropout is not None:
-            config["dropout"] = plan.dropout
-        training = models.training(plan.arch)
-        if plan.context is not None:
-            if "context" not in config:
-                raise RunError(f"the architecture '{plan.arch}' has no context: leave out --context")
-            config["context"] = plan.context
-        # windows no longer than the context, nor shorter: distances that were never trained must not be met later
-        length = plan.window or config.get("context", training["window"])
-        length = min(length, config.get("context", length))
-        device = _device(plan.device)
-        if plan.precision is None:
-            fast = device == "cuda" or (device == "cpu" and faster_in_bf16())
-            plan.precision = "bf16" if fast else "fp32"
-            self.write_plan()
-        pieces = list(source.pieces("train"))
-        windows = Windows(
-            [piece.tokens for piece in pieces],
-            tokenizer,
-            pitches=[piece.pitches for piece in pieces],
-            length=length,
-            batch_size=plan.batch_size or training["batch_size"],
-            seed=plan.seed,
-            weights=_weights(source.pieces("train"), plan.weights),
-        )
-        steps = plan.steps
-        if plan.epochs is not None:
-            by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / (windows.batch_size * length)))
-            steps = by_epochs if steps is None else min(steps, by_epochs)
-        rate = plan.learning_rate or training["learning_rate"] * (0.2 if started else 1.0)
-        recipe = Recipe(
-            steps=steps,
-            seconds=None if plan.minutes is None else 60 * plan.minutes,
-            learning_rate=rate,
-            seed=plan.seed,
-            bf16=plan.precision == "bf16",
-        )
-        torch.manual_seed(plan.seed)
-        model = models.create(plan.arch, tokenizer.vocab_size, **config)
-        average = models.create(plan.arch, tokenizer.vocab_size, **config)
-        if started is not None:
-            model.load_state_dict(started.model().state_dict())
-        if plan.compile and device == "cpu" and not _has_compiler():
-            log.warning(
-                "--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled"
-            )
-        elif plan.compile:
-            model.compile()
-        validation = sample(source.pieces("validation"), MAX_VALIDATION_TOKENS)
-        return _Prepared(
-            corpus=source,
-            tokenizer=tokenizer,
-            model=model.to(device),
-            average=average.to(device),
-            windows=windows,
-            recipe=recipe,
-            validation=holes(tokenizer, validation) if tokenizer.fills else validation,
+        prepared.model.eval()
+        found = surprise(prepared.model, prepared.tokenizer, prepared.validation, bf16=prepared.recipe.bf16)
+        self.best, self.best_step, self.before = found.nats_per_token, 0, found.nats_per_token
+        save(
+            self.folder / "best.safetensors",
+            prepared.model,
+            arch=self.plan.arch,
+            tokenizer=prepared.tokenizer,
+            card=self._card(prepared, found.nats_per_token, None),
         )
 
-    def _card(self, prepared: _Prepared, step: Step, validation: Validation) -> dict[str, Any]:
-        return {
+    def _card(self, prepared: Prepared, nats: float, step: Step | None) -> dict[str, Any]:
+        card = {
             "data": prepared.corpus.name,
             "licence": "the trainer's own data: yours to say",
             "command": self.plan.command,
-            "steps": step.number,
-            "tokens": step.tokens,
-            "minutes": round(step.seconds / 60, 1),
+            "steps": step.number if step else 0,
+            "tokens": step.tokens if step else 0,
+            "minutes": round(step.seconds / 60, 1) if step else 0.0,
             "precision": self.plan.precision,
-            "figures": {"validation_nats_per_token": validation.validation_nats_per_token},
+            "figures": {"validation_nats_per_token": nats},
         }
+        if prepared.started is not None:
+            name = Path(prepared.started.name).name
+            card["started_from"] = f"{name}: {prepared.started.card.get('data')}"
+            card["licence"] = (
+                f"that of {name} ({prepared.started.card.get('licence')}), and that of the trainer's own data"
+            )
+        return card
 
     def _append(self, validation: Validation) -> None:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -286,6 +265,7 @@ class Run:
             file.flush()
             os.fsync(file.fileno())
         self.last_validation = dataclasses.asdict(validation)
+        self._validated.append(validation.step)
 
     def _save_state(self, step: Step) -> None:
         from .checkpoint import pack
@@ -328,20 +308,10 @@ class Run:
                     kept.append(line)
         write_whole(metrics, "".join(line + "\n" for line in kept).encode())
         self.last_validation = json.loads(kept[-1]) if kept else None
+        self._validated = [json.loads(line)["step"] for line in kept]
         return TrainingState(
             step=numbers["step"], tokens=numbers["tokens"], seconds=numbers["seconds"], tensors=tensors
         )
-
-
-@dataclasses.dataclass(kw_only=True)
-class _Prepared:
-    corpus: Any
-    tokenizer: Any
-    model: Any
-    average: Any
-    windows: Any
-    recipe: Recipe
-    validation: Any
 
 
 class _Cadence:
@@ -359,36 +329,3 @@ class _Cadence:
     def made(self, step: Step, cost: float) -> None:
         self.last_seconds = step.seconds + cost
         self.interval = max(20.0, 10 * cost)
-
-
-def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
-    """Return how much more often than its length says each piece is drawn; None for all alike.
-
-    Raises:
-        RunError: a folder that no piece comes from.
-    """
-    if not by_folder:
-        return None
-    weights, used = [], set()
-    for piece in pieces:
-        named = [folder for folder in by_folder if folder in Path(piece.name).parts]
-        used.update(named)
-        weights.append(math.prod(by_folder[folder] for folder in named))
-    if unused := sorted(set(by_folder) - used):
-        raise RunError(f"no training piece comes from a folder '{unused[0]}': see --weight")
-    return weights
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
-
-
-def _has_compiler() -> bool:
-    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
-    return any(shutil.which(name) for name in names if name)

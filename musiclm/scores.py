@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from symusic import Note, Score, Tempo, TextMeta, Track
+from symusic import Note, Score, Tempo, TextMeta, TimeSignature, Track
 
 from .errors import MidiError
 from .files import write_whole
@@ -157,6 +157,33 @@ def bar_line(score: Score, quarters: float, num_bars: int = 0) -> float:
     raise AssertionError("bars go on for ever")
 
 
+def fill_bars(score: Score, signs: Collection[tuple[int, int]]) -> None:
+    """Give the part of a bar before a change of metre within it a time signature of its own, as upbeats have it.
+
+    Args:
+        score: changed in place.
+        signs: those that there are. Where none is as long as that part, the score is left as it is.
+    """
+    ticks = score.ticks_per_quarter
+    said = {t.time: t for t in sorted(score.time_signatures, key=lambda t: t.time)}
+    filled = dict(said)
+    start, bar = 0, 4.0 * ticks
+    for sign in said.values():
+        if (sign.numerator, sign.denominator) not in signs:
+            continue
+        part = (sign.time - start) % bar
+        for denominator in (4, 8, 16):
+            numerator = round(part * denominator / 4 / ticks)
+            is_as_long = abs(numerator * 4 * ticks / denominator - part) <= ticks / 24
+            if (numerator, denominator) in signs and is_as_long and part < bar - ticks / 24:
+                at = round(sign.time - part)
+                filled[at] = TimeSignature(at, numerator, denominator)
+                break
+        start, bar = sign.time, 4.0 * ticks * sign.numerator / sign.denominator
+    if filled != said:
+        score.time_signatures = type(score.time_signatures)([filled[at] for at in sorted(filled)])
+
+
 def end(score: Score) -> float:
     """Return where the last note ends, in quarters."""
     return max((n.end for t in score.tracks for n in t.notes), default=0) / score.ticks_per_quarter
@@ -252,14 +279,16 @@ def without_before(score: Score, quarters: float) -> Score:
     return copied
 
 
-def carry_over(source: Score, target: Score, tempi: list[float]) -> None:
+def carry_over(source: Score, target: Score, tempi: list[float], behind: float | None = None) -> None:
     """Give a decoded score what the tokenizer could not keep of the source's tempo, metre and key.
 
     Args:
         source: the score as it was read.
         target: its tokens decoded, and more; changed in place.
-        tempi: those that the tokenizer has, in quarters a minute; the source's are put in the place of their nearest.
-            A tokenizer without tempi has no metre either: both are the source's.
+        tempi: those that the tokenizer has, in quarters a minute. A tokenizer without tempi has no metre either: both are
+            the source's.
+        behind: where the source ends and new music begins, in quarters, if any does. The source's tempi stand before; new
+            ones are the source's in the place of their nearest of the tokenizer's.
     """
     scale = target.ticks_per_quarter / source.ticks_per_quarter
     if not tempi:
@@ -269,11 +298,20 @@ def carry_over(source: Score, target: Score, tempi: list[float]) -> None:
             for event in getattr(source, name):
                 _add(target, name, event, scale)
     else:
-        said = list(source.tempos) or [Tempo(0, 120.0)]  # what a MIDI file means that says nothing
+        said = sorted(source.tempos, key=lambda t: t.time)
+        if not said or said[0].time > 0:
+            said.insert(0, Tempo(0, 120.0))  # what a MIDI file means that says nothing
         asked = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in said}
-        for tempo in target.tempos:
+        first_new = math.inf if behind is None else round(behind * target.ticks_per_quarter)
+        new = [t for t in target.tempos if t.time >= first_new]
+        for tempo in new:
             nearest = min(tempi, key=lambda t: abs(math.log(t / tempo.qpm)))
             tempo.mspq = asked.get(nearest, tempo.mspq)
+        target.tempos.clear()
+        for tempo in said:
+            _add(target, "tempos", tempo, scale)
+        for tempo in new:
+            target.tempos.append(tempo)
     for event in source.key_signatures:
         _add(target, "key_signatures", event, scale)
 

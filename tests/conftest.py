@@ -16,6 +16,7 @@ from symusic import Note, Score, Tempo, TimeSignature, Track
 from musiclm import checkpoint, models, scores, tokens
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MUSICLM_MODELS"] = os.devnull  # what a developer has installed changes no test
 torch.set_num_threads(1)
 settings.register_profile("same", derandomize=True, deadline=None)  # a change fails by its own fault, not by the draw
 settings.load_profile("same")

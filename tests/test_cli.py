@@ -273,3 +273,17 @@ def test_without_a_compiler_training_says_so_and_goes_on(run, song_file, monkeyp
     code, _, err = run("train", song_file, *options)
     assert code == 0, err
     assert "no" in err and "C++ compiler" in err
+
+
+def test_one_piece_is_no_pieces(run, song_file):
+    """evaluate said "1 pieces"."""
+    from musiclm.cli import ui
+
+    assert [ui.counted(n, "bar") for n in (0, 1, 2, 1200, 1.0, 0.5)] == [
+        "0 bars", "1 bar", "2 bars", "1,200 bars", "1 bar", "0.5 bars",
+    ]  # fmt: skip
+    code, out, err = run("evaluate", "bach-gru", song_file)
+    assert code == 0
+    assert "1 piece\n" in out
+    assert "1 pieces" not in out + err
+    assert "1 bar, " in run("generate", "--model", "bach-gru", "--bars", 1, "-o", "a.mid")[2]

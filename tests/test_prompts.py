@@ -107,3 +107,53 @@ def test_what_cannot_be_said_of_a_prompt_is_told():
     assert tokens.create("score").unsaid(band) == []
     assert "piano" in tokens.create("performance").unsaid(band)[0]
     assert "four voices" in tokens.create("grid").unsaid(band)[0]
+
+
+def test_small_changes_of_tempo_stay_where_they_are(untrained):
+    """Tempi that fall on one token all became the last of them: a prompt's notes slipped by a twentieth of a second."""
+    data = file(1, [metre(4, 4), *[(480 * i, tempo(600000 - 6000 * (i % 3))[1]) for i in range(22)]], played(0, TUNE))
+    source = scores.parse(data, "rubato")
+    (composed,) = Composer.load(untrained("score")).compose(source, length=Length(bars=2), seed=1)
+    wanted = [(t.time, t.mspq) for t in source.tempos]
+    assert [(t.time, t.mspq) for t in composed.score.tempos][: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize(
+    "late", [(480 * 30, mido.MetaMessage("set_tempo", tempo=10**6)), metre(3, 4, 480 * 32)], ids=str
+)
+def test_what_stands_behind_the_last_note_is_not_waited_for(untrained, late: Event):
+    """A tempo or a metre behind the music put bars of silence between a prompt and what goes on from it."""
+    source = scores.parse(file(1, [metre(4, 4), tempo(500000), late], played(0, TUNE)), "late")
+    composer = Composer.load(untrained("score"))
+    assert composer.prompt(source).quarters == pytest.approx(22, abs=0.2)
+    (composed,) = composer.compose(source, length=Length(bars=2), seed=1)
+    assert scores.end(composed.score) <= 24 + 8 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("signs", "lines"),
+    [
+        ([metre(4, 4), metre(4, 4, 480)], [0, 1, 5, 9, 13, 17, 21, 25]),
+        ([metre(4, 4), metre(3, 4, 480 * 6)], [0, 4, 6, 9, 12, 15, 18, 21, 24]),
+        ([metre(4, 4), metre(3, 4, 480 * 6 + 240)], [0, 4, 6.5, 9.5, 12.5, 15.5, 18.5, 21.5, 24.5]),
+    ],
+    ids=["an upbeat", "within a bar", "within a beat"],
+)
+def test_a_metre_that_begins_within_a_bar_begins_where_it_says(untrained, signs: list[Event], lines: list[float]):
+    """It waited for the next bar line, or was dropped as no change: all bars behind it were others than the prompt's."""
+    source = scores.parse(file(1, signs, played(0, TUNE)), "within")
+    composer = Composer.load(untrained("score"))
+    (composed,) = composer.compose(source, length=Length(bars=2), seed=1)
+    found = [bar.start for bar, _ in zip(scores.bars(composed.score), lines, strict=False)]
+    assert found == pytest.approx(lines)
+    ids, _ = composer.tokenizer.encode(source)
+    again, _ = composer.tokenizer.encode(composer.tokenizer.decode(ids))
+    assert (ids == again).all()
+
+
+def test_a_silent_beginning_is_said(untrained):
+    """It was called one that the tokenizer could not express."""
+    source = scores.parse(SHAPES["one late note"][0], "late")
+    for name in ("score", "performance", "grid"):
+        with pytest.raises(MidiError, match="silent in its first 3 bars"):
+            Composer.load(untrained(name)).prompt(source, bars=3)

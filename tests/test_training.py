@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,3 +276,79 @@ def test_the_repeat_baseline_is_the_published_share_of_repeated_cells(chorales):
     found = evaluation.baselines(chorales, "validation")
     assert found["uniform"] == pytest.approx(math.log(131))
     assert found["repeat"] == pytest.approx(1.5806, abs=1e-4)
+
+
+def test_a_run_ends_when_validation_has_not_fallen_and_killed_and_resumed_it_ends_there_too(tmp_path: Path):
+    data = some_chorales(tmp_path / "data")
+    plan = Plan(
+        arch="gru", preset="tiny", data=data, tokenizer="grid", steps=200, seed=3, precision="fp32", device="cpu",
+        learning_rate=0.5, dropout=0.1, patience=2,
+    )  # fmt: skip
+    whole = Run.create(tmp_path / "whole", plan)
+    found = []
+    for _, validation in whole.train():
+        if validation is not None:
+            found.append(validation)
+            shutil.copytree(tmp_path / "whole", tmp_path / f"cut-{len(found)}")  # what a SIGKILL here leaves
+    whole.close()
+    assert whole.stopped_because == "validation"
+    assert found[-1].step < 200
+    assert [v.is_best for v in found[-3:]] == [True, False, False]  # the rate is too high: it soon rises
+    assert whole.best == found[-3].validation_nats_per_token
+    for number in (1, len(found) - 1, len(found)):  # early; when one more validation ends it; when it is over
+        cut = Run.open(tmp_path / f"cut-{number}")
+        steps = [step.number for step, _ in cut.train()]
+        cut.close()
+        assert cut.stopped_because == "validation"
+        assert steps == list(range(found[number - 1].step + 1, found[-1].step + 1))
+        for name in ("best.safetensors", "last.safetensors"):
+            hashes = [checkpoint.read_header(run.folder / name)[0]["sha256"] for run in (whole, cut)]
+            assert hashes[0] == hashes[1], name
+    cut = Run.open(tmp_path / "cut-1")
+    cut.renew(minutes=None, steps=400, epochs=None)
+    assert cut.plan.patient_from == found[-1].step  # a new budget gives validation its time again
+    assert not cut.is_stale
+    cut.close()
+
+
+def test_fine_tuning_keeps_the_model_it_started_from_when_training_only_harms_it(tmp_path: Path):
+    plan = Plan(
+        arch="gru", data=some_chorales(tmp_path / "data"), start_from="bach-gru", steps=2, precision="fp32", device="cpu",
+        learning_rate=0.9, patience=5,
+    )  # fmt: skip
+    run = Run.create(tmp_path / "a", plan)
+    (*_, (_, validation)) = run.train()
+    run.close()
+    assert validation.validation_nats_per_token > run.before == run.best
+    kept, started = checkpoint.load(str(tmp_path / "a")), checkpoint.load("bach-gru")
+    assert kept.card["figures"]["validation_nats_per_token"] == run.before
+    assert kept.card["steps"] == 0
+    assert started.card["licence"] in kept.card["licence"]
+    again = started.model().state_dict()
+    assert all(torch.equal(t, again[name]) for name, t in kept.model().state_dict().items())
+
+
+def test_fine_tuning_is_gentler_than_training_and_takes_the_models_tokenizer(tmp_path: Path):
+    from musiclm import preparing
+
+    data = some_chorales(tmp_path / "data")
+    plan = Plan(arch="gru", data=data, start_from="bach-gru", steps=5, precision="fp32", device="cpu")
+    prepared = preparing.prepare(plan)
+    fresh = preparing.prepare(Plan(arch="gru", data=data, steps=5, precision="fp32", device="cpu"))
+    assert prepared.tokenizer.name == "grid"
+    assert prepared.recipe.learning_rate == pytest.approx(preparing.TUNED_RATE * fresh.recipe.learning_rate)
+    assert prepared.recipe.warmup_steps < fresh.recipe.warmup_steps
+    assert prepared.model.config.dropout >= preparing.TUNED_DROPOUT
+    weights = checkpoint.load("bach-gru").model().state_dict()
+    assert all(torch.equal(t, weights[name]) for name, t in prepared.model.state_dict().items())
+
+
+def test_a_corpus_of_another_tokenizer_is_refused_with_the_way_out(run, tmp_path: Path):
+    data, store = some_chorales(tmp_path / "data"), str(tmp_path / "store")
+    assert run("corpus", "build", data, "-o", store, "-q", "--workers", 1)[0] == 0
+    code, _, told = run("train", store, "--from", "bach-gru", "--steps", 1, "-o", tmp_path / "run", "-q")
+    assert code == 1
+    assert told.count("\n") == 1
+    assert "'score'" in told and "--tokenizer grid" in told
+    assert not (tmp_path / "run").exists()
+    assert run("train", data, "--from", "bach-gru", "--tokenizer", "score")[0] == 2

@@ -100,6 +100,12 @@ def describe(path: str | Path) -> dict[str, Any]:
     return document
 
 
+def _stored_as(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the description that a tokenizer's corpus has: what fills holes reads plain pieces, and makes holes itself."""
+    described = tokenizer.describe()
+    return described | {"name": described["name"].removesuffix("-infill")}
+
+
 def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memory: bool = False) -> Corpus:
     """Return the corpus in a folder.
 
@@ -114,11 +120,12 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
     document = describe(path)
     if tokenizer is None:
         tokenizer = tokens.from_description(document["tokenizer"])
-    elif json.loads(json.dumps(tokenizer.describe())) != document["tokenizer"]:
+    elif json.loads(json.dumps(_stored_as(tokenizer))) != document["tokenizer"]:
         theirs = document["tokenizer"].get("name")
         other = f"'{tokenizer.name}'" if tokenizer.name != theirs else f"another '{theirs}'"
         raise CorpusError(
-            f"the corpus '{path}' has tokens of '{theirs}', not of {other}: build one from the MIDI files"
+            f"the corpus '{path}' has tokens of '{theirs}', not of {other}: name the folder of MIDI files instead, or "
+            f"build one of them ('musiclm corpus build MIDI -o CORPUS --tokenizer {tokenizer.name}')"
         )
     folder = Path(path)
     try:

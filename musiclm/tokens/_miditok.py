@@ -16,6 +16,7 @@ import miditok
 import numpy as np
 from symusic import Score
 
+from .. import scores
 from ..errors import MidiError, TokenizerError
 from .base import TICKS, Tokenizer
 
@@ -66,6 +67,8 @@ class MidiTokTokenizer(Tokenizer):
         self.says_durations = "Duration" in self.kinds
         self._is_mark = np.isin(self.kinds, MARKS)
         self._num_notes = _num_notes(self.kinds, self.values)
+        said = (v.split("/") for k, v in zip(self.kinds, self.values, strict=True) if k == "TimeSig")
+        self._signs = {(int(numerator), int(denominator)) for numerator, denominator in said}
         self._clock = _Clock(self)
 
     def describe(self) -> dict[str, Any]:
@@ -75,6 +78,7 @@ class MidiTokTokenizer(Tokenizer):
         score = score.copy()
         # MidiTok orders notes of one position by track: the same music has to come in the same order again
         score.tracks = type(score.tracks)(sorted(score.tracks, key=lambda t: (t.is_drum, t.program)))
+        scores.fill_bars(score, self._signs)  # MidiTok would have the change wait for the next bar line
         with _NoCollection():
             sequence = self.midi_tokenizer.encode(score)
         ids = np.asarray(sequence[0].ids if isinstance(sequence, list) else sequence.ids, dtype=np.int64)

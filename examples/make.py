@@ -1,0 +1,70 @@
+"""Make the examples: prompts, what each bundled model wrote after them, and a piano roll of each.
+
+    python examples/make.py                       # continuations and pictures, of the prompts that lie here
+    python examples/make.py --only lied-score     # one of them
+    python examples/make.py --prompts prepared/   # the prompts, too, from the files that benchmarks/score_data.py prepares
+
+An example is a line of MADE: what `musiclm generate` is asked for. A model that is neither bundled nor installed is left
+out, and said. A new kind of example (an infill, an accompaniment) is another line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from musiclm import checkpoint, scores
+
+HERE = Path(__file__).parent
+LIED = "openscore-lieder-midi/openscore-lieder-midi/Schubert,_Franz/Die_schöne_Müllerin,_D.795"
+SYMPHONY = "openscore-orchestra-midi/openscore-orchestra-midi/Beethoven,_Ludwig_van/Symphony_No.4,_Op.60"
+PROMPTS = {  # file: where it is from, and how many bars of it
+    "lied.mid": (f"{LIED}/13_Mit_dem_grünen_Lautenbande/lc4985940.mid", 8),
+    "orchestra.mid": (f"{SYMPHONY}/2/Beethoven_Op.60_2.mid", 8),
+}
+HYMN = "--prompt examples/hymn.mid --prompt-bars 4 --bars 8"
+MADE = {
+    "chorale": f"--model bach-transformer {HYMN} --seed 5 --temperature 0.9",
+    "chorale-lstm": f"--model bach-lstm {HYMN} --seed 5 --temperature 0.9",
+    "chorale-gru": f"--model bach-gru {HYMN} --seed 5 --temperature 0.9",
+    "hymn-score": f"--model score {HYMN} --seed 1 --temperature 0.9 --top-p 0.98",
+    "lied-score": "--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8 --seed 1 --temperature 0.9 --top-p 0.98",
+    "orchestra-score": "--model score --prompt examples/orchestra.mid --prompt-bars 4 --bars 8 --seed 1 --top-p 0.98",
+    "hymn-piano": f"--model piano {HYMN} --seed 1 --top-p 0.98",
+}
+LARGEST = 60_000  # bytes of a picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=Path, metavar="PREPARED", help="cut the prompts out of prepared sets")
+    parser.add_argument("--only", help="names, by comma")
+    arguments = parser.parse_args()
+    if arguments.prompts:
+        for name, (path, bars) in PROMPTS.items():
+            score = scores.read(arguments.prompts / path)
+            scores.write(scores.cut(score, 0.0, scores.bar_line(score, 0.0, bars)), HERE / name, force=True)
+    known = [*checkpoint.bundled(), *checkpoint.installed()]
+    for name in arguments.only.split(",") if arguments.only else MADE:
+        options = shlex.split(MADE[name])
+        model = options[options.index("--model") + 1]
+        if not any(model in (each, each.rpartition("-")[0]) for each in known):
+            print(f"{name}: left out, no model '{model}'", file=sys.stderr)
+            continue
+        midi, picture = f"examples/{name}.mid", f"examples/{name}.png"
+        musiclm("generate", *options, "-o", midi, "--force")
+        musiclm("show", midi, "-o", picture, "--force")
+        size = (HERE / f"{name}.png").stat().st_size
+        if size > LARGEST:
+            raise SystemExit(f"{picture} has {size} bytes, more than {LARGEST}")
+
+
+def musiclm(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "musiclm", *arguments], check=True, cwd=HERE.parent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What a run works with, made from its plan: corpus, tokenizer, models, batches and recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import RunError
+from .plan import Plan
+
+if TYPE_CHECKING:
+    from .training import Recipe
+
+log = logging.getLogger(__name__)
+
+# going on from a checkpoint; chosen on the validation split of Nottingham (benchmarks/RESULTS.md)
+TUNED_RATE = 0.8  # of the architecture's own highest rate
+TUNED_DROPOUT = 0.1  # at least
+TUNED_WARM_UP = 20  # steps
+PATIENCE = 5  # validations
+MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
+
+
+@dataclasses.dataclass(kw_only=True)
+class Prepared:
+    """What a run works with.
+
+    Attributes:
+        corpus: see `corpus.open_source`.
+        tokenizer: of it, and of the model.
+        started: the checkpoint that is started from, or None.
+        model: as it is before the first step, on its device.
+        average: another of that architecture, for the averaged weights.
+        windows: batches by number.
+        recipe: how to train.
+        validation: pieces of no more than `MAX_VALIDATION_TOKENS`.
+    """
+
+    corpus: Any
+    tokenizer: Any
+    started: Any
+    model: Any
+    average: Any
+    windows: Any
+    recipe: Recipe
+    validation: Any
+
+
+def prepare(plan: Plan) -> Prepared:
+    """Return everything that follows from the plan alone.
+
+    Raises:
+        RunError: the plan asks for what its architecture or its data does not have.
+        CorpusError: no music where it is looked for, or a corpus of another tokenizer.
+        CheckpointError: no such checkpoint to start from.
+    """
+    import torch
+
+    from . import checkpoint, corpus, models, tokens
+    from .data import Windows
+    from .evaluation import holes, sample
+    from .training import Recipe, faster_in_bf16
+
+    started = checkpoint.load(plan.start_from) if plan.start_from else None
+    wanted = None  # what suits the data
+    if plan.tokenizer is not None:
+        wanted = tokens.parse(plan.tokenizer)
+    elif started is not None:
+        wanted = started.tokenizer()
+    source = corpus.open_source(plan.data, wanted)
+    tokenizer = source.tokenizer
+    if started is not None and tokenizer.plain_size != (theirs := started.tokenizer()).plain_size:
+        raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{tokenizer.name}'")
+    config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
+    if started is None:
+        config |= tokenizer.model_config
+    else:
+        config.pop("vocab_size")
+    if unknown := sorted(set(plan.config) - set(config)):
+        raise RunError(
+            f"the architecture '{plan.arch}' has no '{unknown[0]}' to set: it has {', '.join(sorted(config))}"
+        )
+    config |= plan.config
+    if plan.dropout is not None:
+        config["dropout"] = plan.dropout
+    elif started is not None:
+        config["dropout"] = max(TUNED_DROPOUT, config.get("dropout", 0.0))
+    training = models.training(plan.arch)
+    if plan.context is not None:
+        if "context" not in config:
+            raise RunError(f"the architecture '{plan.arch}' has no context: leave out --context")
+        config["context"] = plan.context
+    # windows no longer than the context, nor shorter: distances that were never trained must not be met later
+    length = plan.window or config.get("context", training["window"])
+    length = min(length, config.get("context", length))
+    device = _device(plan.device)
+    bf16 = plan.precision == "bf16"
+    if plan.precision is None:
+        bf16 = device == "cuda" or (device == "cpu" and faster_in_bf16())
+    pieces = list(source.pieces("train"))
+    windows = Windows(
+        [piece.tokens for piece in pieces],
+        tokenizer,
+        pitches=[piece.pitches for piece in pieces],
+        length=length,
+        batch_size=plan.batch_size or training["batch_size"],
+        seed=plan.seed,
+        weights=_weights(source.pieces("train"), plan.weights),
+    )
+    steps = plan.steps
+    if plan.epochs is not None:
+        by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / (windows.batch_size * length)))
+        steps = by_epochs if steps is None else min(steps, by_epochs)
+    rate = plan.learning_rate or training["learning_rate"] * (TUNED_RATE if started else 1.0)
+    recipe = Recipe(
+        steps=steps,
+        seconds=None if plan.minutes is None else 60 * plan.minutes,
+        learning_rate=rate,
+        warmup_steps=TUNED_WARM_UP if started else 100,
+        seed=plan.seed,
+        bf16=bf16,
+    )
+    torch.manual_seed(plan.seed)
+    model = models.create(plan.arch, tokenizer.vocab_size, **config)
+    average = models.create(plan.arch, tokenizer.vocab_size, **config)
+    if started is not None:
+        model.load_state_dict(_grown(started.model().state_dict(), model.state_dict()))
+    if plan.compile and device == "cpu" and not _has_compiler():
+        log.warning("--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled")
+    elif plan.compile:
+        model.compile()
+    validation = sample(source.pieces("validation"), MAX_VALIDATION_TOKENS)
+    return Prepared(
+        corpus=source,
+        tokenizer=tokenizer,
+        started=started,
+        model=model.to(device),
+        average=average.to(device),
+        windows=windows,
+        recipe=recipe,
+        validation=holes(tokenizer, validation) if tokenizer.fills else validation,
+    )
+
+
+def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the weights of a model, with rows for ids that its vocabulary has not got yet as they are in another."""
+    import torch
+
+    def whole(name: str, tensor: Any) -> Any:
+        if wanted[name].shape == tensor.shape:
+            return tensor
+        return torch.cat([tensor, wanted[name][len(tensor) :]])
+
+    return {name: whole(name, tensor) for name, tensor in weights.items()}
+
+
+def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
+    """Return how much more often than its length says each piece is drawn; None for all alike.
+
+    Raises:
+        RunError: a folder that no piece comes from.
+    """
+    if not by_folder:
+        return None
+    weights, used = [], set()
+    for piece in pieces:
+        named = [folder for folder in by_folder if folder in Path(piece.name).parts]
+        used.update(named)
+        weights.append(math.prod(by_folder[folder] for folder in named))
+    if unused := sorted(set(by_folder) - used):
+        raise RunError(f"no training piece comes from a folder '{unused[0]}': see --weight")
+    return weights
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
+def _has_compiler() -> bool:
+    names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    return any(shutil.which(name) for name in names if name)
