@@ -111,7 +111,7 @@ def beside_hugging_face(a: argparse.Namespace, batch: int) -> dict[str, Any]:
     layers, size, tokens = (2, 128, 64) if a.quick else (6, 512, a.tokens)
     torch.manual_seed(0)
     model = models.create("transformer", VOCABULARY, size=size, num_layers=layers, num_heads=8, context=1024).eval()
-    own = base.resolve_precision("auto", "cpu", batch)
+    own = base.resolve_precision("auto", "cpu")
     precisions = [own, "fp16", "bf16"] if batch == 1 and _held.packs("cpu") else [own]
     forms = {p: model.for_generation(p) for p in precisions}
     sides: dict[str, Callable[[], Any]] = {p: draw(f, batch, tokens) for p, f in forms.items()}
