@@ -65,7 +65,9 @@ def main() -> None:
                 continue
             total = 0.0
             for p in pieces:
-                total += float(nats(held, tokenizer, p.tokens, 2 if several else 1)[tokenizer.counts(p.tokens[1:])].sum())
+                total += float(
+                    nats(held, tokenizer, p.tokens, 2 if several else 1)[tokenizer.counts(p.tokens[1:])].sum()
+                )
             row[form] = total / max(1, whole.num_tokens)
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
