@@ -64,7 +64,8 @@ class PackedAttention:
 
     Both products are sums of rows with weights, which torch's `embedding_bag` does by FBGEMM: a query's numbers weigh the
     rows of transposed keys, the attention weighs the values. It reads narrow rows as fast as memory gives them and does
-    all rows and heads in one call; at 1,000 keys it takes less than half the time of products of float32. Values and distances have a scale and an offset a row of their own. Each row is computed by itself.
+    all rows and heads in one call; at 1,000 keys it takes less than half the time of products of float32. Values and
+    distances have a scale and an offset a row of their own. Each row is computed by itself.
     """
 
     def __init__(self, distances_HRE: Tensor) -> None:
