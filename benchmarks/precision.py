@@ -3,7 +3,8 @@
     python benchmarks/precision.py [MODEL ...] [--data CORPUS] [--split validation] [--most-tokens 20000] [--json]
 
 The whole model in float32 reads in one pass (as `musiclm evaluate` does), each precision by the steps that `generate`
-takes, at one row. Whole pieces, chosen by hash (`--most-tokens`); which tokens count is the tokenizer's to say.
+takes, at one row; int8 at two rows, too, where each row has its own scale (`int8_rows`). Whole pieces, chosen by hash
+(`--most-tokens`); which tokens count is the tokenizer's to say.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from musiclm import checkpoint, corpus, evaluation
 from musiclm.models.base import LanguageModel, resolve_precision
 from musiclm.tokens.base import Tokenizer
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+FORMS = ("fp32", "bf16", "fp16", "int8", "int8_rows")
 
 
 @torch.inference_mode()
-def nats(model: LanguageModel, tokenizer: Tokenizer, tokens: np.ndarray) -> np.ndarray:
-    """Return the nats of each token but the first, read one at a time, (T - 1,)."""
-    ids = torch.from_numpy(tokens.astype(np.int64))[None]
+def nats(model: LanguageModel, tokenizer: Tokenizer, tokens: np.ndarray, num_rows: int) -> np.ndarray:
+    """Return the nats of each token but the first, read one at a time in equal rows, (T - 1,)."""
+    ids = torch.from_numpy(tokens.astype(np.int64)).expand(num_rows, -1)
     features, _ = tokenizer.features(ids, None)
     state = None
     found = np.zeros(len(tokens) - 1)
@@ -55,20 +56,25 @@ def main() -> None:
         whole = evaluation.surprise(model, tokenizer, pieces)
         row = {"model": name, "corpus": source.name, "split": a.split, "num_pieces": len(pieces)}
         row |= {"num_tokens": whole.num_tokens, "whole_fp32": whole.nats_per_token}
-        for precision in PRECISIONS:
+        for form in FORMS:
+            precision, _, several = form.partition("_")
             try:
                 held = model.for_generation(resolve_precision(precision, "cpu"))
             except ValueError as error:
                 print(error, file=sys.stderr)
                 continue
-            total = sum(float(nats(held, tokenizer, p.tokens)[tokenizer.counts(p.tokens[1:])].sum()) for p in pieces)
-            row[precision] = total / max(1, whole.num_tokens)
+            total = 0.0
+            for p in pieces:
+                total += float(
+                    nats(held, tokenizer, p.tokens, 2 if several else 1)[tokenizer.counts(p.tokens[1:])].sum()
+                )
+            row[form] = total / max(1, whole.num_tokens)
         rows.append(row)
         print(row, file=sys.stderr, flush=True)
     if a.json:
         print(json.dumps(rows))
         return
-    shown = [p for p in ("whole_fp32", *PRECISIONS) if p in rows[0]]
+    shown = [p for p in ("whole_fp32", *FORMS) if p in rows[0]]
     print(f"{'nats a token':20} {'tokens':>8}" + "".join(f"{p:>12}" for p in shown))
     for row in rows:
         print(f"{row['model']:20} {row['num_tokens']:8}" + "".join(f"{row[p]:12.5f}" for p in shown))

@@ -132,7 +132,7 @@ def command(
     for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
         ui.say(sentence, quiet=quiet)
     try:
-        request = dataclasses.replace(request, precision=composer.precision(request.precision, request.n))
+        request = dataclasses.replace(request, precision=composer.precision(request.precision))
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     drawn_seed = options.draw_seed(seed)

@@ -154,7 +154,7 @@ class Composer:
         prompt = self._held(prompt, controls)
         sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         plan = Plan(length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), live=live)
-        model = self.generating(self.precision(precision, count))
+        model = self.generating(self.precision(precision))
         drawing = Drawing(model, self.checkpoint.name, prompt, sampler, plan)
         rows = drawing.draw(count)
         for i in range(0 if live else count):
@@ -167,9 +167,9 @@ class Composer:
                     raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
         return [_composition(prompt, row, only_new) for row in rows]
 
-    def precision(self, name: str = "auto", count: int = 1) -> str:
-        """Return what a precision of `compose` means here, for so many variations."""
-        return resolve_precision(name, self.device, count)
+    def precision(self, name: str = "auto") -> str:
+        """Return what a precision of `compose` means here."""
+        return resolve_precision(name, self.device)
 
     def generating(self, precision: str) -> LanguageModel:
         """Return the model with its weights held in a precision, made once."""

@@ -208,7 +208,7 @@ class _Bars:
         rules = grammar.rules(tokenizer, not_before=start, heard=ids, controls=held)
         sampler = Sampler(rules=rules, **self.request.sampling)
         plan = Plan(length=Length(bars=num_bars), loop_guard=False, seed=seed)
-        model = self.composer.generating(self.request.precision)
+        model = self.composer.generating(self.composer.precision(self.request.precision))
         (row,) = Drawing(model, self.composer.checkpoint.name, prompt, sampler, plan).draw(1)
         return scores.without_before(prompt.continued(row.ids), start), len(row.ids)
 
@@ -290,7 +290,7 @@ class _Voices:
     def filled(self, seed: int, index: int) -> Composition:
         num_tokens = 0
         rules = grammar.rules(self.tokenizer, controls=self.request.controls)
-        model = self.composer.generating(self.request.precision)
+        model = self.composer.generating(self.composer.precision(self.request.precision))
         cells, open_cells = self.cells.copy(), self.missing.copy()
         for part, start in enumerate(range(self.start, self.stop, grid_infill.STEPS)):
             stop = min(start + grid_infill.STEPS, self.stop)

@@ -1,20 +1,24 @@
 """Weights as generation holds them: a step of one row reads each of them once, and that is most of what it costs.
 
 On x86 torch has FBGEMM's products of float32 with packed weights. In float16 they are exact but for the weights' last
-bits, read half the memory of float32, and each row is computed by itself. In int8 (a scale for each output; activations
-are quantised to 8 bits as they come) they read a quarter; a step of several rows shares one scale of activations, so rows
-are not independent of each other to the last bit.
+bits and read half the memory of float32. In int8 (a scale for each output; activations are quantised to 8 bits as they
+come) they read a quarter. Each row is computed by itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .base import Embedding
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 Product = Callable[[Tensor], Tensor]
@@ -26,19 +30,18 @@ def packs(device: torch.device | str) -> bool:
     return torch.device(device).type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def resolve(precision: str, device: torch.device | str, num_rows: int = 1) -> str:
+def resolve(precision: str, device: torch.device | str) -> str:
     """Return how to hold weights: `precision`, or for "auto" the fastest here that harms no music.
 
-    That is on x86 int8 for one row (it costs the bundled models less than 0.0002 nats a token:
-    benchmarks/precision.py) and fp16 for several, whose draws must not depend on each other; bf16 on a GPU of NVIDIA's;
-    fp32 elsewhere.
+    That is int8 on x86 (it costs the bundled models less than 0.0002 nats a token: benchmarks/precision.py), bf16 on a
+    GPU of NVIDIA's, fp32 elsewhere.
 
     Raises:
         ValueError: there is no such precision, or not on this device.
     """
     if precision == "auto":
         if packs(device):
-            return "int8" if num_rows == 1 else "fp16"
+            return "int8"
         return "bf16" if torch.device(device).type == "cuda" else "fp32"
     if precision not in PRECISIONS:
         raise ValueError(f"no precision '{precision}': one of auto, {', '.join(PRECISIONS)}")
@@ -66,12 +69,61 @@ def hold(weight: Tensor, bias: Tensor, precision: str) -> Product:
             packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
             product = torch.ops.quantized.linear_dynamic_fp16.default
             return lambda x: product(x, packed)
-        scales = weight.abs().amax(1).clamp_min(1e-12).double() / 127
-        zeros = torch.zeros(len(scales), dtype=torch.int64)
-        quantised = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(quantised, bias)
+        return _Int8Product(weight, bias)
+
+
+class _Int8Product:
+    """x -> x weight^T + bias in int8.
+
+    FBGEMM quantises activations by the least and the greatest of all of them, so rows would depend on each other. Where
+    there are several each is divided by its greatest, and two columns more, 1 and -1, with weights of 0, pin the range.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.bias = bias
+        self.ends = torch.tensor([1.0, -1.0])
+        self.one = _pack(weight, bias)
+        self.several: Any = None  # packed when it is needed
+
+    def __call__(self, x: Tensor) -> Tensor:
         product = torch.ops.quantized.linear_dynamic.default
-        return lambda x: product(x, packed)
+        if x.shape[0] == 1:
+            y: Tensor = product(x, self.one)
+            return y
+        if self.several is None:
+            weight = torch.ops.quantized.linear_unpack(self.one)[0].dequantize()
+            with _fbgemm():
+                self.several = _pack(F.pad(weight, (0, 2)), None)
+        most = x.abs().amax(1, keepdim=True).clamp_min_(1e-12)
+        wide = x.new_empty(len(x), x.shape[1] + 2)
+        torch.div(x, most, out=wide[:, :-2])
+        wide[:, -2:] = self.ends
+        return torch.addcmul(self.bias, product(wide, self.several), most)
+
+
+def _pack(weight: Tensor, bias: Tensor | None) -> Any:
+    """Return a weight for FBGEMM in int8, with a scale for each output."""
+    scales = weight.abs().amax(1).clamp_min(1e-12).double() / 127
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    quantised = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(quantised, bias)
+
+
+def hold_embedding(embedding: Embedding) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """Return what an `Embedding` does, in one look-up for the token and all its features."""
+    tables = [t.weight.detach() for t in embedding.modules() if isinstance(t, nn.Embedding)]  # the token's is first
+    if len(tables) == 1:
+        return embedding
+    begins = torch.tensor([0, *itertools.accumulate(len(t) for t in tables[:-1])], device=tables[0].device)
+    table = torch.cat(tables)
+
+    def embedded(tokens: Tensor, features: Tensor | None) -> Tensor:
+        if features is None or features.shape[-1] != len(tables) - 1:
+            return embedding.forward(tokens, features)  # which says what is wrong
+        ids = torch.cat([tokens[..., None], features], -1).add_(begins)
+        return F.embedding_bag(ids.flatten(0, 1), table, mode="sum").unflatten(0, tokens.shape)
+
+    return embedded
 
 
 @contextmanager

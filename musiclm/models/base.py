@@ -89,7 +89,7 @@ class LanguageModel(nn.Module, ABC):
         An architecture that has no form of its own for it runs one token as it runs many.
 
         Args:
-            precision: of the weights: fp32, bf16, fp16, int8, or "auto", the best for one row; see `resolve_precision`.
+            precision: of the weights: fp32, bf16, fp16, int8, or "auto", the best here; see `resolve_precision`.
 
         Raises:
             ValueError: there is no such precision, or not on the model's device.

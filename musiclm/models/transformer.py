@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from . import _held
 from ._dropout import Dropout
+from ._steps import Steps
 from .base import BaseConfig, Embedding, LanguageModel, Readout, State, resolve_precision
 
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
@@ -293,72 +293,3 @@ def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
         mask_NM = torch.zeros_like(allowed, dtype=scores_BHNM.dtype).masked_fill_(~allowed, float("-inf"))
         scores_BHNM = scores_BHNM + mask_NM  # a sum's gradient is free, that of masked_fill another pass
     return scores_BHNM.softmax(-1)
-
-
-class Steps(LanguageModel):
-    """A model as generation runs it: several tokens at once as in training, one at a time by the shortest way.
-
-    The state is that of the whole model.
-    """
-
-    def __init__(self, whole: Model, precision: str) -> None:
-        super().__init__(whole.config)
-        self.whole = whole
-        self._steps = [BlockStep(block, precision) for block in whole.blocks if isinstance(block, Block)]
-        self._readout = _held.hold(whole.readout.weight, whole.readout.bias, precision)
-
-    def forward(
-        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
-    ) -> tuple[Tensor, State]:
-        if state is None or tokens.shape[1] > 1:
-            return self.whole.forward(tokens, state, features)
-        num_cached = count = int(state[0][0])
-        x_BD = self.whole.embedding(tokens, features)[:, 0]
-        after: list[Tensor] = []
-        for i, step in enumerate(self._steps):
-            x_BD, keys, values, count = step(x_BD, state[1 + 2 * i], state[2 + 2 * i], num_cached)
-            after += keys, values
-        x_BD = self.whole.norm(x_BD)
-        logits_BTV = self.whole.readout.with_steps(self._readout(x_BD)[:, None], x_BD[:, None], features)
-        return logits_BTV, (torch.full_like(state[0], count), *after)
-
-
-class BlockStep:
-    """A block at one token a row: x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, block: Block, precision: str) -> None:
-        attention = block.attention
-        self.num_heads, self.context, head_size = attention.distances_HRE.shape
-        weight = attention.queries_keys_values.weight.detach().clone()
-        bias = attention.queries_keys_values.bias.detach().clone()
-        size = attention.out.in_features
-        weight[:size] *= head_size**-0.5  # of the queries: scores need not be scaled any more
-        bias[:size] *= head_size**-0.5
-        self.queries_keys_values = _held.hold(weight, bias, precision)
-        self.out = _held.hold(attention.out.weight, attention.out.bias, precision)
-        self.up = _held.hold(block.up.weight, block.up.bias, precision)
-        self.down = _held.hold(block.down.weight, block.down.bias, precision)
-        self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
-        # the farthest first, as keys lie in the cache
-        self.distances_HRE = attention.distances_HRE.detach().flip(1).contiguous()
-
-    def __call__(
-        self, x_BD: Tensor, keys: Tensor, values: Tensor, num_cached: int
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return the stream behind the block, and the cache: keys, values and how many of them count."""
-        qkv = self.queries_keys_values(self.norm_attention(x_BD))
-        q_BHE, k_BHE, v_BHE = qkv.view(qkv.shape[0], 3, self.num_heads, -1).unbind(1)
-        keys, count = _append(keys, num_cached, k_BHE[:, :, None], self.context)
-        values, _ = _append(values, num_cached, v_BHE[:, :, None], self.context)
-        num_seen = min(count, self.context)
-        first = count - num_seen
-        far_HBS = torch.bmm(q_BHE.transpose(0, 1), self.distances_HRE[:, self.context - num_seen :].transpose(1, 2))
-        scores = torch.baddbmm(  # (B H, 1, S)
-            far_HBS.transpose(0, 1).reshape(-1, 1, num_seen),
-            q_BHE.flatten(0, 1)[:, None],
-            keys.flatten(0, 1)[:, first:count].transpose(1, 2),
-        )
-        y = torch.bmm(scores.softmax(-1), values.flatten(0, 1)[:, first:count])
-        x_BD = x_BD + self.out(y.view(x_BD.shape))
-        x_BD = x_BD + self.down(F.gelu(self.up(self.norm_forward(x_BD))))
-        return x_BD, keys, values, count
