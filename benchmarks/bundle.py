@@ -60,6 +60,10 @@ def main() -> None:
         "test_tokens": test.num_tokens,
         "test_bits_per_note": test.bits_per_note,
     }
+    if tokenizer.fills:
+        for split in ("validation", "test"):
+            pieces = evaluation.sample(source.pieces(split), most)
+            figures |= {f"{split}_{k}": v for k, v in evaluation.hidden(model, tokenizer, pieces).items()}
     for split in ("validation", "test"):
         for name, nats in evaluation.baselines(source, split, most).items():
             figures[f"{split}_{name}_baseline"] = nats

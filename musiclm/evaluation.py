@@ -110,6 +110,13 @@ def holes(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = HOLES) ->
     return made
 
 
+def hidden(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False) -> dict[str, float]:
+    """Return nats a token of what is missing in `holes` of pieces; nothing of a tokenizer without holes."""
+    if not tokenizer.fills:
+        return {}
+    return {"nats_per_hidden_token": surprise(model, tokenizer, holes(tokenizer, pieces), bf16=bf16).nats_per_token}
+
+
 @torch.no_grad()
 def each(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool = False
@@ -221,6 +228,7 @@ def report(
         "nats_per_token": found.nats_per_token,
         "bits_per_note": found.bits_per_note,
         "bits_per_second": found.bits_per_second,
+        **hidden(model, corpus.tokenizer, sample(corpus.pieces(split), most_tokens), bf16=bf16),
         "baselines": baselines(corpus, split, most_tokens),
         "baselines_counted": {
             "on": "training" if _is_held_out(corpus, split) else "measured",
