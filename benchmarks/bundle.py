@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--command", help="what made the run, where its card does not tell all")
     parser.add_argument("--most-tokens", type=int, help="of each split, as in `musiclm evaluate`")
     parser.add_argument("--clean", type=Path)
+    parser.add_argument("--sampling", help='how music is best drawn from it, JSON: {"temperature": 0.95}')
     parser.add_argument("--machine", default="2 CPU cores with avx512_bf16")
     parser.add_argument("-o", "--output", type=Path, default=Path("checkpoints"))
     arguments = parser.parse_args()
@@ -82,6 +83,7 @@ def main() -> None:
         "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, each piece read from its beginning",
         "weights": "float16",
         "real_pieces": dataclasses.asdict(choosing.of_pieces(model, tokenizer, validation)),
+        **({"sampling": json.loads(arguments.sampling)} if arguments.sampling else {}),
         **({"figures_of": f"whole pieces of each split, --most-tokens {most}"} if most else {}),
         "figures": {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()},
     }

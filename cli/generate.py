@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 import time
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 @options.soundfont
 @options.force
 @options.seed
-@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Lower is safer.")
+@click.option("--temperature", type=click.FloatRange(0), help="Lower is safer; the model's own if left out.")
 @click.option("--top-k", type=click.IntRange(1), metavar="K", help="Only the K likeliest tokens.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="Only those that make up P.")
 @click.option("--min-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="Only those P times the best.")
@@ -132,7 +131,7 @@ def command(
     for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
         ui.say(sentence, quiet=quiet)
     try:
-        request = dataclasses.replace(request, precision=composer.precision(request.precision))
+        request = composer.completed(request)
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     drawn_seed = options.draw_seed(seed)

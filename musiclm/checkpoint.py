@@ -55,6 +55,13 @@ class Checkpoint:
     sha256: str
     num_parameters: int
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How its music is best drawn, as its card says: temperature, top_k, top_p and min_p, each maybe missing."""
+        told = self.card.get("sampling")
+        names = ("temperature", "top_k", "top_p", "min_p")
+        return {k: v for k, v in told.items() if k in names and v is not None} if isinstance(told, dict) else {}
+
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that the model was trained with."""
         from . import tokens

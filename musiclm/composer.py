@@ -23,7 +23,7 @@ from .errors import TokenizerError
 from .models.base import LanguageModel, resolve_precision
 from .prompt import Prompt
 from .repetition import repetition
-from .request import Length
+from .request import Length, Request
 from .sampling import Sampler
 from .streaming import Stream
 from .tokens.base import Tokenizer
@@ -120,7 +120,7 @@ class Composer:
         only_new: bool = False,
         finish: bool = False,
         loop_guard: bool = True,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -138,7 +138,7 @@ class Composer:
             only_new: leave the prompt out of the scores. They begin at the last bar line that is not behind its end.
             finish: go on to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
             loop_guard: draw anew, hotter, what repeats itself as real music hardly ever does; see `repetition`.
-            temperature: see `Sampler`.
+            temperature: see `Sampler`; it and the next three, left out, are the model's own.
             top_k: see `Sampler`.
             top_p: see `Sampler`.
             min_p: see `Sampler`.
@@ -186,7 +186,7 @@ class Composer:
         only_new: bool = False,
         finish: bool = False,
         loop_guard: bool = True,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
@@ -248,7 +248,33 @@ class Composer:
     def _sampler(self, prompt: Prompt, controls: Controls | None, **how: Any) -> Sampler:
         heard = None if prompt.score is None else prompt.ids
         rules = grammar.rules(self.tokenizer, not_before=prompt.clock, heard=heard, controls=controls)
-        return Sampler(rules=rules, **how)
+        return Sampler(rules=rules, **self.sampling(**how))
+
+    def sampling(
+        self,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+    ) -> dict[str, Any]:
+        """Return how to choose among what the model offers: as asked, else as its checkpoint says, else plainly.
+
+        What the checkpoint says of the likeliest tokens holds only if nothing is asked about them.
+        """
+        own = self.checkpoint.sampling
+        asked = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+        if all(value is None for value in asked.values()):
+            asked |= {name: own.get(name) for name in asked}
+        return {"temperature": own.get("temperature", 1.0) if temperature is None else temperature, **asked}
+
+    def completed(self, request: Request) -> Request:
+        """Return a request with what it leaves to the model and the machine: how to sample, and in which precision.
+
+        Raises:
+            ValueError: no such precision on this device.
+        """
+        precision = self.precision(request.precision)
+        return dataclasses.replace(request, precision=precision, **self.sampling(**request.sampling))
 
 
 def _seed(given: int | None) -> int:

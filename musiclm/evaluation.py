@@ -110,7 +110,9 @@ def holes(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = HOLES) ->
     return made
 
 
-def hidden(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False) -> dict[str, float]:
+def hidden(
+    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
+) -> dict[str, float]:
     """Return nats a token of what is missing in `holes` of pieces; nothing of a tokenizer without holes."""
     if not tokenizer.fills:
         return {}

@@ -54,7 +54,7 @@ class Request:
         finish: go on to the end of the piece or of a phrase.
         loop_guard: draw anew what falls into a loop.
         live: heard while it is drawn: a loop is left by going on hotter, not by going back.
-        temperature: see `Sampler`.
+        temperature: see `Sampler`; left out, the model's own, as the next three.
         top_k: see `Sampler`.
         top_p: see `Sampler`.
         min_p: see `Sampler`.
@@ -77,7 +77,7 @@ class Request:
     finish: bool = False
     loop_guard: bool = True
     live: bool = False
-    temperature: float = 1.0
+    temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None

@@ -213,7 +213,7 @@ def test_instruments_one_behind_the_other_have_no_bars_to_finish():
     def model(_):
         return models.create("gru", tokenizer.vocab_size, **models.preset("gru", "tiny")).eval()
 
-    writer = Composer(SimpleNamespace(name="untrained", tokenizer=lambda: tokenizer, model=model))
+    writer = Composer(SimpleNamespace(name="untrained", tokenizer=lambda: tokenizer, model=model, sampling={}))
     with pytest.raises(TokenizerError, match="--finish"):
         writer.compose(length=Length(tokens=20), finish=True)
 

@@ -19,7 +19,7 @@ def composer(tokenizer):
         torch.manual_seed(0)
         return models.create("gru", tokenizer.vocab_size, **models.preset("gru", "tiny")).eval()
 
-    return Composer(SimpleNamespace(name="untrained", tokenizer=lambda: tokenizer, model=model))
+    return Composer(SimpleNamespace(name="untrained", tokenizer=lambda: tokenizer, model=model, sampling={}))
 
 
 def merged(name):
