@@ -10,7 +10,7 @@ place of the bar before with a probability p counted on training pieces, any oth
 
 Chorales: each piece of the split; holes of two bars (32 steps), one every four bars. `bars`: all voices. `under soprano`:
 alto, tenor and bass, of which no more is known behind the hole either. `tenor`: that voice alone. Beside these, what is
-written under the soprano of whole pieces: parallel fifths and octaves a hundred steps in which two voices move, and the
+written under the soprano of eight whole pieces: parallel fifths and octaves a hundred steps in which two voices move, and the
 share of steps in which voices cross, beside Bach's own.
 
 Scores: for each piece the holes of all notes that `evaluation.holes` draws by its name: one, two, four or eight bars, of
@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--corpus", help="of scores; left out, the bundled chorales")
     parser.add_argument("--split", choices=["validation", "test"], default="validation")
     parser.add_argument("--pieces", type=int, help="this many of the split's; left out, all")
+    parser.add_argument("--written", type=int, default=8, help="chorales whose sopranos are given other voices")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="three pieces")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
@@ -58,7 +59,7 @@ def main() -> None:
     found: dict[str, Any] = {"model": a.model, "plain": a.plain, "split": a.split, "num_pieces": len(pieces)}
     if isinstance(tokenizer, grid_infill.GridInfill):
         found["nats_a_note"] = dict(of_chorales(filler, plain, source, pieces))
-        found["written_under_soprano"] = harmonised(Composer(filler), pieces, a.seed)
+        found["written_under_soprano"] = harmonised(Composer(filler), pieces[: a.written], a.seed)
     else:
         assert isinstance(tokenizer, ScoreInfill)
         found["nats_a_note"] = {"bars": of_scores(filler, plain, source, pieces)}

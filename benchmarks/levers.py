@@ -5,9 +5,9 @@
 
 Nats a cell on all 76 validation pieces after so many steps of the transformer's own batch (4 windows of 512 tokens), one
 seed, the averaged weights; and the mean training loss of the last fifty steps, dropout and all, which tells what was
-learnt from what was learnt by heart. "without" is: `intervals`, the grid's features of version 1, which have no read-out
-of steps either; `steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the
-same rate.
+learnt from what was learnt by heart. "without" is: `arrangements`, each chorale with its voices in their own order alone
+(features of version 2); `intervals`, features of version 1, which have no arrangements and no read-out of steps either;
+`steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same rate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ import torch
 
 from musiclm import corpus, data, evaluation, models, tokens, training
 
-CASES = {"anything left out": (), "intervals": ("intervals",), "steps": ("steps",), "muon": ("muon",)}
+CASES = {
+    "anything left out": (),
+    "arrangements": ("arrangements",),
+    "intervals": ("intervals",),
+    "steps": ("steps",),
+    "muon": ("muon",),
+}
 
 
 def adamw(model: torch.nn.Module, recipe: training.Recipe) -> list[torch.optim.Optimizer]:
@@ -36,7 +42,9 @@ def adamw(model: torch.nn.Module, recipe: training.Recipe) -> list[torch.optim.O
 def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what a run of so many steps came to."""
     tokenizer = tokens.create(
-        "grid", features=1 if "intervals" in without else 2, reference=not {"steps", "intervals"} & set(without)
+        "grid",
+        features=1 if "intervals" in without else 2 if "arrangements" in without else 3,
+        reference=not {"steps", "intervals"} & set(without),
     )
     source = corpus.bundled(tokenizer)
     pieces = list(source.pieces("train"))
@@ -50,6 +58,8 @@ def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argpars
         pitches=[p.pitches for p in pieces],
     )
     config = models.preset(arguments.arch, arguments.preset) | tokenizer.model_config
+    if arguments.size is not None:
+        config["size"] = arguments.size
     if arguments.dropout is not None:
         config["dropout"] = arguments.dropout
     torch.manual_seed(seed)
@@ -79,6 +89,7 @@ def main() -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--dropout", type=float)
+    parser.add_argument("--size", type=int, help="of the network, instead of the preset's")
     parser.add_argument("--only", choices=list(CASES), action="append", help="may be given several times")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

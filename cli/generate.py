@@ -123,12 +123,10 @@ def command(
     )
     heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if heard.left_out:
-        tokenizer = composer.tokenizer.name
-        ui.say(
-            f"left out of the prompt: {ui.counted(heard.left_out, 'note')} that '{tokenizer}' cannot express",
-            quiet=quiet,
-        )
-    for sentence in composer.tokenizer.unsaid(score) if score is not None else ():
+        notes, tokenizer = ui.counted(heard.left_out, "note"), composer.tokenizer.name
+        how = "kept, but not heard by the model" if request.is_filling else "left out of the prompt"
+        ui.say(f"{how}: {notes} that '{tokenizer}' cannot express", quiet=quiet)
+    for sentence in composer.tokenizer.unsaid(score) if score is not None and not request.is_filling else ():
         ui.say(sentence, quiet=quiet)
     try:
         request = composer.completed(request)

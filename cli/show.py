@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Draw the piano roll of the MIDI file FILE (- for standard input).
 
-    Where musiclm wrote the file, it knows what the prompt was and shows it pale.
+    Where musiclm wrote the file, it knows what the prompt was and shows it pale. Of a file that was written within (--infill,
+    --keep-tracks, --accompany) --prompt says what it was before: all of that is pale.
     """
     from .. import pictures
 
@@ -53,18 +54,26 @@ def command(
 
     score = scores.parse(data, file)
     end = pictures.prompt_end(score)
+    kept = None
     if prompt is not None:
-        end = scores.end(scores.read(prompt))
+        kept = scores.read(prompt)
+        if pictures.was_written_within(score):
+            end = None
+        else:
+            end, kept = scores.end(kept), None
     elif prompt_bars is not None:
         end = scores.bar_line(score, 0.0, prompt_bars)
     if chosen is not None:
         score, start = cut(score, chosen, file)
         end = None if end is None else max(0.0, end - start)
+        kept = None if kept is None else cut(kept, chosen, str(prompt))[0]
     first = chosen[0] if chosen else 1
     if path is not None:
         from ..pictures import roll
 
-        write_whole(path, roll.piano_roll(score, path.suffix.lower(), prompt=end, first_bar=first), force=force)
+        write_whole(
+            path, roll.piano_roll(score, path.suffix.lower(), prompt=end, kept=kept, first_bar=first), force=force
+        )
         click.echo(str(path))
     else:
         _print(score, end, first, quiet=quiet)

@@ -5,7 +5,7 @@
     python examples/make.py --prompts prepared/   # the prompts, too, from the files that benchmarks/score_data.py prepares
 
 An example is a line of MADE: what `musiclm generate` is asked for. A model that is neither bundled nor installed is left
-out, and said. A new kind of example (an infill, an accompaniment) is another line.
+out, and said.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ MADE = {
     "chorale": f"--model bach-transformer {HYMN} --seed 5 --temperature 0.9",
     "chorale-lstm": f"--model bach-lstm {HYMN} --seed 5 --temperature 0.9",
     "chorale-gru": f"--model bach-gru {HYMN} --seed 5 --temperature 0.9",
-    "hymn-score": f"--model score {HYMN} --seed 1 --temperature 0.9 --top-p 0.98",
-    "lied-score": "--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8 --seed 1 --temperature 0.9 --top-p 0.98",
-    "orchestra-score": "--model score --prompt examples/orchestra.mid --prompt-bars 4 --bars 8 --seed 1 --top-p 0.98",
+    "hymn-score": f"--model score {HYMN} --seed 1",
+    "lied-score": "--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8 --seed 1",
+    "orchestra-score": "--model score --prompt examples/orchestra.mid --prompt-bars 4 --bars 8 --seed 1",
+    "hymn-voices": "--model bach-infill --prompt examples/hymn.mid --keep-tracks 1 --seed 2 --temperature 0.8",
+    "hymn-bars": "--model bach-infill --prompt examples/hymn.mid --infill 5-8 --seed 1 --temperature 0.8",
+    "lied-piano": "--model score --prompt examples/lied.mid --keep-tracks 1 --seed 1",
+    "lied-bars": "--model score --prompt examples/lied.mid --infill 5-6 --seed 1",
+    "orchestra-bars": "--model score --prompt examples/orchestra.mid --infill 5-6 --seed 1",
     "hymn-piano": f"--model piano {HYMN} --seed 1 --top-p 0.98",
 }
 LARGEST = 60_000  # bytes of a picture
@@ -56,7 +61,9 @@ def main() -> None:
             continue
         midi, picture = f"examples/{name}.mid", f"examples/{name}.png"
         musiclm("generate", *options, "-o", midi, "--force")
-        musiclm("show", midi, "-o", picture, "--force")
+        prompt = options[options.index("--prompt") + 1]
+        within = ["--prompt", prompt] if {"--infill", "--keep-tracks", "--accompany"} & set(options) else []
+        musiclm("show", midi, "-o", picture, "--force", *within)
         size = (HERE / f"{name}.png").stat().st_size
         if size > LARGEST:
             raise SystemExit(f"{picture} has {size} bytes, more than {LARGEST}")

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symusic import Note, Score, Track
 
-from musiclm import corpus, evaluation, infilling, scores, tokens
+from musiclm import checkpoint, corpus, evaluation, infilling, scores, tokens
 from musiclm.composer import Composer
 from musiclm.data import IGNORE, Windows
 from musiclm.errors import CheckpointError, MidiError
+from musiclm.pictures import roll
 from musiclm.request import Request
 from musiclm.tokens import grid_infill
 from musiclm.tokens.grid import SILENCE, is_cell
@@ -284,3 +285,24 @@ def test_silence_in_a_voice_that_is_kept_stays_silence(composer, chorales):
     (made,) = infilling.fill(composer("grid-infill"), score, Request(keep_tracks="soprano", infill="1-2"), seed=0)
     assert min(n.time for n in made.score.tracks[0].notes) >= 8 * 480
     assert SILENCE == 2
+
+
+def test_what_was_there_before_is_drawn_paler(song: Score, composer):
+    (made,) = infilling.fill(composer("score-infill"), song, Request(infill="3-4"), seed=0)
+    pale, usual = roll.notes(made.score, kept=song), roll.notes(made.score)
+    is_new = [n.colour == u.colour for n, u in zip(pale, usual, strict=True)]
+    inside = [6 <= n.start < 12 for n in pale]
+    assert any(is_new) and not any(new and not within for new, within in zip(is_new, inside, strict=True))
+
+
+def test_a_model_says_how_its_music_is_drawn_and_what_is_asked_wins(untrained, tmp_path: Path):
+    plain = checkpoint.load(untrained("grid"))
+    file = tmp_path / "own.safetensors"
+    card = {**plain.card, "sampling": {"temperature": 0.5, "top_p": 0.9, "nonsense": 1}}
+    checkpoint.save(file, plain.model(), arch=plain.arch, tokenizer=plain.tokenizer(), card=card)
+    own = Composer.load(str(file))
+    assert own.sampling() == {"temperature": 0.5, "top_k": None, "top_p": 0.9, "min_p": None}
+    assert own.sampling(top_k=3) == {"temperature": 0.5, "top_k": 3, "top_p": None, "min_p": None}
+    assert own.sampling(temperature=1.0)["temperature"] == 1.0
+    assert own.completed(Request()).temperature == 0.5
+    assert Composer(plain).sampling()["temperature"] == 1.0

@@ -155,7 +155,7 @@ def test_a_longer_piece_is_cut_and_it_is_told(song, monkeypatch):
 
 
 def test_octaves_and_fifths_are_seen_in_bundled_models():
-    loaded = checkpoint.load("bach")
+    loaded = checkpoint.load("score")
     likeness = embedding.arrange(loaded.model(), loaded.tokenizer()).likeness
     assert np.argmax(likeness) == 11
     assert embedding.picture(embedding.arrange(loaded.model(), loaded.tokenizer())).startswith(PNG)

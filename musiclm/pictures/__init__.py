@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,10 +77,9 @@ def paler(of: str, share: float) -> str:
 
 def prompt_end(score: Score) -> float | None:
     """Return where a score's prompt ends, in quarters, as the text in a file that musiclm wrote tells; None if it does not."""
-    for marker in score.markers:
+    for told in _records(score):
         try:
-            told: dict[str, Any] = json.loads(marker.text)
-            if "musiclm" not in told or not told.get("prompt") or told["options"].get("only_new"):
+            if not told.get("prompt") or told["options"].get("only_new") or _fills(told):
                 continue
             if isinstance(told.get("prompt_quarters"), (int, float)):
                 return float(told["prompt_quarters"])
@@ -89,6 +88,26 @@ def prompt_end(score: Score) -> float | None:
         except (ValueError, TypeError, KeyError, AttributeError):  # a marker of anybody else
             continue
     return None
+
+
+def was_written_within(score: Score) -> bool:
+    """Return whether a file that musiclm wrote tells that its new music stands within its prompt, not behind it."""
+    return any(_fills(told) for told in _records(score))
+
+
+def _records(score: Score) -> Iterator[dict[str, Any]]:
+    for marker in score.markers:
+        try:
+            told = json.loads(marker.text)
+        except ValueError:
+            continue
+        if isinstance(told, dict) and "musiclm" in told:
+            yield told
+
+
+def _fills(told: dict[str, Any]) -> bool:
+    options = told.get("options")
+    return isinstance(options, dict) and any(name in options for name in ("infill", "keep_tracks", "accompany"))
 
 
 def figure(width: float, height: float) -> Figure:

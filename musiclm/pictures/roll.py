@@ -19,7 +19,7 @@ from . import PITCHES, colour, figure, paler, pitch_name, to_bytes, track_name
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from symusic import Score
+    from symusic import Score, Track
 
 QUARTERS_A_SYSTEM = 48.0
 MAX_SYSTEMS = 24  # of a picture; of longer music each is longer
@@ -44,13 +44,18 @@ class Drawn:
     opacity: float = 1.0
 
 
-def notes(score: Score, prompt: float | None = None) -> list[Drawn]:
-    """Return the notes of a score, in their tracks' colours, as opaque as they are loud; those before `prompt` pale."""
+def notes(score: Score, prompt: float | None = None, kept: Score | None = None) -> list[Drawn]:
+    """Return the notes of a score, in their tracks' colours, as opaque as they are loud.
+
+    Those before `prompt` are pale, and those that another score has, too, at the same place of a track of the same program.
+    """
     tpq = score.ticks_per_quarter
+    there = set() if kept is None else {_place(kept, t, n.time, n.pitch) for t in kept.tracks for n in t.notes}
     drawn = []
     for i, track in enumerate(t for t in score.tracks if t.notes):
         for n in track.notes:
             is_pale = prompt is not None and n.time / tpq < prompt - 1e-6
+            is_pale |= _place(score, track, n.time, n.pitch) in there
             drawn.append(
                 Drawn(
                     start=n.time / tpq,
@@ -64,8 +69,18 @@ def notes(score: Score, prompt: float | None = None) -> list[Drawn]:
     return drawn
 
 
+def _place(score: Score, track: Track, time: int, pitch: int) -> tuple[bool, int, float, int]:
+    return track.is_drum, 0 if track.is_drum else track.program, time / score.ticks_per_quarter, pitch
+
+
 def piano_roll(
-    score: Score, kind: str = ".png", *, prompt: float | None = None, title: str = "", first_bar: int = 1
+    score: Score,
+    kind: str = ".png",
+    *,
+    prompt: float | None = None,
+    kept: Score | None = None,
+    title: str = "",
+    first_bar: int = 1,
 ) -> bytes:
     """Return the piano roll of a score as the bytes of a picture.
 
@@ -73,10 +88,11 @@ def piano_roll(
         score: with notes.
         kind: ".png" or ".svg".
         prompt: where the prompt ends, in quarters; what begins before it is pale.
+        kept: what it was before it was written within; those of its notes are pale.
         title: above the picture.
         first_bar: its number.
     """
-    made, _ = systems(score, notes(score, prompt), prompt=prompt, title=title, first_bar=first_bar)
+    made, _ = systems(score, notes(score, prompt, kept), prompt=prompt, title=title, first_bar=first_bar)
     legend(made, [track_name(t) for t in score.tracks if t.notes])
     return to_bytes(made, kind)
 
