@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ class Checkpoint:
     """An untrained model with large weights, as `Composer` wants it."""
 
     name = arch = "untrained"
+    sampling: ClassVar[dict[str, float]] = {}
 
     def __init__(self, tokenizer: Tokenizer, seed: int, scale: float = 0.3) -> None:
         self._tokenizer = tokenizer
