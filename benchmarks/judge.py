@@ -6,7 +6,7 @@
 Half of the samples come from nothing; the others go on for --bars bars from the first four bars of test pieces (drawn by
 their names' hashes, those with as many bars in all), and beside these stands how the pieces themselves go on. Of each set:
 
-- overlap: mean overlapped area of eight statistics with the real continuations, and of each alone (`musiclm.statistics`;
+- overlap: mean overlapped area of statistics with the real continuations, and of each alone (`musiclm.statistics`;
   1 is what real pieces have with each other, Yang and Lerch 2020);
 - loops: share in which a stretch repeats itself as real music hardly ever does (`musiclm.repetition.loop_start`);
 - silence: share with two whole bars in a row without an onset;

@@ -82,10 +82,11 @@ def prepare(plan: Plan) -> Prepared:
         config |= tokenizer.model_config
     else:
         config.pop("vocab_size")
-    if unknown := sorted(set(plan.config) - set(config)):
-        raise RunError(
-            f"the architecture '{plan.arch}' has no '{unknown[0]}' to set: it has {', '.join(sorted(config))}"
-        )
+    if plan.config and started is not None:
+        raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set")
+    sizes = sorted(models.preset(plan.arch, plan.preset))
+    if unknown := sorted(set(plan.config) - set(sizes)):
+        raise RunError(f"the architecture '{plan.arch}' has no '{unknown[0]}' to set: it has {', '.join(sizes)}")
     config |= plan.config
     if plan.dropout is not None:
         config["dropout"] = plan.dropout
@@ -127,7 +128,10 @@ def prepare(plan: Plan) -> Prepared:
         bf16=bf16,
     )
     torch.manual_seed(plan.seed)
-    model = models.create(plan.arch, tokenizer.vocab_size, **config)
+    try:
+        model = models.create(plan.arch, tokenizer.vocab_size, **config)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"there is no such model: {error}") from error
     average = models.create(plan.arch, tokenizer.vocab_size, **config)
     if started is not None:
         model.load_state_dict(_grown(started.model().state_dict(), model.state_dict()))

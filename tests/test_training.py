@@ -23,6 +23,7 @@ from musiclm import checkpoint, corpus, evaluation, models, tokens
 from musiclm.data import IGNORE, Windows
 from musiclm.errors import RunError
 from musiclm.plan import Plan
+from musiclm.preparing import prepare
 from musiclm.run import Run
 from musiclm.tokens import grid
 from musiclm.training import Recipe, train
@@ -147,6 +148,26 @@ def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: 
     for wanted, found in ((whole, second), (whole_average, second_average)):
         for name, tensor in wanted.state_dict().items():
             assert torch.equal(tensor, found.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"size": -4}, "size must be at least 1"),
+        ({"size": 30, "num_heads": 4}, "multiple of num_heads"),
+        ({"num_layers": 1.5}, "no such model"),
+        ({"vocab_size": 3}, "no 'vocab_size' to set"),
+        ({"reference": 1}, "no 'reference' to set"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(given, said: str):
+    with pytest.raises(RunError, match=said):
+        prepare(Plan(arch="transformer", preset="tiny", steps=1, config=given))
+
+
+def test_a_checkpoint_keeps_its_sizes():
+    with pytest.raises(RunError, match="leave out --set"):
+        prepare(Plan(arch="gru", start_from="bach-gru", steps=1, config={"size": 32}))
 
 
 def musiclm(*arguments: str, **options) -> subprocess.Popen:
