@@ -35,6 +35,13 @@ if TYPE_CHECKING:
 @click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
 @click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from a checkpoint's weights.")
 @click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="MODEL",
+    help="Learn from what a checkpoint expects, too; several times: from their mean.",
+)
+@click.option(
     "--tokenizer",
     metavar="NAME[:JSON]",
     help="score, performance, grid, or one of MidiTok's with its options, 'TSD:{\"num_velocities\": 8}' for one; "
@@ -76,6 +83,7 @@ def command(
     epochs: float | None,
     resume: str | None,
     start_from: str | None,
+    teachers: tuple[str, ...],
     tokenizer: str | None,
     weights: tuple[str, ...],
     batch_size: int | None,
@@ -114,6 +122,7 @@ def command(
         "--arch": arch,
         "--preset": preset,
         "--from": start_from,
+        "--teacher": teachers or None,
         "--tokenizer": tokenizer,
         "--weight": weights or None,
         "--batch-size": batch_size,
@@ -146,7 +155,7 @@ def command(
             from ..checkpoint import load
 
             arch = load(start_from).arch
-            start_from = start_from if not Path(start_from).exists() else str(Path(start_from).resolve())
+            start_from = _absolute(start_from)
         if tokenizer is not None:
             from .. import tokens
 
@@ -161,6 +170,7 @@ def command(
             data=None if data is None else str(Path(data).resolve()),
             tokenizer=tokenizer,
             start_from=start_from,
+            teachers=[_absolute(teacher) for teacher in teachers],
             minutes=minutes,
             steps=steps,
             epochs=epochs,
@@ -278,6 +288,11 @@ def _described(plan: Plan) -> str:
     budget += [ui.counted(plan.epochs, "epoch")] if plan.epochs else []
     what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
     return f"{what} on {plan.data or 'the bundled chorales'} for {' or '.join(budget)}"
+
+
+def _absolute(model: str) -> str:
+    """Return a model as run.json names it: files by their whole path."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
 
 
 def _parsed(weights: tuple[str, ...]) -> dict[str, float]:

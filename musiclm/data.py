@@ -37,9 +37,14 @@ class Batch:
     features: Tensor | None
 
     @property
+    def counts(self) -> Tensor:
+        """Which targets count, (B, T) bool."""
+        return self.targets != IGNORE
+
+    @property
     def num_tokens(self) -> int:
         """How many targets count."""
-        return int((self.targets != IGNORE).sum())
+        return int(self.counts.sum())
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""

@@ -19,6 +19,7 @@ class Plan:
         data: the source, as an absolute path; None for the bundled chorales.
         tokenizer: its name; None for what suits the data.
         start_from: a checkpoint to start from, or None.
+        teachers: checkpoints to learn from beside the data.
         minutes, steps, epochs: the budget; what comes first ends the run.
         weights: for folders within the data, how much more often than their size says they are drawn from.
         batch_size, window, context, learning_rate, dropout: None for the architecture's own; a context is a transformer's.
@@ -38,6 +39,7 @@ class Plan:
     data: str | None = None
     tokenizer: str | None = None
     start_from: str | None = None
+    teachers: list[str] = dataclasses.field(default_factory=list)
     minutes: float | None = None
     steps: int | None = None
     epochs: float | None = None

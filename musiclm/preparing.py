@@ -15,7 +15,7 @@ from .errors import RunError
 from .plan import Plan
 
 if TYPE_CHECKING:
-    from .training import Recipe
+    from .training import Recipe, Teachers
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Prepared:
         average: another of that architecture, for the averaged weights.
         windows: batches by number.
         recipe: how to train.
+        teacher: gives the probabilities of a batch's targets, or None.
         validation: pieces of no more than `MAX_VALIDATION_TOKENS`.
     """
 
@@ -49,6 +50,7 @@ class Prepared:
     average: Any
     windows: Any
     recipe: Recipe
+    teacher: Teachers | None
     validation: Any
 
 
@@ -148,8 +150,27 @@ def prepare(plan: Plan) -> Prepared:
         average=average.to(device),
         windows=windows,
         recipe=recipe,
+        teacher=_teacher(plan.teachers, tokenizer, device, bf16=bf16),
         validation=holes(tokenizer, validation) if tokenizer.fills else validation,
     )
+
+
+def _teacher(names: Sequence[str], tokenizer: Any, device: str, *, bf16: bool) -> Teachers | None:
+    """Return what the checkpoints of these names expect, together; None for none.
+
+    Raises:
+        RunError: one of them has another tokenizer.
+    """
+    from . import checkpoint
+    from .training import Teachers
+
+    found = [checkpoint.load(name) for name in names]
+    for each in found:
+        if each.tokenizer_description != tokenizer.describe():
+            theirs = each.tokenizer_description["name"]
+            other = f"tokens of '{theirs}', not of" if theirs != tokenizer.name else "another version or options of"
+            raise RunError(f"the teacher '{each.name}' has {other} '{tokenizer.name}'")
+    return Teachers([each.model().to(device) for each in found], bf16=bf16) if found else None
 
 
 def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -169,7 +169,9 @@ class Run:
         model, average = prepared.model, prepared.average
         is_over = self.is_stale
         self.stopped_because = "validation" if is_over else "budget"
-        steps = train(model, prepared.windows, prepared.recipe, average=average, start=state)
+        steps = train(
+            model, prepared.windows, prepared.recipe, average=average, start=state, teacher=prepared.teacher
+        )
         next_validation = _Cadence(prepared.recipe, state.step if state else 0, state.seconds if state else 0.0)
         step: Step | None = None
         saved = state.step if state else 0
@@ -251,6 +253,8 @@ class Run:
             "precision": self.plan.precision,
             "figures": {"validation_nats_per_token": nats},
         }
+        if self.plan.teachers:
+            card["teachers"] = ", ".join(Path(name).name for name in self.plan.teachers)
         if prepared.started is not None:
             name = Path(prepared.started.name).name
             card["started_from"] = f"{name}: {prepared.started.card.get('data')}"

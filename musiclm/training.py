@@ -38,6 +38,8 @@ class Recipe:
             is a tenth of the steps so far until it is longer than that.
         seed: of weights, windows and dropout.
         bf16: compute in bfloat16, weights staying in float32.
+        taught: how much of the loss is the cross-entropy with a teacher's probabilities, where there is a teacher; the
+            rest is that with the music.
     """
 
     steps: int | None = None
@@ -49,6 +51,7 @@ class Recipe:
     average: float = 0.999
     seed: int = 0
     bf16: bool = False
+    taught: float = 0.9
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
@@ -89,7 +92,7 @@ class Step:
 
     Attributes:
         number: counted from 1.
-        nats: the mean loss of its batch, in nats a target.
+        nats: the mean surprise of its batch, in nats a target; with a teacher it is part of the loss alone.
         tokens: seen so far.
         seconds: so far.
         rate: the learning rate that was used.
@@ -115,6 +118,7 @@ def train(
     *,
     average: LanguageModel,
     start: TrainingState | None = None,
+    teacher: Callable[[Batch], Tensor] | None = None,
 ) -> Iterator[Step]:
     """Yield each step of a training run, until the budget is used.
 
@@ -124,6 +128,7 @@ def train(
         recipe: how.
         average: another model of the same architecture, to hold the averaged weights.
         start: where an earlier run of the same recipe stood; the weights are taken from it.
+        teacher: gives the probabilities of a batch's targets, (B, T, V), that are learnt from, too: see `Teachers`.
     """
     device = next(model.parameters()).device
     optimisers = _optimisers(model, recipe)
@@ -147,7 +152,11 @@ def train(
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: nothing of it needs saving
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
             logits, _ = model(batch.tokens, None, batch.features)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        loss = nats
+        if teacher is not None:
+            taught = F.cross_entropy(logits.float()[batch.counts], teacher(batch)[batch.counts])
+            loss = recipe.taught * taught + (1 - recipe.taught) * nats
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
@@ -158,7 +167,7 @@ def train(
         number, seconds = step + 1, time.monotonic() - begin
         yield Step(
             number=number,
-            nats=float(loss.detach()),
+            nats=float(nats.detach()),
             tokens=tokens,
             seconds=seconds,
             rate=rate,
@@ -171,6 +180,27 @@ def train(
                 tensors=_tensors(model, average, optimisers),
             ),
         )
+
+
+class Teachers:
+    """What models that have learnt already expect, for another to learn from (Hinton, Vinyals and Dean 2015).
+
+    Calling them gives the mean of their probabilities for a batch, (B, T, V). Several of them, each a little wrong in its own
+    way, are together better than any, and what they know fits into one model.
+
+    Args:
+        models: of the same vocabulary and features, on the device of the batches.
+        bf16: compute in bfloat16.
+    """
+
+    def __init__(self, models: Sequence[LanguageModel], *, bf16: bool = False) -> None:
+        self.models, self.bf16 = [model.eval().requires_grad_(False) for model in models], bf16
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Tensor:
+        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = [model(batch.tokens, None, batch.features)[0] for model in self.models]
+        return torch.stack([each.float().softmax(-1) for each in logits]).mean(0)
 
 
 def _optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

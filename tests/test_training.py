@@ -26,7 +26,7 @@ from musiclm.plan import Plan
 from musiclm.preparing import prepare
 from musiclm.run import Run
 from musiclm.tokens import grid
-from musiclm.training import Recipe, train
+from musiclm.training import Recipe, Teachers, train
 
 from .conftest import tiny
 
@@ -121,6 +121,50 @@ def test_training_lowers_the_loss(arch: str, chorales):
     losses = [s.nats for s in train(model, made, Recipe(steps=30, learning_rate=0.01, warmup_steps=3), average=average)]
     assert len(losses) == 30
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+def test_teachers_expect_the_mean_of_what_each_of_them_expects(chorales):
+    batch = windows(chorales.pieces("train")[:5])(0)
+    models_ = [tiny(arch, GRID.vocab_size, **GRID.model_config) for arch in ("gru", "transformer")]
+    with torch.no_grad():
+        apart = [model(batch.tokens, None, batch.features)[0].softmax(-1) for model in models_]
+    torch.testing.assert_close(Teachers(models_)(batch), (apart[0] + apart[1]) / 2)
+
+
+def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
+    made = windows(chorales.pieces("train")[:10])
+    teacher = tiny("gru", GRID.vocab_size, **GRID.model_config)  # of random weights: its music is no chorale
+    config = {**models.preset("transformer", "tiny"), **GRID.model_config, "dropout": 0.0}
+    model, average = (models.create("transformer", GRID.vocab_size, **config) for _ in range(2))
+
+    def difference() -> float:
+        batch = made(1000)
+        wanted = Teachers([teacher])(batch)[batch.counts]
+        with torch.no_grad():
+            found = model(batch.tokens, None, batch.features)[0][batch.counts].log_softmax(-1)
+        return float((wanted * (wanted.log() - found)).sum(-1).mean())
+
+    before = difference()
+    recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3, taught=1.0)
+    steps = list(train(model, made, recipe, average=average, teacher=Teachers([teacher])))
+    assert difference() < 0.7 * before
+    assert steps[-1].nats > math.log(GRID.vocab_size) - 1  # what is told is of the music, not of the teacher
+
+
+def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
+    assert run("train", "--arch", "gru", "--teacher", "bach", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 0
+    assert checkpoint.load(str(tmp_path / "a")).card["teachers"] == "bach"
+    first = (tmp_path / "a" / "best.safetensors").read_bytes()
+    assert run("train", "--resume", tmp_path / "a", "--steps", 3, "-q")[0] == 0  # it is found again
+    assert (tmp_path / "a" / "best.safetensors").read_bytes() != first
+
+
+def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
+    code, _, told = run("train", "--teacher", "score", "--steps", 2, "-o", tmp_path / "a", "-q")
+    assert code == 1
+    assert "'score-infill', not of 'grid'" in told and told.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+    assert run("train", "--teacher", "nothing", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 1
 
 
 @pytest.mark.parametrize("arch", models.names())
