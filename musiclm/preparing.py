@@ -15,7 +15,8 @@ from .errors import RunError
 from .plan import Plan
 
 if TYPE_CHECKING:
-    from .training import Recipe, Teachers
+    from .models.base import LanguageModel
+    from .training import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Prepared:
         average: another of that architecture, for the averaged weights.
         windows: batches by number.
         recipe: how to train.
-        teacher: gives the probabilities of a batch's targets, or None.
+        teacher: the mean of those to learn from, or None.
         validation: pieces of no more than `MAX_VALIDATION_TOKENS`.
     """
 
@@ -50,7 +51,7 @@ class Prepared:
     average: Any
     windows: Any
     recipe: Recipe
-    teacher: Teachers | None
+    teacher: LanguageModel | None
     validation: Any
 
 
@@ -150,19 +151,19 @@ def prepare(plan: Plan) -> Prepared:
         average=average.to(device),
         windows=windows,
         recipe=recipe,
-        teacher=_teacher(plan.teachers, tokenizer, device, bf16=bf16),
+        teacher=_teacher(plan.teachers, tokenizer, device),
         validation=holes(tokenizer, validation) if tokenizer.fills else validation,
     )
 
 
-def _teacher(names: Sequence[str], tokenizer: Any, device: str, *, bf16: bool) -> Teachers | None:
-    """Return what the checkpoints of these names expect, together; None for none.
+def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel | None:
+    """Return the mean of the checkpoints of these names, as a model; None for none.
 
     Raises:
         RunError: one of them has another tokenizer.
     """
     from . import checkpoint
-    from .training import Teachers
+    from .models._mean import Mean
 
     found = [checkpoint.load(name) for name in names]
     for each in found:
@@ -170,7 +171,7 @@ def _teacher(names: Sequence[str], tokenizer: Any, device: str, *, bf16: bool) -
             theirs = each.tokenizer_description["name"]
             other = f"tokens of '{theirs}', not of" if theirs != tokenizer.name else "another version or options of"
             raise RunError(f"the teacher '{each.name}' has {other} '{tokenizer.name}'")
-    return Teachers([each.model().to(device) for each in found], bf16=bf16) if found else None
+    return Mean([each.model() for each in found]).eval().requires_grad_(False).to(device) if found else None
 
 
 def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -169,9 +169,7 @@ class Run:
         model, average = prepared.model, prepared.average
         is_over = self.is_stale
         self.stopped_because = "validation" if is_over else "budget"
-        steps = train(
-            model, prepared.windows, prepared.recipe, average=average, start=state, teacher=prepared.teacher
-        )
+        steps = train(model, prepared.windows, prepared.recipe, average=average, start=state, teacher=prepared.teacher)
         next_validation = _Cadence(prepared.recipe, state.step if state else 0, state.seconds if state else 0.0)
         step: Step | None = None
         saved = state.step if state else 0

@@ -118,7 +118,7 @@ def train(
     *,
     average: LanguageModel,
     start: TrainingState | None = None,
-    teacher: Callable[[Batch], Tensor] | None = None,
+    teacher: LanguageModel | None = None,
 ) -> Iterator[Step]:
     """Yield each step of a training run, until the budget is used.
 
@@ -128,7 +128,7 @@ def train(
         recipe: how.
         average: another model of the same architecture, to hold the averaged weights.
         start: where an earlier run of the same recipe stood; the weights are taken from it.
-        teacher: gives the probabilities of a batch's targets, (B, T, V), that are learnt from, too: see `Teachers`.
+        teacher: a model on the same device; what it expects is learnt from, too (Hinton, Vinyals and Dean 2015).
     """
     device = next(model.parameters()).device
     optimisers = _optimisers(model, recipe)
@@ -155,7 +155,7 @@ def train(
         nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         loss = nats
         if teacher is not None:
-            taught = F.cross_entropy(logits.float()[batch.counts], teacher(batch)[batch.counts])
+            taught = F.cross_entropy(logits.float()[batch.counts], _expected(teacher, batch, recipe)[batch.counts])
             loss = recipe.taught * taught + (1 - recipe.taught) * nats
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -182,25 +182,12 @@ def train(
         )
 
 
-class Teachers:
-    """What models that have learnt already expect, for another to learn from (Hinton, Vinyals and Dean 2015).
-
-    Calling them gives the mean of their probabilities for a batch, (B, T, V). Several of them, each a little wrong in its own
-    way, are together better than any, and what they know fits into one model.
-
-    Args:
-        models: of the same vocabulary and features, on the device of the batches.
-        bf16: compute in bfloat16.
-    """
-
-    def __init__(self, models: Sequence[LanguageModel], *, bf16: bool = False) -> None:
-        self.models, self.bf16 = [model.eval().requires_grad_(False) for model in models], bf16
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch) -> Tensor:
-        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = [model(batch.tokens, None, batch.features)[0] for model in self.models]
-        return torch.stack([each.float().softmax(-1) for each in logits]).mean(0)
+@torch.no_grad()
+def _expected(teacher: LanguageModel, batch: Batch, recipe: Recipe) -> Tensor:
+    """Return a teacher's probabilities of a batch's targets, (B, T, V)."""
+    with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=recipe.bf16):
+        logits, _ = teacher(batch.tokens, None, batch.features)
+    return logits.float().softmax(-1)
 
 
 def _optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -22,11 +22,12 @@ import torch
 from musiclm import checkpoint, corpus, evaluation, models, tokens
 from musiclm.data import IGNORE, Windows
 from musiclm.errors import RunError
+from musiclm.models._mean import Mean
 from musiclm.plan import Plan
 from musiclm.preparing import prepare
 from musiclm.run import Run
 from musiclm.tokens import grid
-from musiclm.training import Recipe, Teachers, train
+from musiclm.training import Recipe, train
 
 from .conftest import tiny
 
@@ -123,12 +124,17 @@ def test_training_lowers_the_loss(arch: str, chorales):
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 
-def test_teachers_expect_the_mean_of_what_each_of_them_expects(chorales):
+def test_the_mean_of_models_expects_the_mean_and_obeys_the_law(chorales):
     batch = windows(chorales.pieces("train")[:5])(0)
-    models_ = [tiny(arch, GRID.vocab_size, **GRID.model_config) for arch in ("gru", "transformer")]
+    members = [tiny(arch, GRID.vocab_size, **GRID.model_config) for arch in ("gru", "transformer", "lstm")]
+    mean = Mean(members)
     with torch.no_grad():
-        apart = [model(batch.tokens, None, batch.features)[0].softmax(-1) for model in models_]
-    torch.testing.assert_close(Teachers(models_)(batch), (apart[0] + apart[1]) / 2)
+        apart = [member(batch.tokens, None, batch.features)[0].softmax(-1) for member in members]
+        whole, _ = mean(batch.tokens, None, batch.features)
+        first, state = mean(batch.tokens[:, :30], None, batch.features[:, :30])
+        second, _ = mean(batch.tokens[:, 30:], state, batch.features[:, 30:])
+    torch.testing.assert_close(whole.exp(), sum(apart) / 3)
+    torch.testing.assert_close(torch.cat([first, second], 1), whole)
 
 
 def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
@@ -139,14 +145,14 @@ def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
 
     def difference() -> float:
         batch = made(1000)
-        wanted = Teachers([teacher])(batch)[batch.counts]
         with torch.no_grad():
+            wanted = teacher(batch.tokens, None, batch.features)[0][batch.counts].softmax(-1)
             found = model(batch.tokens, None, batch.features)[0][batch.counts].log_softmax(-1)
         return float((wanted * (wanted.log() - found)).sum(-1).mean())
 
     before = difference()
     recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3, taught=1.0)
-    steps = list(train(model, made, recipe, average=average, teacher=Teachers([teacher])))
+    steps = list(train(model, made, recipe, average=average, teacher=teacher))
     assert difference() < 0.7 * before
     assert steps[-1].nats > math.log(GRID.vocab_size) - 1  # what is told is of the music, not of the teacher
 

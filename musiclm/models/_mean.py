@@ -1,0 +1,41 @@
+"""Several models as one: the mean of what they expect. Each is a little wrong in its own way, together they are less so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .base import LanguageModel, State
+
+
+class Mean(LanguageModel):
+    """A model whose probabilities are the mean of its members'; its logits are their logarithms.
+
+    Its state is those of the members, one after the other.
+
+    Args:
+        members: of one vocabulary and the same features, of any architectures.
+    """
+
+    def __init__(self, members: Sequence[LanguageModel]) -> None:
+        super().__init__(members[0].config)
+        self.members = nn.ModuleList(members)
+        self._ends: list[
+            int
+        ] = []  # of each member's part of the state: known after the first call, and the same always
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        starts = [0, *self._ends]
+        logs, after, ends = [], [], []
+        for i, member in enumerate(self.members):
+            own = None if state is None else state[starts[i] : starts[i + 1]]
+            logits, then = member(tokens, own, features)
+            logs.append(logits.float().log_softmax(-1))
+            after += then
+            ends.append(len(after))
+        self._ends = ends
+        return torch.stack(logs).logsumexp(0) - torch.tensor(float(len(logs))).log(), tuple(after)
