@@ -3,17 +3,21 @@
     python benchmarks/chorales.py --minutes 100 --clean jsb-clean-test.json -o work/
     python benchmarks/chorales.py --quick
 
-Each architecture is a run of `musiclm train` in --output and goes on where it was stopped; the checkpoint with the lowest
-validation nats of its run is measured. --minutes is the budget of one architecture. Conditions, the same for each row:
+Each row is a run of `musiclm train` in --output, made with what `RUNS` says, and goes on where it was stopped; the checkpoint
+with the lowest validation nats of its run is measured. --minutes is the budget of one run. Conditions, the same for each row:
 
 - data: the bundled 382 chorales of Boulanger-Lewandowski et al. (2012), four voices on a sixteenth grid, official split of
   229 / 76 / 77 pieces; training on the 229 and their transpositions that stay within the pitches of those 229;
 - a token is what a voice has in a sixteenth: all 73,632 validation and 75,600 test cells count, marks around a piece do not;
 - each piece is read from its beginning: a prediction sees all cells before it, at most `context` of them (transformers);
 - three training windows in four are of a chorale with its voices in any of their 24 orders, forwards or backwards (`grid`,
-  features of version 3), and dropout is what `DROPOUT` says; measured is the order soprano, alto, tenor, bass, forwards;
+  features of version 3); measured is the order soprano, alto, tenor, bass, forwards;
 - natural logarithm; the architecture's own recipe (`musiclm/models/NAME.py`), chosen on validation; test read at the end;
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
+
+`teachers` is the mean of what `transformer` and three smaller ones of other seeds expect, 5,000 steps each. A row whose name
+ends in `-taught` has learnt from that mean, too (`musiclm train --teacher`): nothing but the 229 pieces is behind it, but the
+minutes of the teachers come on top of its own.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
@@ -29,28 +33,49 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from musiclm import checkpoint, corpus, evaluation, models, tokens
+from musiclm import checkpoint, corpus, evaluation, tokens
+from musiclm.models._mean import Mean
+from musiclm.models.base import LanguageModel
 from musiclm.plan import stored_plan
+from musiclm.tokens.base import Tokenizer
 
-DROPOUT = {"rnn": 0.1, "lstm": 0.35, "gru": 0.35, "absolute": 0.25, "transformer": 0.25}
-SET = {"absolute": ["--set", "size=192"], "transformer": ["--set", "size=192"]}  # else small: 256 learn by heart sooner
+SMALL = ["--set", "size=128", "--dropout", "0.2", "--steps", "5000"]
+RUNS = {  # of each row what makes it, beside the budget; sizes of small where nothing is said
+    "rnn": ["--arch", "rnn", "--dropout", "0.1"],
+    "lstm": ["--arch", "lstm", "--dropout", "0.35"],
+    "gru": ["--arch", "gru", "--dropout", "0.35"],
+    "absolute": ["--arch", "absolute", "--set", "size=192", "--dropout", "0.25"],
+    "transformer": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.25"],
+    **{f"teacher-{seed}": ["--arch", "transformer", *SMALL, "--seed", str(seed)] for seed in (2, 3, 4)},
+    "lstm-taught": ["--arch", "lstm", "--dropout", "0.2", "--window", "512", "--batch-size", "4"],
+    "gru-taught": ["--arch", "gru", "--dropout", "0.2", "--window", "512", "--batch-size", "4"],
+    "transformer-taught": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.1"],
+}
+TEACHERS = ["transformer", *(name for name in RUNS if name.startswith("teacher"))]
+TOGETHER = "teachers"  # the row of the mean of what these four expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", "--archs", dest="archs", default=",".join(models.names()), help="separated by commas")
-    parser.add_argument("--minutes", type=float, default=100.0, help="of each architecture")
+    every = [*RUNS, TOGETHER]
+    parser.add_argument("--arch", "--archs", dest="rows", default=",".join(every), help=f"rows: {', '.join(every)}")
+    parser.add_argument("--minutes", type=float, default=100.0, help="of each row that has no steps of its own")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clean", type=Path, help='JSON whose "clean" lists indices into the test split')
     parser.add_argument("-o", "--output", type=Path, help="where the runs are; left out, a folder that goes at the end")
+    parser.add_argument(
+        "--measure", action="store_true", help="train nothing: measure the runs in --output as they are"
+    )
     parser.add_argument("--quick", action="store_true", help="the smallest models, 20 steps each")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     a = parser.parse_args()
+    if unknown := set(a.rows.split(",")) - set(every):
+        parser.error(f"no row '{unknown.pop()}': {', '.join(every)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = a.output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [measured(arch, trained(arch, folder / arch, a), a.clean) for arch in a.archs.split(",")]
+        rows = [row(name, folder, a) for name in a.rows.split(",")]
     source = corpus.bundled(tokens.create("grid"))
     baselines = {split: evaluation.baselines(source, split) for split in ("validation", "test")}
     if a.json:
@@ -61,41 +86,65 @@ def main() -> None:
         print(f"{name:42} {nats:10.3f}")
     for name in baselines["test"]:
         print(f"{name + ' (baseline)':42} {baselines['validation'][name]:10.3f} {baselines['test'][name]:6.3f}")
-    for row in rows:
-        clean = f"{row['clean_test']:7.3f}" if "clean_test" in row else " " * 7
-        figures = f"{row['validation']:10.3f} {row['test']:6.3f} {clean}"
-        print(f"{row['arch']:42} {figures} {row['num_parameters']:12,} {row['tokens']:12,} {row['minutes']:8.1f}")
+    for each in rows:
+        clean = f"{each['clean_test']:7.3f}" if "clean_test" in each else " " * 7
+        figures = f"{each['validation']:10.3f} {each['test']:6.3f} {clean}"
+        print(f"{each['row']:42} {figures} {each['num_parameters']:12,} {each['tokens']:12,} {each['minutes']:8.1f}")
 
 
-def trained(arch: str, run: Path, a: argparse.Namespace) -> Path:
-    """Return the run of an architecture, trained to the budget."""
-    budget = ["--steps", "20", "--preset", "tiny"] if a.quick else ["--minutes", f"{a.minutes:g}"]
-    if arch in DROPOUT:
-        budget += ["--dropout", f"{DROPOUT[arch]:g}", *(() if a.quick else SET.get(arch, ()))]
-    if stored_plan(run) is not None:
-        command = ["train", "--resume", str(run), *budget[:2]]
+def row(name: str, folder: Path, a: argparse.Namespace) -> dict[str, Any]:
+    """Return a row of the table, trained first if need be."""
+    runs = [trained(each, folder, a) for each in (TEACHERS if name == TOGETHER else [name])]
+    found = [checkpoint.load(str(run)) for run in runs]
+    model = found[0].model() if len(found) == 1 else Mean([each.model() for each in found])
+    told = {
+        "row": name,
+        "num_parameters": sum(each.num_parameters for each in found),
+        "tokens": sum(each.card["tokens"] for each in found),
+        "minutes": sum(each.card["minutes"] for each in found),
+        "commands": [each.card["command"] for each in found],
+    }
+    return told | measured(model, found[0].tokenizer(), a.clean)
+
+
+def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
+    """Return the run of a row, trained to the budget; its teachers before it."""
+    run, options = folder / name, RUNS[name]
+    if a.measure:
+        return run
+    budget = [] if "--steps" in options else ["--minutes", f"{a.minutes:g}"]
+    if a.quick:
+        budget = ["--steps", "20"]
+        options = ["--arch", options[1], "--preset", "tiny"]
+    if name.endswith("-taught"):
+        options = [
+            *options,
+            *(part for teacher in TEACHERS for part in ("--teacher", str(trained(teacher, folder, a)))),
+        ]
+    if stored_plan(run) is None:
+        seed = [] if "--seed" in options else ["--seed", str(a.seed)]
+        command = ["train", *options, *budget, *seed, "-o", str(run)]
     else:
-        command = ["train", "--arch", arch, *budget, "--seed", str(a.seed), "-o", str(run)]
+        command = ["train", "--resume", str(run), *(budget or ["--steps", options[options.index("--steps") + 1]])]
     subprocess.run([sys.executable, "-m", "musiclm", *command, "-q"], check=True, stdout=sys.stderr)
     return run
 
 
-def measured(arch: str, run: Path, clean: Path | None) -> dict[str, Any]:
-    """Return a row of the table."""
-    best = checkpoint.load(str(run))
-    model, tokenizer = best.model(), best.tokenizer()
+def measured(model: LanguageModel, tokenizer: Tokenizer, clean: Path | None) -> dict[str, Any]:
+    """Return nats a cell of each split, and how many cells and pieces were counted."""
     source = corpus.bundled(tokenizer)
-    row: dict[str, Any] = {"arch": arch, "num_parameters": best.num_parameters, "config": best.config}
-    row |= {k: best.card[k] for k in ("tokens", "minutes", "precision", "command")}
+    model.eval()
+    found: dict[str, Any] = {}
     for split in ("validation", "test"):
-        found = evaluation.surprise(model, tokenizer, source.pieces(split))
-        row |= {split: found.nats_per_token, f"{split}_cells": found.num_tokens, f"{split}_pieces": found.num_pieces}
+        surprise = evaluation.surprise(model, tokenizer, source.pieces(split))
+        found |= {split: surprise.nats_per_token}
+        found |= {f"{split}_cells": surprise.num_tokens, f"{split}_pieces": surprise.num_pieces}
     if clean is not None:
         pieces = sorted(source.pieces("test"), key=lambda p: p.name)
         chosen = [pieces[i] for i in json.loads(clean.read_text("utf-8"))["clean"]]
-        found = evaluation.surprise(model, tokenizer, chosen)
-        row |= {"clean_test": found.nats_per_token, "clean_test_pieces": found.num_pieces}
-    return row
+        surprise = evaluation.surprise(model, tokenizer, chosen)
+        found |= {"clean_test": surprise.nats_per_token, "clean_test_pieces": surprise.num_pieces}
+    return found
 
 
 if __name__ == "__main__":
