@@ -26,6 +26,9 @@ from .tokens.base import Tokenizer
 CHUNK = 512  # tokens a pass; the state goes on from one to the next
 BATCH = 16  # pieces a pass
 HOLES = 4  # stretches of a piece that are measured
+TEMPERATURES = tuple(
+    k / 20 for k in range(18, 41)
+)  # 0.9 to 2: what a model's logits may be divided by to be calibrated
 ORDER = 5  # of the n-gram baseline
 MAX_COUNTED = 10_000_000  # tokens that baselines are counted on: some seconds and 1.5 GB
 
@@ -65,6 +68,10 @@ def surprise(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece]
     nats = sum(
         float(of_piece[tokenizer.counts(p.tokens[1:])].sum()) for p, of_piece in each(model, tokenizer, pieces, bf16)
     )
+    return _counted(nats, tokenizer, pieces)
+
+
+def _counted(nats: float, tokenizer: Tokenizer, pieces: Sequence[Piece]) -> Surprise:
     return Surprise(
         nats=nats,
         num_tokens=sum(int(tokenizer.counts(p.tokens).sum()) for p in pieces),
@@ -72,6 +79,21 @@ def surprise(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece]
         seconds=sum(p.seconds for p in pieces),
         num_pieces=len(pieces),
     )
+
+
+def calibrated(
+    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
+) -> tuple[float, Surprise]:
+    """Return by what a model's logits are best divided, of `TEMPERATURES`, and how surprised it then is.
+
+    A model that knows its training pieces too well is too sure of others; one number mends most of that (Guo et al. 2017).
+    The arguments are those of `surprise`.
+    """
+    sums = np.zeros(len(TEMPERATURES))
+    for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
+        sums += nats[:, tokenizer.counts(piece.tokens[1:])].sum(1)
+    best = int(sums.argmin())
+    return TEMPERATURES[best], _counted(float(sums[best]), tokenizer, pieces)
 
 
 def sample(pieces: Sequence[Piece], most_tokens: int | None) -> list[Piece]:
@@ -119,11 +141,19 @@ def hidden(
     return {"nats_per_hidden_token": surprise(model, tokenizer, holes(tokenizer, pieces), bf16=bf16).nats_per_token}
 
 
-@torch.no_grad()
 def each(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool = False
 ) -> Iterator[tuple[Piece, np.ndarray]]:
     """Yield each piece, the longest first, and the nats of each of its tokens but the first, (T - 1,) float64."""
+    for piece, nats in _each(model, tokenizer, pieces, bf16, (1.0,)):
+        yield piece, nats[0]
+
+
+@torch.no_grad()
+def _each(
+    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool, temperatures: Sequence[float]
+) -> Iterator[tuple[Piece, np.ndarray]]:
+    """Yield what `each` does, at each of some temperatures, (temperatures, T - 1)."""
     device = next(model.parameters()).device
     falling = sorted(pieces, key=lambda p: (-len(p.tokens), p.name))
     for begin in range(0, len(falling), BATCH):
@@ -133,7 +163,7 @@ def each(
         for row, piece in enumerate(batch):
             tokens[row, : len(piece.tokens)] = piece.tokens
         ids = torch.from_numpy(tokens)
-        nats = np.zeros((len(batch), longest - 1))
+        nats = np.zeros((len(temperatures), len(batch), longest - 1))
         state = feature_state = None
         for start in range(0, longest - 1, CHUNK):
             inputs, targets = ids[:, start : start + CHUNK], ids[:, start + 1 : start + CHUNK + 1]
@@ -146,10 +176,12 @@ def each(
                 given = features[:going_on].to(device) if features.shape[-1] else None
                 logits, state = model(inputs[:going_on].to(device), state, given)
             targets = targets[:going_on].to(device)
-            loss = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
-            nats[:going_on, start : start + loss.shape[1]] = loss.cpu().numpy()
+            logits = logits.float().transpose(1, 2)
+            for i, temperature in enumerate(temperatures):
+                loss = F.cross_entropy(logits / temperature, targets, reduction="none")
+                nats[i, :going_on, start : start + loss.shape[1]] = loss.cpu().numpy()
         for row, piece in enumerate(batch):
-            yield piece, nats[row, : len(piece.tokens) - 1]
+            yield piece, nats[:, row, : len(piece.tokens) - 1]
 
 
 def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dict[str, float]:

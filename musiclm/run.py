@@ -42,13 +42,14 @@ DEFAULT_MINUTES = 10.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Validation:
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl. Validation is that of the model as it is saved, its logits divided by the temperature."""
 
     step: int
     tokens: int
     seconds: float
     train_nats_per_token: float
     validation_nats_per_token: float
+    temperature: float
     learning_rate: float
     is_best: bool
 
@@ -153,7 +154,8 @@ class Run:
         import torch
 
         from .checkpoint import save
-        from .evaluation import surprise
+        from .evaluation import calibrated
+        from .models.base import softened
         from .scalars import Scalars
         from .training import train
 
@@ -181,31 +183,35 @@ class Run:
                 validation = None
                 if step.progress >= 1 or next_validation.is_due(step):
                     began = time.monotonic()
-                    found = surprise(average, prepared.tokenizer, prepared.validation, bf16=prepared.recipe.bf16)
+                    temperature, found = calibrated(
+                        average, prepared.tokenizer, prepared.validation, bf16=prepared.recipe.bf16
+                    )
+                    kept = softened(average, temperature)
                     validation = Validation(
                         step=step.number,
                         tokens=step.tokens,
                         seconds=round(step.seconds, 3),
                         train_nats_per_token=sum(losses) / len(losses),
                         validation_nats_per_token=found.nats_per_token,
+                        temperature=temperature,
                         learning_rate=step.rate,
                         is_best=found.nats_per_token < self.best,
                     )
                     losses.clear()
                     next_validation.made(step, time.monotonic() - began)
-                    card = self._card(prepared, found.nats_per_token, step)
+                    card = self._card(prepared, found.nats_per_token, step, temperature)
                     if validation.is_best:
                         self.best, self.best_step = validation.validation_nats_per_token, step.number
                         save(
                             self.folder / "best.safetensors",
-                            average,
+                            kept,
                             arch=plan.arch,
                             tokenizer=prepared.tokenizer,
                             card=card,
                         )
                     save(
                         self.folder / "last.safetensors",
-                        average,
+                        kept,
                         arch=plan.arch,
                         tokenizer=prepared.tokenizer,
                         card=card,
@@ -240,7 +246,9 @@ class Run:
             card=self._card(prepared, found.nats_per_token, None),
         )
 
-    def _card(self, prepared: Prepared, nats: float, step: Step | None) -> dict[str, Any]:
+    def _card(
+        self, prepared: Prepared, nats: float, step: Step | None, temperature: float | None = None
+    ) -> dict[str, Any]:
         card = {
             "data": prepared.corpus.name,
             "licence": "the trainer's own data: yours to say",
@@ -251,6 +259,8 @@ class Run:
             "precision": self.plan.precision,
             "figures": {"validation_nats_per_token": nats},
         }
+        if temperature is not None:
+            card["calibrated"] = f"logits divided by {temperature:g}, chosen on validation"
         if self.plan.teachers:
             card["teachers"] = ", ".join(Path(name).name for name in self.plan.teachers)
         if prepared.started is not None:

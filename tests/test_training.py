@@ -22,6 +22,7 @@ import torch
 from musiclm import checkpoint, corpus, evaluation, models, tokens
 from musiclm.data import IGNORE, Windows
 from musiclm.errors import RunError
+from musiclm.models import base
 from musiclm.models._mean import Mean
 from musiclm.plan import Plan
 from musiclm.preparing import prepare
@@ -339,6 +340,33 @@ def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
     assert found.num_tokens == sum(len(p.tokens) - 2 for p in pieces)
     assert found.nats == pytest.approx(total, rel=1e-5)
     assert found.bits_per_note == pytest.approx(total / math.log(2) / sum(p.num_notes for p in pieces), rel=1e-5)
+
+
+@pytest.mark.parametrize("arch", models.names())
+def test_a_model_too_sure_of_itself_is_calibrated(arch: str, chorales):
+    pieces = chorales.pieces("validation")[:3]
+    model = base.softened(tiny(arch, GRID.vocab_size, **GRID.model_config), 0.2)  # sure, and wrong
+    temperature, found = evaluation.calibrated(model, GRID, pieces)
+    assert temperature > 1
+    assert found.nats < evaluation.surprise(model, GRID, pieces).nats
+    mended = base.softened(model, temperature)
+    again = evaluation.surprise(mended, GRID, pieces)
+    assert (again.num_tokens, again.nats) == (found.num_tokens, pytest.approx(found.nats, rel=1e-5))
+
+
+def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
+    data = some_chorales(tmp_path / "data")
+    run = Run.create(
+        tmp_path / "a", Plan(arch="gru", preset="tiny", data=data, steps=20, precision="fp32", device="cpu")
+    )
+    lines = [validation for _, validation in run.train() if validation is not None]
+    run.close()
+    best = min(lines, key=lambda line: line.validation_nats_per_token)
+    kept = checkpoint.load(str(tmp_path / "a"))
+    assert kept.card["calibrated"].startswith(f"logits divided by {best.temperature:g},")
+    source = corpus.open_source(data, kept.tokenizer())
+    found = evaluation.surprise(kept.model(), kept.tokenizer(), source.pieces("validation"))
+    assert found.nats_per_token == pytest.approx(best.validation_nats_per_token, abs=1e-4)
 
 
 def test_the_repeat_baseline_is_the_published_share_of_repeated_cells(chorales):

@@ -73,7 +73,7 @@ class RecurrentModel(LanguageModel):
         x_BTD = self.dropout(self.embedding(tokens, features))
         layers_first = None if state is None else tuple(t.transpose(0, 1).contiguous() for t in state)
         y_BTD, after = self._run(x_BTD, layers_first)
-        logits_BTV = self.readout(self.norm(self.dropout(y_BTD)), features)
+        logits_BTV = self.readout(self.dropout(self.norm(y_BTD)), features)
         return logits_BTV, tuple(t.transpose(0, 1) for t in after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:

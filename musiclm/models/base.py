@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -163,6 +164,17 @@ class Readout(nn.Linear):
         steps = steps.masked_fill((reference_BT1 < first) | (reference_BT1 > last), 0)
         by_step = F.pad(self.steps(x_BTD), (1, 1)).gather(-1, steps)
         return logits_BTV + F.pad(by_step, (first, self.out_features - last - 1))
+
+
+def softened(model: LanguageModel, temperature: float) -> LanguageModel:
+    """Return a copy of a model whose logits are divided by a temperature."""
+    copy = deepcopy(model)
+    with torch.no_grad():
+        for module in copy.modules():
+            if isinstance(module, Readout):
+                for parameter in module.parameters():
+                    parameter.div_(temperature)
+    return copy
 
 
 def detach(state: State) -> State:
