@@ -16,8 +16,8 @@ with the lowest validation nats of its run is measured. --minutes is the budget 
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
 
 `teachers` is the mean of what `transformer` and three smaller ones of other seeds expect, 5,000 steps each. A row whose name
-ends in `-taught` has learnt from that mean, too (`musiclm train --teacher`): nothing but the 229 pieces is behind it, but the
-minutes of the teachers come on top of its own.
+ends in `-taught` has learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on as many as `WRITTEN` says
+that each teacher wrote: nothing but the 229 is behind it, but the minutes of the teachers come on top of its own.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
@@ -30,6 +30,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import zipfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ RUNS = {  # of each row what makes it, beside the budget; sizes of small where n
     "transformer-taught": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.1"],
 }
 TEACHERS = ["transformer", *(name for name in RUNS if name.startswith("teacher"))]
+WRITTEN = 400  # pieces of 16 bars, of each teacher
 TOGETHER = "teachers"  # the row of the mean of what these four expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
@@ -117,17 +120,46 @@ def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
         budget = ["--steps", "20"]
         options = ["--arch", options[1], "--preset", "tiny"]
     if name.endswith("-taught"):
-        options = [
-            *options,
-            *(part for teacher in TEACHERS for part in ("--teacher", str(trained(teacher, folder, a)))),
-        ]
+        teachers = [trained(teacher, folder, a) for teacher in TEACHERS]
+        options = [str(written(teachers, folder / "data", 4 if a.quick else WRITTEN)), "--tokenizer", "grid", *options]
+        options += [part for teacher in teachers for part in ("--teacher", str(teacher))]
     if stored_plan(run) is None:
         seed = [] if "--seed" in options else ["--seed", str(a.seed)]
         command = ["train", *options, *budget, *seed, "-o", str(run)]
     else:
         command = ["train", "--resume", str(run), *(budget or ["--steps", options[options.index("--steps") + 1]])]
-    subprocess.run([sys.executable, "-m", "musiclm", *command, "-q"], check=True, stdout=sys.stderr)
+    musiclm(*command, "-q")
     return run
+
+
+def written(teachers: list[Path], folder: Path, number: int) -> Path:
+    """Return a folder of the bundled chorales, and among those for training as many as each of the teachers has written."""
+    if not folder.exists():
+        with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
+            archive.extractall(folder)
+    for teacher in teachers:
+        if not (told := folder / "train" / "written" / teacher.name).exists():
+            how = [
+                "--bars",
+                16,
+                "--temperature",
+                1,
+                "--top-p",
+                1,
+                "--no-loop-guard",
+                "--seed",
+                11,
+                "-o",
+                f"{told}/",
+                "-q",
+            ]
+            musiclm("generate", "--model", teacher, "-n", number, *how)
+    return folder
+
+
+def musiclm(*arguments: object) -> None:
+    """Run a command line; what it prints goes to standard error."""
+    subprocess.run([sys.executable, "-m", "musiclm", *map(str, arguments)], check=True, stdout=sys.stderr)
 
 
 def measured(model: LanguageModel, tokenizer: Tokenizer, clean: Path | None) -> dict[str, Any]:
