@@ -81,10 +81,14 @@ def prepare(plan: Plan) -> Prepared:
     if started is not None and tokenizer.plain_size != (theirs := started.tokenizer()).plain_size:
         raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{tokenizer.name}'")
     config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
-    if started is None:
-        config |= tokenizer.model_config
-    else:
+    if started is not None:
+        known = tuple(config.pop("feature_sizes", ()))
         config.pop("vocab_size")
+        if known != tokenizer.feature_sizes[: len(known)]:
+            raise RunError(
+                f"the model '{started.name}' has other features than '{tokenizer.name}' gives now: train anew"
+            )
+    config |= tokenizer.model_config
     if plan.config and started is not None:
         raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set")
     sizes = sorted(models.preset(plan.arch, plan.preset))
@@ -175,7 +179,7 @@ def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel
 
 
 def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of a model, with rows for ids that its vocabulary has not got yet as they are in another."""
+    """Return the weights of a model, with those for ids and features that it has not got yet as they are in another."""
     import torch
 
     def whole(name: str, tensor: Any) -> Any:
@@ -183,7 +187,7 @@ def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
             return tensor
         return torch.cat([tensor, wanted[name][len(tensor) :]])
 
-    return {name: whole(name, tensor) for name, tensor in weights.items()}
+    return wanted | {name: whole(name, tensor) for name, tensor in weights.items()}
 
 
 def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:

@@ -16,14 +16,18 @@ from symusic import Note, Score, Track
 from musiclm import checkpoint, corpus, evaluation, infilling, scores, tokens
 from musiclm.composer import Composer
 from musiclm.data import IGNORE, Windows
-from musiclm.errors import CheckpointError, MidiError
+from musiclm.errors import CheckpointError, MidiError, RunError
 from musiclm.pictures import roll
+from musiclm.plan import Plan
+from musiclm.preparing import prepare
 from musiclm.request import Request
 from musiclm.tokens import grid_infill
 from musiclm.tokens.grid import SILENCE, is_cell
 
+from .conftest import tiny
+
 GRID, SCORE = tokens.create("grid-infill"), tokens.create("score-infill")
-PLAIN = tokens.create("score")
+PLAIN, PLAIN_GRID = tokens.create("score"), tokens.create("grid")
 CHORALES = corpus.bundled(GRID)
 
 
@@ -88,14 +92,61 @@ def test_features_of_a_hole_stream_and_tell_what_is_kept(number: int, cut: int):
     write = int(np.flatnonzero(ids == grid_infill.WRITE)[0])
     ahead = int(np.flatnonzero(ids == grid_infill.AHEAD)[0])
     kept = ids[ahead + 1 : write]
+    first = len(PLAIN_GRID.feature_sizes) + 1
+
+    def told(cell: int) -> int:
+        return int(kept[cell]) if cell < len(kept) and kept[cell] != grid_infill.HOLE else 0
+
     for place in range(write, len(ids) - 1):
-        cell = place - write  # the next one to be written
-        behind = [kept[cell + k] if cell + k < len(kept) else grid_infill.HOLE for k in grid_infill.KEPT]
-        told = [0 if k == grid_infill.HOLE else int(k) + 1 for k in behind]
-        assert whole[0, place, -7:-3].tolist() == told
-        voice = [int(c) for c in kept[cell + 4 : cell + 4 * (grid_infill.MAX_WAIT + 1) : 4]]
-        nearest = next((i for i, c in enumerate(voice) if c != grid_infill.HOLE), None)
-        assert whole[0, place, -2] == (grid_infill.MAX_WAIT + 1 if nearest is None else nearest + 1)
+        known = whole[0, place, first:].reshape(5, 4)
+        last = int(whole[0, place, GRID.reference])
+        for k in range(4):
+            cell = place - write + k  # the next one to be written, and the others'
+            now, step = told(cell), cell // 4
+            assert known[0, k] == (now + 1 if now else 0)
+            assert known[1, k] == semitones(last, now)
+            assert known[2, k] == semitones(last, told(cell % 4 + 16 * (step // 4 + 1)))
+            waits = (j for j in range(1, grid_infill.MAX_WAIT + 1) if told(cell + 4 * j) not in (0, now))
+            wait = next(waits, None)
+            assert known[3, k] == (0 if wait is None else semitones(last, told(cell + 4 * wait)))
+            assert known[4, k] == (grid_infill.MAX_WAIT + 1 if wait is None else wait)
+
+
+def semitones(lower: int, upper: int) -> int:
+    """Return what an interval of ids is as a feature."""
+    return 0 if min(lower, upper) <= SILENCE else max(-24, min(24, upper - lower)) + 25
+
+
+@settings(max_examples=50)
+@given(st.integers(grid_infill.IN_ORDER, (1 << 30) - 1), st.integers(0, 30))
+def test_training_has_holes_with_the_voices_in_any_order_and_their_features_say_so(number: int, index: int):
+    piece = CHORALES.pieces("validation")[index].tokens
+    ids = GRID.arranged(piece, number)
+    features = GRID.features(torch.from_numpy(ids)[None])[0][0]
+    (order,) = set(features[:, len(PLAIN_GRID.feature_sizes) - 2].tolist())
+    whole = PLAIN_GRID.arranged(piece, order)
+    if not (ids == grid_infill.WRITE).any():
+        assert np.array_equal(ids, whole)
+        return
+    plain = grid_infill._without_ahead(ids)
+    cells, all_cells = plain[is_cell(plain)], whole[is_cell(whole)]
+    assert any(np.array_equal(all_cells[at : at + len(cells)], cells) for at in range(0, len(all_cells), 4))
+    learnt = GRID.learnt(ids)
+    assert not learnt[ids == grid_infill.HOLE].any() and learnt[ids == grid_infill.HOLE].size
+
+
+def test_a_model_of_the_plain_grid_goes_on_to_learn_holes(tmp_path: Path):
+    started = checkpoint.load("bach-transformer")
+    prepared = prepare(Plan(arch="transformer", start_from="bach-transformer", tokenizer="grid-infill", steps=1))
+    before, after = started.model().state_dict(), prepared.model.state_dict()
+    assert len(after) == len(before) + len(GRID.feature_sizes) - len(PLAIN_GRID.feature_sizes)
+    assert all(torch.equal(after[name][: len(tensor)], tensor) for name, tensor in before.items())
+    first = tokens.create("grid", features=1)
+    model = tiny("gru", first.vocab_size, **first.model_config)
+    old = tmp_path / "old.safetensors"
+    checkpoint.save(old, model, arch="gru", tokenizer=first, card={"data": "nothing", "figures": {}})
+    with pytest.raises(RunError, match="other features"):
+        prepare(Plan(arch="gru", start_from=str(old), tokenizer="grid-infill", steps=1))
 
 
 def test_a_score_with_a_hole_tells_each_note_once(real_midi):

@@ -88,7 +88,7 @@ def from_description(description: dict[str, Any]) -> Tokenizer:
     """
     options = dict(description)
     merges = options.pop("merges", None)
-    if options == {"name": "grid"}:
+    if options in ({"name": "grid"}, {"name": "grid-infill"}):
         options["features"] = 1  # a description says the version, but for the first
     tokenizer = create(str(options.pop("name", None)), **options)
     if merges is None:

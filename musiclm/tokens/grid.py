@@ -211,8 +211,8 @@ def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.n
     features = np.stack(
         [np.broadcast_to(v, ids.shape) for v in (voice, quarter_step)]
         + [holds[:, i] for i in at]
-        + [_interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
-        + [_interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
+        + [interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
+        + [interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
         + [np.broadcast_to(written[:, None], ids.shape), seen[:, place]],
         2,
     )
@@ -222,7 +222,7 @@ def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.n
     return features, (np.full(len(ids), position + num_cells), written, seen, holds, earlier)
 
 
-def _interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
+def interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
     """Return semitones from one id to another, -widest … widest as 1 … 2 widest + 1; 0 where one of them is no pitch."""
     semitones = np.clip(upper - lower, -widest, widest)
     return np.where((lower >= FIRST_PITCH) & (upper >= FIRST_PITCH), semitones + widest + 1, 0)

@@ -7,7 +7,9 @@ A stretch of a chorale with a hole in it is told in three parts:
     WRITE, the whole    the steps of the hole once more, every cell; those that are kept are only copied
 
 So the last part goes on from the first as any music does, by the same grammar and to any length, and the model has read what
-it must lead into. What is kept is a feature of the cell to come as well: nobody has to count cells to find it.
+it must lead into. What is kept around the cell to come is a feature of it as well: nobody has to count cells to find it.
+
+The ids of `grid` are its first, and so are the features: a model of that one can go on to learn holes.
 """
 
 from __future__ import annotations
@@ -21,41 +23,56 @@ import torch
 from symusic import Score
 from torch import Tensor
 
-from .grid import BOS, EOS, FIRST_ARRANGED, SILENCE, STEPS_A_QUARTER, VOICES, Grid, is_cell
+from ..errors import TokenizerError
+from .grid import (
+    BOS,
+    EOS,
+    FIRST_ARRANGED,
+    MAX_INTERVAL,
+    ORDERS,
+    SILENCE,
+    STEPS_A_QUARTER,
+    VOICES,
+    Grid,
+    interval,
+    is_cell,
+)  # fmt: skip
 
 NUM_VOICES = len(VOICES)
-HOLE, AHEAD, WRITE = FIRST_ARRANGED, FIRST_ARRANGED + 1, FIRST_ARRANGED + 2
-MAX_WAIT = 16  # steps to the voice's next kept cell; longer ones look alike
+HOLE, AHEAD, WRITE = (FIRST_ARRANGED + 2 * len(ORDERS) - 1 + i for i in range(3))
+MAX_WAIT = 16  # steps to a voice's next kept pitch; longer ones look alike
 LENGTH = 512  # ids of an arranged stretch at most
 STEPS, BEHIND = 32, 16  # of a hole and of what is read behind it, at most
-KEPT = tuple(range(1, NUM_VOICES + 1))  # how many cells behind the next are told of
 PLAIN, KEEPING, WRITING = range(3)
+IN_ORDER = 1 << 25  # numbers of arrangements below this leave the voices in their order and time forwards
+WITHOUT_HOLE = 0.15  # of the others, those that are whole pieces in some order
 
 
 class GridInfill(Grid):
-    """Chorales with holes; see the module.
+    """Chorales with holes; see the module. As in `grid`, training has the voices in any order and time in either direction.
 
-    Features are those of `grid`, version 2, and before their last one: which of the three parts the next cell is of (3);
-    in the last part what is kept of the four cells behind it (132 each, 0 for a missing one), of the voice's own cells the
-    next that is kept (132), and in how many steps it comes (18).
+    Features are those of `grid`, version 3, and then: which of the three parts the next cell is of (3). In the last part what
+    is kept, of each voice, that of the cell first and then the others as they follow it: its next cell (132, 0 for a missing
+    one), and the same as semitones from the cell's voice's last pitch (50); what it has at the next quarter, in semitones
+    (50); the next pitch that is another than that of its next cell, in semitones (50), and in how many steps that comes (18).
     """
 
     name = "grid-infill"
-    vocab_size = FIRST_ARRANGED + 3
+    vocab_size = WRITE + 1
     num_arrangements = 1 << 30
     share_arranged = 0.9
     fills = True
 
-    def __init__(self) -> None:
-        super().__init__(features=2)
+    def __init__(self, features: int = 2) -> None:
+        if features != 2:
+            raise TokenizerError(f"the tokenizer 'grid-infill' has no features of version {features}")
+        super().__init__(features=3)
         self.num_arrangements, self.vocab_size = type(self).num_arrangements, type(self).vocab_size
-        known = [FIRST_ARRANGED + 1] * len(KEPT)
-        sizes = self.feature_sizes
-        self.feature_sizes = (*sizes[:-1], 3, *known, FIRST_ARRANGED + 1, MAX_WAIT + 2, sizes[-1])
-        self.reference = len(self.feature_sizes) - 1
+        each = FIRST_ARRANGED + 1, *[2 * MAX_INTERVAL + 2] * 3, MAX_WAIT + 2
+        self.feature_sizes = (*self.feature_sizes, 3, *[size for size in each for _ in range(NUM_VOICES)])
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, "features": 2}
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return super().decode(_without_ahead(np.asarray(ids, np.int64)))
@@ -79,16 +96,29 @@ class GridInfill(Grid):
         return learnt
 
     def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
-        """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is."""
+        """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is.
+
+        From `IN_ORDER` on it may be in any order, and may be a whole piece without a hole.
+        """
         if not number:
             return ids
         draw = np.random.default_rng(number)
+        order = 0
+        if number >= IN_ORDER:
+            order = int(draw.integers(2 * len(ORDERS))) if draw.random() < 0.75 else 0
+            if draw.random() < WITHOUT_HOLE:
+                return super().arranged(ids, order)
+        mark, voices = int(ids[0]), ORDERS[order % len(ORDERS)]
+        if order:
+            ids = super().arranged(ids, order)
+            mark = int(ids[0])
         steps = ids[is_cell(ids)].reshape(-1, NUM_VOICES)
         size = STEPS_A_QUARTER * int(draw.integers(1, STEPS // STEPS_A_QUARTER + 1))
         start = STEPS_A_QUARTER * int(draw.integers(max(1, len(steps) // STEPS_A_QUARTER)))
         stop = min(start + size, len(steps))
         behind = min(stop + STEPS_A_QUARTER * int(draw.integers(BEHIND // STEPS_A_QUARTER + 1)), len(steps))
-        return stretch(steps, start, stop, _drawn_hole(draw, steps, start, stop, behind))
+        missing = _drawn_hole(draw, steps, start, stop, behind, voices.index(0))
+        return stretch(steps, start, stop, missing, mark)
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class. The state is one `_Reading` a row."""
@@ -111,11 +141,12 @@ class GridInfill(Grid):
             heard = torch.from_numpy(np.where(part == HOLE, SILENCE, part))[None]
             plain, grid_state = super().features(heard, reading.grid)
             at = reading.position + np.cumsum(is_cell(part) | (part == HOLE))
-            rows = np.zeros((len(part), len(KEPT) + 3), np.int64)
-            rows[:, 0] = reading.part
+            rows = np.zeros((len(part), len(self.feature_sizes)), np.int64)
+            rows[:, : plain.shape[2]] = plain[0].numpy()
+            rows[:, plain.shape[2]] = reading.part
             if reading.part == WRITING:
-                rows[:, 1:] = _told(reading.kept, at)
-            parts.append(np.concatenate([plain[0, :, :-1].numpy(), rows, plain[0, :, -1:].numpy()], 1))
+                rows[:, plain.shape[2] + 1 :] = _told(reading.kept, at, rows[:, self.reference])
+            parts.append(rows)
             kept = np.concatenate([reading.kept, cells]) if reading.part == KEEPING else reading.kept
             reading = dataclasses.replace(reading, grid=grid_state, position=reading.position + len(cells), kept=kept)
         return np.concatenate(parts), reading
@@ -141,7 +172,7 @@ def _entered(reading: _Reading, token: int) -> _Reading:
     return reading
 
 
-def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray) -> np.ndarray:
+def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray, mark: int = BOS) -> np.ndarray:
     """Return a stretch of a piece with a hole in it, (T,) int64: with as many steps before it as there is room for.
 
     Args:
@@ -149,11 +180,12 @@ def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray) -> np
         start: the first step that is written.
         stop: the step behind the last.
         missing: (N, 4) booleans, which cells are not told of the N steps from `start` on that are read.
+        mark: what the piece begins with; one that tells of an order stands before every stretch.
     """
     behind = start + len(missing)
     room = (LENGTH - 3) // NUM_VOICES - len(missing) - (stop - start)
     first = max(0, start - room // STEPS_A_QUARTER * STEPS_A_QUARTER)
-    before = np.concatenate([[BOS] if first == 0 else [], steps[first:start].ravel()])
+    before = np.concatenate([[mark] if first == 0 or mark != BOS else [], steps[first:start].ravel()])
     written = np.concatenate([steps[start:stop].ravel(), [EOS] if stop == len(steps) else []])
     return np.concatenate([asked(before, steps[start:behind], missing), written]).astype(np.int64)
 
@@ -169,25 +201,34 @@ def asked(before: np.ndarray, steps: np.ndarray, missing: np.ndarray) -> np.ndar
     return np.concatenate([before, [AHEAD], np.where(missing, HOLE, steps).ravel(), [WRITE]]).astype(np.int64)
 
 
-def _told(kept: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return what is kept near cells to come, (N, 6): the four behind each, its voice's next, and steps till that.
+def _told(kept: np.ndarray, at: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return what is kept around cells to come, (N, 20): see `GridInfill`.
 
     Args:
         kept: the cells from where the hole begins, HOLE for those that are missing.
         at: (N,) which cell is next, counted from there.
+        reference: (N,) the last id of the next cell's voice.
     """
-    said = np.where(kept == HOLE, 0, kept + 1)
-    room = np.zeros(int(at.max()) + NUM_VOICES * (MAX_WAIT + 2) + 1, np.int64)
-    room[: min(len(said), len(room))] = said[: len(room)]
-    near = np.stack([room[at + behind] for behind in KEPT], 1)
-    own = np.stack([room[at + NUM_VOICES * wait] for wait in range(1, MAX_WAIT + 1)], 1)
-    is_told = own > 0
-    wait = np.where(is_told.any(1), is_told.argmax(1) + 1, MAX_WAIT + 1)
-    pitch = np.where(is_told.any(1), own[np.arange(len(at)), np.minimum(wait, MAX_WAIT) - 1], 0)
-    return np.concatenate([near, pitch[:, None], wait[:, None]], 1)
+    num_steps = (int(at.max()) + NUM_VOICES) // NUM_VOICES + max(MAX_WAIT, STEPS_A_QUARTER) + 2
+    room = np.full(num_steps * NUM_VOICES, HOLE)
+    room[: min(len(kept), len(room))] = kept[: len(room)]
+    cells = at[:, None] + np.arange(NUM_VOICES)  # the next one of each voice
+    now = room[cells]
+    quarter = cells % NUM_VOICES + NUM_VOICES * STEPS_A_QUARTER * (cells // NUM_VOICES // STEPS_A_QUARTER + 1)
+    later = room[cells[..., None] + NUM_VOICES * np.arange(1, MAX_WAIT + 1)]
+    is_other = (later != HOLE) & (later != now[..., None])
+    comes = is_other.any(-1)
+    wait = is_other.argmax(-1)
+    other = np.where(comes, np.take_along_axis(later, wait[..., None], -1)[..., 0], HOLE)
+    said = [
+        interval(reference[:, None], np.where(of == HOLE, 0, of), MAX_INTERVAL) for of in (now, room[quarter], other)
+    ]
+    return np.concatenate([np.where(now == HOLE, 0, now + 1), *said, np.where(comes, wait + 1, MAX_WAIT + 1)], 1)
 
 
-def _drawn_hole(draw: np.random.Generator, steps: np.ndarray, start: int, stop: int, behind: int) -> np.ndarray:
+def _drawn_hole(
+    draw: np.random.Generator, steps: np.ndarray, start: int, stop: int, behind: int, soprano: int
+) -> np.ndarray:
     """Return which cells of steps[start:behind] are missing, (behind - start, 4) booleans.
 
     Three in ten holes are of all voices, three in ten leave the soprano, the others leave any. Half of those that leave a
@@ -197,7 +238,7 @@ def _drawn_hole(draw: np.random.Generator, steps: np.ndarray, start: int, stop: 
     kind = draw.random()
     voices = np.ones(NUM_VOICES, bool)
     if kind >= 0.3:
-        voices = np.array([False, True, True, True])
+        voices[soprano] = False
     if kind >= 0.6:
         voices = np.array([(int(draw.integers(1, 15)) >> v) & 1 for v in range(NUM_VOICES)], bool)
         voices[int(draw.integers(NUM_VOICES))] = True
