@@ -182,21 +182,20 @@ def of_scores(
     holes, straight, num_notes, sums = [], [], 0, {"plain": 0.0, "bar_before": 0.0}
     p = _repeated_ids(tokenizer, list(source.pieces("train"))[:200])
     for hole in evaluation.holes(tokenizer, pieces):
-        parts = tokenizer._parts(hole.tokens)
+        parts = tokenizer.parts(hole.tokens)
         if parts is None:
             continue
-        ahead, begin = parts
-        write = int(np.flatnonzero(tokenizer._is_write[hole.tokens])[0])
+        ahead, write, begin = parts
         kept = hole.tokens[ahead + 1 : write]
         bars = tokenizer.bar_starts(np.append(kept, tokenizer.eos))
         size = int(tokenizer.values[hole.tokens[write]])
-        if tokenizer._num_notes[kept[: bars[size]]].any() or ahead < 64:
+        if tokenizer.num_notes(kept[: bars[size]]) or ahead < 64:
             continue  # some notes are told, or nothing stands before
         before, new = hole.tokens[:ahead], hole.tokens[begin:]
         holes.append(hole)
         whole = np.concatenate([before, new])
         straight.append(Piece(name=hole.name, tokens=whole, num_notes=len(before), seconds=0.0))
-        num_notes += int(tokenizer._num_notes[new].sum())
+        num_notes += tokenizer.num_notes(new)
         told, _ = _guessed(tokenizer, whole, len(before))
         hits = told == new
         sums["bar_before"] -= float(np.where(hits, math.log(p), math.log((1 - p) / (tokenizer.plain_size - 1))).sum())

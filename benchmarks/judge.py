@@ -14,7 +14,8 @@ their names' hashes, those with as many bars in all), and beside these stands ho
 - thin: share with less than half of the notes a bar that the beginning has;
 - growth: notes a bar of the last four bars over those of the first four new ones, at most 4, the mean.
 
---rolls draws thirty of the samples. What the loop guard would draw anew is left in with --no-loop-guard.
+--rolls draws thirty of the samples; --card writes the figures into the card of MODEL, a checkpoint's file. What the loop
+guard would draw anew is left in with --no-loop-guard.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rolls", type=Path, help="a folder for pictures and MIDI files of thirty samples")
+    parser.add_argument("--card", metavar="COMMAND", help="store the figures in the model's card, as made by this command")
     parser.add_argument("--quick", action="store_true", help="six samples")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     a = parser.parse_args()
@@ -76,6 +78,8 @@ def main() -> None:
     report = {name: judged(music, reference if name != "real pieces" else None) for name, music in sets.items()}
     if a.rolls:
         draw(a.rolls, sets)
+    if a.card:
+        store(composer.checkpoint, a.card, count, report, sets, reference)
     if a.json:
         print(json.dumps({"model": a.model, "asked": asked, "num_samples": count, "bars": a.bars, "sets": report}))
         return
@@ -86,6 +90,31 @@ def main() -> None:
         print(f"{name:22}" + "".join(f"{'' if row[k] is None else f'{row[k]:.3f}':>12}" for k in names))
         for statistic, area in row_overlaps(sets[name], reference).items():
             print(f"    {statistic:30} overlap {area:.3f}")
+
+
+def store(
+    found: checkpoint.Checkpoint,
+    command: str,
+    count: int,
+    report: dict[str, dict[str, float | None]],
+    sets: dict[str, list[Score]],
+    reference: Sequence[statistics.Values],
+) -> None:
+    """Write what was found into a checkpoint's card, in its file and beside it."""
+    told: dict[str, dict[str, Any]] = {}
+    for name, music in sets.items():
+        values = statistics.against([statistics.of_score(tail(score)) for score in music], reference)
+        told[name] = {
+            k: {"mean": round(v["mean"], 4), "overlapped_area": None if name == "real pieces" else v["overlapped_area"]}
+            for k, v in values.items()
+            if v["mean"] is not None
+        } | {k: None if v is None else round(v, 4) for k, v in report[name].items()}
+    card = found.card | {"samples": {"command": command, "num_samples": count, "sets": told}}
+    model = found.model()
+    checkpoint.save(found.path, model, arch=found.arch, tokenizer=found.tokenizer(), card=card, dtype=torch.float16)
+    again = checkpoint.load(str(found.path))
+    assert again.sha256 == found.sha256, "the weights are those that there were"
+    write_whole(found.path.with_suffix(".md"), checkpoint.card_markdown(again, found.path.stem).encode(), force=True)
 
 
 def beginnings(source: corpus.Corpus, count: int, bars: int) -> list[Score]:

@@ -156,8 +156,7 @@ def test_a_score_with_a_hole_tells_each_note_once(real_midi):
     for number in range(1, 120):
         piece = pieces[number % len(pieces)]
         ids = SCORE.arranged(piece, number)
-        ahead, begin = SCORE._parts(ids)
-        write = int(np.flatnonzero(SCORE._is_write[ids])[0])
+        ahead, write, begin = SCORE.parts(ids)
         kept, new = ids[ahead + 1 : write], ids[begin:]
         size = int(SCORE.values[ids[write]])
         assert len(SCORE.bar_starts(new)) - 1 == size

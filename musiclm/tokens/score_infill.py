@@ -14,7 +14,7 @@ need not say it again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from symusic import Score
@@ -26,6 +26,14 @@ CHANCES = (0.2, 0.25, 0.35, 0.2)  # of each
 BEHIND = 2  # bars that are read behind a hole, at most
 LENGTH = 1024  # ids of an arranged stretch at most
 LEAST = 128  # ids of what was before, where there are so many
+
+
+class Parts(NamedTuple):
+    """Where the parts of an arranged stretch begin: at AHEAD, at WRITE, and the ids that are written."""
+
+    ahead: int
+    write: int
+    written: int
 
 
 class ScoreInfill(ScoreTokenizer):
@@ -61,28 +69,33 @@ class ScoreInfill(ScoreTokenizer):
     def counts(self, ids: np.ndarray) -> np.ndarray:
         """See the base; of an arranged stretch only what was missing counts."""
         ids = np.asarray(ids)
-        counted, parts = super().counts(ids), self._parts(ids)
+        counted, parts = super().counts(ids), self.parts(ids)
         if parts is not None:
-            counted[: parts[1]] = False
+            counted[: parts.written] = False
         return counted
 
     def learnt(self, ids: np.ndarray) -> np.ndarray:
-        learnt, parts = np.ones(len(ids), bool), self._parts(ids)
+        learnt, parts = np.ones(len(ids), bool), self.parts(ids)
         if parts is not None:
-            learnt[parts[0] : parts[1]] = False
+            learnt[parts.ahead : parts.written] = False
         return learnt
 
-    def _parts(self, ids: np.ndarray) -> tuple[int, int] | None:
-        """Return where AHEAD stands and where the part that is written begins; None of a piece as it is."""
+    def num_notes(self, ids: np.ndarray) -> int:
+        """Return how many notes begin in some ids."""
+        return int(self._num_notes[ids].sum())
+
+    def parts(self, ids: np.ndarray) -> Parts | None:
+        """Return where the parts of an arranged stretch begin; None of a piece as it is."""
         ahead, write = np.flatnonzero(ids == self.ahead), np.flatnonzero(self._is_write[ids])
         if not len(ahead) or not len(write):
             return None
         begin = int(write[0]) + 1
-        return int(ahead[0]), begin + int(begin < len(ids) and self._is["Program"][ids[begin]])
+        says_program = begin < len(ids) and bool(self._is["Program"][ids[begin]])
+        return Parts(int(ahead[0]), begin - 1, begin + int(says_program))
 
     def _without_ahead(self, ids: np.ndarray) -> np.ndarray:
-        parts = self._parts(ids)
-        return ids if parts is None else np.concatenate([ids[: parts[0]], ids[parts[1] :]])
+        parts = self.parts(ids)
+        return ids if parts is None else np.concatenate([ids[: parts.ahead], ids[parts.written :]])
 
     def bar_starts(self, ids: np.ndarray) -> np.ndarray:
         """Return where in ids each bar begins, and behind them where the last one ends, (bars + 1,)."""
