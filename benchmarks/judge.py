@@ -56,7 +56,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rolls", type=Path, help="a folder for pictures and MIDI files of thirty samples")
-    parser.add_argument("--card", metavar="COMMAND", help="store the figures in the model's card, as made by this command")
+    parser.add_argument(
+        "--card", metavar="COMMAND", help="store the figures in the model's card, as made by this command"
+    )
     parser.add_argument("--quick", action="store_true", help="six samples")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     a = parser.parse_args()

@@ -378,7 +378,9 @@ def _samples_table(samples: dict[str, Any] | None) -> str:
         area = value.get("overlapped_area")
         return f"{value['mean']:.3f}" + ("" if area is None else f" ({area:.2f})")
 
-    rows = "\n".join(f"| {n.replace('_', ' ')} | " + " | ".join(cell(s[n]) for s in sets.values()) + " |" for n in names)
+    rows = "\n".join(
+        f"| {n.replace('_', ' ')} | " + " | ".join(cell(s[n]) for s in sets.values()) + " |" for n in names
+    )
     head = " | ".join(f"{each} ({samples['num_samples']})" for each in sets)
     return f"""
 Music by `{samples["command"]}`: means, and in brackets the overlapped area with the real pieces.
