@@ -19,11 +19,24 @@ from pathlib import Path
 from musiclm import checkpoint, scores
 
 HERE = Path(__file__).parent
-LIED = "openscore-lieder-midi/openscore-lieder-midi/Schubert,_Franz/Die_schöne_Müllerin,_D.795"
+LIEDER, HYMNS = (f"{name}/{name}" for name in ("openscore-lieder-midi", "openhymnal-midi"))
+LIED = f"{LIEDER}/Schubert,_Franz/Die_schöne_Müllerin,_D.795"
 SYMPHONY = "openscore-orchestra-midi/openscore-orchestra-midi/Beethoven,_Ludwig_van/Symphony_No.4,_Op.60"
 PROMPTS = {  # file: where it is from, and how many bars of it
     "lied.mid": (f"{LIED}/13_Mit_dem_grünen_Lautenbande/lc4985940.mid", 8),
     "orchestra.mid": (f"{SYMPHONY}/2/Beethoven_Op.60_2.mid", 8),
+    "within/brahms.mid": (
+        f"{LIEDER}/Brahms,_Johannes/9_Lieder_und_Gesänge,_Op.32/7_Bitteres_zu_sagen_denkst_du/lc5033089.mid",
+        8,
+    ),
+    "within/chaminade.mid": (f"{LIEDER}/Chaminade,_Cécile/_/Rosemonde/lc5000347.mid", 8),
+    "within/cornelius.mid": (f"{LIEDER}/Cornelius,_Peter/Weihnachtslieder,_Op.8/3a_Die_Könige/lc7011202.mid", 8),
+    "within/faisst.mid": (
+        f"{LIEDER}/Faisst,_Clara_Mathilda/4_Lieder,_Op.1/2_Niederländisches_Wiegenlied/lc6260377.mid",
+        8,
+    ),
+    "within/antioch.mid": (f"{HYMNS}/Joy_To_The_World-Antioch.mid", 8),
+    "within/praise.mid": (f"{HYMNS}/Praise_To_The_Lord_The_Almighty-Lobe_Den_Herren.mid", 8),
 }
 HYMN = "--prompt examples/hymn.mid --prompt-bars 4 --bars 8"
 MADE = {
@@ -38,6 +51,24 @@ MADE = {
     "lied-piano": "--model score --prompt examples/lied.mid --keep-tracks 1 --seed 1",
     "lied-bars": "--model score --prompt examples/lied.mid --infill 5-6 --seed 1",
     "orchestra-bars": "--model score --prompt examples/orchestra.mid --infill 5-6 --seed 1",
+    **{
+        f"within/{name}-bars": f"--model score --prompt examples/within/{name}.mid --infill {bars} --seed 1"
+        for name, bars in (("brahms", "3-4"), ("chaminade", "5-6"), ("cornelius", "5-6"), ("faisst", "3-4"))
+    },
+    "within/hymn-score-bars": "--model score --prompt examples/hymn.mid --infill 5-6 --seed 1",
+    "within/antioch-bars": "--model bach-infill --prompt examples/within/antioch.mid --infill 5-6 --seed 1 --temperature 0.8",
+    "within/praise-bars": "--model bach-infill --prompt examples/within/praise.mid --infill 3-4 --seed 1 --temperature 0.8",
+    **{
+        f"within/{name}-piano": f"--model score --prompt examples/within/{name}.mid --keep-tracks 1 --seed 1"
+        for name in ("brahms", "chaminade", "cornelius", "faisst")
+    },
+    **{
+        f"within/{name}-voices": f"--model bach-infill --prompt examples/within/{name}.mid --keep-tracks 1 --seed 1 "
+        "--temperature 0.8"
+        for name in ("antioch", "praise")
+    },
+    "within/hymn-strings": "--model score --prompt examples/hymn.mid --accompany --instruments strings --seed 1",
+    "within/lied-bass": "--model score --prompt examples/lied.mid --accompany --instruments bass --seed 1",
     "hymn-piano": f"--model piano {HYMN} --seed 1 --top-p 0.98",
 }
 LARGEST = 60_000  # bytes of a picture
@@ -51,6 +82,7 @@ def main() -> None:
     if arguments.prompts:
         for name, (path, bars) in PROMPTS.items():
             score = scores.read(arguments.prompts / path)
+            (HERE / name).parent.mkdir(exist_ok=True)
             scores.write(scores.cut(score, 0.0, scores.bar_line(score, 0.0, bars)), HERE / name, force=True)
     known = [*checkpoint.bundled(), *checkpoint.installed()]
     for name in arguments.only.split(",") if arguments.only else MADE:
