@@ -15,9 +15,10 @@ with the lowest validation nats of its run is measured. --minutes is the budget 
 - natural logarithm; the architecture's own recipe (`musiclm/models/NAME.py`), chosen on validation; test read at the end;
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
 
-`teachers` is the mean of what `transformer` and three smaller ones of other seeds expect, 5,000 steps each. A row whose name
-ends in `-taught` has learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on as many as `WRITTEN` says
-that each teacher wrote: nothing but the 229 is behind it, but the minutes of the teachers come on top of its own.
+`teachers` is the mean of what `transformer` and two smaller ones of other seeds expect. `transformer-taught` is
+`transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on as many as `WRITTEN`
+says that each teacher wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. Nothing but the 229 is behind any
+of them, but the minutes of teachers come on top of their own.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
@@ -42,20 +43,23 @@ from musiclm.plan import stored_plan
 from musiclm.tokens.base import Tokenizer
 
 SMALL = ["--set", "size=128", "--dropout", "0.2", "--steps", "5000"]
-RUNS = {  # of each row what makes it, beside the budget; sizes of small where nothing is said
+TEACHERS = ["transformer", "teacher-2", "teacher-3"]
+TAUGHT = [part for name in TEACHERS for part in ("--teacher", f"@{name}")]
+RUNS = {  # of each row what makes it, beside the budget; sizes of small where nothing is said; @ is the run of another row
     "rnn": ["--arch", "rnn", "--dropout", "0.1"],
     "lstm": ["--arch", "lstm", "--dropout", "0.35"],
     "gru": ["--arch", "gru", "--dropout", "0.35"],
     "absolute": ["--arch", "absolute", "--set", "size=192", "--dropout", "0.25"],
     "transformer": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.25"],
-    **{f"teacher-{seed}": ["--arch", "transformer", *SMALL, "--seed", str(seed)] for seed in (2, 3, 4)},
-    "lstm-taught": ["--arch", "lstm", "--dropout", "0.2", "--window", "512", "--batch-size", "4"],
-    "gru-taught": ["--arch", "gru", "--dropout", "0.2", "--window", "512", "--batch-size", "4"],
-    "transformer-taught": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.1"],
+    **{f"teacher-{seed}": ["--arch", "transformer", *SMALL, "--seed", str(seed)] for seed in (2, 3)},
+    "transformer-taught": ["--from", "@transformer", "--dropout", "0.15", "--patience", "1000", *TAUGHT],
+    **{
+        f"{arch}-taught": ["--arch", arch, "--dropout", "0.2", "--teacher", "@transformer-taught", "--tokenizer", "grid"]
+        for arch in ("lstm", "gru")
+    },
 }
-TEACHERS = ["transformer", *(name for name in RUNS if name.startswith("teacher"))]
 WRITTEN = 400  # pieces of 16 bars, of each teacher
-TOGETHER = "teachers"  # the row of the mean of what these four expect
+TOGETHER = "teachers"  # the row of the mean of what they expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
 
@@ -112,17 +116,22 @@ def row(name: str, folder: Path, a: argparse.Namespace) -> dict[str, Any]:
 
 def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
     """Return the run of a row, trained to the budget; its teachers before it."""
-    run, options = folder / name, RUNS[name]
+    run, options = folder / name, list(RUNS[name])
     if a.measure:
         return run
+    for i, option in enumerate(options):
+        if option.startswith("@"):
+            options[i] = str(trained(option[1:], folder, a))
     budget = [] if "--steps" in options else ["--minutes", f"{a.minutes:g}"]
     if a.quick:
         budget = ["--steps", "20"]
-        options = ["--arch", options[1], "--preset", "tiny"]
+        options += ["--preset", "tiny"] if "--arch" in options else []
+        for option in ("--set", "--steps"):
+            if option in options:
+                del options[options.index(option) : options.index(option) + 2]
     if name.endswith("-taught"):
         teachers = [trained(teacher, folder, a) for teacher in TEACHERS]
-        options = [str(written(teachers, folder / "data", 4 if a.quick else WRITTEN)), "--tokenizer", "grid", *options]
-        options += [part for teacher in teachers for part in ("--teacher", str(teacher))]
+        options = [str(written(teachers, folder / "data", 4 if a.quick else WRITTEN)), *options]
     if stored_plan(run) is None:
         seed = [] if "--seed" in options else ["--seed", str(a.seed)]
         command = ["train", *options, *budget, *seed, "-o", str(run)]
