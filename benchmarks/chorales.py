@@ -54,7 +54,16 @@ RUNS = {  # of each row what makes it, beside the budget; sizes of small where n
     **{f"teacher-{seed}": ["--arch", "transformer", *SMALL, "--seed", str(seed)] for seed in (2, 3)},
     "transformer-taught": ["--from", "@transformer", "--dropout", "0.15", "--patience", "1000", *TAUGHT],
     **{
-        f"{arch}-taught": ["--arch", arch, "--dropout", "0.2", "--teacher", "@transformer-taught", "--tokenizer", "grid"]
+        f"{arch}-taught": [
+            "--arch",
+            arch,
+            "--dropout",
+            "0.2",
+            "--teacher",
+            "@transformer-taught",
+            "--tokenizer",
+            "grid",
+        ]
         for arch in ("lstm", "gru")
     },
 }
