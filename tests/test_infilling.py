@@ -360,3 +360,24 @@ def test_a_model_says_how_its_music_is_drawn_and_what_is_asked_wins(untrained, t
     assert own.sampling(temperature=1.0)["temperature"] == 1.0
     assert own.completed(Request()).temperature == 0.5
     assert Composer(plain).sampling()["temperature"] == 1.0
+
+
+@pytest.mark.parametrize(("plain", "filling"), [("score", "score-infill"), ("grid", "grid-infill")])
+def test_a_corpus_is_read_by_the_tokenizer_with_holes_and_by_the_one_without(run, tmp_path: Path, plain, filling):
+    """One that was built for holes was refused, as tokens "not of another" tokenizer of the same name."""
+    source = corpus.bundled(tokens.create("grid"))
+    (tmp_path / "data").mkdir()
+    for i, piece in enumerate(source.pieces("train")[:12]):
+        scores.write(tokens.create("grid").decode(piece.tokens), tmp_path / "data" / f"{i}.mid")
+    for built in (plain, filling):
+        store = tmp_path / built
+        assert (
+            run("corpus", "build", tmp_path / "data", "-o", store, "--tokenizer", built, "-q", "--workers", 1)[0] == 0
+        )
+        found = [corpus.open_source(str(store), tokens.create(name)) for name in (plain, filling)]
+        assert [p.tokens.tolist() for p in found[0].pieces("train")] == [
+            p.tokens.tolist() for p in found[1].pieces("train")
+        ]
+    assert (
+        run("train", tmp_path / "data", "--tokenizer", filling, "--arch", "gru", "--steps", 1, "-q", "-o", "a")[0] == 0
+    )

@@ -100,10 +100,13 @@ def describe(path: str | Path) -> dict[str, Any]:
     return document
 
 
-def _stored_as(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the description that a tokenizer's corpus has: what fills holes reads plain pieces, and makes holes itself."""
-    described = tokenizer.describe()
-    return described | {"name": described["name"].removesuffix("-infill")}
+def _of_ids(described: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a tokenizer's description its ids of plain pieces hang on.
+
+    What fills holes reads plain pieces, and makes the holes itself; features are made of ids.
+    """
+    kept = {key: value for key, value in described.items() if key not in ("features", "reference")}
+    return json.loads(json.dumps(kept | {"name": described["name"].removesuffix("-infill")}))
 
 
 def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memory: bool = False) -> Corpus:
@@ -120,7 +123,7 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
     document = describe(path)
     if tokenizer is None:
         tokenizer = tokens.from_description(document["tokenizer"])
-    elif json.loads(json.dumps(_stored_as(tokenizer))) != document["tokenizer"]:
+    elif _of_ids(tokenizer.describe()) != _of_ids(document["tokenizer"]):
         theirs = document["tokenizer"].get("name")
         other = f"'{tokenizer.name}'" if tokenizer.name != theirs else f"another '{theirs}'"
         raise CorpusError(
