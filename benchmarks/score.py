@@ -1,10 +1,10 @@
 """Make `score-transformer`, from the sets' archives to the bundled checkpoint; stopped anywhere, it goes on from there.
 
-    python benchmarks/score.py DATA/train -o work/ --minutes 100 --infill-minutes 22
+    python benchmarks/score.py DATA/train -o work/ --minutes 100 --infill-minutes 22 --more-minutes 100
 
-Five steps, each left out when it is done: mend the sets' quirks (score_data.py), build a corpus of all of them (`musiclm
+Six steps, each left out when it is done: mend the sets' quirks (score_data.py), build a corpus of all of them (`musiclm
 corpus build`), train (`musiclm train`, gone on with by --resume), go on with holes (`--from` that, `--tokenizer score-infill`),
-bundle (bundle.py). Weights: the one band-like set three
+and once more at the rate that it began with, bundle (bundle.py). Weights: the one band-like set three
 times as often as its size says, pop half as often again, since two thirds of the notes are classical scores.
 """
 
@@ -28,12 +28,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="where all of it is made")
     parser.add_argument("--minutes", type=float, default=100.0)
     parser.add_argument("--infill-minutes", type=float, default=22.0, help="then, with holes to fill")
+    parser.add_argument("--more-minutes", type=float, default=100.0, help="then, the same at a higher rate again")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--bundle", type=Path, help="folder for the checkpoint and its card, checkpoints/ for one")
     arguments = parser.parse_args()
     folder = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
-    prepared, corpus, run, filling = (folder / name for name in ("prepared", "score", "plain", "score-transformer"))
+    prepared, corpus, run = (folder / name for name in ("prepared", "score", "plain"))
+    filling, last = folder / "filling", folder / "score-transformer"
     if not (prepared / "done").exists():
         call(sys.executable, HERE / "score_data.py", arguments.data, "-o", prepared)
         (prepared / "done").touch()
@@ -44,10 +46,12 @@ def main() -> None:
     train(corpus, run, arguments.minutes, arguments.seed, options)
     options = ["--from", run, "--tokenizer", "score-infill", "--learning-rate", 5e-4, "--patience", 1000, *common]
     train(corpus, filling, arguments.infill_minutes, arguments.seed, options)
+    options = ["--from", filling, "--tokenizer", "score-infill", "--learning-rate", 1e-3, "--patience", 1000, *common]
+    train(corpus, last, arguments.more_minutes, arguments.seed + 1, options)
     if arguments.bundle:
         told = ["--data", DATA, "--licence", LICENCE, "--source", corpus, "-o", arguments.bundle]
         told += ["--most-tokens", 100_000, "--sampling", json.dumps(SAMPLING)]
-        call(sys.executable, HERE / "bundle.py", filling, "--name", "score-transformer", *told)
+        call(sys.executable, HERE / "bundle.py", last, "--name", "score-transformer", *told)
 
 
 def train(corpus: Path, run: Path, minutes: float, seed: int, options: list[object]) -> None:
