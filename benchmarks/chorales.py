@@ -18,7 +18,8 @@ with the lowest validation nats of its run is measured. --minutes is the budget 
 `teachers` is the mean of what `transformer` and two smaller ones of other seeds expect. `transformer-taught` is
 `transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on as many as `WRITTEN`
 says that each teacher wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. Nothing but the 229 is behind any
-of them, but the minutes of teachers come on top of their own.
+of them, but the minutes of teachers come on top of their own. `transformer-taught-further` has its weights moved on: `FACTOR`
+times as far from those of `transformer` as they are.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
@@ -38,7 +39,7 @@ from typing import Any
 
 from musiclm import checkpoint, corpus, evaluation, tokens
 from musiclm.models._mean import Mean
-from musiclm.models.base import LanguageModel
+from musiclm.models.base import LanguageModel, further
 from musiclm.plan import stored_plan
 from musiclm.tokens.base import Tokenizer
 
@@ -68,13 +69,15 @@ RUNS = {  # of each row what makes it, beside the budget; sizes of small where n
     },
 }
 WRITTEN = 400  # pieces of 16 bars, of each teacher
+FURTHER = "transformer-taught-further"  # the row of its weights, moved on by this, which validation chose
+FACTOR = 1.25
 TOGETHER = "teachers"  # the row of the mean of what they expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*RUNS, TOGETHER]
+    every = [*RUNS, TOGETHER, FURTHER]
     parser.add_argument("--arch", "--archs", dest="rows", default=",".join(every), help=f"rows: {', '.join(every)}")
     parser.add_argument("--minutes", type=float, default=100.0, help="of each row that has no steps of its own")
     parser.add_argument("--seed", type=int, default=1)
@@ -110,9 +113,11 @@ def main() -> None:
 
 def row(name: str, folder: Path, a: argparse.Namespace) -> dict[str, Any]:
     """Return a row of the table, trained first if need be."""
-    runs = [trained(each, folder, a) for each in (TEACHERS if name == TOGETHER else [name])]
-    found = [checkpoint.load(str(run)) for run in runs]
+    behind = {TOGETHER: TEACHERS, FURTHER: ["transformer-taught"]}.get(name, [name])
+    found = [checkpoint.load(str(trained(each, folder, a))) for each in behind]
     model = found[0].model() if len(found) == 1 else Mean([each.model() for each in found])
+    if name == FURTHER:
+        model = further(checkpoint.load(str(trained("transformer", folder, a))).model(), model, FACTOR)
     told = {
         "row": name,
         "num_parameters": sum(each.num_parameters for each in found),

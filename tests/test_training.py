@@ -354,6 +354,17 @@ def test_a_model_too_sure_of_itself_is_calibrated(arch: str, chorales):
     assert (again.num_tokens, again.nats) == (found.num_tokens, pytest.approx(found.nats, rel=1e-5))
 
 
+def test_weights_beyond_an_end_lie_on_the_line_from_the_start():
+    start, end = tiny("gru"), tiny("gru")
+    with torch.no_grad():
+        for parameter in end.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    for factor in (0.0, 1.0, 1.5):
+        moved = base.further(start, end, factor)
+        for first, last, found in zip(start.parameters(), end.parameters(), moved.parameters(), strict=True):
+            torch.testing.assert_close(found, first + factor * (last - first))
+
+
 def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
     data = some_chorales(tmp_path / "data")
     run = Run.create(

@@ -177,6 +177,17 @@ def softened(model: LanguageModel, temperature: float) -> LanguageModel:
     return copy
 
 
+def further(start: LanguageModel, end: LanguageModel, factor: float) -> LanguageModel:
+    """Return a model whose weights lie beyond those of `end`, `factor` times as far from `start` as they do.
+
+    Where `end` was trained on from `start`: as if it had gone on in the direction that it took (Zheng et al. 2024).
+    """
+    moved = deepcopy(end)
+    first, last = start.state_dict(), end.state_dict()
+    moved.load_state_dict({name: torch.lerp(first[name], tensor, factor) for name, tensor in last.items()})
+    return moved
+
+
 def detach(state: State) -> State:
     """Return the state cut off from the graph: what truncated back-propagation hands on."""
     return tuple(t.detach() for t in state)
