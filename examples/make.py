@@ -46,8 +46,8 @@ MADE = {
     "hymn-score": f"--model score {HYMN} --seed 1",
     "lied-score": "--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8 --seed 1",
     "orchestra-score": "--model score --prompt examples/orchestra.mid --prompt-bars 4 --bars 8 --seed 1",
-    "hymn-voices": "--model bach-infill --prompt examples/hymn.mid --keep-tracks 1 --seed 2 --temperature 0.8",
-    "hymn-bars": "--model bach-infill --prompt examples/hymn.mid --infill 5-8 --seed 1 --temperature 0.8",
+    "hymn-voices": "--model bach-infill --prompt examples/hymn.mid --keep-tracks 1 --seed 2 --temperature 0.9",
+    "hymn-bars": "--model bach-infill --prompt examples/hymn.mid --infill 5-8 --seed 1",
     "lied-piano": "--model score --prompt examples/lied.mid --keep-tracks 1 --seed 1",
     "lied-bars": "--model score --prompt examples/lied.mid --infill 5-6 --seed 1",
     "orchestra-bars": "--model score --prompt examples/orchestra.mid --infill 5-6 --seed 1",
@@ -56,15 +56,14 @@ MADE = {
         for name, bars in (("brahms", "3-4"), ("chaminade", "5-6"), ("cornelius", "5-6"), ("faisst", "3-4"))
     },
     "within/hymn-score-bars": "--model score --prompt examples/hymn.mid --infill 5-6 --seed 1",
-    "within/antioch-bars": "--model bach-infill --prompt examples/within/antioch.mid --infill 5-6 --seed 1 --temperature 0.8",
-    "within/praise-bars": "--model bach-infill --prompt examples/within/praise.mid --infill 3-4 --seed 1 --temperature 0.8",
+    "within/antioch-bars": "--model bach-infill --prompt examples/within/antioch.mid --infill 5-6 --seed 1",
+    "within/praise-bars": "--model bach-infill --prompt examples/within/praise.mid --infill 3-4 --seed 1",
     **{
         f"within/{name}-piano": f"--model score --prompt examples/within/{name}.mid --keep-tracks 1 --seed 1"
         for name in ("brahms", "chaminade", "cornelius", "faisst")
     },
     **{
-        f"within/{name}-voices": f"--model bach-infill --prompt examples/within/{name}.mid --keep-tracks 1 --seed 1 "
-        "--temperature 0.8"
+        f"within/{name}-voices": f"--model bach-infill --prompt examples/within/{name}.mid --keep-tracks 1 --seed 1"
         for name in ("antioch", "praise")
     },
     "within/hymn-strings": "--model score --prompt examples/hymn.mid --accompany --instruments strings --seed 1",
