@@ -76,7 +76,7 @@ def test_a_wrong_note_is_the_most_surprising():
     wrong = track.notes[20].copy()
     wrong.pitch += 6
     track.notes[20] = wrong
-    loaded = checkpoint.load("bach-gru")
+    loaded = checkpoint.load("bach-transformer")
     found = surprise.surprise(loaded.model(), loaded.tokenizer(), hymn)
     when = wrong.time / hymn.tpq
     there = next(i for i, n in enumerate(found.heard.notes) if abs(n.start - when) < 0.1 and n.pitch == wrong.pitch)
