@@ -359,7 +359,9 @@ def test_the_command_line_builds_inspects_and_refuses(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="signals")
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path):
-    folder_of(tmp_path / "music", {f"{i:03d}.mid": midi(i, num_bars=60) for i in range(600)})  # it must not be done first
+    folder_of(
+        tmp_path / "music", {f"{i:03d}.mid": midi(i, num_bars=60) for i in range(600)}
+    )  # it must not be done first
     command = [sys.executable, "-m", "musiclm", "corpus", "build", "music", "-o", "mine", "--workers", "1"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     work = tmp_path / ".mine.building" / "work.tokens"
