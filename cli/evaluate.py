@@ -61,7 +61,8 @@ def command(
     from ..plan import stored_plan
 
     loaded = checkpoint.load(model)
-    if data is None and loaded.card.get("data") != corpus.BUNDLED:
+    of_chorales = loaded.name in checkpoint.bundled() and loaded.tokenizer_description["name"].startswith("grid")
+    if data is None and not of_chorales and loaded.card.get("data") != corpus.BUNDLED:
         plan = stored_plan(Path(model))
         if plan is None or plan.data is None:
             raise CorpusError(f"'{model}' does not say where its data is: name a corpus or a folder of MIDI files")

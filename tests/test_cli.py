@@ -287,3 +287,11 @@ def test_one_piece_is_no_pieces(run, song_file):
     assert "1 piece\n" in out
     assert "1 pieces" not in out + err
     assert "1 bar, " in run("generate", "--model", "bach-gru", "--bars", 1, "-o", "a.mid")[2]
+
+
+@pytest.mark.parametrize("name", [name for name in checkpoint.bundled() if name.startswith("bach")])
+def test_bundled_models_of_chorales_are_evaluated_on_them_if_nothing_else_is_named(run, name: str):
+    """New cards called their data by another name, and evaluate no longer knew where it was."""
+    code, out, err = run("evaluate", name, "--split", "validation", "--most-tokens", 900, "--json")
+    assert code == 0, err
+    assert 0 < json.loads(out)["nats_per_token"] < 1
