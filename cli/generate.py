@@ -107,6 +107,7 @@ def command(
         from .play import check_sound, play_score, write_sound
 
         check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
+    ui.show_log(quiet=quiet)
     prompt_bytes = None if prompt is None else ui.read_bytes(prompt)
     if port is not None:
         live.check_port(port)

@@ -7,6 +7,7 @@ in parts, each of which hears those before it.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
@@ -24,6 +25,8 @@ from .prompt import Prompt
 from .request import Length, Request
 from .sampling import Sampler, generate
 from .tokens import grid, grid_infill, score_infill
+
+log = logging.getLogger(__name__)
 
 TRIES = 8  # at a hole that stays without a note
 
@@ -138,7 +141,10 @@ def fill(composer: Composer, score: Score, request: Request, seed: int) -> list[
         raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt to fill holes: {ways}")
     where = hole(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
     filler = _Voices if isinstance(composer.tokenizer, grid.Grid) else _Bars
-    return [filler(composer, score, where, request).filled(seed, index) for index in range(request.n)]
+    fillers = [filler(composer, score, where, request) for _ in range(request.n)]
+    if fillers[0].num_parts > 1:
+        log.info("the hole is written in %d parts, each of which hears those before it", fillers[0].num_parts)
+    return [each.filled(seed, index) for index, each in enumerate(fillers)]
 
 
 class _Bars:
@@ -155,6 +161,7 @@ class _Bars:
             drawn = tuple(sorted({-1 if d else p for p, d in self.players})) or (0,)  # piano, if nothing is said
             asked = dataclasses.replace(asked, instruments=drawn)
         self.controls = asked
+        self.num_parts = sum(1 for _ in self._parts())
 
     def filled(self, seed: int, index: int) -> Composition:
         num_tokens = num_new = 0
@@ -283,6 +290,8 @@ class _Voices:
         self.written = written
         self.missing = np.zeros(self.cells.shape, bool)
         self.missing[self.start : self.stop, written] = True
+        self.starts = range(self.start, self.stop, grid_infill.STEPS)
+        self.num_parts = len(self.starts)
         for track, first, stop, _ in notes:  # what began before goes on to its end
             if self.voice_of[track] in written:
                 self.missing[first:stop, self.voice_of[track]] = False
@@ -292,7 +301,7 @@ class _Voices:
         rules = grammar.rules(self.tokenizer, controls=self.request.controls)
         model = self.composer.generating(self.composer.precision(self.request.precision))
         cells, open_cells = self.cells.copy(), self.missing.copy()
-        for part, start in enumerate(range(self.start, self.stop, grid_infill.STEPS)):
+        for part, start in enumerate(self.starts):
             stop = min(start + grid_infill.STEPS, self.stop)
             behind = min(stop + grid_infill.BEHIND, len(cells))
             before = np.concatenate([[grid.BOS], cells[:start].ravel()])

@@ -381,3 +381,13 @@ def test_a_corpus_is_read_by_the_tokenizer_with_holes_and_by_the_one_without(run
     assert (
         run("train", tmp_path / "data", "--tokenizer", filling, "--arch", "gru", "--steps", 1, "-q", "-o", "a")[0] == 0
     )
+
+
+def test_a_hole_that_is_written_in_parts_is_said(run):
+    hymn = Path(__file__).parents[1] / "examples" / "hymn.mid"
+    told = "written in 8 parts"  # of two bars, 16 bars in all
+    asked = ["generate", "--model", "bach-infill", "--prompt", hymn, "--keep-tracks", 1, "--seed", 1]
+    code, _, err = run(*asked, "-o", "a.mid")
+    assert code == 0 and told in err
+    assert told not in run(*asked, "-o", "b.mid", "-q")[2]
+    assert "parts" not in run(*asked, "--infill", "3-4", "-o", "c.mid")[2]
