@@ -49,9 +49,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120.0, help="of training")
     parser.add_argument("--arch", default="transformer")
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--context", type=int, default=1024, help="tokens; not for recurrent networks")
-    parser.add_argument("--batch-size", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--context", type=int, default=512, help="tokens; not for recurrent networks")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--test", action="store_true", help="report the test pieces, too")
@@ -88,6 +88,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         options += ["--learning-rate", arguments.learning_rate, "--dropout", arguments.dropout]
         if arguments.arch in ("absolute", "transformer"):
             options += ["--context", arguments.context]
+        options += ["--tokenizer", "performance"]  # with its features of now, whenever the corpus was built
         musiclm("train", corpus, *options, *budget, "--seed", arguments.seed, "-o", trained)
     return evaluated(arguments, corpus, trained)
 

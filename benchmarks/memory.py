@@ -133,7 +133,7 @@ def loaded(name: str) -> tuple[str, models.base.LanguageModel]:
 
 def untrained(arch: str, tokenizer: Any) -> tuple[str, models.base.LanguageModel]:
     """Return a tiny model that knows nothing."""
-    sizes = models.preset(arch, "tiny") | {"feature_sizes": tokenizer.feature_sizes}
+    sizes = models.preset(arch, "tiny") | tokenizer.model_config
     return arch, models.create(arch, tokenizer.vocab_size, **sizes).eval()
 
 

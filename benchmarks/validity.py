@@ -53,7 +53,7 @@ class Checkpoint:
         self._tokenizer = tokenizer
         torch.manual_seed(seed)
         sizes = {"size": 16, "num_layers": 1, "dropout": 0.0}
-        self._model = models.create("gru", tokenizer.vocab_size, feature_sizes=tokenizer.feature_sizes, **sizes).eval()
+        self._model = models.create("gru", tokenizer.vocab_size, **tokenizer.model_config, **sizes).eval()
         with torch.no_grad():
             for parameter in self._model.parameters():
                 parameter.normal_(std=scale)

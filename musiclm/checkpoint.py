@@ -93,7 +93,7 @@ class Checkpoint:
             tensors = load(data)
             with models.undrawn():  # no memory yet: a lying config must not cost any
                 model = models.create(self.arch, **self.config)
-        except (SafetensorError, ValueError, RuntimeError) as error:
+        except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error
         expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
         if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
@@ -198,7 +198,7 @@ def read(path: Path, called: str) -> Checkpoint:
     metadata, entries = read_header(path, called)
     try:
         stored = json.loads(metadata["checkpoint"])
-        config = dict(stored["config"])
+        config = _of_now(dict(stored["config"]))
         arch, tokenizer, card = str(stored["arch"]), dict(stored["tokenizer"]), dict(stored["card"])
         num_parameters = sum(_product(entry["shape"]) for entry in entries.values())
     except (KeyError, TypeError, ValueError) as error:
@@ -217,6 +217,14 @@ def read(path: Path, called: str) -> Checkpoint:
         sha256=metadata["sha256"],
         num_parameters=num_parameters,
     )
+
+
+def _of_now(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config as it is called now: there was one `scale` with a `reference` once."""
+    if "scale" in config:
+        scale, reference = config.pop("scale"), config.pop("reference", None)
+        config["references"] = [] if reference is None else [[*scale, reference]]
+    return config
 
 
 def _largest(description: Any) -> int:

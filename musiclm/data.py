@@ -103,13 +103,16 @@ class Windows:
         self._cumulated = np.cumsum(chances) / chances.sum()
         by_id = type(tokenizer).varied is Tokenizer.varied  # else one id may become several
         self._tables = {s: tokenizer.transposed(s) for s in transpose} if by_id else None
+        self._reach = (
+            length + 1 if by_id else length * 5 // 4 + 1
+        )  # ids of a piece that make a window: it may become shorter
         self._faster = {s: tokenizer.faster(s) for s in faster} if by_id else None
         self._louder = {s: tokenizer.louder(s) for s in louder} if by_id else None
         whole = np.arange(tokenizer.vocab_size)
         says_tempo = any((tokenizer.faster(s) != whole).any() for s in (-1, 1))
         says_velocity = any((tokenizer.louder(s) != whole).any() for s in (-1, 1))
-        # features are of the piece as it is, transposed: variations that they might know of are left alone
-        can_vary = not tokenizer.feature_sizes
+        # features of whole pieces are of those as they are, transposed: variations that they might know of are left alone
+        can_vary = not tokenizer.feature_sizes or tokenizer.feature_lead > 0
         self._tempi = list(faster) if says_tempo and can_vary else []
         self._velocities = list(louder) if says_velocity and can_vary else []
         if pitches is not None and any(p is not None for p in pitches):
@@ -160,12 +163,17 @@ class Windows:
                 start = min(max(start, 0), size - self.length)
             shifts = self._shifts(i)
             shift = shifts[int(draw.integers(len(shifts)))]
-            piece = self._varied(whole, start, shift, _some(also, self._tempi), _some(also, self._velocities))
+            varied = shift, _some(also, self._tempi), _some(also, self._velocities)
+            piece = self._varied(whole[start : start + self._reach], *varied)[: self.length + 1]
             tokens[row, : len(piece) - 1] = piece[:-1]
             targets[row, : len(piece) - 1] = piece[1:]
             if arrangement:
                 targets[row, : len(piece) - 1][~self.tokenizer.learnt(whole)[start + 1 : start + len(piece)]] = IGNORE
-            if features is not None:
+            if features is not None and self.tokenizer.feature_lead:
+                before = self._varied(whole[max(0, start - self.tokenizer.feature_lead) : start], *varied)
+                read = torch.from_numpy(np.concatenate([before, piece[:-1]]).astype(np.int64))
+                features[row, : len(piece) - 1] = self.tokenizer.features(read[None])[0][0, len(before) :]
+            elif features is not None:
                 features[row, : len(piece) - 1] = self._of_piece(i, shift, arrangement)[start : start + len(piece) - 1]
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
 
@@ -174,19 +182,17 @@ class Windows:
         ways = self.tokenizer.num_arrangements
         return int(draw.integers(ways)) if ways > 1 and draw.random() < self.tokenizer.share_arranged else 0
 
-    def _varied(self, whole: np.ndarray, start: int, shift: int, faster: int, louder: int) -> np.ndarray:
-        """Return length + 1 ids of a piece, or fewer at its end; varied as far as the vocabulary goes."""
+    def _varied(self, ids: np.ndarray, shift: int, faster: int, louder: int) -> np.ndarray:
+        """Return ids varied as far as the vocabulary goes; they may become fewer or more."""
         if self._tables is None or self._faster is None or self._louder is None:
-            ids = np.asarray(whole[start : start + self.length * 5 // 4 + 1])  # it may become shorter
             for how in ((shift, faster, louder), (shift, 0, 0)):
                 if any(how):
                     varied = self.tokenizer.varied(ids, semitones=how[0], faster=how[1], louder=how[2])
                     if varied is not None:
-                        return varied[: self.length + 1]
-            return ids[: self.length + 1]
-        ids = whole[start : start + self.length + 1]
+                        return varied
+            return np.asarray(ids)
         for table in (self._tables[shift], self._faster.get(faster), self._louder.get(louder)):
-            if table is not None:
+            if table is not None and len(ids):
                 moved = table[ids]
                 if moved.min() >= 0:
                     ids = moved

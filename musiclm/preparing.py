@@ -171,8 +171,10 @@ def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel
 
     found = [checkpoint.load(name) for name in names]
     for each in found:
-        if each.tokenizer_description != tokenizer.describe():
-            theirs = each.tokenizer_description["name"]
+        own = each.tokenizer()
+        knows = own.feature_sizes == tokenizer.feature_sizes[: len(own.feature_sizes)]
+        if own.name != tokenizer.name or own.vocab_size != tokenizer.vocab_size or not knows:
+            theirs = own.name
             other = f"tokens of '{theirs}', not of" if theirs != tokenizer.name else "another version or options of"
             raise RunError(f"the teacher '{each.name}' has {other} '{tokenizer.name}'")
     return Mean([each.model() for each in found]).eval().requires_grad_(False).to(device) if found else None

@@ -99,7 +99,7 @@ def test_features_of_a_hole_stream_and_tell_what_is_kept(number: int, cut: int):
 
     for place in range(write, len(ids) - 1):
         known = whole[0, place, first:].reshape(5, 4)
-        last = int(whole[0, place, GRID.reference])
+        last = int(whole[0, place, GRID.held])
         for k in range(4):
             cell = place - write + k  # the next one to be written, and the others'
             now, step = told(cell), cell // 4
@@ -123,7 +123,7 @@ def test_training_has_holes_with_the_voices_in_any_order_and_their_features_say_
     piece = CHORALES.pieces("validation")[index].tokens
     ids = GRID.arranged(piece, number)
     features = GRID.features(torch.from_numpy(ids)[None])[0][0]
-    (order,) = set(features[:, len(PLAIN_GRID.feature_sizes) - 2].tolist())
+    (order,) = set(features[:, PLAIN_GRID.held - 1].tolist())
     whole = PLAIN_GRID.arranged(piece, order)
     if not (ids == grid_infill.WRITE).any():
         assert np.array_equal(ids, whole)
@@ -139,7 +139,7 @@ def test_a_model_of_the_plain_grid_goes_on_to_learn_holes(tmp_path: Path):
     started = checkpoint.load("bach-transformer")
     prepared = prepare(Plan(arch="transformer", start_from="bach-transformer", tokenizer="grid-infill", steps=1))
     before, after = started.model().state_dict(), prepared.model.state_dict()
-    assert len(after) == len(before) + len(GRID.feature_sizes) - len(PLAIN_GRID.feature_sizes)
+    assert len(after) == len(before) + len(GRID.feature_sizes) - len(started.tokenizer().feature_sizes)
     assert all(torch.equal(after[name][: len(tensor)], tensor) for name, tensor in before.items())
     first = tokens.create("grid", features=1)
     model = tiny("gru", first.vocab_size, **first.model_config)

@@ -221,7 +221,7 @@ def test_the_gru_that_is_trained_and_its_gradients_are_those_of_torch(given: boo
 @pytest.mark.parametrize("arch", ARCHS)
 def test_what_is_said_of_steps_moves_with_the_reference(arch: str):
     """A reference two ids higher moves the part of the logits that speaks of steps two ids up, and nothing else."""
-    model = tiny(arch, feature_sizes=(40,), scale=(3, 39), reference=0)
+    model = tiny(arch, feature_sizes=(40,), references=((3, 39, 0),))
     readout = model.readout
     x = torch.randn(1, 1, readout.in_features)
     plain = torch.nn.functional.linear(x, readout.weight, readout.bias)
@@ -244,8 +244,21 @@ def test_features_are_looked_up_at_once_as_one_by_one():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"scale": (3,)}, {"scale": (3, 40)}, {"reference": 0}, {"scale": (3, 9), "reference": 1}]
+    "wrong",
+    [(3, 0), (3, 40, 0), (9, 3, 0), (3, 9, 1)],
 )
-def test_impossible_scales_are_refused(wrong: dict):
-    with pytest.raises(ValueError, match="scale"):
-        base.BaseConfig(vocab_size=40, feature_sizes=(40,), **wrong)
+def test_impossible_references_are_refused(wrong: tuple[int, ...]):
+    with pytest.raises(ValueError, match="references"):
+        base.BaseConfig(vocab_size=40, feature_sizes=(40,), references=(wrong,))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_each_scale_has_steps_of_its_own(arch: str):
+    model = tiny(arch, feature_sizes=(40, 40), references=((3, 19, 0), (20, 39, 1)))
+    readout = model.readout
+    x = torch.randn(1, 1, readout.in_features)
+    with torch.no_grad():
+        both = readout(x, torch.tensor([[[10, 30]]]))
+        moved = readout(x, torch.tensor([[[10, 32]]]))
+    torch.testing.assert_close(both[..., :20], moved[..., :20])
+    assert not torch.allclose(both[..., 20:], moved[..., 20:])

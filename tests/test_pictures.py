@@ -86,7 +86,9 @@ def test_a_wrong_note_is_the_most_surprising():
 @pytest.mark.parametrize("arch", ["transformer", "gru", "lstm", "rnn"])
 def test_no_note_looks_at_one_to_come_and_shares_add_up(song, arch: str):
     tokenizer = tokens.create("score")
-    model = tiny(arch, tokenizer.vocab_size, **({"context": 64} if arch == "transformer" else {}))
+    model = tiny(
+        arch, tokenizer.vocab_size, **tokenizer.model_config, **({"context": 64} if arch == "transformer" else {})
+    )
     found = attention.attention(model, tokenizer, song)
     said = np.array([n.said for n in found.heard.notes])
     assert found.by == ("attention" if arch == "transformer" else "gradient")
@@ -114,16 +116,17 @@ def test_attention_is_that_of_the_weights():
 
 def test_gradients_taken_together_and_by_windows_are_those_of_each_alone(song, monkeypatch):
     tokenizer = tokens.create("score")
-    model = tiny("gru", tokenizer.vocab_size)
+    model = tiny("gru", tokenizer.vocab_size, **tokenizer.model_config)
     found = heard(tokenizer, song)
     monkeypatch.setattr(attention, "LOOKED_BACK", 24)
     shares = attention.by_gradient(model, tokenizer, found)[0, 0]
     ids = torch.from_numpy(found.ids)[None]
+    features, _ = tokenizer.features(ids)
     for i in (0, 3, 40, len(found.notes) - 1):
         place = found.notes[i].said - 1
-        embedded = model.embedding(ids[:, : place + 1], None).detach().requires_grad_()
+        embedded = model.embedding(ids[:, : place + 1], features[:, : place + 1]).detach().requires_grad_()
         y, _ = model._run(embedded, None)
-        logit = model.readout(model.norm(y))[0, place].log_softmax(-1)[ids[0, place + 1]]
+        logit = model.readout(model.norm(y), features[:, : place + 1])[0, place].log_softmax(-1)[ids[0, place + 1]]
         norms = torch.autograd.grad(logit, embedded)[0][0].norm(dim=-1).numpy().copy()
         norms[: max(0, place - 23)] = 0
         owner = found.owner[: place + 1, 0]
@@ -133,7 +136,9 @@ def test_gradients_taken_together_and_by_windows_are_those_of_each_alone(song, m
 
 def test_the_page_needs_nothing_else_and_holds_any_name(song):
     tokenizer = tokens.create("score")
-    found = attention.attention(tiny("transformer", tokenizer.vocab_size, context=64), tokenizer, song)
+    found = attention.attention(
+        tiny("transformer", tokenizer.vocab_size, context=64, **tokenizer.model_config), tokenizer, song
+    )
     song_name = "</script><b>Ä & co"
     page = attention.page(found, name="m", title=song_name, note=5)
     assert not re.search(r"https?:|src=|@import|url\(|<link", page)
@@ -149,7 +154,7 @@ def test_the_page_needs_nothing_else_and_holds_any_name(song):
 def test_a_longer_piece_is_cut_and_it_is_told(song, monkeypatch):
     monkeypatch.setattr(attention, "MAX_NOTES", 30)
     tokenizer = tokens.create("score")
-    found = attention.attention(tiny("gru", tokenizer.vocab_size), tokenizer, song)
+    found = attention.attention(tiny("gru", tokenizer.vocab_size, **tokenizer.model_config), tokenizer, song)
     assert 24 <= len(found.heard.notes) <= 30
     assert found.num_left == song.note_num() - len(found.heard.notes)
 

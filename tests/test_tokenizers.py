@@ -13,6 +13,7 @@ from symusic import Note, Score, TimeSignature, Track
 from musiclm import corpus, scores, tokens
 from musiclm.errors import MidiError, TokenizerError
 from musiclm.tokens import grid
+from musiclm.tokens._keys import PROFILES
 
 GRID, SCORE = tokens.create("grid"), tokens.create("score")
 WIDE = tokens.create("grid", features=2)
@@ -123,23 +124,44 @@ def test_a_chorale_in_any_order_of_voices_or_backwards_is_the_same_music():
         assert scores.to_bytes(GRID.decode(ids)) == score
         assert GRID.counts(ids).sum() == GRID.counts(piece).sum() and ids[-1] == GRID.eos
         features, _ = GRID.features(torch.from_numpy(ids)[None])
-        voices, numbers, last = features[0, :-1, 0], features[0, :, -2], features[0, :-2, -1]
+        voices, numbers, last = features[0, :-1, 0], features[0, :, 13], features[0, :-2, GRID.held]
         assert voices[:4].tolist() == list(grid.ORDERS[number % 24]) and (numbers == number).all()
         assert torch.equal(last[4:], torch.from_numpy(ids[1:-5]))  # whoever sings, its last pitch is its own
+
+
+def test_the_last_feature_is_the_degree_that_the_voice_sang_last():
+    """By a loop over the cells; a scale and its triad are enough to tell C major and A minor."""
+    for tonic, minor, notes in ((0, False, [60, 64, 67, 72]), (9, True, [57, 60, 64, 69])):
+        cells = [p + grid.FIRST_PITCH for p in notes] * 6
+        features, _ = GRID.features(torch.tensor([[GRID.bos, *cells]]))
+        expected = [1 + 12 * minor + (notes[i % 4] - tonic) % 12 for i in range(len(cells) + 1)]
+        assert features[0, 4:, -1].tolist() == expected[4:] and features[0, 0, -1] == 0
+    piece = corpus.bundled(GRID).pieces("test")[5].tokens
+    features, _ = GRID.features(torch.from_numpy(piece)[None])
+    counts = np.zeros(12)
+    for t, i in enumerate(piece[:-1].tolist()):
+        if i >= grid.FIRST_PITCH:
+            counts[(i - grid.FIRST_PITCH) % 12] += 1
+        last = int(features[0, t, GRID.held])
+        fits = [np.corrcoef(counts, p)[0, 1] for p in PROFILES] if t else [0.0]
+        key = int(np.argmax(fits))
+        wanted = 1 + 12 * (key // 12) + (last - grid.FIRST_PITCH - key) % 12 if last >= grid.FIRST_PITCH else 0
+        if len(fits) > 1 and np.sort(fits)[-1] - np.sort(fits)[-2] > 1e-4:
+            assert int(features[0, t, -1]) == wanted
 
 
 def test_the_first_features_are_the_second_without_intervals():
     """Checkpoints from before the intervals say no version: they must go on to get the seven features they know."""
     old = tokens.from_description({"name": "grid"})
-    assert old.describe() == {"name": "grid"} and old.reference is None and old.vocab_size == 131
+    assert old.describe() == {"name": "grid"} and not old.references and old.vocab_size == 131
     assert tokens.from_description(GRID.describe()).feature_sizes == GRID.feature_sizes != WIDE.feature_sizes
     piece = torch.from_numpy(corpus.bundled(GRID).pieces("train")[0].tokens)[None]
     features, wide = old.features(piece)[0], WIDE.features(piece)[0]
     assert features.shape[-1] == len(old.feature_sizes) == 7
     assert torch.equal(features, torch.cat([wide[..., :6], wide[..., -1:]], 2))
-    assert WIDE.reference == len(WIDE.feature_sizes) - 1
+    assert WIDE.references[0][2] == WIDE.held == len(WIDE.feature_sizes) - 1
     again = tokens.from_description(tokens.parse('grid:{"features": 2, "reference": false}').describe())
-    assert again.reference is None and again.feature_sizes == WIDE.feature_sizes
+    assert not again.references and again.feature_sizes == WIDE.feature_sizes
 
 
 @settings(max_examples=50, deadline=None)
@@ -249,3 +271,80 @@ def test_another_vocabulary_than_the_one_trained_with_is_refused():
     description["vocabulary"] = description["vocabulary"][::-1]
     with pytest.raises(TokenizerError, match="constraints"):
         tokens.from_description(description)
+
+
+def scored(ids: list[str], name: str = "score") -> list[dict[str, str | int]]:
+    """Return the features behind each id, ids among them by what they say."""
+    tokenizer = tokens.create(name)
+    words = {
+        f"{kind}_{value}": i for i, (kind, value) in enumerate(zip(tokenizer.kinds, tokenizer.values, strict=True))
+    }
+    features, _ = tokenizer.features(torch.tensor([[words[word] for word in ids]]))
+    by_id = {i: word for word, i in words.items()}
+    told = []
+    for row in features[0].tolist():
+        named = dict(zip(SCORED, row, strict=True))
+        told.append({k: by_id[v] if k in IDS and v else v for k, v in named.items()})
+    return told
+
+
+SCORED = (
+    "program", "position", "before", "last", "lowest", "degree", "velocity", "duration", "here", "own", "echo", "echo_2",
+    "echo_4", "own_echo", "pitch",
+)  # fmt: skip
+IDS = {"position", "velocity", "duration", "echo", "echo_2", "echo_4", "own_echo", "pitch"}
+
+
+def note(pitch: int, duration: str = "1.0.12") -> list[str]:
+    return [f"Pitch_{pitch}", "Velocity_87", f"Duration_{duration}"]
+
+
+def test_features_of_a_score_tell_what_followed_bars_ago_and_what_the_program_played():
+    first = ["Bar_None", "TimeSig_4/4", "Position_0", "Program_0", *note(60), *note(64), "Position_12", *note(67)]
+    second = ["Bar_None", "TimeSig_4/4", "Position_0", *note(60), "Position_24", "Program_40", *note(72)]
+    told = scored(["BOS_None", *first, *second])
+    words = [None, *first, *second]
+    again = [i for i, word in enumerate(words) if word == "Bar_None"][1]
+    assert told[again]["echo"] == "TimeSig_4/4" and told[again + 1]["echo"] == "Position_0"
+    assert told[again + 2]["echo"] == "Program_0"  # ids at a position are counted: the program was said there
+    assert told[again + 2]["own_echo"] == "Pitch_60" and told[again + 5]["own_echo"] == "Pitch_64"
+    assert told[again + 5]["here"] == 1 and told[again + 5]["own"] == 1 and told[again + 5]["pitch"] == "Pitch_60"
+    assert told[again + 6]["position"] == "Position_24" and told[again + 6]["echo"] == "Bar_None"  # nothing so late
+    assert told[again + 7]["program"] == 42 and told[again + 7]["pitch"] == 0  # the violin has not played yet
+    assert told[again + 7]["last"] == 0 and told[again + 8]["last"] == 25
+    assert (
+        told[again + 2]["last"] == 25 and told[again + 3]["lowest"] == 25 and told[again + 3]["before"] == 25 + 67 - 60
+    )
+    assert told[again - 1]["degree"] == 1 + 7  # the dominant of C major
+    assert told[again - 1]["velocity"] == "Velocity_87" and told[again - 1]["duration"] == "Duration_1.0.12"
+    assert all(row["echo_2"] == 0 for row in told[:again]) and told[0]["echo"] == 0
+
+
+def test_features_behind_a_hole_go_on_from_in_front_of_it():
+    before = ["Bar_None", "TimeSig_4/4", "Position_0", "Program_0", *note(60)]
+    kept = ["Ahead_None", "Bar_None", "TimeSig_4/4", "Position_0", "Program_40", *note(72), "Write_1"]
+    told = scored(["BOS_None", *before, *kept, "Bar_None"], "score-infill")
+    plain = scored(["BOS_None", *before, "Bar_None"])
+    assert told[-1] == plain[-1] and told[-2] == plain[-2] and told[-1]["echo"] == "TimeSig_4/4"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 717), min_size=2, max_size=60), st.data())
+def test_features_of_scores_stream_and_stay_in_range(ids: list[int], data: st.DataObject):
+    tokenizer = tokens.create("score-infill")
+    batch = torch.tensor([ids, ids[::-1]])
+    cut = data.draw(st.integers(1, len(ids) - 1))
+    whole, _ = tokenizer.features(batch)
+    first, state = tokenizer.features(batch[:, :cut])
+    second, _ = tokenizer.features(batch[:, cut:], state)
+    again, _ = tokenizer.features(batch[:, cut:], state)
+    assert torch.equal(torch.cat([first, second], 1), whole) and torch.equal(second, again)
+    assert (whole >= 0).all() and all((whole[..., i] < size).all() for i, size in enumerate(tokenizer.feature_sizes))
+
+
+def test_checkpoints_from_before_features_of_scores_get_none():
+    described = SCORE.describe()
+    assert described.pop("features") == 2
+    old = tokens.from_description(described)
+    assert old.feature_sizes == () and old.describe() == described
+    assert tokens.from_description(SCORE.describe()).feature_sizes == SCORE.feature_sizes

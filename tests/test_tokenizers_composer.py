@@ -17,7 +17,9 @@ torch.set_num_threads(1)
 def composer(tokenizer):
     def model(device):
         torch.manual_seed(0)
-        return models.create("gru", tokenizer.vocab_size, **models.preset("gru", "tiny")).eval()
+        return models.create(
+            "gru", tokenizer.vocab_size, **models.preset("gru", "tiny"), **tokenizer.model_config
+        ).eval()
 
     return Composer(SimpleNamespace(name="untrained", tokenizer=lambda: tokenizer, model=model, sampling={}))
 

@@ -156,6 +156,6 @@ def test_merges_that_cannot_be_are_refused():
     with pytest.raises(TokenizerError, match="BPE"):
         merged.trained_bpe([np.arange(5)], 3)
     with pytest.raises(TokenizerError, match="merges"):
-        MergedTokenizer(BASE, [(3, 4), (3, 999)])
+        MergedTokenizer(tokens.create("performance", features=1), [(3, 4), (3, 999)])
     with pytest.raises(ValueError, match="num_merges"):
         BASE.trained_bpe([np.arange(5)], 0)

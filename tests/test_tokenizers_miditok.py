@@ -180,7 +180,7 @@ def test_several_vocabularies_are_refused_with_a_word(name):
         ("TSD:8", "not a JSON object"),
         ("TSD:", "not JSON"),
         ('grid:{"steps": 8}', "no option 'steps'"),
-        ('performance:{"steps": 8}', "no options"),
+        ('performance:{"steps": 8}', "no option 'steps'"),
         ("", "no tokenizer ''"),
     ],
 )

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symusic import Note, Score, Tempo, Track
 
-from musiclm import grammar, scores, tokens
+from musiclm import data, grammar, scores, tokens
 from musiclm.errors import MidiError, TokenizerError
+from musiclm.tokens import _playing
 from musiclm.tokens import performance as p
 
 from .tokenizers_data import band, pressed, real_scores
@@ -241,8 +242,8 @@ def test_scores_can_be_moved_to_another_tempo_map():
         assert any(abs(time - other) <= 6 and pitch == key for other, key in found)
 
 
-def test_it_has_no_options():
-    with pytest.raises(TokenizerError, match="no options"):
+def test_it_has_no_options_but_the_version_of_its_features():
+    with pytest.raises(TokenizerError, match="no option"):
         tokens.parse('performance:{"num_velocities": 8}')
     assert tokens.from_description(TOKENIZER.describe()).vocab_size == TOKENIZER.vocab_size
 
@@ -269,3 +270,83 @@ def vocabulary() -> list[str]:
         *(f"Velocity_{v}" for v in p.VELOCITIES),
         *shifts,
     ]
+
+
+def test_features_tell_what_sounds_how_loud_it_was_and_what_would_repeat():
+    """Two chords half a second apart and a melody note, read by hand."""
+    keys = [(0.0, 1.0, 48, 60), (0.0, 0.4, 60, 100), (0.5, 1.0, 52, 60), (0.5, 0.9, 64, 100), (0.75, 0.9, 62, 96)]
+    ids, _ = TOKENIZER.encode(pressed(keys))
+    found = dict(zip(NAMES, TOKENIZER.features(torch.from_numpy(ids)[None])[0][0].T, strict=True))
+    events = ids.tolist()
+
+    def at(event: int, number: int = 0) -> int:
+        return [i for i, e in enumerate(events) if e == event][number]
+
+    def on(pitch: int) -> int:
+        return p.NOTE_ON + pitch - p.LOWEST
+
+    def off(pitch: int) -> int:
+        return p.NOTE_OFF + pitch - p.LOWEST
+
+    struck = at(on(62))  # its velocity follows: 64 is the nearest of those before it
+    assert found["nearest"][struck] == 2 - 4 + 25 - 0 and found["velocity_near"][struck] == ids[at(on(64)) + 1]
+    assert found["velocity_near"][struck + 1] == 0  # nothing of a velocity behind it
+    assert found["sounding"][struck] == 4  # 48, 52, 64 and itself; 60 has ended
+    assert [found[name][struck].item() for name in ("ends", "then", "next")] == [off(48), 4 + 25, 16 + 25]
+    assert found["key"][struck] == on(62)
+    before = at(on(52)) - 1  # behind the shift that leads to the second chord
+    assert found["since"][before] == found["apart"][at(on(52))] == _time(50)
+    assert found["again"][at(on(64)) + 1] == p.TIME_SHIFT + 50 - 1  # a third chord would come half a second later
+    assert found["ends"][at(off(60))] == off(48)  # none is younger: the oldest again
+    ended = at(off(64))
+    assert (
+        events[ended + 1] == off(62) == found["ends"][ended]
+    )  # at the time of an end the next oldest, not the very oldest
+    assert found["sounding"][-1] == 0 and found["ends"][-1] == 0
+
+
+NAMES = (
+    "velocity", "velocity_before", "one_before", "two_before", "three_before", "nearest", "since_note", "since", "apart",
+    "apart_before", "apart_first", "sounding", "age", "age_then", "then", "next", "last", "low", "high", "key", "ends",
+    "velocity_near", "again",
+)  # fmt: skip
+
+
+def _time(steps: int) -> int:
+    return int(np.searchsorted(_playing.EDGES, steps, side="right"))
+
+
+@quickly
+@given(st.lists(st.integers(0, p.VOCAB_SIZE - 1), min_size=2, max_size=80), st.data())
+def test_features_stream_and_stay_in_range(ids: list[int], data: st.DataObject):
+    batch = torch.tensor([ids, ids[::-1]])
+    cut = data.draw(st.integers(1, len(ids) - 1))
+    whole, _ = TOKENIZER.features(batch)
+    first, state = TOKENIZER.features(batch[:, :cut])
+    second, _ = TOKENIZER.features(batch[:, cut:], state)
+    again, _ = TOKENIZER.features(batch[:, cut:], state)  # a state may be gone on from twice
+    assert torch.equal(torch.cat([first, second], 1), whole) and torch.equal(second, again)
+    assert (whole >= 0).all() and all((whole[..., i] < size).all() for i, size in enumerate(TOKENIZER.feature_sizes))
+    for first_id, last_id, feature in TOKENIZER.references:
+        told = whole[..., feature]
+        assert (((told >= first_id) & (told <= last_id)) | (told == 0)).all()
+
+
+def test_windows_of_a_performance_have_the_features_of_their_place():
+    """Made from 256 ids in front of a window, which only notes that have sounded for longer can tell from all of them."""
+    (score,) = real_scores("bench/maestro-v3.0.0-midi.tar.xz", 1)
+    ids, _ = TOKENIZER.encode(score)
+    made = data.Windows(
+        [ids], TOKENIZER, length=64, batch_size=2, seed=1, transpose=range(1), faster=range(1), louder=range(1)
+    )
+    features, _ = TOKENIZER.features(torch.from_numpy(ids)[None])
+    agree = []
+    for number in range(20):
+        batch = made(number)
+        for row in range(2):
+            window = batch.tokens[row]
+            starts = [s for s in range(len(ids) - 64) if np.array_equal(ids[s : s + 64], window.numpy())]
+            agree.append((features[0, starts[0] : starts[0] + 64] == batch.features[row]).float().mean().item())
+    assert min(agree) > 0.7 and np.mean(agree) > 0.99
+    varied = data.Windows([ids], TOKENIZER, length=64, batch_size=2, seed=1)(3)
+    assert varied.features.shape == (2, 64, len(TOKENIZER.feature_sizes)) and varied.num_tokens == 128

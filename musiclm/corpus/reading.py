@@ -21,6 +21,7 @@ from symusic import Score
 
 from .. import scores
 from ..errors import MidiError, MusicLMError
+from ..tokens._keys import PROFILES
 from ..tokens.base import Tokenizer
 from .canonical import canonical, tune_prints
 from .cleaning import MAX_QUARTERS, clean
@@ -29,17 +30,11 @@ MAX_NOTES = 500_000  # of a piece; the longest of MAESTRO has 25,000
 TOLERANCE = 0.025  # quarters: a tenth of a sixteenth
 MIN_NOTES_FOR_KEY = 8
 
-# How well pitch classes fit C major and C minor, rated by listeners: Krumhansl and Kessler (1982), from Krumhansl,
-# Cognitive Foundations of Musical Pitch (1990), page 30.
-MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
-MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 KEYS = [
     f"{note} {mode}"
     for mode in ("major", "minor")
     for note in ["C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B"]
 ]
-_PROFILES = np.array([np.roll(profile, tonic) for profile in (MAJOR, MINOR) for tonic in range(12)])
-_PROFILES = (_PROFILES - _PROFILES.mean(1, keepdims=True)) / _PROFILES.std(1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +225,7 @@ def _key(pitches: np.ndarray, durations: np.ndarray) -> str | None:
     heard = np.bincount(pitches % 12, weights=durations, minlength=12)
     if heard.std() == 0:
         return None
-    return KEYS[int(np.argmax(_PROFILES @ (heard - heard.mean())))]
+    return KEYS[int(np.argmax(PROFILES @ (heard - heard.mean())))]
 
 
 def _sparse(values: np.ndarray) -> dict[str, int]:

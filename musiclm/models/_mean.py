@@ -16,12 +16,13 @@ class Mean(LanguageModel):
     Its state is those of the members, one after the other.
 
     Args:
-        members: of one vocabulary and the same features, of any architectures.
+        members: of one vocabulary, of any architectures; some may know only the first of the features.
     """
 
     def __init__(self, members: Sequence[LanguageModel]) -> None:
-        super().__init__(members[0].config)
+        super().__init__(max((m.config for m in members), key=lambda config: len(config.feature_sizes)))
         self.members = nn.ModuleList(members)
+        self._known = [len(m.config.feature_sizes) for m in members]
         self._ends: list[
             int
         ] = []  # of each member's part of the state: known after the first call, and the same always
@@ -33,7 +34,8 @@ class Mean(LanguageModel):
         logs, after, ends = [], [], []
         for i, member in enumerate(self.members):
             own = None if state is None else state[starts[i] : starts[i + 1]]
-            logits, then = member(tokens, own, features)
+            known = None if features is None else features[..., : self._known[i]]
+            logits, then = member(tokens, own, known)
             logs.append(logits.float().log_softmax(-1))
             after += then
             ends.append(len(after))

@@ -32,29 +32,30 @@ class BaseConfig:
         vocab_size: number of token ids.
         feature_sizes: for each feature that comes with a token, the number of its values; one embedding each, added to
             the token's.
-        scale: the first and the last of the ids that stand in a row as pitches do, so that their distances mean
-            something; empty if there are none.
-        reference: which feature is an id of the scale that the next token's is likely to be near; None if none is.
+        references: the first and the last of ids that stand in a row as pitches do (a scale), so that their distances mean
+            something, and which feature is the one of them that the next token, if it is of these, is likely to be near.
     """
 
     vocab_size: int
     feature_sizes: tuple[int, ...] = ()
-    scale: tuple[int, ...] = ()
-    reference: int | None = None
+    references: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feature_sizes", tuple(self.feature_sizes))  # JSON has lists
-        object.__setattr__(self, "scale", tuple(self.scale))
-        if self.scale and not (len(self.scale) == 2 and 0 <= self.scale[0] < self.scale[1] < self.vocab_size):
-            raise ValueError(f"scale must be the first and the last of some of {self.vocab_size} ids, not {self.scale}")
-        if self.reference is not None and not (self.scale and 0 <= self.reference < len(self.feature_sizes)):
-            raise ValueError(f"reference must be one of {len(self.feature_sizes)} features, and there must be a scale")
+        object.__setattr__(self, "references", tuple(tuple(r) for r in self.references))
+        for each in self.references:
+            if len(each) != 3 or not 0 <= each[0] < each[1] < self.vocab_size:
+                raise ValueError(
+                    f"references begin with the first and the last of some of {self.vocab_size} ids, not {each}"
+                )
+            if not 0 <= each[2] < len(self.feature_sizes):
+                raise ValueError(f"references end with one of {len(self.feature_sizes)} features, not {each}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "dropout":
                 if not 0 <= value < 1:
                     raise ValueError(f"dropout must be in [0, 1), not {value}")
-            elif isinstance(value, int) and value < 1 and field.name != "reference":
+            elif isinstance(value, int) and value < 1:
                 raise ValueError(f"{field.name} must be at least 1, not {value}")
 
 
@@ -133,7 +134,7 @@ class Embedding(nn.Module):
 
 
 class Readout(nn.Linear):
-    """Logits of the next token: of each id, and of each step on the scale from the reference to the id.
+    """Logits of the next token: of each id, and of each step on a scale from its reference to the id.
 
     What is said of steps (the voice holds, falls a second) holds wherever the reference stands, so that it need not be
     learnt for each pitch anew. (B, T, D), (B, T, F) -> (B, T, V).
@@ -141,11 +142,11 @@ class Readout(nn.Linear):
 
     def __init__(self, config: BaseConfig, size: int) -> None:
         super().__init__(size, config.vocab_size)
-        self.scale, self.reference = config.scale, config.reference
+        self.references = config.references
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
-        if config.reference is not None:
-            self.steps = nn.Linear(size, 2 * MAX_STEP + 1)
+        if self.references:
+            self.steps = nn.Linear(size, len(self.references) * (2 * MAX_STEP + 1))
             nn.init.normal_(self.steps.weight, std=0.02)
             nn.init.zeros_(self.steps.bias)
 
@@ -154,16 +155,19 @@ class Readout(nn.Linear):
 
     def with_steps(self, logits_BTV: Tensor, x_BTD: Tensor, features: Tensor | None) -> Tensor:
         """Return the logits of ids with what is said of steps added to them."""
-        if self.reference is None:
+        if not self.references:
             return logits_BTV
         assert features is not None
-        first, last = self.scale
-        reference_BT1 = features[..., self.reference, None]
-        ids = torch.arange(first, last + 1, device=x_BTD.device)
-        steps = (ids - reference_BT1 + MAX_STEP + 1).clamp(0, 2 * MAX_STEP + 2)  # both ends: beyond what is learnt
-        steps = steps.masked_fill((reference_BT1 < first) | (reference_BT1 > last), 0)
-        by_step = F.pad(self.steps(x_BTD), (1, 1)).gather(-1, steps)
-        return logits_BTV + F.pad(by_step, (first, self.out_features - last - 1))
+        for (first, last, feature), by_step in zip(
+            self.references, self.steps(x_BTD).split(2 * MAX_STEP + 1, -1), strict=True
+        ):
+            reference_BT1 = features[..., feature, None]
+            ids = torch.arange(first, last + 1, device=x_BTD.device)
+            steps = (ids - reference_BT1 + MAX_STEP + 1).clamp(0, 2 * MAX_STEP + 2)  # both ends: beyond what is learnt
+            steps = steps.masked_fill((reference_BT1 < first) | (reference_BT1 > last), 0)
+            by_id = F.pad(by_step, (1, 1)).gather(-1, steps)
+            logits_BTV = logits_BTV + F.pad(by_id, (first, self.out_features - last - 1))
+        return logits_BTV
 
 
 def softened(model: LanguageModel, temperature: float) -> LanguageModel:

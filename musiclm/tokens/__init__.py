@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from .base import Tokenizer
 
 MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
-GRID_OPTIONS = ("features", "reference")
+OWN_OPTIONS = {  # beside MidiTok's; the version of its features for one
+    "score": ("features",),
+    "score-infill": ("features",),
+    "performance": ("features",),
+    "grid": ("features", "reference"),
+    "grid-infill": (),
+}
 NAMES = ("score", "score-infill", "performance", "grid", "grid-infill", *MIDITOK)
 FILLING = ("score-infill", "grid-infill")  # whose models write within a score
 SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")
@@ -66,9 +72,8 @@ def parse(text: str) -> Tokenizer:
         TokenizerError: there is none of this name, or it does not take these options.
     """
     name, config = _parts(text)
-    if name == "grid":
-        return create(name, **config)
-    return create(name, config=config) if config else create(name)
+    own = {option: config.pop(option) for option in OWN_OPTIONS.get(name, ()) if option in config}
+    return create(name, **own, config=config) if config else create(name, **own)
 
 
 def check_name(text: str) -> None:
@@ -88,8 +93,8 @@ def from_description(description: dict[str, Any]) -> Tokenizer:
     """
     options = dict(description)
     merges = options.pop("merges", None)
-    if options in ({"name": "grid"}, {"name": "grid-infill"}):
-        options["features"] = 1  # a description says the version, but for the first
+    if options.get("name") in OWN_OPTIONS:
+        options.setdefault("features", 1)  # a description says the version, but for the first
     tokenizer = create(str(options.pop("name", None)), **options)
     if merges is None:
         return tokenizer
@@ -113,10 +118,9 @@ def _parts(text: str) -> tuple[str, dict[str, Any]]:
         ) from error
     if not isinstance(config, dict):
         raise TokenizerError(f"""the options in '{text}' are not a JSON object: write {name}:{{"option": value}}""")
-    if config and name in ("performance", "grid-infill"):
-        raise TokenizerError(f"the tokenizer '{name}' has no options")
-    if name == "grid" and (unknown := sorted(set(config) - set(GRID_OPTIONS))):
-        raise TokenizerError(f"the tokenizer 'grid' has no option '{unknown[0]}': {' and '.join(GRID_OPTIONS)} are all")
+    if name in ("performance", "grid", "grid-infill") and (unknown := sorted(set(config) - set(OWN_OPTIONS[name]))):
+        have = f": {' and '.join(OWN_OPTIONS[name])} are all" if OWN_OPTIONS[name] else ""
+        raise TokenizerError(f"the tokenizer '{name}' has no option '{unknown[0]}'{have}")
     return name, config
 
 

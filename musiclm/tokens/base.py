@@ -30,8 +30,11 @@ class Tokenizer(ABC):
         bos: the id before the first of a piece.
         eos: the id behind the last of a piece.
         feature_sizes: how many values each feature of a token has; see `features`.
-        scale: the first and the last of ids that are pitches in a row; empty if there are none.
-        reference: which feature is the id of a pitch that the next token is likely to be near; None if none is.
+        feature_lead: how many ids in front of a stretch are enough to make its features from; 0 if all of them have to be
+            read. Stretches are then varied as a whole, with what their features know of.
+        references: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
+            the next token, if it is of these, is likely to be near.
+        held: which feature is the id that lets go on what sounds; None if none is.
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
         num_arrangements: in how many ways a piece may be written, see `arranged`; 1 for only one.
@@ -45,8 +48,9 @@ class Tokenizer(ABC):
     bos: int
     eos: int
     feature_sizes: tuple[int, ...] = ()
-    scale: tuple[int, ...] = ()
-    reference: int | None = None
+    feature_lead: int = 0
+    references: tuple[tuple[int, int, int], ...] = ()
+    held: int | None = None
     says_durations: bool = False
     repeat_lag: int = 1
     num_arrangements: int = 1
@@ -56,7 +60,7 @@ class Tokenizer(ABC):
     @property
     def model_config(self) -> dict[str, Any]:
         """What a model of these ids should know of them: fields of its `Config`, besides the number of ids."""
-        return {"feature_sizes": self.feature_sizes, "scale": self.scale, "reference": self.reference}
+        return {"feature_sizes": self.feature_sizes, "references": self.references}
 
     @property
     def plain_size(self) -> int:

@@ -17,6 +17,7 @@ from symusic import Note, Score, Tempo, Track
 from torch import Tensor
 
 from ..errors import MidiError, TokenizerError
+from ._keys import PROFILES
 from .base import TICKS, Tokenizer
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
@@ -30,8 +31,8 @@ MAX_LEAP = 12  # semitones of a voice's last move; wider ones look alike
 NUM_PITCHES = 128
 ORDERS = tuple(itertools.permutations(range(len(VOICES))))  # of the voices in a step; the first is theirs
 FIRST_ARRANGED = FIRST_PITCH + NUM_PITCHES  # ids of the marks that begin an arranged piece
-WITHOUT_INTERVALS = [0, 1, 2, 3, 4, 5, -1]  # the features that version 1 has
-WITHOUT_ARRANGEMENT = [*range(13), -1]  # those that version 2 has
+OF_VERSION = {1: [0, 1, 2, 3, 4, 5, 14], 2: [*range(13), 14], 3: [*range(15)], 4: [*range(16)]}  # of all features
+KEYS = np.round(10_000 * PROFILES.T).astype(np.int64)  # whole numbers: sums are exact, in whatever order
 
 
 class Grid(Tokenizer):
@@ -50,8 +51,12 @@ class Grid(Tokenizer):
     before the last feature stands one that says it. The music is the same, but what has to be guessed from what is not: to
     learn all of that by heart takes longer than to learn harmony (benchmarks/RESULTS.md).
 
+    Version 4 has, behind the last one, which degree of the key the voice's last pitch is (25: twelve of a major key, twelve of
+    a minor one, 0 for silence). The key is the one of 24 whose profile correlates best with how long each pitch class has
+    sounded since the beginning (Krumhansl 1990).
+
     Args:
-        features: their version, 1, 2 or 3.
+        features: their version, 1 to 4.
         reference: from version 2 on, whether models also predict steps from the voice's last pitch.
     """
 
@@ -59,26 +64,26 @@ class Grid(Tokenizer):
     bos, eos = BOS, EOS
     repeat_lag = len(VOICES)
 
-    def __init__(self, features: int = 3, reference: bool = True) -> None:
-        if features not in (1, 2, 3):
+    def __init__(self, features: int = 4, reference: bool = True) -> None:
+        if features not in OF_VERSION:
             raise TokenizerError(f"the tokenizer 'grid' has no features of version {features}")
         self.version = features
-        self.num_arrangements = 2 * len(ORDERS) if features == 3 else 1  # half of them forwards, then half backwards
+        self.num_arrangements = 2 * len(ORDERS) if features >= 3 else 1  # half of them forwards, then half backwards
         self.vocab_size = FIRST_ARRANGED + self.num_arrangements - 1
         holds = [MAX_HELD + 1] * len(VOICES)
         moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
-        intervals = [*moves, *others] if features >= 2 else []
-        written = [self.num_arrangements] if features == 3 else []
-        self.feature_sizes = (len(VOICES), STEPS_A_QUARTER, *holds, *intervals, *written, FIRST_ARRANGED)
+        written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, KEYS.shape[1] + 1
+        sizes = len(VOICES), STEPS_A_QUARTER, *holds, *moves, *others, written, last, degree
+        self.feature_sizes = tuple(sizes[i] for i in OF_VERSION[features])
+        self.held = OF_VERSION[features].index(14)
         if features >= 2 and reference:
-            self.scale = FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1
-            self.reference = len(self.feature_sizes) - 1
+            self.references = ((FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1, self.held),)
 
     def describe(self) -> dict[str, Any]:
         if self.version == 1:
             return {"name": self.name}
         described: dict[str, Any] = {"name": self.name, "features": self.version}
-        return described if self.reference is not None else {**described, "reference": False}
+        return described if self.references else {**described, "reference": False}
 
     @property
     def plain_size(self) -> int:
@@ -150,13 +155,21 @@ class Grid(Tokenizer):
         return np.concatenate([[FIRST_ARRANGED + number - 1], steps.ravel(), ids[ids == EOS]])
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The state is the number of cells so far and of the arrangement, (B,) each, and of each voice in that
-        order, (B, 4) each, the last id, for how long it has held, and the id before it.
+        """See the class. The state is the number of cells so far and of the arrangement, (B,) each, of each voice in that
+        order, (B, 4) each, the last id, for how long it has held, and the id before it; and how many cells each pitch class
+        has had, (B, 12).
         """
         ids = tokens.cpu().numpy()
         if state is None:
             none = np.zeros((len(ids), len(VOICES)), np.int64)
-            state = np.zeros(len(ids), np.int64), _arrangements(ids[:, :1]), none, none, none
+            state = (
+                np.zeros(len(ids), np.int64),
+                _arrangements(ids[:, :1]),
+                none,
+                none,
+                none,
+                np.zeros((len(ids), 12), np.int64),
+            )
         cells = is_cell(ids)
         if (cells == cells[:1]).all() and (state[0] == state[0][:1]).all():
             features, state = _in_step(ids, cells[0], state)
@@ -164,9 +177,7 @@ class Grid(Tokenizer):
             alone = [_in_step(ids[i : i + 1], cells[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
             features = np.concatenate([f for f, _ in alone])
             state = tuple(np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True))
-        if self.version < 3:
-            features = features[..., WITHOUT_INTERVALS if self.version == 1 else WITHOUT_ARRANGEMENT]
-        return torch.from_numpy(features).to(tokens.device), state
+        return torch.from_numpy(features[..., OF_VERSION[self.version]]).to(tokens.device), state
 
 
 def is_cell(ids: np.ndarray) -> np.ndarray:
@@ -181,13 +192,13 @@ def _arrangements(first: np.ndarray) -> np.ndarray:
     return np.maximum(first[:, 0] - FIRST_ARRANGED + 1, 0)
 
 
-GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
     """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
     num_voices = len(VOICES)
-    position, written, last, held, before = int(state[0][0]), *state[1:]
+    position, written, last, held, before, classes = int(state[0][0]), *state[1:]
     order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
     cells = ids[:, sings]
     num_cells = cells.shape[1]
@@ -206,6 +217,7 @@ def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.n
     place = np.cumsum(sings)  # cells up to and with each token
     voice = np.array(ORDERS)[written % len(ORDERS)][:, (position + place) % num_voices]
     quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
+    classes = np.concatenate([classes[:, None], _pitch_classes(cells)], 1).cumsum(1)
     lags = [num_voices, 1, 2, 3]
     at = [place + num_voices - lag for lag in lags]
     features = np.stack(
@@ -213,13 +225,29 @@ def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.n
         + [holds[:, i] for i in at]
         + [interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
         + [interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
-        + [np.broadcast_to(written[:, None], ids.shape), seen[:, place]],
+        + [np.broadcast_to(written[:, None], ids.shape), seen[:, place], _degree(classes[:, place], seen[:, place])],
         2,
     )
     newest = num_cells + np.arange(num_voices)
     back = np.argsort((position + newest) % num_voices)  # by voice again
     seen, holds, earlier = (of[:, newest][:, back] for of in (seen, holds, earlier))
-    return features, (np.full(len(ids), position + num_cells), written, seen, holds, earlier)
+    return features, (np.full(len(ids), position + num_cells), written, seen, holds, earlier, classes[:, -1])
+
+
+def _pitch_classes(cells: np.ndarray) -> np.ndarray:
+    """Return which pitch class each cell has, (B, N) -> (B, N, 12) of 0 and 1; all 0 for silence."""
+    return ((cells[..., None] - FIRST_PITCH) % 12 == np.arange(12)) & (cells[..., None] >= FIRST_PITCH)
+
+
+def _degree(classes: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return which degree of the key ids are, (B, T): 1 … 12 in major, 13 … 24 in minor, 0 for silence.
+
+    Args:
+        classes: how many cells each pitch class has had, (B, T, 12).
+        ids: (B, T).
+    """
+    mode, tonic = np.divmod((classes @ KEYS).argmax(-1), 12)
+    return np.where(ids >= FIRST_PITCH, 1 + 12 * mode + (ids - FIRST_PITCH - tonic) % 12, 0)
 
 
 def interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:

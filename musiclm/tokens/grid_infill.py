@@ -51,10 +51,11 @@ WITHOUT_HOLE = 0.15  # of the others, those that are whole pieces in some order
 class GridInfill(Grid):
     """Chorales with holes; see the module. As in `grid`, training has the voices in any order and time in either direction.
 
-    Features are those of `grid`, version 3, and then: which of the three parts the next cell is of (3). In the last part what
-    is kept, of each voice, that of the cell first and then the others as they follow it: its next cell (132, 0 for a missing
-    one), and the same as semitones from the cell's voice's last pitch (50); what it has at the next quarter, in semitones
-    (50); the next pitch that is another than that of its next cell, in semitones (50), and in how many steps that comes (18).
+    Features are those of `grid`, version 4 (in version 2 of these: 3), and then: which of the three parts the next cell is of
+    (3). In the last part what is kept, of each voice, that of the cell first and then the others as they follow it: its next
+    cell (132, 0 for a missing one), and the same as semitones from the cell's voice's last pitch (50); what it has at the next
+    quarter, in semitones (50); the next pitch that is another than that of its next cell, in semitones (50), and in how many
+    steps that comes (18).
     """
 
     name = "grid-infill"
@@ -63,16 +64,16 @@ class GridInfill(Grid):
     share_arranged = 0.9
     fills = True
 
-    def __init__(self, features: int = 2) -> None:
-        if features != 2:
+    def __init__(self, features: int = 3) -> None:
+        if features not in (2, 3):
             raise TokenizerError(f"the tokenizer 'grid-infill' has no features of version {features}")
-        super().__init__(features=3)
+        super().__init__(features=features + 1)
         self.num_arrangements, self.vocab_size = type(self).num_arrangements, type(self).vocab_size
         each = FIRST_ARRANGED + 1, *[2 * MAX_INTERVAL + 2] * 3, MAX_WAIT + 2
         self.feature_sizes = (*self.feature_sizes, 3, *[size for size in each for _ in range(NUM_VOICES)])
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "features": 2}
+        return {"name": self.name, "features": self.version - 1}
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return super().decode(_without_ahead(np.asarray(ids, np.int64)))
@@ -145,7 +146,7 @@ class GridInfill(Grid):
             rows[:, : plain.shape[2]] = plain[0].numpy()
             rows[:, plain.shape[2]] = reading.part
             if reading.part == WRITING:
-                rows[:, plain.shape[2] + 1 :] = _told(reading.kept, at, rows[:, self.reference])
+                rows[:, plain.shape[2] + 1 :] = _told(reading.kept, at, rows[:, self.held])
             parts.append(rows)
             kept = np.concatenate([reading.kept, cells]) if reading.part == KEEPING else reading.kept
             reading = dataclasses.replace(reading, grid=grid_state, position=reading.position + len(cells), kept=kept)

@@ -42,6 +42,7 @@ class ScoreInfill(ScoreTokenizer):
     Args:
         config: see `ScoreTokenizer`.
         vocabulary: see `MidiTokTokenizer`; without the marks of this one.
+        features: see `ScoreTokenizer`.
     """
 
     name = "score-infill"
@@ -50,8 +51,10 @@ class ScoreInfill(ScoreTokenizer):
     share_arranged = 0.6
     fills = True
 
-    def __init__(self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None) -> None:
-        super().__init__(config, vocabulary)
+    def __init__(
+        self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = 2
+    ) -> None:
+        super().__init__(config, vocabulary, features)
         kinds = np.array(self.kinds)
         self.ahead = int(np.flatnonzero(kinds == "Ahead")[0])
         self.write = {int(self.values[i]): int(i) for i in np.flatnonzero(kinds == "Write")}
