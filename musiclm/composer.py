@@ -24,7 +24,7 @@ from .models.base import LanguageModel, resolve_precision
 from .prompt import Prompt
 from .repetition import repetition
 from .request import Length, Request
-from .sampling import Sampler
+from .sampling import Rule, Sampler
 from .streaming import Stream
 from .tokens.base import Tokenizer
 
@@ -248,7 +248,11 @@ class Composer:
     def _sampler(self, prompt: Prompt, controls: Controls | None, **how: Any) -> Sampler:
         heard = None if prompt.score is None else prompt.ids
         rules = grammar.rules(self.tokenizer, not_before=prompt.clock, heard=heard, controls=controls)
-        return Sampler(rules=rules, **self.sampling(**how))
+        return self.sampler(rules, **how)
+
+    def sampler(self, rules: Sequence[Rule], **how: Any) -> Sampler:
+        """Return the sampler of these rules that chooses as `sampling` says; how long notes last stays the model's choice."""
+        return Sampler(rules=rules, held=self.tokenizer.held, **self.sampling(**how))
 
     def sampling(
         self,

@@ -23,7 +23,7 @@ from .drawing import Drawing, Plan
 from .errors import CheckpointError, MidiError, TokenizerError
 from .prompt import Prompt
 from .request import Length, Request
-from .sampling import Sampler, generate
+from .sampling import generate
 from .tokens import grid, grid_infill, score_infill
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ class _Bars:
         )
         held = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or metre)
         rules = grammar.rules(tokenizer, not_before=start, heard=ids, controls=held)
-        sampler = Sampler(rules=rules, **self.composer.sampling(**self.request.sampling))
+        sampler = self.composer.sampler(rules, **self.request.sampling)
         plan = Plan(length=Length(bars=num_bars), loop_guard=False, seed=seed)
         model = self.composer.generating(self.composer.precision(self.request.precision))
         (row,) = Drawing(model, self.composer.checkpoint.name, prompt, sampler, plan).draw(1)
@@ -309,7 +309,7 @@ class _Voices:
             told = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
             assert isinstance(rules[0], grammar.Grammar)
             kept = grammar.KeptCells(rules[0], len(before), told)
-            sampler = Sampler(rules=[kept, *rules[1:]], **self.composer.sampling(**self.request.sampling))
+            sampler = self.composer.sampler([kept, *rules[1:]], **self.request.sampling)
             draws = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
             ids, all_heard = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, heard))
             tokens = generate(

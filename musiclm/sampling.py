@@ -45,6 +45,9 @@ class Sampler:
         top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020).
         min_p: only tokens at least this times as likely as the likeliest (Nguyen et al. 2024).
         rules: each may forbid tokens, before anything else.
+        held: which feature is the token whose probability stays what the model gives it, or None; temperature and filters
+            choose among the others (but temperature 0 among all). Where most tokens only say that nothing changes,
+            a low temperature would leave nothing but those.
     """
 
     temperature: float = 1.0
@@ -52,6 +55,7 @@ class Sampler:
     top_p: float | None = None
     min_p: float | None = None
     rules: Sequence[Rule] = ()
+    held: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -63,11 +67,25 @@ class Sampler:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], not {value}")
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return (B, V) float32 probabilities to draw from, given (B, V) logits that the rules have seen."""
+    def probabilities(self, logits: Tensor, held: Tensor | None = None) -> Tensor:
+        """Return (B, V) float32 probabilities to draw from, given (B, V) logits that the rules have seen.
+
+        Args:
+            held: (B, 1) the token whose probability stays as it is; see the class.
+        """
         logits = logits.float()
         if self.temperature == 0:
             return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
+        if held is None:
+            return self._chosen(logits)
+        chance = logits.softmax(1).gather(1, held)
+        others = logits.scatter(1, held, float("-inf"))
+        chance = chance.masked_fill(torch.isneginf(others).all(1, keepdim=True), 1.0)
+        others = torch.where(chance < 1, self._chosen(others), 0.0)
+        return (others * (1 - chance)).scatter(1, held, chance)
+
+    def _chosen(self, logits: Tensor) -> Tensor:
+        """Return the probabilities that temperature and filters leave."""
         logits = logits / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[1]:
             smallest = logits.topk(self.top_k).values[:, -1:]
@@ -115,6 +133,7 @@ def generate(
         same = bool((heard == heard[:1]).all())
         first = heard[:1] if same else heard
         given, feature_state = features(heard, None) if features else (None, None)
+        last_given = None if given is None else given[:, -1]
         state: State | None = None
         for begin in range(0, heard.shape[1], PIECE):
             piece = slice(begin, begin + PIECE)
@@ -137,13 +156,15 @@ def generate(
                     logits = logits + opinion.to(logits.device)
             if bool(torch.isneginf(logits).all(1).any()):
                 raise ValueError("the rules forbid every token")
-            token = _draw(sampler.probabilities(logits), generators)
+            held = None if sampler.held is None or last_given is None else last_given[:, sampler.held, None]
+            token = _draw(sampler.probabilities(logits, held), generators)
         yield token
         with torch.inference_mode():
             rule_states = [r.step(s, token) for r, s in zip(sampler.rules, rule_states, strict=True)]
             given = None
             if features:
                 given, feature_state = features(token[:, None], feature_state)
+                last_given = given[:, -1]
             logits, state = _run(model, token[:, None], state, given)
 
 
