@@ -1,10 +1,8 @@
 """Draw how far back models remember, and what absolute and relative places learn: the pictures of a lecture.
 
-    musiclm train --arch rnn --steps 200 --seed 1 -o runs/rnn
-    musiclm train --arch absolute --steps 200 --seed 1 -o runs/absolute
-    musiclm train --arch transformer --steps 200 --seed 1 -o runs/relative
-    python benchmarks/memory.py runs/rnn bach-lstm bach-gru bach-transformer \\
-        --places runs/absolute runs/relative -o examples/memory.png
+    python benchmarks/chorales.py -o work/ --arch rnn,absolute,transformer --minutes 30
+    python benchmarks/memory.py work/rnn bach-lstm bach-gru work/transformer \\
+        --places work/absolute work/transformer -o examples/memory.png
 
 Left: |d ln p(token) / d embedding of the token d places before|, the mean over windows from the beginnings of validation
 chorales, each model's curve over its own value at d = 0 (1 where the last token is); distances in bins that grow. A
@@ -37,16 +35,15 @@ PLACES_A_BIN = 64
 FEWEST = 10  # pieces that a bin of places is a mean of
 
 
-def windows(pieces: Sequence[Any], tokenizer: Any, length: int, count: int) -> tuple[torch.Tensor, Any]:
-    """Return the first length + 1 tokens of some pieces that have them, and their features."""
+def windows(pieces: Sequence[Any], length: int, count: int) -> torch.Tensor:
+    """Return the first length + 1 tokens of some pieces that have them."""
     chosen = [piece.tokens[: length + 1] for piece in pieces if len(piece.tokens) > length][:count]
-    tokens = torch.from_numpy(np.stack(chosen).astype(np.int64))
-    features, _ = tokenizer.features(tokens[:, :-1], None)
-    return tokens, features if features.shape[-1] else None
+    return torch.from_numpy(np.stack(chosen).astype(np.int64))
 
 
-def gradients(model: models.base.LanguageModel, tokens: torch.Tensor, features: Any) -> np.ndarray:
+def gradients(model: models.base.LanguageModel, tokenizer: Any, tokens: torch.Tensor) -> np.ndarray:
     """Return the mean length of the gradient of ln p(last token) by each embedding, by distance, (T,)."""
+    features = tokenizer.features(tokens[:, :-1], None)[0] if tokenizer.feature_sizes else None
     embedded: list[torch.Tensor] = []
 
     def keep(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -125,16 +122,16 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def loaded(name: str) -> tuple[str, models.base.LanguageModel]:
-    """Return the architecture and the model of a checkpoint."""
+def loaded(name: str) -> tuple[str, models.base.LanguageModel, Any]:
+    """Return the architecture, the model and the tokenizer of a checkpoint; its features may be of another version."""
     found = checkpoint.load(name)
-    return found.arch, found.model().eval()
+    return found.arch, found.model().eval(), found.tokenizer()
 
 
-def untrained(arch: str, tokenizer: Any) -> tuple[str, models.base.LanguageModel]:
+def untrained(arch: str, tokenizer: Any) -> tuple[str, models.base.LanguageModel, Any]:
     """Return a tiny model that knows nothing."""
     sizes = models.preset(arch, "tiny") | tokenizer.model_config
-    return arch, models.create(arch, tokenizer.vocab_size, **sizes).eval()
+    return arch, models.create(arch, tokenizer.vocab_size, **sizes).eval(), tokenizer
 
 
 def main() -> None:
@@ -165,18 +162,18 @@ def main() -> None:
     else:
         left = [(name, *loaded(name)) for name in arguments.models]
         right = [(name, *loaded(name)) for name in arguments.places]
-    tokens, features = windows(pieces, tokenizer, arguments.length, arguments.windows)
+    tokens = windows(pieces, arguments.length, arguments.windows)
     whole = sample(pieces, arguments.most_tokens)
     report: dict[str, Any] = {
         "data": opened.name,
         "split": "validation",
         "num_windows": len(tokens),
         "num_pieces": len(whole),
-        "context": min(model.config.context for _, _, model in right),
+        "context": min(model.config.context for _, _, model, _ in right),
         "gradients": {
-            Path(name).name: {"arch": arch, **binned(gradients(model, tokens, features))} for name, arch, model in left
+            Path(name).name: {"arch": arch, **binned(gradients(model, own, tokens))} for name, arch, model, own in left
         },
-        "places": {Path(name).name: {"arch": arch, **by_place(model, tokenizer, whole)} for name, arch, model in right},
+        "places": {Path(name).name: {"arch": arch, **by_place(model, own, whole)} for name, arch, model, own in right},
     }
     if arguments.output:
         draw(report, arguments.output)
