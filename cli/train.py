@@ -147,8 +147,6 @@ def command(
     else:
         if start_from is not None and (arch is not None or preset is not None):
             raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
-        if start_from is not None and tokenizer is not None and not tokenizer.endswith("-infill"):
-            raise click.UsageError("--from has a tokenizer already: leave out --tokenizer, or take score-infill")
         if data is not None and not Path(data).exists():
             raise CorpusError(f"no folder or file '{data}'")
         if start_from is not None:

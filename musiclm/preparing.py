@@ -76,10 +76,10 @@ def prepare(plan: Plan) -> Prepared:
         wanted = tokens.parse(plan.tokenizer)
     elif started is not None:
         wanted = started.tokenizer()
+    if started is not None and wanted is not None and wanted.plain_size != (theirs := started.tokenizer()).plain_size:
+        raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{wanted.name}'")
     source = corpus.open_source(plan.data, wanted)
     tokenizer = source.tokenizer
-    if started is not None and tokenizer.plain_size != (theirs := started.tokenizer()).plain_size:
-        raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{tokenizer.name}'")
     config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
     if started is not None:
         known = tuple(config.pop("feature_sizes", ()))
@@ -181,7 +181,10 @@ def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel
 
 
 def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of a model, with those for ids and features that it has not got yet as they are in another."""
+    """Return the weights of a model, with those for ids that it has not got yet as they are in another.
+
+    What features say that it has not got is nothing at first: with plain music it begins as the model that it was.
+    """
     import torch
 
     def whole(name: str, tensor: Any) -> Any:
@@ -189,7 +192,8 @@ def _grown(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
             return tensor
         return torch.cat([tensor, wanted[name][len(tensor) :]])
 
-    return wanted | {name: whole(name, tensor) for name, tensor in weights.items()}
+    silent = {name: torch.zeros_like(tensor) for name, tensor in wanted.items() if name not in weights}
+    return silent | {name: whole(name, tensor) for name, tensor in weights.items()}
 
 
 def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
