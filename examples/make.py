@@ -40,9 +40,9 @@ PROMPTS = {  # file: where it is from, and how many bars of it
 }
 HYMN = "--prompt examples/hymn.mid --prompt-bars 4 --bars 8"
 MADE = {
-    "chorale": f"--model bach-transformer {HYMN} --seed 5 --temperature 0.9",
-    "chorale-lstm": f"--model bach-lstm {HYMN} --seed 5 --temperature 0.9",
-    "chorale-gru": f"--model bach-gru {HYMN} --seed 5 --temperature 0.9",
+    "chorale": f"--model bach-transformer {HYMN} --seed 5",
+    "chorale-lstm": f"--model bach-lstm {HYMN} --seed 5",
+    "chorale-gru": f"--model bach-gru {HYMN} --seed 5",
     "hymn-score": f"--model score {HYMN} --seed 1",
     "lied-score": "--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8 --seed 1",
     "orchestra-score": "--model score --prompt examples/orchestra.mid --prompt-bars 4 --bars 8 --seed 1",
