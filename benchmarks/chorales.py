@@ -15,9 +15,9 @@ with the lowest validation nats of its run is measured. --minutes is the budget 
 - natural logarithm; the architecture's own recipe (`musiclm/models/NAME.py`), chosen on validation; test read at the end;
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
 
-`transformer-key` is `transformer` that is also told which degree of the key a voice has sung (`grid`, features of version 4; all
-other rows have version 3): no fewer nats, but music that stays in its key (`benchmarks/judge.py`), so that is the one bundled as
-`bach-transformer`; `transformer-taught-further` is `chorales-transformer`.
+`transformer-key` is `transformer` that is also told which degree of the key a voice has sung (`grid`, features of version 4;
+all other rows have version 3): no fewer nats, but music that stays in its key (`benchmarks/judge.py`), so that is the one
+bundled as `bach-transformer`; `transformer-taught-further` is `chorales-transformer`.
 
 `teachers` is the mean of what `transformer` and two smaller ones of other seeds expect. `transformer-taught` is
 `transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on as many as `WRITTEN`
