@@ -104,9 +104,8 @@ class Scored:
         self.position = 0  # its id
         self.current = Bar()
         self.past: tuple[Bar, ...] = ()  # bars that are over, latest first; never written again
-        self.said: dict[
-            int, tuple[int, int, int, int]
-        ] = {}  # {program: last pitch, the one before, velocity, duration}
+        # of each program the id of its last pitch, that of the one before, its last velocity and duration
+        self.said: dict[int, tuple[int, int, int, int]] = {}
         self.last = 0  # the pitch of the last note of all, an id
         self.lowest = 0  # at this position
         self.num_here = 0
