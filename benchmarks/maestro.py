@@ -103,8 +103,8 @@ def evaluated(arguments: argparse.Namespace, corpus: Path, trained: Path) -> dic
 
     plan = json.loads((trained / "run.json").read_text("utf-8"))
     torch.set_num_threads(plan["threads"])
-    opened, loaded = open_store(corpus), checkpoint.load(trained / "best.safetensors")
-    model = loaded.model().eval()
+    loaded = checkpoint.load(trained / "best.safetensors")
+    opened, model = open_store(corpus, loaded.tokenizer()), loaded.model().eval()
     sizes = {name: len(opened.pieces(name)) for name in OFFICIAL}
     unigram = frequencies(opened.pieces("train"), opened.tokenizer)
     splits = {}
