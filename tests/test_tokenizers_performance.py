@@ -99,6 +99,13 @@ def test_a_note_rings_until_the_pedal_goes_up_or_its_key_is_struck_again(pressed
         assert abs(e - end) <= 1  # a time halfway between two steps may go to either
 
 
+def test_a_pedal_that_goes_down_as_the_key_goes_up_holds_the_note():
+    """In seconds the end, 0.1 + 0.63, came out a hair before the pedal at 0.73, and the note was cut."""
+    score = pressed([(0.1, 0.73, 22, 1), (0.47, 0.75, 21, 1)], [(0.73, 64)], qpm=62.5)
+    decoded = played(TOKENIZER.decode(TOKENIZER.encode(score)[0]))
+    assert [round(end, 2) for _, end, _, _ in decoded] == [0.75, 0.75]
+
+
 def test_the_tempo_map_is_followed():
     """A quarter at 60, one at 30 and one at 240 last 1 s, 2 s and a quarter of one: MidiTok alone would read ticks."""
     score = Score(480)

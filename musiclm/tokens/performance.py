@@ -35,6 +35,7 @@ STEPS_A_QUARTER = 50
 MAX_SECONDS = 12 * 3600  # what is longer is a damaged file
 PEDAL, PEDAL_DOWN = 64, 64  # controller, and the value from which the dampers are off
 FASTER = 1.05  # a place of `faster`
+SAME_TIME = 5e-7  # times this much apart are the same tick: symusic's seconds are float32, a note's end the sum of two
 
 PAD, BOS, EOS = 0, 1, 2
 VOCAB_SIZE = TIME_SHIFT + LONGEST_SHIFT  # the id of n steps is TIME_SHIFT + n - 1
@@ -242,9 +243,10 @@ def _rung(track: Track) -> Notes:
         time, down = time[order], value[order] >= PEDAL_DOWN
         rises = time[~down]
         latest = max(float(end.max()), float(time[-1]))  # a pedal that never goes up
-        last = np.searchsorted(time, end, side="right") - 1  # the last word of the pedal when the key goes up
+        until = end * (1 + SAME_TIME)
+        last = np.searchsorted(time, until, side="right") - 1  # the last word of the pedal when the key goes up
         held = (last >= 0) & down[np.maximum(last, 0)]
-        rise = np.append(rises, latest)[np.searchsorted(rises, end, side="right")]
+        rise = np.append(rises, latest)[np.searchsorted(rises, until, side="right")]
         end = np.where(held, np.maximum(end, rise), end)
     return start, end, notes["pitch"].astype(np.int64), notes["velocity"].astype(np.int64)
 
