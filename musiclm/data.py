@@ -103,9 +103,7 @@ class Windows:
         self._cumulated = np.cumsum(chances) / chances.sum()
         by_id = type(tokenizer).varied is Tokenizer.varied  # else one id may become several
         self._tables = {s: tokenizer.transposed(s) for s in transpose} if by_id else None
-        self._reach = (
-            length + 1 if by_id else length * 5 // 4 + 1
-        )  # ids of a piece that make a window: it may become shorter
+        self._reach = length + 1 if by_id else length * 5 // 4 + 1  # ids that make a window: they may become fewer
         self._faster = {s: tokenizer.faster(s) for s in faster} if by_id else None
         self._louder = {s: tokenizer.louder(s) for s in louder} if by_id else None
         whole = np.arange(tokenizer.vocab_size)

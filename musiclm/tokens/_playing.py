@@ -53,9 +53,7 @@ class Playing:
 
     def __init__(self) -> None:
         self.now = 0  # steps
-        self.struck: list[
-            tuple[int, int]
-        ] = []  # the last notes: id of the key, velocity as counted from 1; latest first
+        self.struck: list[tuple[int, int]] = []  # the last notes' keys (ids) and velocities from 1, latest first
         self.velocities = (0, 0)
         self.chords = (0, 0, 0, 0)  # when the last ones began, latest first
         self.sounding: dict[int, int] = {}  # id that struck the key: when; in that order
