@@ -1,33 +1,18 @@
-"""Training: a resumed run is the uninterrupted one; batches are functions of their number."""
+"""Training: a run taken up from its state is the uninterrupted one; teachers, calibration, what is measured."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-import zipfile
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from musiclm import checkpoint, corpus, evaluation, models, tokens
-from musiclm.data import IGNORE, Windows
-from musiclm.errors import RunError
+from musiclm import corpus, evaluation, models, tokens
+from musiclm.data import Windows
 from musiclm.models import base
 from musiclm.models._mean import Mean
-from musiclm.plan import Plan
-from musiclm.preparing import prepare
-from musiclm.run import Run
-from musiclm.tokens import grid
 from musiclm.training import Recipe, train
 
 from .conftest import tiny
@@ -43,64 +28,6 @@ def chorales() -> corpus.Corpus:
 def windows(pieces: list[corpus.Piece], **options) -> Windows:
     options = {"length": 64, "batch_size": 3, "seed": 1} | options
     return Windows([p.tokens for p in pieces], GRID, **options)
-
-
-def test_a_batch_is_a_function_of_its_number(chorales):
-    first, again = windows(chorales.pieces("train")), windows(chorales.pieces("train"))
-    first(0), first(1)
-    assert torch.equal(first(7).tokens, again(7).tokens)
-    assert not torch.equal(first(7).tokens, first(8).tokens)
-
-
-def test_a_window_is_a_stretch_of_a_transposed_piece_in_some_order_with_its_own_features(chorales):
-    (piece,) = chorales.pieces("train")[:1]
-    made = windows([piece], transpose=range(2, 3), length=60)
-    made._allowed = [[2]]
-    orders = []
-    for number in range(12):
-        batch = made(number)
-        for row in range(3):
-            order = int(batch.features[row, 0, GRID.held - 1])
-            moved = torch.from_numpy(GRID.arranged(GRID.transposed(2)[piece.tokens], order))
-            features, _ = GRID.features(moved[None])
-            starts = [s for s in range(len(moved) - 60) if torch.equal(moved[s : s + 60], batch.tokens[row])]
-            assert starts
-            assert torch.equal(moved[starts[0] + 1 : starts[0] + 61], batch.targets[row])
-            assert any(torch.equal(features[0, s : s + 60], batch.features[row]) for s in starts)
-            orders.append(order)
-    assert 4 < orders.count(0) < 20 and len(set(orders)) > 15  # a quarter as it is, the others of 48
-
-
-def test_transposition_stays_within_the_pitches_of_the_training_pieces(chorales):
-    pieces = chorales.pieces("train")[:30]
-    used = set(np.concatenate([p.tokens for p in pieces]).tolist())
-    made = windows(pieces)
-    seen = set(torch.cat([made(i).tokens.flatten() for i in range(50)]).tolist())
-    assert seen - set(range(grid.FIRST_ARRANGED, GRID.vocab_size)) <= used
-    assert sum(len(shifts) for shifts in made._allowed) > 2 * len(pieces)
-
-
-def test_beginnings_and_ends_of_pieces_are_seen(chorales):
-    made = windows(chorales.pieces("train")[:20], batch_size=16)
-    batches = [made(i) for i in range(40)]
-    starts = torch.cat([~torch.from_numpy(GRID.counts(b.tokens[:, 0].numpy())) for b in batches]).float().mean()
-    ends = torch.cat([(b.targets == GRID.eos).any(1) for b in batches]).float().mean()
-    assert 0.01 < starts < 0.2
-    assert 0.01 < ends < 0.2
-
-
-def test_weights_say_how_often_a_piece_is_drawn(chorales):
-    pieces = [p for p in chorales.pieces("train") if len(p.tokens) > 200][:2]
-    made = windows(pieces, weights=[3 / len(pieces[0].tokens), 1 / len(pieces[1].tokens)], length=20, batch_size=20)
-    drawn = [int(np.searchsorted(made._cumulated, x, side="right")) for x in np.linspace(0, 0.999, 1000)]
-    assert 0.70 < drawn.count(0) / 1000 < 0.80
-
-
-def test_short_pieces_are_padded_and_the_padding_does_not_count(chorales):
-    (piece,) = chorales.pieces("train")[:1]
-    batch = windows([piece], length=len(piece.tokens) + 30)(0)
-    assert (batch.targets[:, len(piece.tokens) - 1 :] == IGNORE).all()
-    assert batch.num_tokens == 3 * (len(piece.tokens) - 1)
 
 
 def test_the_rate_warms_up_and_falls_by_steps_and_by_the_clock():
@@ -158,22 +85,6 @@ def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
     assert steps[-1].nats > math.log(GRID.vocab_size) - 1  # what is told is of the music, not of the teacher
 
 
-def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
-    assert run("train", "--arch", "gru", "--teacher", "bach", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 0
-    assert checkpoint.load(str(tmp_path / "a")).card["teachers"] == "bach"
-    first = (tmp_path / "a" / "best.safetensors").read_bytes()
-    assert run("train", "--resume", tmp_path / "a", "--steps", 3, "-q")[0] == 0  # it is found again
-    assert (tmp_path / "a" / "best.safetensors").read_bytes() != first
-
-
-def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
-    code, _, told = run("train", "--teacher", "score", "--steps", 2, "-o", tmp_path / "a", "-q")
-    assert code == 1
-    assert "'score-infill', not of 'grid'" in told and told.count("\n") == 1
-    assert not (tmp_path / "a").exists()
-    assert run("train", "--teacher", "nothing", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 1
-
-
 @pytest.mark.parametrize("arch", models.names())
 def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: str, chorales):
     made = windows(chorales.pieces("train")[:10])
@@ -199,131 +110,6 @@ def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: 
     for wanted, found in ((whole, second), (whole_average, second_average)):
         for name, tensor in wanted.state_dict().items():
             assert torch.equal(tensor, found.state_dict()[name]), name
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"size": -4}, "size must be at least 1"),
-        ({"size": 30, "num_heads": 4}, "multiple of num_heads"),
-        ({"num_layers": 1.5}, "no such model"),
-        ({"vocab_size": 3}, "no 'vocab_size' to set"),
-        ({"reference": 1}, "no 'reference' to set"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused(given, said: str):
-    with pytest.raises(RunError, match=said):
-        prepare(Plan(arch="transformer", preset="tiny", steps=1, config=given))
-
-
-def test_a_checkpoint_keeps_its_sizes():
-    with pytest.raises(RunError, match="leave out --set"):
-        prepare(Plan(arch="gru", start_from="bach-gru", steps=1, config={"size": 32}))
-
-
-def musiclm(*arguments: str, **options) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "musiclm", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
-
-
-def some_chorales(folder: Path) -> str:
-    """Return a folder of twenty of the bundled chorales."""
-    with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
-        archive.extractall(folder, [f"train/{i:03d}.mid" for i in range(20)])
-    return str(folder)
-
-
-def test_killed_three_times_and_resumed_it_gives_the_weights_of_the_uncut_run(tmp_path: Path):
-    data = some_chorales(tmp_path / "data")
-    options = [data, "--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--steps", "60", "--seed", "3"]
-    assert musiclm("train", *options, "-o", str(tmp_path / "whole")).wait() == 0
-    folder = tmp_path / "cut"
-    process = musiclm("train", *options, "-o", str(folder))
-    seen = 0
-    for _ in range(3):
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            lines = (folder / "metrics.jsonl").read_text().count("\n") if (folder / "metrics.jsonl").exists() else 0
-            if lines > seen:
-                seen = lines
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process = musiclm("train", "--resume", str(folder))
-    _, told = process.communicate()
-    assert process.returncode == 0, told
-    for name in ("best.safetensors", "last.safetensors"):
-        hashes = [checkpoint.read_header(tmp_path / run / name)[0]["sha256"] for run in ("whole", "cut")]
-        assert hashes[0] == hashes[1], name
-    lines = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").open()] for run in ("whole", "cut")]
-    assert [(v["step"], v["validation_nats_per_token"]) for v in lines[0]] == [
-        (v["step"], v["validation_nats_per_token"]) for v in lines[1]
-    ]
-
-
-def test_a_run_killed_before_its_first_save_starts_again_from_its_seed(tmp_path: Path):
-    plan = Plan(arch="gru", preset="tiny", steps=3, seed=4, precision="fp32", device="cpu")
-    Run.create(tmp_path / "a", plan).close()  # what a SIGKILL in the first second leaves
-    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 1')
-    run = Run.open(tmp_path / "a")
-    assert [step.number for step, _ in run.train()] == [1, 2, 3]
-    run.close()
-    other = Run.create(tmp_path / "b", plan)
-    list(other.train())
-    other.close()
-    hashes = [checkpoint.read_header(tmp_path / run / "best.safetensors")[0]["sha256"] for run in ("a", "b")]
-    assert hashes[0] == hashes[1]
-
-
-def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
-    run = Run.create(tmp_path / "a", Plan(arch="gru", steps=3))
-    process = musiclm("train", "--resume", str(tmp_path / "a"))
-    _, told = process.communicate()
-    assert process.returncode == 1
-    assert "another process" in told
-    run.close()
-
-
-def test_a_run_is_not_begun_over_another(tmp_path: Path):
-    Run.create(tmp_path / "a", Plan(arch="gru", steps=3)).close()
-    with pytest.raises(RunError, match="--resume"):
-        Run.create(tmp_path / "a", Plan(arch="gru", steps=3))
-    with pytest.raises(RunError, match="no run"):
-        Run.open(tmp_path / "nowhere")
-
-
-def test_a_larger_budget_beside_resume_goes_on_with_a_finished_run(tmp_path: Path):
-    folder = str(tmp_path / "a")
-    short = [
-        some_chorales(tmp_path / "data"),
-        "--tokenizer",
-        "grid",
-        "--arch",
-        "rnn",
-        "--preset",
-        "tiny",
-        "--steps",
-        "2",
-        "--seed",
-        "1",
-        "-o",
-        folder,
-        "-q",
-    ]
-    assert musiclm("train", *short).wait() == 0
-    process = musiclm("train", "--resume", folder, "--steps", "5", "--json")
-    told, _ = process.communicate()
-    assert json.loads(told)["steps"] == 5
-    process = musiclm("train", "--resume", folder)
-    assert "used up" in process.communicate()[1] or process.returncode == 0
 
 
 def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
@@ -365,124 +151,9 @@ def test_weights_beyond_an_end_lie_on_the_line_from_the_start():
             torch.testing.assert_close(found, first + factor * (last - first))
 
 
-def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
-    data = some_chorales(tmp_path / "data")
-    run = Run.create(
-        tmp_path / "a", Plan(arch="gru", preset="tiny", data=data, steps=20, precision="fp32", device="cpu")
-    )
-    lines = [validation for _, validation in run.train() if validation is not None]
-    run.close()
-    best = min(lines, key=lambda line: line.validation_nats_per_token)
-    kept = checkpoint.load(str(tmp_path / "a"))
-    assert kept.card["calibrated"].startswith(f"logits divided by {best.temperature:g},")
-    source = corpus.open_source(data, kept.tokenizer())
-    found = evaluation.surprise(kept.model(), kept.tokenizer(), source.pieces("validation"))
-    assert found.nats_per_token == pytest.approx(best.validation_nats_per_token, abs=1e-4)
-
-
 def test_the_repeat_baseline_is_the_published_share_of_repeated_cells(chorales):
     same, total = evaluation._repeats(GRID, chorales.pieces("all"))
     assert same / total == pytest.approx(0.778, abs=0.003)
     found = evaluation.baselines(chorales, "validation")
     assert found["uniform"] == pytest.approx(math.log(131))
     assert found["repeat"] == pytest.approx(1.5806, abs=1e-4)
-
-
-def test_a_run_ends_when_validation_has_not_fallen_and_killed_and_resumed_it_ends_there_too(tmp_path: Path):
-    data = some_chorales(tmp_path / "data")
-    plan = Plan(
-        arch="gru", preset="tiny", data=data, tokenizer="grid", steps=200, seed=3, precision="fp32", device="cpu",
-        learning_rate=0.5, dropout=0.1, patience=2,
-    )  # fmt: skip
-    whole = Run.create(tmp_path / "whole", plan)
-    found = []
-    for _, validation in whole.train():
-        if validation is not None:
-            found.append(validation)
-            shutil.copytree(tmp_path / "whole", tmp_path / f"cut-{len(found)}")  # what a SIGKILL here leaves
-    whole.close()
-    assert whole.stopped_because == "validation"
-    assert found[-1].step < 200
-    assert [v.is_best for v in found[-3:]] == [True, False, False]  # the rate is too high: it soon rises
-    assert whole.best == found[-3].validation_nats_per_token
-    for number in (1, len(found) - 1, len(found)):  # early; when one more validation ends it; when it is over
-        cut = Run.open(tmp_path / f"cut-{number}")
-        steps = [step.number for step, _ in cut.train()]
-        cut.close()
-        assert cut.stopped_because == "validation"
-        assert steps == list(range(found[number - 1].step + 1, found[-1].step + 1))
-        for name in ("best.safetensors", "last.safetensors"):
-            hashes = [checkpoint.read_header(run.folder / name)[0]["sha256"] for run in (whole, cut)]
-            assert hashes[0] == hashes[1], name
-    cut = Run.open(tmp_path / "cut-1")
-    cut.renew(minutes=None, steps=400, epochs=None)
-    assert cut.plan.patient_from == found[-1].step  # a new budget gives validation its time again
-    assert not cut.is_stale
-    cut.close()
-
-
-def test_fine_tuning_keeps_the_model_it_started_from_when_training_only_harms_it(tmp_path: Path):
-    plan = Plan(
-        arch="gru", data=some_chorales(tmp_path / "data"), start_from="bach-gru", steps=2, precision="fp32", device="cpu",
-        learning_rate=0.9, patience=5,
-    )  # fmt: skip
-    run = Run.create(tmp_path / "a", plan)
-    (*_, (_, validation)) = run.train()
-    run.close()
-    assert validation.validation_nats_per_token > run.before == run.best
-    kept, started = checkpoint.load(str(tmp_path / "a")), checkpoint.load("bach-gru")
-    assert kept.card["figures"]["validation_nats_per_token"] == run.before
-    assert kept.card["steps"] == 0
-    assert started.card["licence"] in kept.card["licence"]
-    again = started.model().state_dict()
-    assert all(torch.equal(t, again[name]) for name, t in kept.model().state_dict().items())
-
-
-def test_fine_tuning_is_gentler_than_training_and_takes_the_models_tokenizer(tmp_path: Path):
-    from musiclm import preparing
-
-    data = some_chorales(tmp_path / "data")
-    plan = Plan(arch="gru", data=data, start_from="bach-gru", steps=5, precision="fp32", device="cpu")
-    prepared = preparing.prepare(plan)
-    fresh = preparing.prepare(Plan(arch="gru", data=data, steps=5, precision="fp32", device="cpu"))
-    assert prepared.tokenizer.name == "grid"
-    assert prepared.recipe.learning_rate == pytest.approx(preparing.TUNED_RATE * fresh.recipe.learning_rate)
-    assert prepared.recipe.warmup_steps < fresh.recipe.warmup_steps
-    assert prepared.model.config.dropout >= preparing.TUNED_DROPOUT
-    weights = checkpoint.load("bach-gru").model().state_dict()
-    assert all(torch.equal(t, weights[name]) for name, t in prepared.model.state_dict().items())
-
-
-def test_a_corpus_of_another_tokenizer_is_refused_with_the_way_out(run, tmp_path: Path):
-    data, store = some_chorales(tmp_path / "data"), str(tmp_path / "store")
-    assert run("corpus", "build", data, "-o", store, "-q", "--workers", 1)[0] == 0
-    code, _, told = run("train", store, "--from", "bach-gru", "--steps", 1, "-o", tmp_path / "run", "-q")
-    assert code == 1
-    assert told.count("\n") == 1
-    assert "'score'" in told and "--tokenizer grid" in told
-    assert not (tmp_path / "run").exists()
-    code, _, told = run("train", data, "--from", "bach-gru", "--tokenizer", "score", "-o", tmp_path / "run")
-    assert code == 1 and "the model 'bach-gru' has tokens of 'grid', not of 'score'" in told
-
-
-def test_a_model_that_is_given_more_features_begins_as_what_it_was(chorales, tmp_path):
-    """Drawn at random, what it had not learnt cost a score model half a nat a token to begin with."""
-    old = tokens.create("grid", features=2)
-    model = tiny("transformer", old.vocab_size, **old.model_config)
-    path = tmp_path / "old.safetensors"
-    checkpoint.save(path, model, arch="transformer", tokenizer=old, card={"data": "nothing", "figures": {}})
-    newer = tmp_path / "newer.safetensors"
-    third = tokens.create("grid", features=3)
-    begun = tiny("transformer", third.vocab_size, **third.model_config)
-    checkpoint.save(newer, begun, arch="transformer", tokenizer=third, card={"data": "nothing", "figures": {}})
-    prepared = prepare(Plan(arch="transformer", start_from=str(newer), tokenizer="grid", steps=1))
-    ids = torch.from_numpy(np.asarray(chorales.pieces("validation")[0].tokens[:80], np.int64))[None]
-    with torch.no_grad():
-        was, _ = begun.eval()(ids, None, third.features(ids)[0])
-        now, _ = prepared.model.eval()(ids, None, prepared.tokenizer.features(ids)[0])
-    assert len(prepared.tokenizer.feature_sizes) > len(third.feature_sizes)
-    torch.testing.assert_close(now, was)
-    with pytest.raises(RunError, match="other features"):
-        prepare(Plan(arch="transformer", start_from=str(path), tokenizer="grid", steps=1))
-    with pytest.raises(RunError, match="has tokens of 'grid', not of 'score'"):
-        prepare(Plan(arch="transformer", start_from=str(newer), tokenizer="score", steps=1))
