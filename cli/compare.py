@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import signal
 import sys
 import time
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CorpusError, MusicLMError
-from . import options, ui
+from . import options, running, ui
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
+
+MINUTES = 3.0  # of each, if no budget is given
 
 
 @click.command(
@@ -45,27 +46,7 @@ if TYPE_CHECKING:
 @options.precision
 @options.json_output
 @options.quiet
-def command(
-    data: str | None,
-    archs: str | None,
-    preset: str | None,
-    output: str | None,
-    minutes: float | None,
-    steps: int | None,
-    epochs: float | None,
-    resume: str | None,
-    tokenizer: str | None,
-    prompt: str | None,
-    prompt_bars: int | None,
-    bars: int | None,
-    samples: int | None,
-    most_tokens: int | None,
-    seed: int | None,
-    device: str,
-    precision: str,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train several architectures on the same DATA, and measure them side by side.
 
     Data, tokenizer, budget and seed are the same for each. DATA is as for 'musiclm train'; left out, the bundled
@@ -73,75 +54,11 @@ def command(
     each goes on with the same prompt in a MIDI file. It can be stopped at any moment; --resume goes on.
     """
     ui.show_log(quiet=quiet)
-    budget: dict[str, Any] = {"minutes": minutes, "steps": steps, "epochs": epochs}
-    shaping = {
-        "DATA": data,
-        "--archs": archs,
-        "--preset": preset,
-        "-o": output,
-        "--tokenizer": tokenizer,
-        "--prompt": prompt,
-        "--prompt-bars": prompt_bars,
-        "--bars": bars,
-        "--samples": samples,
-        "--most-tokens": most_tokens,
-        "--seed": seed,
-    }
-    from ..comparison import PROMPT_BARS, Comparison, Request
-
-    if resume is not None:
-        if given := [name for name, value in shaping.items() if value is not None]:
-            raise click.UsageError(f"--resume takes all but the budget from the folder: leave out {', '.join(given)}")
-        comparison = Comparison.open(Path(resume))
-        if any(value is not None for value in budget.values()):
-            comparison.request = dataclasses.replace(comparison.request, **budget)
-            comparison.write_request()
-    else:
-        names = _names(archs)
-        if prompt is None and prompt_bars is not None:
-            raise click.UsageError("--prompt-bars needs a --prompt")
-        if data is not None and not Path(data).exists():
-            raise CorpusError(f"no folder or file '{data}'")
-        if tokenizer is not None:
-            from .. import tokens
-
-            tokens.check_name(tokenizer)
-        score = None if prompt is None else _beginning(prompt, prompt_bars or PROMPT_BARS)
-        asked: dict[str, Any] = {
-            "preset": preset,
-            "samples": samples,
-            "bars": bars,
-            "most_tokens": most_tokens,
-            **budget,
-        }
-        if all(value is None for value in budget.values()):
-            asked["minutes"] = 3.0
-        request = Request(
-            archs=names,
-            data=None if data is None else str(Path(data).resolve()),
-            tokenizer=tokenizer,
-            seed=options.draw_seed(seed),
-            threads=options.threads(),
-            device=options.resolve_device(device),
-            precision=None if precision == "auto" else precision,
-            command=shlex.join(["musiclm", *sys.argv[1:]]),
-            **{name: value for name, value in asked.items() if value is not None},
-        )
-        comparison = Comparison.create(Path(output) if output else _new_folder(), request, score)
+    comparison = _begun(**asked) if resume is None else _resumed(Path(resume), asked)
     ui.say(f"comparison {comparison.folder}: {_described(comparison)}", quiet=quiet)
-    interrupted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: _interrupt(interrupted, number))
     try:
-        _ = comparison.corpus  # before anything is trained
-        for arch in comparison.request.archs:
-            if comparison.measured(arch) is None:
-                _train(comparison, arch, interrupted, quiet=quiet)
-                ui.say(f"{arch}: measuring and writing music", quiet=quiet)
-                comparison.measure(arch)
-            if interrupted:  # Ctrl-C while libraries were imported, some of which swallow it
-                raise KeyboardInterrupt
-        ui.say("counting the baselines", quiet=quiet)
-        report = comparison.report()
+        with running.interrupts() as interrupts:
+            report = _compared(comparison, interrupts, quiet=quiet)
     except KeyboardInterrupt:
         ui.say(f"\nStopped. To go on: musiclm compare --resume {shlex.quote(str(comparison.folder))}")
         sys.exit(130)
@@ -149,8 +66,6 @@ def command(
         if resume is None:
             comparison.discard()
         raise
-    finally:
-        signal.signal(signal.SIGINT, before)
     if as_json:
         ui.print_json(report)
         return
@@ -159,34 +74,94 @@ def command(
     tables.show_comparison(report)
 
 
-def _train(comparison: Comparison, arch: str, interrupted: list[int], *, quiet: bool) -> None:
+def _resumed(folder: Path, asked: dict[str, Any]) -> Comparison:
+    """Return a comparison to go on with, its budget renewed if one is given."""
+    from ..comparison import Comparison
+
+    if given := running.given(beside=("resume", *running.BUDGET, "device", "precision", "as_json", "quiet")):
+        raise click.UsageError(f"--resume takes all but the budget from the folder: leave out {', '.join(given)}")
+    comparison = Comparison.open(folder)
+    budget = {name: asked[name] for name in running.BUDGET}
+    if any(value is not None for value in budget.values()):
+        comparison.request = dataclasses.replace(comparison.request, **budget)
+        comparison.write_request()
+    return comparison
+
+
+def _begun(
+    *,
+    data: str | None,
+    archs: str | None,
+    output: str | None,
+    tokenizer: str | None,
+    prompt: str | None,
+    prompt_bars: int | None,
+    seed: int | None,
+    device: str,
+    precision: str,
+    **asked: Any,
+) -> Comparison:
+    """Return a new comparison; what is asked beside the rest is in its request by the same name."""
+    from .. import tokens
+    from ..comparison import PROMPT_BARS, Comparison, Request
+
+    names = _names(archs)
+    if prompt is None and prompt_bars is not None:
+        raise click.UsageError("--prompt-bars needs a --prompt")
+    if data is not None and not Path(data).exists():
+        raise CorpusError(f"no folder or file '{data}'")
+    if tokenizer is not None:
+        tokens.check_name(tokenizer)
+    score = None if prompt is None else _beginning(prompt, prompt_bars or PROMPT_BARS)
+    if all(asked[name] is None for name in running.BUDGET):
+        asked["minutes"] = MINUTES
+    request = Request(
+        archs=names,
+        data=None if data is None else str(Path(data).resolve()),
+        tokenizer=tokenizer,
+        seed=options.draw_seed(seed),
+        threads=options.threads(),
+        device=options.resolve_device(device),
+        precision=None if precision == "auto" else precision,
+        command=shlex.join(["musiclm", *sys.argv[1:]]),
+        **{name: value for name, value in asked.items() if value is not None},
+    )
+    return Comparison.create(Path(output) if output else running.new_folder(Path("compare")), request, score)
+
+
+def _compared(comparison: Comparison, interrupts: running.Interrupts, *, quiet: bool) -> dict[str, Any]:
+    """Train and measure what is left to do, and return the report."""
+    _ = comparison.corpus  # before anything is trained
+    for arch in comparison.request.archs:
+        if comparison.measured(arch) is None:
+            _train(comparison, arch, interrupts, quiet=quiet)
+            ui.say(f"{arch}: measuring and writing music", quiet=quiet)
+            comparison.measure(arch)
+        interrupts.check()
+    ui.say("counting the baselines", quiet=quiet)
+    return comparison.report()
+
+
+def _train(comparison: Comparison, arch: str, interrupts: running.Interrupts, *, quiet: bool) -> None:
     """Train what is left of an architecture's run, showing on a terminal how far it is."""
-    live = ui.is_terminal() and not quiet
-    last_said = 0.0
+    line = running.Line(quiet=quiet)
+    last_shown = 0.0
     steps = comparison.train(arch)
     try:
         for step, validation in steps:
-            if interrupted:
-                raise KeyboardInterrupt
+            interrupts.check()
             if validation is not None:
-                line = (
+                line.say(
                     f"{arch}: step {step.number:,}  {ui.duration(step.seconds)}  "
                     f"validation {validation.validation_nats_per_token:.4f} nats/token"
                     f"{'  best' if validation.is_best else ''}"
                 )
-                ui.say(("\r\x1b[K" if live else "") + line, quiet=quiet)
-            elif live and time.monotonic() - last_said > 0.5:
-                last_said = time.monotonic()
+            elif line.is_live and time.monotonic() - last_shown > 0.5:
+                last_shown = time.monotonic()
                 left = step.seconds / step.progress - step.seconds if step.progress else 0.0
-                line = f"{arch}: {step.progress:4.0%}  loss {step.nats:.3f}  {ui.duration(left)} left"
-                click.echo(f"\r\x1b[K{line[:79]}", err=True, nl=False)
+                line.show(f"{arch}: {step.progress:4.0%}  loss {step.nats:.3f}  {ui.duration(left)} left")
     finally:
         steps.close()  # saves where it stands
-
-
-def _interrupt(interrupted: list[int], number: int) -> None:
-    interrupted.append(number)
-    raise KeyboardInterrupt
 
 
 def _names(archs: str | None) -> list[str]:
@@ -213,15 +188,6 @@ def _beginning(prompt: str, num_bars: int) -> Any:
 
 def _described(comparison: Comparison) -> str:
     request = comparison.request
-    budget = [ui.counted(request.minutes, "minute")] if request.minutes else []
-    budget += [ui.counted(request.steps, "step")] if request.steps else []
-    budget += [ui.counted(request.epochs, "epoch")] if request.epochs else []
+    budget = running.budget(request.minutes, request.steps, request.epochs)
     data = request.data or "the bundled chorales"
-    return f"{', '.join(request.archs)} {request.preset} on {data}, {' or '.join(budget)} each, seed {request.seed}"
-
-
-def _new_folder() -> Path:
-    number = 1
-    while (folder := Path(f"compare-{number:03d}")).exists():
-        number += 1
-    return folder
+    return f"{', '.join(request.archs)} {request.preset} on {data}, {budget} each, seed {request.seed}"

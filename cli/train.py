@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import shlex
-import signal
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import CorpusError, MusicLMError, RunError
-from . import options, ui
+from . import options, running, ui
 
 if TYPE_CHECKING:
     from ..plan import Plan
-    from ..run import Run
+    from ..run import Run, Validation
+    from ..training import Step
 
 
 @click.command(
@@ -73,34 +74,7 @@ if TYPE_CHECKING:
 @options.force
 @options.json_output
 @options.quiet
-def command(
-    data: str | None,
-    arch: str | None,
-    preset: str | None,
-    output: str | None,
-    minutes: float | None,
-    steps: int | None,
-    epochs: float | None,
-    resume: str | None,
-    start_from: str | None,
-    teachers: tuple[str, ...],
-    tokenizer: str | None,
-    weights: tuple[str, ...],
-    batch_size: int | None,
-    window: int | None,
-    context: int | None,
-    learning_rate: float | None,
-    dropout: float | None,
-    settings: tuple[str, ...],
-    patience: int | None,
-    compiled: bool,
-    seed: int | None,
-    device: str,
-    precision: str,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train a model on DATA: a corpus, an archive, a folder of MIDI files or one file; left out, the bundled chorales.
 
     A run can be stopped at any moment, by Ctrl-C or worse; --resume goes on with it.
@@ -108,86 +82,8 @@ def command(
     --from fine-tunes: a lower rate, at least a tenth of dropout, the model's own tokenizer; it ends when validation has not
     fallen for a while, and the best checkpoint, which may be the one it started from, is what is kept.
     """
-    from .. import models
-
     ui.show_log(quiet=quiet)
-    from ..plan import Plan
-    from ..preparing import PATIENCE
-    from ..run import DEFAULT_MINUTES, Run
-
-    if arch is not None and arch not in models.names():
-        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
-    shaping = {
-        "DATA": data,
-        "--arch": arch,
-        "--preset": preset,
-        "--from": start_from,
-        "--teacher": teachers or None,
-        "--tokenizer": tokenizer,
-        "--weight": weights or None,
-        "--batch-size": batch_size,
-        "--window": window,
-        "--context": context,
-        "--learning-rate": learning_rate,
-        "--dropout": dropout,
-        "--set": settings or None,
-        "--patience": patience,
-        "--compile": compiled or None,
-        "--seed": seed,
-        "-o": output,
-    }
-    if resume is not None:
-        given = [name for name, value in shaping.items() if value is not None]
-        if given:
-            raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
-        run = Run.open(Path(resume))
-        if minutes is not None or steps is not None or epochs is not None:
-            run.plan.command += " && " + shlex.join(["musiclm", *sys.argv[1:]])
-            run.renew(minutes=minutes, steps=steps, epochs=epochs)
-    else:
-        if start_from is not None and (arch is not None or preset is not None):
-            raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
-        if data is not None and not Path(data).exists():
-            raise CorpusError(f"no folder or file '{data}'")
-        if start_from is not None:
-            from ..checkpoint import load
-
-            arch = load(start_from).arch
-            start_from = _absolute(start_from)
-        if tokenizer is not None:
-            from .. import tokens
-
-            tokens.check_name(tokenizer)
-            if ":" in tokenizer:  # only MidiTok knows its options: ask before a folder is made
-                tokens.parse(tokenizer)
-        if minutes is None and steps is None and epochs is None:
-            minutes = DEFAULT_MINUTES
-        plan = Plan(
-            arch=arch or "transformer",
-            preset=preset or "small",
-            data=None if data is None else str(Path(data).resolve()),
-            tokenizer=tokenizer,
-            start_from=start_from,
-            teachers=[_absolute(teacher) for teacher in teachers],
-            minutes=minutes,
-            steps=steps,
-            epochs=epochs,
-            weights=_parsed(weights),
-            batch_size=batch_size,
-            window=window,
-            context=context,
-            learning_rate=learning_rate,
-            dropout=dropout,
-            config=_settings(settings),
-            patience=patience or (PATIENCE if start_from is not None else None),
-            seed=options.draw_seed(seed),
-            threads=options.threads(),
-            device=device,
-            precision=None if precision == "auto" else precision,
-            compile=compiled,
-            command=shlex.join(["musiclm", *sys.argv[1:]]),
-        )
-        run = Run.create(Path(output) if output else _new_folder(plan.arch), plan, force=force)
+    run = _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
     ui.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
     try:
         _train(run, as_json=as_json, quiet=quiet)
@@ -197,46 +93,88 @@ def command(
         raise
 
 
-def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
-    from .display import sparkline, thinned
+def _resumed(folder: Path, asked: dict[str, Any]) -> Run:
+    """Return a run to go on with, its budget renewed if one is given."""
+    from ..run import Run
 
-    began, first_tokens = time.monotonic(), None
-    tokens_per_second, last_said = 0.0, began
-    step = None
-    losses: list[float] = []  # for the eye: smoothed, a point each time the line is drawn
-    smooth = None
+    beside = ("resume", *running.BUDGET, "device", "precision", "force", "as_json", "quiet")
+    if given := running.given(beside=beside):
+        raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
+    run = Run.open(folder)
+    budget = {name: asked[name] for name in running.BUDGET}
+    if any(value is not None for value in budget.values()):
+        run.plan.command += " && " + shlex.join(["musiclm", *sys.argv[1:]])
+        run.renew(**budget)
+    return run
+
+
+def _begun(
+    *,
+    data: str | None,
+    arch: str | None,
+    preset: str | None,
+    output: str | None,
+    start_from: str | None,
+    teachers: tuple[str, ...],
+    tokenizer: str | None,
+    weights: tuple[str, ...],
+    settings: tuple[str, ...],
+    patience: int | None,
+    compiled: bool,
+    seed: int | None,
+    precision: str,
+    force: bool,
+    **asked: Any,
+) -> Run:
+    """Return a new run; what is asked beside the rest is in the plan by the same name."""
+    from .. import checkpoint, models, tokens
+    from ..plan import Plan
+    from ..preparing import PATIENCE
+    from ..run import DEFAULT_MINUTES, Run
+
+    if arch is not None and arch not in models.names():
+        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
+    if start_from is not None and (arch is not None or preset is not None):
+        raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
+    if data is not None and not Path(data).exists():
+        raise CorpusError(f"no folder or file '{data}'")
+    if start_from is not None:
+        arch = checkpoint.load(start_from).arch
+    if tokenizer is not None:
+        tokens.check_name(tokenizer)
+        if ":" in tokenizer:  # only MidiTok knows its options: ask before a folder is made
+            tokens.parse(tokenizer)
+    if all(asked[name] is None for name in running.BUDGET):
+        asked["minutes"] = DEFAULT_MINUTES
+    plan = Plan(
+        arch=arch or "transformer",
+        preset=preset or "small",
+        data=None if data is None else str(Path(data).resolve()),
+        tokenizer=tokenizer,
+        start_from=None if start_from is None else _absolute(start_from),
+        teachers=[_absolute(teacher) for teacher in teachers],
+        weights=_parsed(weights),
+        config=_settings(settings),
+        patience=patience or (PATIENCE if start_from is not None else None),
+        seed=options.draw_seed(seed),
+        threads=options.threads(),
+        precision=None if precision == "auto" else precision,
+        compile=compiled,
+        command=shlex.join(["musiclm", *sys.argv[1:]]),
+        **asked,
+    )
+    return Run.create(Path(output) if output else running.new_folder(Path("runs") / plan.arch), plan, force=force)
+
+
+def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
+    """Train a run to its end or Ctrl-C, and tell what came of it."""
     steps = run.train()
-    live = ui.is_terminal() and not quiet
-    interrupted: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: _interrupt(interrupted, number))
+    step, tokens_per_second = None, 0.0
     try:
-        for step, validation in steps:
-            if interrupted:  # Ctrl-C while libraries were imported, some of which swallow it
-                raise KeyboardInterrupt
-            now = time.monotonic()
-            smooth = step.nats if smooth is None else smooth + 0.05 * (step.nats - smooth)
-            if first_tokens is None:
-                began, first_tokens = now, step.tokens
-                if run.before is not None:
-                    ui.say(f"before: validation {run.before:.4f} nats/token", quiet=quiet)
-            elif now > began:
-                tokens_per_second = (step.tokens - first_tokens) / (now - began)
-            if validation is not None:
-                line = (
-                    f"step {step.number:,}  {ui.duration(step.seconds)}  train {validation.train_nats_per_token:.4f}  "
-                    f"validation {validation.validation_nats_per_token:.4f} nats/token"
-                    f"{'  best' if validation.is_best else ''}"
-                )
-                ui.say(("\r\x1b[K" if live else "") + line, quiet=quiet)
-            elif live and now - last_said > 0.5:
-                last_said = now
-                losses.append(smooth)
-                left = step.seconds / step.progress - step.seconds if step.progress else 0.0
-                line = (
-                    f"\r\x1b[K{step.progress:4.0%}  loss {smooth:.3f}  {sparkline(thinned(losses, 16), 16)}  "
-                    f"{tokens_per_second:,.0f} tokens/s  {ui.duration(left)} left"
-                )
-                click.echo(line[: 3 + 79], err=True, nl=False)
+        with running.interrupts() as interrupts:
+            for followed in _followed(run, steps, quiet=quiet):
+                interrupts.check()
+                step, tokens_per_second = followed
         if step is None and run.last_validation is None:
             raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one beside --resume")
         stopped_because = run.stopped_because
@@ -247,7 +185,6 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
         if not as_json:
             sys.exit(130)
     finally:
-        signal.signal(signal.SIGINT, before)
         run.close()
     checkpoint = run.folder / "best.safetensors"
     document: dict[str, Any] = {
@@ -275,17 +212,46 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     )
 
 
-def _interrupt(interrupted: list[int], number: int) -> None:
-    interrupted.append(number)
-    raise KeyboardInterrupt
+def _followed(
+    run: Run, steps: Iterable[tuple[Step, Validation | None]], *, quiet: bool
+) -> Iterator[tuple[Step, float]]:
+    """Yield steps and tokens a second since the first of them, showing how far the run is."""
+    from .display import sparkline, thinned
+
+    line = running.Line(quiet=quiet)
+    began, first_tokens, last_shown, tokens_per_second = 0.0, None, time.monotonic(), 0.0
+    losses: list[float] = []  # for the eye: smoothed, a point each time the line is drawn
+    smooth = None
+    for step, validation in steps:
+        now = time.monotonic()
+        smooth = step.nats if smooth is None else smooth + 0.05 * (step.nats - smooth)
+        if first_tokens is None:
+            began, first_tokens = now, step.tokens
+            if run.before is not None:
+                ui.say(f"before: validation {run.before:.4f} nats/token", quiet=quiet)
+        elif now > began:
+            tokens_per_second = (step.tokens - first_tokens) / (now - began)
+        if validation is not None:
+            line.say(
+                f"step {step.number:,}  {ui.duration(step.seconds)}  train {validation.train_nats_per_token:.4f}  "
+                f"validation {validation.validation_nats_per_token:.4f} nats/token"
+                f"{'  best' if validation.is_best else ''}"
+            )
+        elif line.is_live and now - last_shown > 0.5:
+            last_shown = now
+            losses.append(smooth)
+            left = step.seconds / step.progress - step.seconds if step.progress else 0.0
+            line.show(
+                f"{step.progress:4.0%}  loss {smooth:.3f}  {sparkline(thinned(losses, 16), 16)}  "
+                f"{tokens_per_second:,.0f} tokens/s  {ui.duration(left)} left"
+            )
+        yield step, tokens_per_second
 
 
 def _described(plan: Plan) -> str:
-    budget = [ui.counted(plan.minutes, "minute")] if plan.minutes else []
-    budget += [ui.counted(plan.steps, "step")] if plan.steps else []
-    budget += [ui.counted(plan.epochs, "epoch")] if plan.epochs else []
     what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
-    return f"{what} on {plan.data or 'the bundled chorales'} for {' or '.join(budget)}"
+    budget = running.budget(plan.minutes, plan.steps, plan.epochs)
+    return f"{what} on {plan.data or 'the bundled chorales'} for {budget}"
 
 
 def _absolute(model: str) -> str:
@@ -304,13 +270,6 @@ def _parsed(weights: tuple[str, ...]) -> dict[str, float]:
         if not folder or not 0 < parsed[folder] < math.inf:
             raise click.BadParameter(f"'{given}' is not FOLDER=W with W above 0", param_hint="--weight")
     return parsed
-
-
-def _new_folder(arch: str) -> Path:
-    number = 1
-    while (folder := Path("runs") / f"{arch}-{number:03d}").exists():
-        number += 1
-    return folder
 
 
 def _settings(given: tuple[str, ...]) -> dict[str, float]:
