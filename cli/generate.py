@@ -17,7 +17,9 @@ from . import controls as controlling
 from . import live, options, outputs, ui
 
 if TYPE_CHECKING:
-    from ..composer import Composer, Composition, Weighed
+    from symusic import Score
+
+    from ..composer import Composer, Composition, Prompt, Weighed
 
 
 @click.command(
@@ -96,12 +98,7 @@ def command(
     began = time.monotonic()
     is_live = stream or port is not None
     request = _request(prompt, shaping | {"live": is_live})
-    if output == "-" and (request.n > 1 or as_json or stream or wav or play):
-        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json, --stream, --wav or --play")
-    if is_live and (as_json or play):
-        raise click.UsageError("--stream and --port have no --json and no --play: --stream writes JSON lines")
-    if is_live and wav and output is None:
-        raise click.UsageError("--stream and --port write a sound file only beside a MIDI file: name it with -o")
+    _check_output(request, output, is_live=is_live, stream=stream, as_json=as_json, wav=wav, play=play)
     paths = [] if output == "-" or (is_live and output is None) else outputs.paths(output, request, force)
     if wav or play:
         from .play import check_sound, play_score, write_sound
@@ -117,25 +114,18 @@ def command(
     score = None if prompt_bytes is None else scores.parse(prompt_bytes, prompt or "")
 
     from .. import checkpoint, infilling, provenance
-    from .. import composer as composing
+    from ..composer import Composer
 
-    composer = composing.Composer.load(
+    composer = Composer.load(
         model or checkpoint.default(filling_holes=request.is_filling), options.resolve_device(device)
     )
-    heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
-    if heard.left_out:
-        notes, tokenizer = ui.counted(heard.left_out, "note"), composer.tokenizer.name
-        how = "kept, but not heard by the model" if request.is_filling else "left out of the prompt"
-        ui.say(f"{how}: {notes} that '{tokenizer}' cannot express", quiet=quiet)
-    for sentence in composer.tokenizer.unsaid(score) if score is not None and not request.is_filling else ():
-        ui.say(sentence, quiet=quiet)
+    heard = _heard(composer, score, request, quiet=quiet)
     try:
         request = composer.completed(request)
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     drawn_seed = options.draw_seed(seed)
     sampling_began = time.monotonic()
-    weighed: list[composing.Weighed] = []
     if request.is_filling:
         assert score is not None
         compositions = infilling.fill(composer, score, request, drawn_seed)
@@ -143,8 +133,8 @@ def command(
         compositions = [live.perform(composer, heard, request, drawn_seed, stream=stream, port=port)]
     else:
         compositions = composer.compose(heard, seed=drawn_seed, **request.arguments())
-    took = time.monotonic() - sampling_began
-    num_tokens = sum(c.num_new_tokens for c in compositions)
+    tokens_per_second = sum(c.num_new_tokens for c in compositions) / (time.monotonic() - sampling_began)
+    weighed: list[Weighed] = []
     if request.keep is not None:
         weighed = composer.weigh(heard, compositions)
         compositions = [w.composition for w in weighed[: request.keep]]
@@ -172,7 +162,7 @@ def command(
                 "seed": drawn_seed,
                 "outputs": [_told(p, c) for p, c in zip(paths, compositions, strict=True)],
                 **({"weighed": [_weighed(w, i < len(paths)) for i, w in enumerate(weighed)]} if weighed else {}),
-                "tokens_per_second": num_tokens / took,
+                "tokens_per_second": tokens_per_second,
                 "seconds_elapsed": time.monotonic() - began,
                 **({"sounds": [str(path) for path in sounds]} if wav else {}),
             }
@@ -184,9 +174,33 @@ def command(
             _say(composition, quiet=quiet)
         if weighed:
             _say_why(composer, weighed, len(compositions), quiet=quiet)
-        ui.say(f"model {composer.checkpoint.name}, {num_tokens / took:.0f} tokens/s, seed {drawn_seed}")
+        ui.say(f"model {composer.checkpoint.name}, {tokens_per_second:.0f} tokens/s, seed {drawn_seed}")
     for score in music if play else ():
         play_score(score, soundfont, quiet=quiet)
+
+
+def _check_output(
+    request: Request, output: str | None, *, is_live: bool, stream: bool, as_json: bool, wav: bool, play: bool
+) -> None:
+    """Refuse what cannot go to the same place."""
+    if output == "-" and (request.n > 1 or as_json or stream or wav or play):
+        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json, --stream, --wav or --play")
+    if is_live and (as_json or play):
+        raise click.UsageError("--stream and --port have no --json and no --play: --stream writes JSON lines")
+    if is_live and wav and output is None:
+        raise click.UsageError("--stream and --port write a sound file only beside a MIDI file: name it with -o")
+
+
+def _heard(composer: Composer, score: Score | None, request: Request, *, quiet: bool) -> Prompt:
+    """Return what the model hears of the prompt, and say what it does not."""
+    heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
+    if heard.left_out:
+        notes, tokenizer = ui.counted(heard.left_out, "note"), composer.tokenizer.name
+        how = "kept, but not heard by the model" if request.is_filling else "left out of the prompt"
+        ui.say(f"{how}: {notes} that '{tokenizer}' cannot express", quiet=quiet)
+    for sentence in composer.tokenizer.unsaid(score) if score is not None and not request.is_filling else ():
+        ui.say(sentence, quiet=quiet)
+    return heard
 
 
 def _say(composition: Composition, *, quiet: bool) -> None:
