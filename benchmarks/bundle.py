@@ -5,8 +5,7 @@
 
 The checkpoint with the lowest validation nats of the run is taken; the test split is read for the card alone. With
 `--clean FILE` (a JSON object whose "clean" lists indices into the test split) the test pieces that share no tune with
-training get a figure of their own. With `--further 1.25 --started-from RUN` the weights lie so many times as far from those
-of the run that it was trained on from as they do; the factor is to be chosen on validation.
+training get a figure of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import torch
 
 from musiclm import checkpoint, choosing, corpus, evaluation
 from musiclm.files import write_whole
-from musiclm.models.base import further
 
 LARGEST_LOSS = 0.0005  # nats a token that half precision may cost
 CHORALES = "MIT (data: public domain)"
@@ -38,8 +36,6 @@ def main() -> None:
     parser.add_argument("--most-tokens", type=int, help="of each split, as in `musiclm evaluate`")
     parser.add_argument("--clean", type=Path)
     parser.add_argument("--sampling", help='how music is best drawn from it, JSON: {"temperature": 0.95}')
-    parser.add_argument("--further", type=float, default=1.0)
-    parser.add_argument("--started-from", type=Path, help="the run that the weights began with")
     parser.add_argument("--machine", default="2 CPU cores with avx512_bf16")
     parser.add_argument("-o", "--output", type=Path, default=Path("checkpoints"))
     arguments = parser.parse_args()
@@ -47,9 +43,6 @@ def main() -> None:
     tokenizer = trained.tokenizer()
     source = corpus.open_source(arguments.source, tokenizer)
     model = trained.model()
-    if arguments.started_from:
-        model = further(checkpoint.load(str(arguments.started_from)).model(), model, arguments.further)
-        trained.card["further"] = f"{arguments.further:g} times as far from where it began, chosen on validation"
     most = arguments.most_tokens
     validation = evaluation.sample(source.pieces("validation"), most)
     full = evaluation.surprise(model, tokenizer, validation)

@@ -16,14 +16,15 @@ with the lowest validation nats of its run is measured. --minutes is the budget 
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
 
 `transformer-key` is `transformer` that is also told which degree of the key a voice has sung (`grid`, features of version 4;
-all other rows have version 3): no fewer nats, but music that stays in its key (`benchmarks/judge.py`), so that is the one
-bundled as `bach-transformer`; `transformer-taught-further` is `chorales-transformer`.
+rows without `key` have version 3): no fewer nats, but music that stays in its key (`benchmarks/judge.py`).
 
 `teachers` is the mean of what `transformer` and two smaller ones of other seeds expect. `transformer-taught` is
-`transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on as many as `WRITTEN`
-says that each teacher wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. Nothing but the 229 is behind any
-of them, but the minutes of teachers come on top of their own. `transformer-taught-further` has its weights moved on: `FACTOR`
-times as far from those of `transformer` as they are.
+`transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on those that `WRITTEN`
+says the teachers wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. `transformer-key-taught` is
+`transformer-key`, having learnt from the mean of itself, `transformer` and `transformer-taught-further`, on the 229 pieces
+and on what it wrote itself; `lstm-key-taught` and `gru-key-taught` have learnt from that. Nothing but the 229 is behind any
+of them, but the minutes of teachers come on top of their own. Rows of `FURTHER` have the weights of a taught one moved on: so
+many times as far from those that it began with as they are.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
@@ -49,40 +50,57 @@ from musiclm.tokens.base import Tokenizer
 
 THIRD = ["--tokenizer", 'grid:{"features": 3}']  # those of the day that these rows were made
 SMALL = ["--set", "size=128", "--dropout", "0.2", "--steps", "5000", *THIRD]
+LARGER = ["--set", "size=192", "--dropout", "0.25"]
 TEACHERS = ["transformer", "teacher-2", "teacher-3"]
-TAUGHT = [part for name in TEACHERS for part in ("--teacher", f"@{name}")]
-RUNS = {  # of each row what makes it, beside the budget; sizes of small where nothing is said; @ is the run of another row
+KEY_TEACHERS = ["transformer", "transformer-taught-further", "transformer-key"]
+
+
+def taught(*teachers: str) -> list[str]:
+    """Return the options that name teachers."""
+    return [part for name in teachers for part in ("--teacher", f"@{name}")]
+
+
+KEY = ["--tokenizer", "grid"]
+PUPIL = ["--dropout", "0.15", "--patience", "1000"]
+RUNS = {  # of each row what makes it, beside the budget; sizes of small where nothing is said
     "rnn": ["--arch", "rnn", "--dropout", "0.1", *THIRD],
     "lstm": ["--arch", "lstm", "--dropout", "0.35", *THIRD],
     "gru": ["--arch", "gru", "--dropout", "0.35", *THIRD],
-    "absolute": ["--arch", "absolute", "--set", "size=192", "--dropout", "0.25", *THIRD],
-    "transformer": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.25", *THIRD],
-    "transformer-key": ["--arch", "transformer", "--set", "size=192", "--dropout", "0.25", "--tokenizer", "grid"],
+    "absolute": ["--arch", "absolute", *LARGER, *THIRD],
+    "transformer": ["--arch", "transformer", *LARGER, *THIRD],
+    "transformer-key": ["--arch", "transformer", *LARGER, *KEY],
     **{f"teacher-{seed}": ["--arch", "transformer", *SMALL, "--seed", str(seed)] for seed in (2, 3)},
-    "transformer-taught": ["--from", "@transformer", "--dropout", "0.15", "--patience", "1000", *TAUGHT],
+    "transformer-taught": ["%written", "--from", "@transformer", *PUPIL, *taught(*TEACHERS)],
+    "transformer-key-taught": ["%written-key", "--from", "@transformer-key", *PUPIL, *taught(*KEY_TEACHERS)],
     **{
-        f"{arch}-taught": [
+        f"{arch}-taught": ["%written", "--arch", arch, "--dropout", "0.2", *taught("transformer-taught"), *THIRD]
+        for arch in ("lstm", "gru")
+    },
+    **{
+        f"{arch}-key-taught": [
+            "%written-key",
             "--arch",
             arch,
             "--dropout",
             "0.2",
-            "--teacher",
-            "@transformer-taught",
-            *THIRD,
+            *taught("transformer-key-taught"),
+            *KEY,
         ]
         for arch in ("lstm", "gru")
     },
+}  # @ is the run of another row, % is a folder of WRITTEN
+WRITTEN = {  # who wrote how many pieces of 16 bars each, at which temperature and top-p
+    "written": (TEACHERS, 400, 1, 1),
+    "written-key": (["transformer-key"], 1000, 0.8, 0.98),
 }
-WRITTEN = 400  # pieces of 16 bars, of each teacher
-FURTHER = "transformer-taught-further"  # the row of its weights, moved on by this, which validation chose
-FACTOR = 1.25
+FURTHER = {"transformer-taught-further": ("transformer", "transformer-taught", 1.25)}  # validation chose how far
 TOGETHER = "teachers"  # the row of the mean of what they expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*RUNS, TOGETHER, FURTHER]
+    every = [*RUNS, *FURTHER, TOGETHER]
     parser.add_argument("--arch", "--archs", dest="rows", default=",".join(every), help=f"rows: {', '.join(every)}")
     parser.add_argument("--minutes", type=float, default=100.0, help="of each row that has no steps of its own")
     parser.add_argument("--seed", type=int, default=1)
@@ -96,6 +114,7 @@ def main() -> None:
     a = parser.parse_args()
     if unknown := set(a.rows.split(",")) - set(every):
         parser.error(f"no row '{unknown.pop()}': {', '.join(every)}")
+    a.done = set()  # rows whose runs are at their budget
     with tempfile.TemporaryDirectory() as temporary:
         folder = a.output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,11 +137,9 @@ def main() -> None:
 
 def row(name: str, folder: Path, a: argparse.Namespace) -> dict[str, Any]:
     """Return a row of the table, trained first if need be."""
-    behind = {TOGETHER: TEACHERS, FURTHER: ["transformer-taught"]}.get(name, [name])
+    behind = TEACHERS if name == TOGETHER else [name]
     found = [checkpoint.load(str(trained(each, folder, a))) for each in behind]
     model = found[0].model() if len(found) == 1 else Mean([each.model() for each in found])
-    if name == FURTHER:
-        model = further(checkpoint.load(str(trained("transformer", folder, a))).model(), model, FACTOR)
     told = {
         "row": name,
         "num_parameters": sum(each.num_parameters for each in found),
@@ -134,13 +151,16 @@ def row(name: str, folder: Path, a: argparse.Namespace) -> dict[str, Any]:
 
 
 def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
-    """Return the run of a row, trained to the budget; its teachers before it."""
-    run, options = folder / name, list(RUNS[name])
-    if a.measure:
+    """Return the run of a row, trained to the budget; what it is made of before it."""
+    run = folder / name
+    if name in FURTHER:
+        start, end, factor = FURTHER[name]
+        moved(*(trained(each, folder, a) for each in (start, end)), factor, run)
         return run
-    for i, option in enumerate(options):
-        if option.startswith("@"):
-            options[i] = str(trained(option[1:], folder, a))
+    if a.measure or name in a.done:
+        return run
+    a.done.add(name)
+    options = [made(option, folder, a) for option in RUNS[name]]
     budget = [] if "--steps" in options else ["--minutes", f"{a.minutes:g}"]
     if a.quick:
         budget = ["--steps", "20"]
@@ -148,9 +168,6 @@ def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
         for option in ("--set", "--steps"):
             if option in options:
                 del options[options.index(option) : options.index(option) + 2]
-    if name.endswith("-taught"):
-        teachers = [trained(teacher, folder, a) for teacher in TEACHERS]
-        options = [str(written(teachers, folder / "data", 4 if a.quick else WRITTEN)), *options]
     if stored_plan(run) is None:
         seed = [] if "--seed" in options else ["--seed", str(a.seed)]
         command = ["train", *options, *budget, *seed, "-o", str(run)]
@@ -160,29 +177,41 @@ def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
     return run
 
 
-def written(teachers: list[Path], folder: Path, number: int) -> Path:
-    """Return a folder of the bundled chorales, and among those for training as many as each of the teachers has written."""
-    if not folder.exists():
+def made(option: str, folder: Path, a: argparse.Namespace) -> str:
+    """Return an option of RUNS as musiclm takes it: a run or a folder of pieces by its path, made first if need be."""
+    if option.startswith("@"):
+        return str(trained(option[1:], folder, a))
+    if option.startswith("%"):
+        return str(written(option[1:], folder, a))
+    return option
+
+
+def written(name: str, folder: Path, a: argparse.Namespace) -> Path:
+    """Return a folder of the bundled chorales, and among those for training what the teachers have written."""
+    teachers, number, temperature, top_p = WRITTEN[name]
+    if not (pieces := folder / name).exists():
         with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
-            archive.extractall(folder)
+            archive.extractall(pieces)
     for teacher in teachers:
-        if not (told := folder / "train" / "written" / teacher.name).exists():
-            how = [
-                "--bars",
-                16,
-                "--temperature",
-                1,
-                "--top-p",
-                1,
-                "--no-loop-guard",
-                "--seed",
-                11,
-                "-o",
-                f"{told}/",
-                "-q",
-            ]
-            musiclm("generate", "--model", teacher, "-n", number, *how)
-    return folder
+        model = trained(teacher, folder, a)
+        if not (told := pieces / "train" / "written" / teacher).exists():
+            how = ["--temperature", temperature, "--top-p", top_p, "--no-loop-guard", "--seed", 11, "-q"]
+            musiclm("generate", "--model", model, "-n", 4 if a.quick else number, "--bars", 16, *how, "-o", f"{told}/")
+    return pieces
+
+
+def moved(start: Path, end: Path, factor: float, run: Path) -> None:
+    """Write the checkpoint whose weights lie `factor` times as far from those of `start` as those of `end` do."""
+    first, last = checkpoint.load(str(start)), checkpoint.load(str(end))
+    card = last.card | {"further": f"{factor:g} times as far from where it began, chosen on validation", "figures": {}}
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(
+        run / "best.safetensors",
+        further(first.model(), last.model(), factor),
+        arch=last.arch,
+        tokenizer=last.tokenizer(),
+        card=card,
+    )
 
 
 def musiclm(*arguments: object) -> None:
