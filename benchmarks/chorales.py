@@ -93,7 +93,10 @@ WRITTEN = {  # who wrote how many pieces of 16 bars each, at which temperature a
     "written": (TEACHERS, 400, 1, 1),
     "written-key": (["transformer-key"], 1000, 0.8, 0.98),
 }
-FURTHER = {"transformer-taught-further": ("transformer", "transformer-taught", 1.25)}  # validation chose how far
+FURTHER = {  # validation chose how far
+    "transformer-taught-further": ("transformer", "transformer-taught", 1.25),
+    "transformer-key-taught-further": ("transformer-key", "transformer-key-taught", 1.2),
+}
 TOGETHER = "teachers"  # the row of the mean of what they expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
 
