@@ -74,6 +74,9 @@ def command(
         )
     if found.num_left:
         ui.say(f"only the first {len(found.heard.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet)
+    last = first + scores.num_bars(found.heard.score) - 1
+    if moment[0] is not None and not first <= moment[0] <= last:
+        raise click.BadParameter(f"what is drawn are bars {first} to {last}", param_hint="--at")
     note, which = found.at(*moment), (layer or num_layers) - 1
     title = f"{Path(file).name}: what {loaded.name} looks back at"
     if path.suffix.lower() == ".html":

@@ -30,7 +30,7 @@ def command() -> None:
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The classifier file to write.")
 @click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Training budget; 10 if none is given."
+    "--minutes", type=options.FloatRange(0, min_open=True), metavar="M", help="Training budget; 10 if none is given."
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
 @click.option("--versions", type=click.IntRange(1, 10), default=3, show_default=True, help="Of each note, one clean.")

@@ -29,9 +29,11 @@ MINUTES = 3.0  # of each, if no budget is given
 @click.option("--archs", metavar="NAMES", help="With commas; rnn,lstm,gru,transformer if left out.")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the models; small if left out.")
 @click.option("-o", "--output", metavar="FOLDER", help="Default: a new one, compare-001 for one.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Budget of each; 3 by default.")
+@click.option("--minutes", type=options.FloatRange(0, min_open=True), metavar="M", help="Budget of each; 3 by default.")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget of each: steps.")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data.")
+@click.option(
+    "--epochs", type=options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
+)
 @click.option("--resume", metavar="FOLDER", help="Go on with a comparison; a budget beside it is the new total.")
 @click.option("--tokenizer", metavar="NAME[:JSON]", help="As for 'musiclm train'.")
 @click.option("--prompt", metavar="FILE", help="MIDI that each model goes on from; default: a test piece's beginning.")
@@ -78,7 +80,7 @@ def _resumed(folder: Path, asked: dict[str, Any]) -> Comparison:
     """Return a comparison to go on with, its budget renewed if one is given."""
     from ..comparison import Comparison
 
-    if given := running.given(beside=("resume", *running.BUDGET, "device", "precision", "as_json", "quiet")):
+    if given := running.given(beside=("resume", *running.BUDGET, "as_json", "quiet", "verbose")):
         raise click.UsageError(f"--resume takes all but the budget from the folder: leave out {', '.join(given)}")
     comparison = Comparison.open(folder)
     budget = {name: asked[name] for name in running.BUDGET}
@@ -150,6 +152,7 @@ def _train(comparison: Comparison, arch: str, interrupts: running.Interrupts, *,
     try:
         for step, validation in steps:
             interrupts.check()
+            interrupts.is_patient = True
             if validation is not None:
                 line.say(
                     f"{arch}: step {step.number:,}  {ui.duration(step.seconds)}  "
@@ -160,7 +163,9 @@ def _train(comparison: Comparison, arch: str, interrupts: running.Interrupts, *,
                 last_shown = time.monotonic()
                 left = step.seconds / step.progress - step.seconds if step.progress else 0.0
                 line.show(f"{arch}: {step.progress:4.0%}  loss {step.nats:.3f}  {ui.duration(left)} left")
+        interrupts.check()
     finally:
+        interrupts.is_patient = False
         steps.close()  # saves where it stands
 
 

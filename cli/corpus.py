@@ -37,7 +37,7 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes; default: one a core.")
 @click.option(
     "--time-limit",
-    type=click.FloatRange(1),
+    type=options.FloatRange(1),
     default=60.0,
     show_default=True,
     metavar="S",

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 @click.option("--prompt", metavar="FILE", help="MIDI to continue; - for standard input.")
 @click.option("--prompt-bars", type=click.IntRange(1), metavar="N", help="Only the prompt's first N bars.")
 @click.option(
-    "--prompt-seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Only its first S seconds."
+    "--prompt-seconds", type=options.FloatRange(0, min_open=True), metavar="S", help="Only its first S seconds."
 )
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="New music: bars (16 if nothing is said).")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
+@click.option("--seconds", type=options.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
 @click.option("-n", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Of these those nearest to real pieces; see below.")
@@ -56,10 +56,10 @@ if TYPE_CHECKING:
 @options.soundfont
 @options.force
 @options.seed
-@click.option("--temperature", type=click.FloatRange(0), help="Lower is safer; the model's own if left out.")
+@click.option("--temperature", type=options.FloatRange(0), help="Lower is safer; the model's own if left out.")
 @click.option("--top-k", type=click.IntRange(1), metavar="K", help="Only the K likeliest tokens.")
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="Only those that make up P.")
-@click.option("--min-p", type=click.FloatRange(0, 1, min_open=True), metavar="P", help="Only those P times the best.")
+@click.option("--top-p", type=options.FloatRange(0, 1, min_open=True), metavar="P", help="Only those that make up P.")
+@click.option("--min-p", type=options.FloatRange(0, 1, min_open=True), metavar="P", help="Only those P times the best.")
 @options.device
 @click.option(
     "--precision",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Callable
@@ -10,12 +11,31 @@ from typing import Any
 import click
 
 from ..errors import MusicLMError
+from . import ui
+
+
+class FloatRange(click.FloatRange):
+    """Numbers of a range; infinity is none, and neither is what is not a number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to reckon with.", param, ctx)
+        return number
+
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 json_output: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Say less on standard error.")
-verbose: Decorator = click.option("-v", "--verbose", is_flag=True, help="Say more on standard error.")
+_quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Say less on standard error.")
+_verbose: Decorator = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda _context, _parameter, value: ui.be_verbose(value),
+    help="Say more.",
+)
 force: Decorator = click.option("--force", is_flag=True, help="Overwrite what is there.")
 device: Decorator = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
@@ -32,6 +52,11 @@ play: Decorator = click.option("--play", is_flag=True, help="Play it when it is 
 soundfont: Decorator = click.option(
     "--soundfont", metavar="FILE", help="An .sf2 or .sf3 file; default: the best this system has, else a small one."
 )
+
+
+def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command -q, which it takes as `quiet`, and -v."""
+    return _quiet(_verbose(command))
 
 
 def draw_seed(given: int | None) -> int:

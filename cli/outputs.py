@@ -9,6 +9,7 @@ from ..files import check_writable
 from ..request import Request
 
 STEM = "musiclm"
+OTHERS = (".wav", ".flac", ".ogg", ".mp3", ".png", ".svg", ".html", ".json", ".txt", ".pdf")  # what is no MIDI
 
 
 def paths(output: str | None, request: Request, force: bool) -> list[Path]:
@@ -21,6 +22,8 @@ def paths(output: str | None, request: Request, force: bool) -> list[Path]:
     folder = Path()
     if output is not None:
         path = Path(output)
+        if path.suffix.lower() in OTHERS and not path.is_dir():
+            raise OutputError(f"'{path}': what is written is MIDI, a .mid (--wav writes its sound beside it)")
         is_folder = path.is_dir() or output.endswith(("/", "\\")) or (count > 1 and path.suffix.lower() != ".mid")
         if not is_folder:
             if count == 1:

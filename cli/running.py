@@ -39,10 +39,15 @@ def new_folder(stem: Path) -> Path:
 
 
 class Interrupts:
-    """Whether Ctrl-C was pressed: some libraries swallow its KeyboardInterrupt while they are imported."""
+    """Whether Ctrl-C was pressed: some libraries swallow its KeyboardInterrupt while they are imported.
+
+    Attributes:
+        seen: it was.
+        is_patient: what is under way is finished first, a training step and what is saved behind it; pressed again, it is not.
+    """
 
     def __init__(self) -> None:
-        self.seen = False
+        self.seen = self.is_patient = False
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was pressed."""
@@ -50,8 +55,10 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle(self, *_: object) -> None:
+        if self.seen or not self.is_patient:
+            self.seen = True
+            raise KeyboardInterrupt
         self.seen = True
-        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 @click.option("--arch", metavar="NAME", help="rnn, lstm, gru, absolute or transformer (the default).")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; small if left out.")
 @click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new one in runs/.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said.")
+@click.option(
+    "--minutes", type=options.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said."
+)
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget: steps.")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data.")
+@click.option(
+    "--epochs", type=options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
+)
 @click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
 @click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from a checkpoint's weights.")
 @click.option(
@@ -56,8 +60,8 @@ if TYPE_CHECKING:
 @click.option(
     "--context", type=click.IntRange(2), metavar="T", help="Tokens a transformer looks back; the window grows with it."
 )
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), metavar="R", help="The highest.")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
+@click.option("--learning-rate", type=options.FloatRange(0, min_open=True), metavar="R", help="The highest.")
+@click.option("--dropout", type=options.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=N", help="Another size than the preset's: --set size=192."
 )
@@ -97,8 +101,7 @@ def _resumed(folder: Path, asked: dict[str, Any]) -> Run:
     """Return a run to go on with, its budget renewed if one is given."""
     from ..run import Run
 
-    beside = ("resume", *running.BUDGET, "device", "precision", "force", "as_json", "quiet")
-    if given := running.given(beside=beside):
+    if given := running.given(beside=("resume", *running.BUDGET, "force", "as_json", "quiet", "verbose")):
         raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
     run = Run.open(folder)
     budget = {name: asked[name] for name in running.BUDGET}
@@ -173,8 +176,9 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     try:
         with running.interrupts() as interrupts:
             for followed in _followed(run, steps, quiet=quiet):
-                interrupts.check()
                 step, tokens_per_second = followed
+                interrupts.check()
+                interrupts.is_patient = True
         if step is None and run.last_validation is None:
             raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one beside --resume")
         stopped_because = run.stopped_because
@@ -281,5 +285,7 @@ def _settings(given: tuple[str, ...]) -> dict[str, float]:
             value = float(number)
         except ValueError as error:
             raise click.UsageError(f"--set takes NAME=N, size=192 for one, not '{text}'") from error
+        if not math.isfinite(value):
+            raise click.UsageError(f"--set takes NAME=N, size=192 for one, not '{text}'")
         found[name.strip()] = int(value) if value == int(value) and name.strip() != "dropout" else value
     return found

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_is_verbose = False
+
+
+def be_verbose(on: bool) -> None:
+    """Have `show_log` show what the library logs for whoever wants to know more, too."""
+    global _is_verbose
+    _is_verbose = on
+
+
 def console() -> Console:
     """Return the console for people."""
     from rich.console import Console
@@ -41,7 +50,7 @@ def show_log(*, quiet: bool = False) -> None:
 
     logger = logging.getLogger(__package__.removesuffix(".cli") if __package__ else "musiclm")
     logger.handlers[:] = [Sayer()]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if _is_verbose else logging.INFO)
     logger.propagate = False
 
 

@@ -6,6 +6,7 @@ Where sampling knows ids only and the tokenizer knows no model, this knows both,
 from __future__ import annotations
 
 import dataclasses
+import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,8 @@ from .request import Length, Request
 from .sampling import Rule, Sampler
 from .streaming import Stream
 from .tokens.base import Tokenizer
+
+log = logging.getLogger(__name__)
 
 MAX_SILENT = 8  # draws of a row without a single new note, before it is said
 
@@ -174,6 +177,8 @@ class Composer:
     def generating(self, precision: str) -> LanguageModel:
         """Return the model with its weights held in a precision, made once."""
         if precision not in self._forms:
+            found = self.checkpoint
+            log.debug("%s: %d parameters in %s, from '%s'", found.arch, found.num_parameters, precision, found.path)
             self._forms[precision] = self.model.for_generation(precision)
         return self._forms[precision]
 
@@ -252,7 +257,9 @@ class Composer:
 
     def sampler(self, rules: Sequence[Rule], **how: Any) -> Sampler:
         """Return the sampler of these rules that chooses as `sampling` says; how long notes last stays the model's choice."""
-        return Sampler(rules=rules, held=self.tokenizer.held, **self.sampling(**how))
+        chosen = self.sampling(**how)
+        log.debug("sampling with %s", chosen)
+        return Sampler(rules=rules, held=self.tokenizer.held, **chosen)
 
     def sampling(
         self,

@@ -74,6 +74,10 @@ class Windows:
         louder: velocities to draw from, see `Tokenizer.louder`; `range(1)` for none.
         weights: how much more often than its length says each piece is drawn; left out, all alike.
         pitches: the lowest and highest pitch of each piece, None for one without; left out, all ids are looked at.
+
+    Attributes:
+        tokens_an_epoch: targets of all pieces.
+        tokens_a_batch: those of a batch, the mean; fewer than B T where pieces are shorter than T.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Windows:
         if weights is not None:
             chances *= np.asarray(weights)
         self._cumulated = np.cumsum(chances) / chances.sum()
+        self.tokens_a_batch = batch_size * float(np.minimum(sizes, length) @ chances / chances.sum())
         by_id = type(tokenizer).varied is Tokenizer.varied  # else one id may become several
         self._tables = {s: tokenizer.transposed(s) for s in transpose} if by_id else None
         self._reach = length + 1 if by_id else length * 5 // 4 + 1  # ids that make a window: they may become fewer

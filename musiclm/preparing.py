@@ -94,6 +94,9 @@ def prepare(plan: Plan) -> Prepared:
     sizes = sorted(models.preset(plan.arch, plan.preset))
     if unknown := sorted(set(plan.config) - set(sizes)):
         raise RunError(f"the architecture '{plan.arch}' has no '{unknown[0]}' to set: it has {', '.join(sizes)}")
+    for name, number in plan.config.items():
+        if isinstance(models.preset(plan.arch, plan.preset)[name], int) and not isinstance(number, int):
+            raise RunError(f"{name} is a whole number, not {number:g}")
     config |= plan.config
     if plan.dropout is not None:
         config["dropout"] = plan.dropout
@@ -123,7 +126,7 @@ def prepare(plan: Plan) -> Prepared:
     )
     steps = plan.steps
     if plan.epochs is not None:
-        by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / (windows.batch_size * length)))
+        by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / windows.tokens_a_batch))
         steps = by_epochs if steps is None else min(steps, by_epochs)
     rate = plan.learning_rate or training["learning_rate"] * (TUNED_RATE if started else 1.0)
     recipe = Recipe(
@@ -146,6 +149,23 @@ def prepare(plan: Plan) -> Prepared:
         log.warning("--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled")
     elif plan.compile:
         model.compile()
+    log.debug(
+        "%s of %d parameters on %s, %s; %d ids, %d features each, of %s; %d pieces for training, %d tokens; "
+        "windows of %d x %d, rate %g, dropout %g",
+        plan.arch,
+        model.num_parameters,
+        device,
+        "bf16" if bf16 else "fp32",
+        tokenizer.vocab_size,
+        len(tokenizer.feature_sizes),
+        tokenizer.name,
+        len(pieces),
+        windows.tokens_an_epoch,
+        windows.batch_size,
+        length,
+        rate,
+        config.get("dropout", 0.0),
+    )
     validation = sample(source.pieces("validation"), MAX_VALIDATION_TOKENS)
     return Prepared(
         corpus=source,
@@ -217,11 +237,12 @@ def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] 
 def _device(name: str) -> str:
     import torch
 
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if present["cuda"] else "cpu"
+    if not present[name]:
+        raise RunError(f"no device '{name}' on this machine: --device cpu works everywhere")
+    return name
 
 
 def _has_compiler() -> bool:

@@ -149,7 +149,8 @@ class Run:
     def train(self) -> Generator[tuple[Step, Validation | None], None, None]:
         """Yield each step, with a `Validation` where one was made and the run was saved; saves at the end, too.
 
-        Closing the generator saves the last whole step: Ctrl-C loses nothing.
+        Closing the generator saves the step that was yielded last. An exception within a step leaves what was saved before: the
+        weights may be half way to the next, or a validation that was due not made.
         """
         import torch
 
@@ -174,6 +175,7 @@ class Run:
         steps = train(model, prepared.windows, prepared.recipe, average=average, start=state, teacher=prepared.teacher)
         next_validation = _Cadence(prepared.recipe, state.step if state else 0, state.seconds if state else 0.0)
         step: Step | None = None
+        is_whole = False  # whether nothing of the step that was taken last is left to do
         saved = state.step if state else 0
         losses: list[float] = []
         scalars = Scalars(self.folder, saved)
@@ -221,13 +223,15 @@ class Run:
                     saved = step.number
                 nats = None if validation is None else validation.validation_nats_per_token
                 scalars.add(step.number, nats=step.nats, rate=step.rate, tokens=step.tokens, validation_nats=nats)
+                is_whole = True
                 yield step, validation
+                is_whole = False
                 if validation is not None and self.is_stale:
                     self.stopped_because = "validation"
                     break
         finally:
             scalars.close()
-            if step is not None and step.number > saved:
+            if step is not None and is_whole and step.number > saved:
                 self._save_state(step)
 
     def _keep_start(self, prepared: Prepared) -> None:

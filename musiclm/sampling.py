@@ -35,6 +35,9 @@ class Rule(Protocol):
         """Return the state after a token, (B,). The prompt goes through here too."""
 
 
+COLDEST = 1e-6  # temperatures below it are none
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
     """How to choose among what the model offers; the filters apply in this order.
@@ -74,7 +77,7 @@ class Sampler:
             held: (B, 1) the token whose probability stays as it is; see the class.
         """
         logits = logits.float()
-        if self.temperature == 0:
+        if self.temperature < COLDEST:
             return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
         if held is None:
             return self._chosen(logits)

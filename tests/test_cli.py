@@ -102,6 +102,8 @@ def test_only_new_is_the_rest_of_the_output(run, song_file):
         ["--bars", -3],
         ["--top-p", 2],
         ["--temperature", -1],
+        ["--temperature", "nan"],
+        ["--seconds", "inf"],
         ["-n", 0],
         ["--nonsense"],
     ],
@@ -265,6 +267,41 @@ def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, monkeypatch)
     assert "--resume run" in err
     monkeypatch.undo()
     assert not list(Path("run").glob("last*"))
+
+
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(run, monkeypatch):
+    """It stopped there and then, and weights that were half way to the next step were what was saved."""
+    import torch
+
+    options = ("--arch", "gru", "--preset", "tiny", "--steps", 6, "--seed", 1, "-q", "--precision", "fp32")
+    assert run("train", *options, "-o", "whole")[0] == 0
+    step, calls = torch.optim.Muon.step, []
+
+    def pressed(*arguments, **told):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments, **told)
+
+    monkeypatch.setattr(torch.optim.Muon, "step", pressed)
+    assert run("train", *options, "-o", "cut")[0] == 130
+    assert len(calls) == 3
+    assert run("train", "--resume", "cut", "-q")[0] == 0
+    hashes = [checkpoint.read_header(Path(name) / "best.safetensors")[0]["sha256"] for name in ("whole", "cut")]
+    assert hashes[0] == hashes[1]
+
+
+def test_v_tells_how_it_was_done_and_q_nothing_of_it(run):
+    for given, tells in (("-v", True), ("-q", False)):
+        code, _, err = run("generate", "--bars", 1, "--seed", 1, given, "-o", f"a{given}.mid")
+        assert code == 0
+        assert ("sampling with" in err and "parameters in" in err) == tells
+
+
+@pytest.mark.parametrize("name", ["a.wav", "b" * 300 + ".mid"], ids=["sound", "long"])
+def test_a_name_that_cannot_be_is_one_line(run, name: str):
+    code, _, err = run("generate", "--bars", 1, "-o", name)
+    assert code == 1 and one_line(err)
 
 
 def test_without_a_compiler_training_says_so_and_goes_on(run, song_file, monkeypatch):

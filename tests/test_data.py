@@ -79,3 +79,12 @@ def test_short_pieces_are_padded_and_the_padding_does_not_count(chorales):
     batch = windows([piece], length=len(piece.tokens) + 30)(0)
     assert (batch.targets[:, len(piece.tokens) - 1 :] == IGNORE).all()
     assert batch.num_tokens == 3 * (len(piece.tokens) - 1)
+
+
+def test_an_epoch_is_once_through_the_pieces_be_they_shorter_than_a_window(chorales):
+    """Divided by whole windows, an epoch of pieces a quarter as long was a quarter of one."""
+    pieces = [np.asarray(p.tokens)[: 40 + i] for i, p in enumerate(chorales.pieces("train")[:30])]
+    for length in (32, 256):
+        made = Windows(pieces, tokens.create("grid", features=1), length=length, batch_size=4, seed=1)
+        seen = np.mean([int((made(number).targets != IGNORE).sum()) for number in range(200)])
+        assert made.tokens_a_batch == pytest.approx(seen, rel=0.02)

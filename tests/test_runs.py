@@ -54,7 +54,7 @@ def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
     [
         ({"size": -4}, "size must be at least 1"),
         ({"size": 30, "num_heads": 4}, "multiple of num_heads"),
-        ({"num_layers": 1.5}, "no such model"),
+        ({"num_layers": 1.5}, "num_layers is a whole number, not 1.5"),
         ({"vocab_size": 3}, "no 'vocab_size' to set"),
         ({"reference": 1}, "no 'reference' to set"),
     ],
@@ -287,3 +287,46 @@ def test_a_model_that_is_given_more_features_begins_as_what_it_was(chorales, tmp
         prepare(Plan(arch="transformer", start_from=str(path), tokenizer="grid", steps=1))
     with pytest.raises(RunError, match="has tokens of 'grid', not of 'score'"):
         prepare(Plan(arch="transformer", start_from=str(newer), tokenizer="score", steps=1))
+
+
+@pytest.mark.parametrize("within", ["validation", "step"])
+def test_what_is_cut_within_a_step_or_its_validation_is_done_again(within: str, chorales, tmp_path: Path, monkeypatch):
+    """A run that was saved there went on from weights half way to the next step, or never validated its last."""
+    plan = Plan(arch="gru", preset="tiny", steps=12, seed=3, precision="fp32", device="cpu")
+    whole = Run.create(tmp_path / "whole", plan)
+    list(whole.train())
+    whole.close()
+    of, name = (evaluation, "calibrated") if within == "validation" else (torch.optim.Muon, "step")
+    untouched, calls = getattr(of, name), []
+
+    def cut(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:  # of the step that ends the run; of step 2, whose other weights are there already
+            raise KeyboardInterrupt
+        return untouched(*arguments, **options)
+
+    monkeypatch.setattr(of, name, cut)
+    run = Run.create(tmp_path / "cut", plan)
+    with pytest.raises(KeyboardInterrupt):
+        list(run.train())
+    run.close()
+    monkeypatch.setattr(of, name, untouched)
+    run = Run.open(tmp_path / "cut")
+    list(run.train())
+    run.close()
+    hashes = [checkpoint.read_header(r.folder / "best.safetensors")[0]["sha256"] for r in (whole, run)]
+    assert hashes[0] == hashes[1]
+    lines = [[json.loads(line)["step"] for line in (r.folder / "metrics.jsonl").open()] for r in (whole, run)]
+    assert lines[0] == lines[1]
+
+
+def test_a_device_that_is_not_there_is_refused_and_leaves_nothing(run, tmp_path: Path):
+    code, _, told = run("train", "--device", "mps", "--steps", 1, "-o", tmp_path / "a", "-q")
+    assert code == 1 and told.count("\n") == 1 and "no device 'mps'" in told
+    assert not (tmp_path / "a").exists()
+
+
+def test_resume_refuses_what_the_run_has_settled(run, tmp_path: Path):
+    assert run("train", "--arch", "gru", "--preset", "tiny", "--steps", 1, "-o", tmp_path / "a", "-q")[0] == 0
+    code, _, told = run("train", "--resume", tmp_path / "a", "--device", "cpu", "--set", "size=3", "--steps", 2)
+    assert code == 2 and "leave out --set, --device" in told

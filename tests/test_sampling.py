@@ -65,10 +65,11 @@ def test_filters_leave_what_they_say():
         "top_p": Sampler(top_p=0.6),
         "min_p": Sampler(min_p=0.4),
         "greedy": Sampler(temperature=0),
+        "next to greedy": Sampler(temperature=1e-300),
         "all": Sampler(top_k=4, top_p=1.0, min_p=1e-9),
     }
     found = {name: (s.probabilities(logits) > 0).sum().item() for name, s in kept.items()}
-    assert found == {"top_k": 2, "top_p": 2, "min_p": 2, "greedy": 1, "all": 4}
+    assert found == {"top_k": 2, "top_p": 2, "min_p": 2, "greedy": 1, "next to greedy": 1, "all": 4}
     torch.testing.assert_close(Sampler(top_k=2).probabilities(logits)[0, :2], torch.tensor([2 / 3, 1 / 3]))
     torch.testing.assert_close(Sampler(temperature=0.5).probabilities(logits)[0, 0], torch.tensor(0.25 / 0.345))
 
