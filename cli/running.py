@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -59,6 +60,7 @@ class Interrupts:
             self.seen = True
             raise KeyboardInterrupt
         self.seen = True
+        os.write(2, b"\nStopping when this step is done; Ctrl-C again: at once\n")  # print may be what it came into
 
 
 @contextlib.contextmanager
