@@ -14,6 +14,8 @@ their names' hashes, those with as many bars in all), and beside these stands ho
 - thin: share with less than half of the notes a bar that the beginning has;
 - growth: notes a bar of the last four bars over those of the first four new ones, at most 4, the mean.
 
+The tokenizer `performance` has no bars: one is two seconds there, 4/4 at 120 quarters a minute.
+
 --rolls draws thirty of the samples; --card writes the figures into the card of MODEL, a checkpoint's file. What the loop
 guard would draw anew is left in with --no-loop-guard.
 """
