@@ -7,19 +7,26 @@ Nats a cell on all 76 validation pieces after so many steps of the transformer's
 seed, the averaged weights; and the mean training loss of the last fifty steps, dropout and all, which tells what was
 learnt from what was learnt by heart. "without" is: `arrangements`, each chorale with its voices in their own order alone
 (features of version 2); `intervals`, features of version 1, which have no arrangements and no read-out of steps either;
-`steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same rate.
+`steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same rate;
+`relative`, absolute places (`absolute`) for distances; `pre-norm`, norms behind each sum instead of in front of each part;
+`small beginnings`, torch's own first weights of linear layers; `dropout`, none; `falling rate`, the highest to the end,
+after the warm-up; `average`, the weights as they are after the last step.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
 
 from musiclm import corpus, data, evaluation, models, tokens, training
+from musiclm.models import transformer
 
 CASES = {
     "anything left out": (),
@@ -27,6 +34,12 @@ CASES = {
     "intervals": ("intervals",),
     "steps": ("steps",),
     "muon": ("muon",),
+    "relative": ("relative",),
+    "pre-norm": ("pre-norm",),
+    "small beginnings": ("small beginnings",),
+    "dropout": ("dropout",),
+    "falling rate": ("falling rate",),
+    "average": ("average",),
 }
 
 
@@ -39,6 +52,28 @@ def adamw(model: torch.nn.Module, recipe: training.Recipe) -> list[torch.optim.O
     return [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)]
 
 
+def post_norm(
+    self: transformer.Block, x_BTD: torch.Tensor, cache: Any, num_cached: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Norm(x + attention(x)), then norm(x + feed-forward(x)), as in Vaswani et al. 2017."""
+    attended_BTD, keys, values, count = self.attention(x_BTD, cache, num_cached)
+    x_BTD = self.norm_attention(x_BTD + self.dropout(attended_BTD))
+    x_BTD = self.norm_forward(x_BTD + self.dropout(self.down(F.gelu(self.up(x_BTD)))))
+    return x_BTD, keys, values, count
+
+
+def constant(self: training.Recipe, step: int, seconds: float) -> float:
+    """Return the rate of a step: the highest, after the warm-up."""
+    return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps)
+
+
+OTHERWISE = {  # what is put in the place of what, where it is left out
+    "muon": (training, "_optimisers", adamw),
+    "pre-norm": (transformer.Block, "forward", post_norm),
+    "falling rate": (training.Recipe, "rate", constant),
+}
+
+
 def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what a run of so many steps came to."""
     tokenizer = tokens.create(
@@ -48,6 +83,7 @@ def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argpars
     )
     source = corpus.bundled(tokenizer)
     pieces = list(source.pieces("train"))
+    arch = "absolute" if "relative" in without else arguments.arch
     own = models.training(arguments.arch)
     windows = data.Windows(
         [p.tokens for p in pieces],
@@ -57,23 +93,29 @@ def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argpars
         seed=seed,
         pitches=[p.pitches for p in pieces],
     )
-    config = models.preset(arguments.arch, arguments.preset) | tokenizer.model_config
+    config = models.preset(arch, arguments.preset) | tokenizer.model_config
     if arguments.size is not None:
         config["size"] = arguments.size
     if arguments.dropout is not None:
         config["dropout"] = arguments.dropout
+    if "dropout" in without:
+        config["dropout"] = 0.0
     torch.manual_seed(seed)
-    model, average = (models.create(arguments.arch, tokenizer.vocab_size, **config) for _ in range(2))
+    model, average = (models.create(arch, tokenizer.vocab_size, **config) for _ in range(2))
     recipe = training.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=training.faster_in_bf16())
-    usual = training._optimisers
-    training._optimisers = adamw if "muon" in without else usual
+    if "small beginnings" in without:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.reset_parameters()
     began, losses = time.monotonic(), []
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in without:
+            if name in OTHERWISE:
+                stack.enter_context(mock.patch.object(*OTHERWISE[name]))
         for step in training.train(model, windows, recipe, average=average):
             losses.append(step.nats)
-    finally:
-        training._optimisers = usual
-    found = evaluation.surprise(average, tokenizer, list(source.pieces("validation")), bf16=recipe.bf16)
+    kept = model.eval() if "average" in without else average
+    found = evaluation.surprise(kept, tokenizer, list(source.pieces("validation")), bf16=recipe.bf16)
     return {
         "without": list(without),
         "tokens": step.tokens,
