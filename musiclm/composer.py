@@ -177,8 +177,7 @@ class Composer:
     def generating(self, precision: str) -> LanguageModel:
         """Return the model with its weights held in a precision, made once."""
         if precision not in self._forms:
-            found = self.checkpoint
-            log.debug("%s: %d parameters in %s, from '%s'", found.arch, found.num_parameters, precision, found.path)
+            log.debug("model %s: %d parameters in %s", self.checkpoint.name, self.model.num_parameters, precision)
             self._forms[precision] = self.model.for_generation(precision)
         return self._forms[precision]
 
