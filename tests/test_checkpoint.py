@@ -141,3 +141,9 @@ def test_a_checkpoint_of_other_features_is_refused_with_one_line(tmp_path: Path)
     checkpoint.save(path, model, arch="gru", tokenizer=GRID, card={})
     with pytest.raises(CheckpointError, match="another version"):
         checkpoint.load(str(path)).model()
+
+
+def test_a_set_alone_is_the_one_that_writes_best():
+    """`bach` became bach-lstm the day that had fewer nats a token; its music leaves the key more often."""
+    assert checkpoint.find("bach")[1] == "bach-transformer"
+    assert checkpoint.find("score")[1] == "score-transformer"
