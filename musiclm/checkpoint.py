@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 2**20  # bytes; the largest of ours is a hundredth of that
 MAX_NUMBER = 2**20  # of anything in a model's config
-JUDGED = (
-    "bach-transformer",
-)  # best of their sets by their music, not by nats: it keeps to its key (benchmarks/RESULTS.md)
+JUDGED = {"bach-transformer"}  # the best of their sets by their music, though not by nats (benchmarks/RESULTS.md)
 MAX_TOKENIZER_NUMBER = 4096  # of anything that makes a vocabulary
 
 
