@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..errors import MusicLMError
+from ..devices import resolve_device as resolve_device
 from . import ui
 
 
@@ -62,22 +62,6 @@ def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 def draw_seed(given: int | None) -> int:
     """Return the seed that was given, or a new one."""
     return secrets.randbelow(2**31) if given is None else given
-
-
-def resolve_device(name: str) -> str:
-    """Return cpu, cuda or mps.
-
-    Raises:
-        MusicLMError: it was asked for by name and is not there.
-    """
-    import torch
-
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if present["cuda"] else "cpu"
-    if not present[name]:
-        raise MusicLMError(f"no device '{name}' on this machine: --device cpu works everywhere")
-    return name
 
 
 def resolve_precision(name: str, device: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .devices import resolve_device
 from .errors import RunError
 from .plan import Plan
 
@@ -110,7 +111,7 @@ def prepare(plan: Plan) -> Prepared:
     # windows no longer than the context, nor shorter: distances that were never trained must not be met later
     length = plan.window or config.get("context", training["window"])
     length = min(length, config.get("context", length))
-    device = _device(plan.device)
+    device = resolve_device(plan.device)
     bf16 = plan.precision == "bf16"
     if plan.precision is None:
         bf16 = device == "cuda" or (device == "cpu" and faster_in_bf16())
@@ -232,17 +233,6 @@ def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] 
     if unused := sorted(set(by_folder) - used):
         raise RunError(f"no training piece comes from a folder '{unused[0]}': see --weight")
     return weights
-
-
-def _device(name: str) -> str:
-    import torch
-
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if present["cuda"] else "cpu"
-    if not present[name]:
-        raise RunError(f"no device '{name}' on this machine: --device cpu works everywhere")
-    return name
 
 
 def _has_compiler() -> bool:

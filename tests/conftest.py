@@ -13,7 +13,8 @@ import torch
 from hypothesis import settings
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
-from musiclm import checkpoint, models, scores, tokens
+from musiclm import checkpoint, corpus, models, scores, tokens
+from musiclm.data import Windows
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MUSICLM_MODELS"] = os.devnull  # what a developer has installed changes no test
@@ -69,6 +70,19 @@ def song_file(song: Score, tmp_path: Path) -> Path:
     path = tmp_path / "song.mid"
     scores.write(song, path)
     return path
+
+
+GRID = tokens.create("grid")
+
+
+@pytest.fixture(scope="session")
+def chorales() -> corpus.Corpus:
+    return corpus.bundled(GRID)
+
+
+def windows(pieces: list[corpus.Piece], **options) -> Windows:
+    options = {"length": 64, "batch_size": 3, "seed": 1} | options
+    return Windows([p.tokens for p in pieces], GRID, **options)
 
 
 def tiny(arch: str, vocab_size: int = 40, **config: object) -> models.base.LanguageModel:

@@ -6,21 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from musiclm import corpus, tokens
+from musiclm import tokens
 from musiclm.data import IGNORE, Windows
 from musiclm.tokens import grid
 
-GRID = tokens.create("grid")
-
-
-@pytest.fixture(scope="module")
-def chorales() -> corpus.Corpus:
-    return corpus.bundled(GRID)
-
-
-def windows(pieces: list[corpus.Piece], **options) -> Windows:
-    options = {"length": 64, "batch_size": 3, "seed": 1} | options
-    return Windows([p.tokens for p in pieces], GRID, **options)
+from .conftest import GRID, windows
 
 
 def test_a_batch_is_a_function_of_its_number(chorales):

@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 # a module may import those of lower levels, and of its own package
 LEVELS = [
     {"errors"},
-    {"files", "controls"},
+    {"files", "devices", "controls"},
     {"plan", "request", "scalars"},
     {"tokens", "models", "scores", "checkpoint"},
     {"corpus", "data", "sampling", "instruments", "ngram", "statistics", "installing"},

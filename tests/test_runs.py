@@ -25,13 +25,6 @@ from musiclm.run import Run
 
 from .conftest import tiny
 
-GRID = tokens.create("grid")
-
-
-@pytest.fixture(scope="module")
-def chorales() -> corpus.Corpus:
-    return corpus.bundled(GRID)
-
 
 def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
     assert run("train", "--arch", "gru", "--teacher", "bach", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 0

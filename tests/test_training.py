@@ -9,25 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from musiclm import corpus, evaluation, models, tokens
-from musiclm.data import Windows
+from musiclm import evaluation, models
 from musiclm.models import base
 from musiclm.models._mean import Mean
 from musiclm.training import Recipe, train
 
-from .conftest import tiny
-
-GRID = tokens.create("grid")
-
-
-@pytest.fixture(scope="module")
-def chorales() -> corpus.Corpus:
-    return corpus.bundled(GRID)
-
-
-def windows(pieces: list[corpus.Piece], **options) -> Windows:
-    options = {"length": 64, "batch_size": 3, "seed": 1} | options
-    return Windows([p.tokens for p in pieces], GRID, **options)
+from .conftest import GRID, tiny, windows
 
 
 def test_the_rate_warms_up_and_falls_by_steps_and_by_the_clock():
