@@ -4,7 +4,8 @@
     python benchmarks/chorales.py --quick
 
 Each row is a run of `musiclm train` in --output, made with what `RUNS` says, and goes on where it was stopped; the checkpoint
-with the lowest validation nats of its run is measured. --minutes is the budget of one run. Conditions, the same for each row:
+with the lowest validation nats of its run is measured. --minutes is the budget of an architecture, on two cores; a run is
+of one thread, and has the share of it that `SHARES` says. Conditions, the same for each row:
 
 - data: the bundled 382 chorales of Boulanger-Lewandowski et al. (2012), four voices on a sixteenth grid, official split of
   229 / 76 / 77 pieces; training on the 229 and their transpositions that stay within the pitches of those 229;
@@ -89,6 +90,17 @@ RUNS = {  # of each row what makes it, beside the budget; sizes of small where n
         for arch in ("lstm", "gru")
     },
 }  # @ is the run of another row, % is a folder of WRITTEN
+SHARES = {  # of --minutes; what is behind `transformer-key-taught` comes to both cores, teachers and all
+    **dict.fromkeys(["rnn", "lstm", "gru", "lstm-taught"], 0.14),
+    "gru-taught": 0.16,
+    "absolute": 0.28,
+    "transformer": 0.32,
+    "gru-key-taught": 0.36,
+    "lstm-key-taught": 0.39,
+    "transformer-key-taught": 0.5,
+    "transformer-taught": 0.55,
+    "transformer-key": 0.56,
+}
 WRITTEN = {  # who wrote how many pieces of 16 bars each, at which temperature and top-p
     "written": (TEACHERS, 400, 1, 1),
     "written-key": (["transformer-key"], 1000, 0.8, 0.98),
@@ -105,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [*RUNS, *FURTHER, TOGETHER]
     parser.add_argument("--arch", "--archs", dest="rows", default=",".join(every), help=f"rows: {', '.join(every)}")
-    parser.add_argument("--minutes", type=float, default=100.0, help="of each row that has no steps of its own")
+    parser.add_argument("--minutes", type=float, default=100.0, help="of an architecture: see SHARES")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clean", type=Path, help='JSON whose "clean" lists indices into the test split')
     parser.add_argument("-o", "--output", type=Path, help="where the runs are; left out, a folder that goes at the end")
@@ -164,7 +176,7 @@ def trained(name: str, folder: Path, a: argparse.Namespace) -> Path:
         return run
     a.done.add(name)
     options = [made(option, folder, a) for option in RUNS[name]]
-    budget = [] if "--steps" in options else ["--minutes", f"{a.minutes:g}"]
+    budget = [] if "--steps" in options else ["--minutes", f"{a.minutes * SHARES[name]:g}"]
     if a.quick:
         budget = ["--steps", "20"]
         options += ["--preset", "tiny"] if "--arch" in options else []

@@ -25,7 +25,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from musiclm import corpus, data, evaluation, models, tokens, training
+from musiclm import corpus, data, devices, evaluation, models, tokens, training
 from musiclm.models import transformer
 
 CASES = {
@@ -102,7 +102,7 @@ def measured(without: tuple[str, ...], steps: int, seed: int, arguments: argpars
         config["dropout"] = 0.0
     torch.manual_seed(seed)
     model, average = (models.create(arch, tokenizer.vocab_size, **config) for _ in range(2))
-    recipe = training.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=training.faster_in_bf16())
+    recipe = training.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=devices.faster_in_bf16())
     if "small beginnings" in without:
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):

@@ -29,9 +29,9 @@ from typing import Any
 
 import torch
 
+from musiclm.devices import faster_in_bf16
 from musiclm.instruments import FAMILIES, audio, dataset, evaluation, fitting, training
 from musiclm.instruments.classifier import NoteClassifier, loudest_picture
-from musiclm.training import faster_in_bf16
 
 CHOSEN_BY = {"discordgm", "tonejs"}  # recorded sources held out for choosing
 RECORDED_WEIGHT = 2.0  # a recorded note is drawn as often as two rendered ones of its family would be

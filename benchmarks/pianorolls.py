@@ -39,9 +39,10 @@ from torch import Tensor
 from musiclm import evaluation, models
 from musiclm.corpus import Piece
 from musiclm.data import Windows
+from musiclm.devices import faster_in_bf16
 from musiclm.ngram import NGram
 from musiclm.tokens.base import Tokenizer
-from musiclm.training import Recipe, faster_in_bf16, train
+from musiclm.training import Recipe, train
 
 BOS, EOS, END, FIRST_KEY = 0, 1, 2, 3
 NUM_KEYS = 88

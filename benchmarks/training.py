@@ -305,9 +305,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.precision == "auto":
-        from musiclm.training import faster_in_bf16
+        from musiclm.devices import resolve_bf16
 
-        options.precision = "bf16" if options.device == "cuda" or faster_in_bf16() else "fp32"
+        options.precision = "bf16" if resolve_bf16("auto", options.device) else "fp32"
     if options.peak_of:
         print(peak_of(options))
         return

@@ -74,7 +74,7 @@ def train(
     from ..instruments.classifier import NoteClassifier
     from ..instruments.training import Recipe
 
-    bf16 = options.resolve_precision(precision, "cpu")
+    bf16 = options.resolve_bf16(precision, "cpu")
     if minutes is None and steps is None:
         minutes = 10.0
     recipe = Recipe(steps=steps, seconds=minutes * 60 if minutes is not None else None, seed=seed, bf16=bf16)

@@ -74,7 +74,7 @@ def command(
     if not source.pieces(split):
         raise CorpusError(f"no {split} pieces in '{source.name}': choose another --split")
     where = options.resolve_device(device)
-    bf16 = options.resolve_precision(precision, where) if precision != "auto" else False
+    bf16 = options.resolve_bf16(precision, where) if precision != "auto" else False
     report = evaluation.report(loaded.model(where), source, split, name=loaded.name, most_tokens=most_tokens, bf16=bf16)
     if samples is not None:
         pieces = evaluation.sample(source.pieces(split), most_tokens)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..devices import resolve_bf16 as resolve_bf16
 from ..devices import resolve_device as resolve_device
 from . import ui
 
@@ -62,15 +63,6 @@ def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 def draw_seed(given: int | None) -> int:
     """Return the seed that was given, or a new one."""
     return secrets.randbelow(2**31) if given is None else given
-
-
-def resolve_precision(name: str, device: str) -> bool:
-    """Return whether to compute in bfloat16; `auto` measures which is faster on a CPU."""
-    if name == "auto" and device == "cpu":
-        from ..training import faster_in_bf16
-
-        return faster_in_bf16()
-    return name == "bf16" or (name == "auto" and device == "cuda")
 
 
 def threads() -> int:

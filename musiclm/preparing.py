@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .devices import resolve_device
+from .devices import resolve_bf16, resolve_device
 from .errors import RunError
 from .plan import Plan
 
@@ -66,107 +66,55 @@ def prepare(plan: Plan) -> Prepared:
     """
     import torch
 
-    from . import checkpoint, corpus, models, tokens
+    from . import checkpoint, corpus, models
     from .data import Windows
     from .evaluation import holes, sample
-    from .training import Recipe, faster_in_bf16
+    from .training import Recipe
 
     started = checkpoint.load(plan.start_from) if plan.start_from else None
-    wanted = None  # what suits the data
-    if plan.tokenizer is not None:
-        wanted = tokens.parse(plan.tokenizer)
-    elif started is not None:
-        wanted = started.tokenizer()
-    if started is not None and wanted is not None and wanted.plain_size != (theirs := started.tokenizer()).plain_size:
-        raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{wanted.name}'")
-    source = corpus.open_source(plan.data, wanted)
+    source = corpus.open_source(plan.data, _wanted(plan, started))
     tokenizer = source.tokenizer
-    config = models.preset(plan.arch, plan.preset) if started is None else dict(started.config)
-    if started is not None:
-        known = tuple(config.pop("feature_sizes", ()))
-        config.pop("vocab_size")
-        if known != tokenizer.feature_sizes[: len(known)]:
-            raise RunError(
-                f"the model '{started.name}' has other features than '{tokenizer.name}' gives now: train anew"
-            )
-    config |= tokenizer.model_config
-    if plan.config and started is not None:
-        raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set")
-    sizes = sorted(models.preset(plan.arch, plan.preset))
-    if unknown := sorted(set(plan.config) - set(sizes)):
-        raise RunError(f"the architecture '{plan.arch}' has no '{unknown[0]}' to set: it has {', '.join(sizes)}")
-    for name, number in plan.config.items():
-        if isinstance(models.preset(plan.arch, plan.preset)[name], int) and not isinstance(number, int):
-            raise RunError(f"{name} is a whole number, not {number:g}")
-    config |= plan.config
-    if plan.dropout is not None:
-        config["dropout"] = plan.dropout
-    elif started is not None:
-        config["dropout"] = max(TUNED_DROPOUT, config.get("dropout", 0.0))
+    config = _config(plan, started, tokenizer)
     training = models.training(plan.arch)
-    if plan.context is not None:
-        if "context" not in config:
-            raise RunError(f"the architecture '{plan.arch}' has no context: leave out --context")
-        config["context"] = plan.context
     # windows no longer than the context, nor shorter: distances that were never trained must not be met later
     length = plan.window or config.get("context", training["window"])
-    length = min(length, config.get("context", length))
-    device = resolve_device(plan.device)
-    bf16 = plan.precision == "bf16"
-    if plan.precision is None:
-        bf16 = device == "cuda" or (device == "cpu" and faster_in_bf16())
     pieces = list(source.pieces("train"))
     windows = Windows(
         [piece.tokens for piece in pieces],
         tokenizer,
         pitches=[piece.pitches for piece in pieces],
-        length=length,
+        length=min(length, config.get("context", length)),
         batch_size=plan.batch_size or training["batch_size"],
         seed=plan.seed,
-        weights=_weights(source.pieces("train"), plan.weights),
+        weights=_weights(pieces, plan.weights),
     )
     steps = plan.steps
     if plan.epochs is not None:
         by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / windows.tokens_a_batch))
         steps = by_epochs if steps is None else min(steps, by_epochs)
-    rate = plan.learning_rate or training["learning_rate"] * (TUNED_RATE if started else 1.0)
+    device = resolve_device(plan.device)
     recipe = Recipe(
         steps=steps,
         seconds=None if plan.minutes is None else 60 * plan.minutes,
-        learning_rate=rate,
+        learning_rate=plan.learning_rate or training["learning_rate"] * (TUNED_RATE if started else 1.0),
         warmup_steps=TUNED_WARM_UP if started else 100,
         seed=plan.seed,
-        bf16=bf16,
+        bf16=resolve_bf16(plan.precision, device),
     )
     torch.manual_seed(plan.seed)
     try:
-        model = models.create(plan.arch, tokenizer.vocab_size, **config)
+        model, average = (models.create(plan.arch, tokenizer.vocab_size, **config) for _ in range(2))
     except (TypeError, ValueError) as error:
         raise RunError(f"there is no such model: {error}") from error
-    average = models.create(plan.arch, tokenizer.vocab_size, **config)
     if started is not None:
         model.load_state_dict(_grown(started.model().state_dict(), model.state_dict()))
     if plan.compile and device == "cpu" and not _has_compiler():
         log.warning("--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled")
     elif plan.compile:
         model.compile()
-    log.debug(
-        "%s of %d parameters on %s, %s; %d ids, %d features each, of %s; %d pieces for training, %d tokens; "
-        "windows of %d x %d, rate %g, dropout %g",
-        plan.arch,
-        model.num_parameters,
-        device,
-        "bf16" if bf16 else "fp32",
-        tokenizer.vocab_size,
-        len(tokenizer.feature_sizes),
-        tokenizer.name,
-        len(pieces),
-        windows.tokens_an_epoch,
-        windows.batch_size,
-        length,
-        rate,
-        config.get("dropout", 0.0),
-    )
+    log.debug("%s, %d parameters, %s; %s on %s", plan.arch, model.num_parameters, config, recipe, device)
+    log.debug("%s, %d ids; features %s", tokenizer.name, tokenizer.vocab_size, tokenizer.feature_sizes)
+    log.debug("%d pieces, %d tokens, %d a batch", len(pieces), windows.tokens_an_epoch, windows.tokens_a_batch)
     validation = sample(source.pieces("validation"), MAX_VALIDATION_TOKENS)
     return Prepared(
         corpus=source,
@@ -179,6 +127,62 @@ def prepare(plan: Plan) -> Prepared:
         teacher=_teacher(plan.teachers, tokenizer, device),
         validation=holes(tokenizer, validation) if tokenizer.fills else validation,
     )
+
+
+def _wanted(plan: Plan, started: Any) -> Any:
+    """Return the tokenizer that the plan wants, or that of the checkpoint; None for what suits the data.
+
+    Raises:
+        RunError: the checkpoint has other tokens.
+    """
+    from . import tokens
+
+    theirs = None if started is None else started.tokenizer()
+    if plan.tokenizer is None:
+        return theirs
+    wanted = tokens.parse(plan.tokenizer)
+    if theirs is not None and wanted.plain_size != theirs.plain_size:
+        raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{wanted.name}'")
+    return wanted
+
+
+def _config(plan: Plan, started: Any, tokenizer: Any) -> dict[str, Any]:
+    """Return what the model is built with: sizes of the preset or the checkpoint, the tokenizer's part, the plan's own.
+
+    Raises:
+        RunError: the plan sets what the architecture has not, or what the checkpoint has settled.
+    """
+    from . import models
+
+    preset = models.preset(plan.arch, plan.preset)
+    config = dict(preset)
+    if started is not None:
+        config = dict(started.config)
+        known = tuple(config.pop("feature_sizes", ()))
+        config.pop("vocab_size")
+        if known != tokenizer.feature_sizes[: len(known)]:
+            raise RunError(
+                f"the model '{started.name}' has other features than '{tokenizer.name}' gives now: train anew"
+            )
+        if plan.config:
+            raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set")
+    config |= tokenizer.model_config
+    for name, number in sorted(plan.config.items()):
+        if name not in preset:
+            own = ", ".join(sorted(preset))
+            raise RunError(f"the architecture '{plan.arch}' has no '{name}' to set: it has {own}")
+        if isinstance(preset[name], int) and not isinstance(number, int):
+            raise RunError(f"{name} is a whole number, not {number:g}")
+    config |= plan.config
+    if plan.dropout is not None:
+        config["dropout"] = plan.dropout
+    elif started is not None:
+        config["dropout"] = max(TUNED_DROPOUT, config.get("dropout", 0.0))
+    if plan.context is not None:
+        if "context" not in config:
+            raise RunError(f"the architecture '{plan.arch}' has no context: leave out --context")
+        config["context"] = plan.context
+    return config
 
 
 def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel | None:

@@ -241,21 +241,3 @@ def _restore(
         mine[parameter].state[parameter] = {
             key: t.clone() if key == "step" else t.to(parameter.device).clone() for key, t in moments.items()
         }
-
-
-def faster_in_bf16() -> bool:
-    """Return whether this CPU multiplies matrices faster in bfloat16 than in float32: one product timed in both.
-
-    Without instructions for it bfloat16 is emulated and slower.
-    """
-    took = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 1024, dtype=dtype)
-        a @ b
-        best = math.inf
-        for _ in range(5):
-            began = time.perf_counter()
-            a @ b
-            best = min(best, time.perf_counter() - began)
-        took[dtype] = best
-    return took[torch.bfloat16] < 0.7 * took[torch.float32]
