@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from musiclm import checkpoint, choosing, corpus, evaluation
+from musiclm import cards, checkpoint, choosing, corpus, evaluation
 from musiclm.files import write_whole
 
 LARGEST_LOSS = 0.0005  # nats a token that half precision may cost
@@ -90,7 +90,7 @@ def main() -> None:
     path = arguments.output / f"{arguments.name}.safetensors"
     checkpoint.save(path, model, arch=trained.arch, tokenizer=tokenizer, card=card, dtype=torch.float16)
     bundled = checkpoint.load(str(path))
-    page = checkpoint.card_markdown(bundled, arguments.name)
+    page = cards.page(bundled, arguments.name)
     write_whole(path.with_suffix(".md"), page.encode())
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {json.dumps(card['figures'])}")
 

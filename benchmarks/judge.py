@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from symusic import Score
 
-from musiclm import checkpoint, corpus, scores, statistics
+from musiclm import cards, checkpoint, corpus, scores, statistics
 from musiclm.composer import Composer
 from musiclm.files import write_whole
 from musiclm.pictures import roll
@@ -118,7 +118,7 @@ def store(
     checkpoint.save(found.path, model, arch=found.arch, tokenizer=found.tokenizer(), card=card, dtype=torch.float16)
     again = checkpoint.load(str(found.path))
     assert again.sha256 == found.sha256, "the weights are those that there were"
-    write_whole(found.path.with_suffix(".md"), checkpoint.card_markdown(again, found.path.stem).encode(), force=True)
+    write_whole(found.path.with_suffix(".md"), cards.page(again, found.path.stem).encode(), force=True)
 
 
 def beginnings(source: corpus.Corpus, count: int, bars: int) -> list[Score]:

@@ -47,12 +47,12 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
 
     It is read whole first: nothing in it can run code. From then on --model finds it by its name.
     """
-    from .. import checkpoint, installing
+    from .. import cards, checkpoint, installing
 
     with installing.opened(source) as coming:
         blocks = _watched(coming, quiet=quiet)
         found = installing.install(coming, blocks, name=name, force=force)
-    (figures,) = checkpoint.figures([found])
+    (figures,) = cards.figures([found])
     of_set = found.name.rpartition("-")[0]
     called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
     ui.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
@@ -90,7 +90,7 @@ def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
 
 
 def _list(*, as_json: bool) -> None:
-    from .. import checkpoint
+    from .. import cards, checkpoint
 
     loaded: list[Checkpoint] = [checkpoint.load(name) for name in checkpoint.bundled()]
     num_bundled = len(loaded)
@@ -99,7 +99,7 @@ def _list(*, as_json: bool) -> None:
             loaded.append(checkpoint.read(checkpoint.installed_path(name), name))
         except MusicLMError as error:
             ui.say(f"left out: {error}. 'musiclm models remove {name}' removes it")
-    listed = [f | {"installed": i >= num_bundled} for i, f in enumerate(checkpoint.figures(loaded))]
+    listed = [f | {"installed": i >= num_bundled} for i, f in enumerate(cards.figures(loaded))]
     if as_json:
         ui.print_json(listed)
         return

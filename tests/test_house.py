@@ -20,7 +20,7 @@ LEVELS = [
     {"files", "devices", "controls"},
     {"plan", "request", "scalars"},
     {"tokens", "models", "scores", "checkpoint"},
-    {"corpus", "data", "sampling", "instruments", "ngram", "statistics", "installing"},
+    {"corpus", "data", "sampling", "instruments", "ngram", "statistics", "installing", "cards"},
     {"grammar", "training", "evaluation", "repetition", "prompt", "endings", "rendering"},
     {"drawing", "choosing", "preparing"},
     {"run"},
