@@ -3,13 +3,16 @@
     pip install "transformers>=4.48"                  # for the GPT-2; without it that row is left out, and said
     python benchmarks/training.py                     # some minutes on two quiet cores
     python benchmarks/training.py --quick             # under a minute: tiny models, no figures to quote
+    python benchmarks/training.py --levers            # and what bfloat16, the fused optimiser and torch.compile are worth
     python benchmarks/training.py --device cuda
 
 A step is the same loop for all: forward under autocast to bfloat16 (float32 where a CPU is slower in it), cross-entropy in
 float32, backward, clipping, fused AdamW. The three transformers have the same width, depth, heads, dropout (of attention
 weights none), tokens and batch; the plain one is torch.nn.TransformerEncoder whose attention gathers a vector for each
 pair of places, L x L x D in memory. All run by turns, --rounds times; a ratio is the median of the rounds' ratios, of
-tokens a second, ours over theirs. `--clock cpu` counts CPU seconds instead: on a busy machine, with one thread.
+tokens a second, ours over theirs. `--levers` adds models without one thing, and one through torch.compile, to the same
+rounds: `speed_with_lever` is their speed over the plain one's. `--clock cpu` counts CPU seconds instead: on a busy machine,
+with one thread.
 
 fraction_of_matmul_peak: 6 FLOP a token for each weight in a matrix, and 6 L D a layer for causal attention without
 positions, over what a product of two 2048 x 2048 matrices of that precision reaches in the same rounds.
@@ -42,6 +45,7 @@ LENGTHS = (512, 1024, 2048, 4096)
 MOST_BYTES = 8 << 30  # what the plain way may take for its pairs of places, else it is left out
 PEERS = {"hf_gpt2": "ratio_to_hf_gpt2", "plain_relative": "ratio_to_plain_relative"}
 RECURRENT = ("lstm", "gru", "rnn")
+LEVERS = [("transformer", "bf16"), ("transformer", "fused AdamW"), ("lstm", "bf16"), ("gru", "bf16")]
 
 
 class PlainAttention(nn.Module):
@@ -121,9 +125,12 @@ def made(name: str, preset: str, length: int) -> tuple[nn.Module, Callable[[nn.M
 class Contestant:
     """A model with its optimiser, ready to take steps."""
 
-    def __init__(self, name: str, options: argparse.Namespace, batch_size: int, length: int) -> None:
+    def __init__(
+        self, name: str, options: argparse.Namespace, batch_size: int, length: int, *, without: str = ""
+    ) -> None:
         torch.manual_seed(0)
-        self.name, self.options = name, options
+        self.name, self.options = name + (f" without {without}" if without else ""), options
+        self.bf16 = options.precision == "bf16" and without != "bf16"
         self.num_tokens = batch_size * length
         model, self._logits = made(name, options.preset, length)
         self.model = model.to(options.device).train()
@@ -131,14 +138,14 @@ class Contestant:
         matrices = [m.weight for m in model.modules() if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"]
         recurrent = [p for m in model.modules() if isinstance(m, nn.RNNBase) for p in m.parameters() if p.ndim == 2]
         self.num_in_matrices = sum(p.numel() for p in [*matrices, *recurrent])
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=without != "fused AdamW")
         ids = torch.randint(0, VOCAB, (batch_size, length + 1), device=options.device)
         self.tokens, self.targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
         self.run = self.model
 
     def step(self) -> None:
         """Take one training step."""
-        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.options.precision == "bf16"):
+        with torch.autocast(self.options.device, torch.bfloat16, enabled=self.bf16):
             logits = self._logits(self.run, self.tokens)
         loss = F.cross_entropy(logits.float().flatten(0, 1), self.targets.flatten())
         self.optimiser.zero_grad(set_to_none=True)
@@ -182,15 +189,18 @@ def speeds(options: argparse.Namespace) -> dict[str, Any]:
     except ImportError:
         names.remove("hf_gpt2")
         print("no transformers here: pip install transformers", file=sys.stderr)
-    contestants = [Contestant(name, options, options.batch_size, options.length) for name in names]
+    own_shape = dict.fromkeys(names, (options.length, options.batch_size))
     for name in RECURRENT:
         own = models.training(name)
-        length, batch_size = (64, 2) if options.quick else (own["window"], own["batch_size"])
-        contestants.append(Contestant(name, options, batch_size, length))
+        own_shape[name] = (64, 2) if options.quick else (own["window"], own["batch_size"])
+    contestants = [Contestant(name, options, batch, length) for name, (length, batch) in own_shape.items()]
     compiling = {}
-    if options.compile:
+    if options.levers:
+        for name, without in LEVERS:
+            length, batch_size = own_shape[name]
+            contestants.append(Contestant(name, options, batch_size, length, without=without))
         compiled = Contestant("transformer", options, options.batch_size, options.length)
-        compiled.name = "transformer_compiled"
+        compiled.name = "transformer compiled"
         compiled.run = torch.compile(compiled.model)  # type: ignore[assignment]
         began = time.perf_counter()
         compiled.step()
@@ -232,6 +242,10 @@ def speeds(options: argparse.Namespace) -> dict[str, Any]:
         "matmul_gflop_per_second": median_of(lambda told: told["matmul"]) / 1e9,
         "transformer_gflop_per_second": median_of(lambda told: told["transformer"] * flop) / 1e9,
         "fraction_of_matmul_peak": median_of(lambda told: told["transformer"] * flop / told["matmul"]),
+        "speed_with_lever": {
+            each.name: median_of(lambda told, name=each.name: told[name] / told[name.split()[0]])  # type: ignore[misc]
+            for each in contestants[len(own_shape) :]
+        },
         **compiling,
     }
 
@@ -297,7 +311,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"])
-    parser.add_argument("--compile", action="store_true", help="a transformer through torch.compile, too")
+    parser.add_argument("--levers", action="store_true", help="without bfloat16, without a fused optimiser, compiled")
     parser.add_argument("--no-memory", action="store_true", help="speed alone")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -336,10 +350,12 @@ def show(report: dict[str, Any]) -> None:
     print(f"{report['machine']}, {report['threads']} threads, {report['precision']}, torch {report['torch']}")
     for name, row in report["models"].items():
         windows = f"{row['batch_size']} x {row['length']}"
-        print(f"{name:22}{row['num_parameters'] / 1e6:6.2f} M  {windows:>9}{row['tokens_per_second']:12,.0f} tokens/s")
+        print(f"{name:32}{row['num_parameters'] / 1e6:6.2f} M  {windows:>9}{row['tokens_per_second']:12,.0f} tokens/s")
     for key in (*PEERS.values(), "absolute_ratio_to_hf_gpt2", "fraction_of_matmul_peak"):
         if report.get(key) is not None:
             print(f"{key} {report[key]:.2f}")
+    for name, ratio in report["speed_with_lever"].items():
+        print(f"{name}: {ratio:.2f} times the speed")
     raw = f"{report['transformer_gflop_per_second']:,.0f} of {report['matmul_gflop_per_second']:,.0f} GFLOP/s"
     print(f"  ({raw}, {report['flop_per_token'] / 1e6:.1f} MFLOP a token)")
     if "compile_seconds" in report:
