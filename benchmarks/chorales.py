@@ -23,7 +23,8 @@ rows without `key` have version 3): no fewer nats, but music that stays in its k
 `transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on those that `WRITTEN`
 says the teachers wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. `transformer-key-taught` is
 `transformer-key`, having learnt from the mean of itself, `transformer` and `transformer-taught-further`, on the 229 pieces
-and on what it wrote itself; `lstm-key-taught` and `gru-key-taught` have learnt from that. Nothing but the 229 is behind any
+and on what it wrote itself; `lstm-key-taught` and `gru-key-taught` have learnt from that. `transformer-in-key` has the same
+pieces, but only teachers who are told the degree, too: itself and two smaller ones of other seeds. Nothing but the 229 is behind any
 of them, but the minutes of teachers come on top of their own. Rows of `FURTHER` have the weights of a taught one moved on: so
 many times as far from those that it began with as they are.
 
@@ -50,10 +51,12 @@ from musiclm.plan import stored_plan
 from musiclm.tokens.base import Tokenizer
 
 THIRD = ["--tokenizer", 'grid:{"features": 3}']  # those of the day that these rows were made
-SMALL = ["--set", "size=128", "--dropout", "0.2", "--steps", "5000", *THIRD]
+KEY = ["--tokenizer", "grid"]
+SMALL = ["--arch", "transformer", "--set", "size=128", "--dropout", "0.2", "--steps", "5000"]
 LARGER = ["--set", "size=192", "--dropout", "0.25"]
 TEACHERS = ["transformer", "teacher-2", "teacher-3"]
 KEY_TEACHERS = ["transformer", "transformer-taught-further", "transformer-key"]
+IN_KEY_TEACHERS = ["transformer-key", "key-teacher-2", "key-teacher-3"]
 
 
 def taught(*teachers: str) -> list[str]:
@@ -61,7 +64,6 @@ def taught(*teachers: str) -> list[str]:
     return [part for name in teachers for part in ("--teacher", f"@{name}")]
 
 
-KEY = ["--tokenizer", "grid"]
 PUPIL = ["--dropout", "0.15", "--patience", "1000"]
 RUNS = {  # of each row what makes it, beside the budget; sizes of small where nothing is said
     "rnn": ["--arch", "rnn", "--dropout", "0.1", *THIRD],
@@ -70,9 +72,11 @@ RUNS = {  # of each row what makes it, beside the budget; sizes of small where n
     "absolute": ["--arch", "absolute", *LARGER, *THIRD],
     "transformer": ["--arch", "transformer", *LARGER, *THIRD],
     "transformer-key": ["--arch", "transformer", *LARGER, *KEY],
-    **{f"teacher-{seed}": ["--arch", "transformer", *SMALL, "--seed", str(seed)] for seed in (2, 3)},
+    **{f"teacher-{seed}": [*SMALL, *THIRD, "--seed", str(seed)] for seed in (2, 3)},
+    **{f"key-teacher-{seed}": [*SMALL, *KEY, "--seed", str(seed)] for seed in (2, 3)},
     "transformer-taught": ["%written", "--from", "@transformer", *PUPIL, *taught(*TEACHERS)],
     "transformer-key-taught": ["%written-key", "--from", "@transformer-key", *PUPIL, *taught(*KEY_TEACHERS)],
+    "transformer-in-key": ["%written-key", "--from", "@transformer-key", *PUPIL, *taught(*IN_KEY_TEACHERS)],
     **{
         f"{arch}-taught": ["%written", "--arch", arch, "--dropout", "0.2", *taught("transformer-taught"), *THIRD]
         for arch in ("lstm", "gru")
@@ -97,7 +101,7 @@ SHARES = {  # of --minutes; what is behind `transformer-key-taught` comes to bot
     "transformer": 0.32,
     "gru-key-taught": 0.36,
     "lstm-key-taught": 0.39,
-    "transformer-key-taught": 0.5,
+    **dict.fromkeys(["transformer-key-taught", "transformer-in-key"], 0.5),
     "transformer-taught": 0.55,
     "transformer-key": 0.56,
 }
@@ -108,6 +112,7 @@ WRITTEN = {  # who wrote how many pieces of 16 bars each, at which temperature a
 FURTHER = {  # validation chose how far
     "transformer-taught-further": ("transformer", "transformer-taught", 1.25),
     "transformer-key-taught-further": ("transformer-key", "transformer-key-taught", 1.2),
+    "transformer-in-key-further": ("transformer-key", "transformer-in-key", 1.2),
 }
 TOGETHER = "teachers"  # the row of the mean of what they expect
 PUBLISHED = {"Coconet, chronological": 0.436, "Transformer": 0.417, "Transformer, relative over time and pitch": 0.335}
