@@ -24,9 +24,9 @@ rows without `key` have version 3): no fewer nats, but music that stays in its k
 says the teachers wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. `transformer-key-taught` is
 `transformer-key`, having learnt from the mean of itself, `transformer` and `transformer-taught-further`, on the 229 pieces
 and on what it wrote itself; `lstm-key-taught` and `gru-key-taught` have learnt from that. `transformer-in-key` has the same
-pieces, but only teachers who are told the degree, too: itself and two smaller ones of other seeds. Nothing but the 229 is behind any
-of them, but the minutes of teachers come on top of their own. Rows of `FURTHER` have the weights of a taught one moved on: so
-many times as far from those that it began with as they are.
+pieces, but only teachers who are told the degree, too: itself and two smaller ones of other seeds. Nothing but the 229 is
+behind any of them, but the minutes of teachers come on top of their own. Rows of `FURTHER` have the weights of a taught one
+moved on: so many times as far from those that it began with as they are.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
