@@ -258,7 +258,9 @@ class Composer:
         """Return the sampler of these rules that chooses as `sampling` says; how long notes last stays the model's choice."""
         chosen = self.sampling(**how)
         log.debug("sampling with %s", chosen)
-        return Sampler(rules=rules, held=self.tokenizer.held, **chosen)
+        timing = self.tokenizer.timing
+        kept = None if timing is None else torch.from_numpy(timing).to(self.device)
+        return Sampler(rules=rules, held=self.tokenizer.held, timing=kept, **chosen)
 
     def sampling(
         self,

@@ -48,9 +48,11 @@ class Sampler:
         top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020).
         min_p: only tokens at least this times as likely as the likeliest (Nguyen et al. 2024).
         rules: each may forbid tokens, before anything else.
-        held: which feature is the token whose probability stays what the model gives it, or None; temperature and filters
+        held: which feature is a token whose probability stays what the model gives it, or None; temperature and filters
             choose among the others (but temperature 0 among all). Where most tokens only say that nothing changes,
             a low temperature would leave nothing but those.
+        timing: (V,) booleans, tokens of which each keeps its probability in the same way, or None. Where time goes on by one
+            of a hundred shifts and a note ends by one certain token, a low temperature would make notes too short.
     """
 
     temperature: float = 1.0
@@ -59,6 +61,7 @@ class Sampler:
     min_p: float | None = None
     rules: Sequence[Rule] = ()
     held: int | None = None
+    timing: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -70,22 +73,29 @@ class Sampler:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], not {value}")
 
-    def probabilities(self, logits: Tensor, held: Tensor | None = None) -> Tensor:
+    def probabilities(self, logits: Tensor, kept: Tensor | None = None) -> Tensor:
         """Return (B, V) float32 probabilities to draw from, given (B, V) logits that the rules have seen.
 
         Args:
-            held: (B, 1) the token whose probability stays as it is; see the class.
+            kept: (B, V) or (V,) booleans, tokens whose probability stays as it is; see `kept`.
         """
         logits = logits.float()
         if self.temperature < COLDEST:
             return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-        if held is None:
+        if kept is None:
             return self._chosen(logits)
-        chance = logits.softmax(1).gather(1, held)
-        others = logits.scatter(1, held, float("-inf"))
-        chance = chance.masked_fill(torch.isneginf(others).all(1, keepdim=True), 1.0)
-        others = torch.where(chance < 1, self._chosen(others), 0.0)
-        return (others * (1 - chance)).scatter(1, held, chance)
+        own = logits.softmax(1) * kept
+        share = own.sum(1, keepdim=True)
+        others = logits.masked_fill(kept, float("-inf"))
+        is_free = ~torch.isneginf(others).all(1, keepdim=True)
+        others = torch.where(is_free, self._chosen(others) * (1 - share), 0.0)
+        return others + torch.where(is_free, own, own / share)
+
+    def kept(self, given: Tensor | None, size: int) -> Tensor | None:
+        """Return which of so many tokens keep their probability, given the (B, F) features of the last; None for none."""
+        if self.held is None or given is None:
+            return self.timing
+        return given[:, self.held, None] == torch.arange(size, device=given.device)
 
     def _chosen(self, logits: Tensor) -> Tensor:
         """Return the probabilities that temperature and filters leave."""
@@ -159,8 +169,8 @@ def generate(
                     logits = logits + opinion.to(logits.device)
             if bool(torch.isneginf(logits).all(1).any()):
                 raise ValueError("the rules forbid every token")
-            held = None if sampler.held is None or last_given is None else last_given[:, sampler.held, None]
-            token = _draw(sampler.probabilities(logits, held), generators)
+            kept = sampler.kept(last_given, logits.shape[1])
+            token = _draw(sampler.probabilities(logits, kept), generators)
         yield token
         with torch.inference_mode():
             rule_states = [r.step(s, token) for r, s in zip(sampler.rules, rule_states, strict=True)]

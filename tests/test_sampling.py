@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from musiclm import models
+from musiclm import models, tokens
 from musiclm.grammar import Never
 from musiclm.sampling import Sampler, generate
 
@@ -77,14 +77,29 @@ def test_filters_leave_what_they_say():
 def test_what_is_held_keeps_its_probability_and_temperature_chooses_among_the_others():
     """A voice of a chorale holds in 78 of 100 cells: a temperature of 0.7 over all left it little else."""
     logits = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.2, 0.1, 0.0, 0.7]]).log()
-    held = torch.tensor([[0], [2]])
-    found = Sampler(temperature=0.5, held=0).probabilities(logits, held)
+    sampler = Sampler(temperature=0.5, held=1)
+    kept = sampler.kept(torch.tensor([[9, 0], [9, 2]]), 4)
+    assert kept is not None and kept.tolist() == [[True, False, False, False], [False, False, True, False]]
     expected = torch.tensor([[0.7, 0.3 * 0.8, 0.3 * 0.2, 0.0], [0.04 / 0.54, 0.01 / 0.54, 0.0, 0.49 / 0.54]])
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(Sampler(held=0).probabilities(logits, held), logits.exp())
-    assert Sampler(top_k=1, held=0).probabilities(logits, held)[0].tolist() == pytest.approx([0.7, 0.3, 0, 0])
+    torch.testing.assert_close(sampler.probabilities(logits, kept), expected)
+    torch.testing.assert_close(Sampler(held=1).probabilities(logits, kept), logits.exp())
+    assert Sampler(top_k=1, held=1).probabilities(logits, kept)[0].tolist() == pytest.approx([0.7, 0.3, 0, 0])
     alone = torch.tensor([[0.0, float("-inf")]])
-    assert Sampler(temperature=0.5, held=0).probabilities(alone, torch.tensor([[0]])).tolist() == [[1.0, 0.0]]
+    assert sampler.probabilities(alone, torch.tensor([[True, False]])).tolist() == [[1.0, 0.0]]
+
+
+def test_when_is_left_to_the_model_and_temperature_chooses_what():
+    """At 0.95 and top-p 0.98 piano notes were half as long as those that the model has learnt from."""
+    logits = torch.tensor([[0.2, 0.1, 0.2, 0.1, 0.4]]).log()
+    timing = torch.tensor([False, False, True, True, False])
+    sampler = Sampler(temperature=0.5, top_p=0.9, timing=timing)
+    kept = sampler.kept(None, 5)
+    expected = torch.tensor([[0.7 * 0.2, 0.0, 0.2, 0.1, 0.7 * 0.8]])
+    torch.testing.assert_close(sampler.probabilities(logits, kept), expected)
+    only_time = logits.masked_fill(~timing, float("-inf"))
+    torch.testing.assert_close(sampler.probabilities(only_time, kept)[0, 2:4], torch.tensor([2 / 3, 1 / 3]))
+    sounds_and_strikes = tokens.create("performance").timing
+    assert sounds_and_strikes is not None and (~sounds_and_strikes).sum() == 88 + 32
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0}, {"min_p": 2}])

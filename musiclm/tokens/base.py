@@ -35,6 +35,7 @@ class Tokenizer(ABC):
         references: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
             the next token, if it is of these, is likely to be near.
         held: which feature is the id that lets go on what sounds; None if none is.
+        timing: (V,) booleans, ids that say when and how long, where those are not said of each note at once; else None.
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
         num_arrangements: in how many ways a piece may be written, see `arranged`; 1 for only one.
@@ -51,6 +52,7 @@ class Tokenizer(ABC):
     feature_lead: int = 0
     references: tuple[tuple[int, int, int], ...] = ()
     held: int | None = None
+    timing: np.ndarray | None = None
     says_durations: bool = False
     repeat_lag: int = 1
     num_arrangements: int = 1

@@ -39,6 +39,7 @@ SAME_TIME = 5e-7  # times this much apart are the same tick: symusic's seconds a
 
 PAD, BOS, EOS = 0, 1, 2
 VOCAB_SIZE = TIME_SHIFT + LONGEST_SHIFT  # the id of n steps is TIME_SHIFT + n - 1
+_IDS = np.arange(VOCAB_SIZE)
 
 
 class Performance(Tokenizer):
@@ -56,6 +57,7 @@ class Performance(Tokenizer):
     in_seconds = True
     vocab_size = VOCAB_SIZE
     bos, eos = BOS, EOS
+    timing = (_IDS < NOTE_ON) | ((_IDS >= NOTE_OFF) & (_IDS < VELOCITY)) | (_IDS >= TIME_SHIFT)
 
     def __init__(self, features: int = 2) -> None:
         if features not in (1, 2):
