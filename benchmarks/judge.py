@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--corpus", help="left out, the bundled chorales")
+    parser.add_argument("--split", default="test", choices=["validation", "test"], help="whose beginnings")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--bars", type=int, default=12)
     parser.add_argument("--temperature", type=float, help="left out, the model's own")
@@ -68,7 +69,7 @@ def main() -> None:
     composer = Composer(checkpoint.load(a.model))
     source = corpus.open_source(a.corpus, composer.tokenizer)
     count = (6 if a.quick else a.samples) // 2
-    pieces = beginnings(source, count, a.bars)
+    pieces = beginnings(source, a.split, count, a.bars)
     asked: dict[str, Any] = {"temperature": a.temperature, "top_p": a.top_p, "loop_guard": not a.no_loop_guard}
     new = Length(bars=a.bars)
     free = composer.compose(length=Length(bars=PROMPT_BARS + a.bars), count=count, seed=a.seed, **asked)
@@ -121,10 +122,10 @@ def store(
     write_whole(found.path.with_suffix(".md"), cards.page(again, found.path.stem).encode(), force=True)
 
 
-def beginnings(source: corpus.Corpus, count: int, bars: int) -> list[Score]:
-    """Return so many test pieces that are long enough, drawn by their names' hashes."""
+def beginnings(source: corpus.Corpus, split: str, count: int, bars: int) -> list[Score]:
+    """Return so many pieces of a split that are long enough, drawn by their names' hashes."""
     found = []
-    for piece in sorted(source.pieces("test"), key=lambda p: hashlib.sha256(p.name.encode()).digest()):
+    for piece in sorted(source.pieces(split), key=lambda p: hashlib.sha256(p.name.encode()).digest()):
         score = source.tokenizer.decode(piece.tokens)
         if scores.num_bars(score) >= PROMPT_BARS + bars and num_notes(score, 0, PROMPT_BARS) >= 8:
             found.append(score)
