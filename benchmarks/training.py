@@ -36,6 +36,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -60,10 +60,23 @@ def group() -> None:
     """Symbolic (MIDI) music: train language models on it, and have them write more."""
 
 
+def wait_briefly() -> None:
+    """Have torch's threads spin some microseconds for each other before they sleep; what the environment says goes first.
+
+    Those that spin for long make it tens of times slower on cores that others use too, those that sleep at once three times
+    slower on cores that nobody else wants (benchmarks/RESULTS.md). It has to be said before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" in os.environ:
+        return
+    if sys.platform == "linux":  # torch has GNU's OpenMP there
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    else:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; does not return."""
-    # threads that wait for each other by spinning make torch tens of times slower on cores that others use too
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_briefly()
     try:
         code = group.main(args=arguments, prog_name="musiclm", standalone_mode=False)
     except MusicLMError as error:

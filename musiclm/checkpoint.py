@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 2**20  # bytes; the largest of ours is a hundredth of that
 MAX_NUMBER = 2**20  # of anything in a model's config
-JUDGED = {"bach-transformer"}  # the best of their sets by their music, though not by nats (benchmarks/RESULTS.md)
 MAX_TOKENIZER_NUMBER = 4096  # of anything that makes a vocabulary
 
 
@@ -247,8 +246,7 @@ def _product(shape: list[int]) -> int:
 def find(name: str) -> tuple[Path, str]:
     """Return the file that a name means, and what to call it: a bundled one before an installed one before a path.
 
-    `SET` alone, "bach" for one, is the checkpoint of that set that was judged the best by its music (`JUDGED`), else the one
-    with the lowest validation nats a token.
+    `SET` alone, "bach" for one, is the checkpoint of that set with the lowest validation nats a token.
 
     Raises:
         CheckpointError: there is none.
@@ -258,8 +256,7 @@ def find(name: str) -> tuple[Path, str]:
             return path_of(name), name
         of_set = [n for n in names if n.rsplit("-", 1)[0] == name]
         if of_set:
-            judged = [n for n in of_set if n in JUDGED]
-            best = min(judged or of_set, key=lambda n: _validation_nats(read(path_of(n), n)))
+            best = min(of_set, key=lambda n: _validation_nats(read(path_of(n), n)))
             return path_of(best), best
     path = Path(name)
     if path.is_dir():

@@ -17,6 +17,7 @@ import pretty_midi
 import pytest
 
 from musiclm import checkpoint, scores
+from musiclm.cli import app
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -332,3 +333,21 @@ def test_bundled_models_of_chorales_are_evaluated_on_them_if_nothing_else_is_nam
     code, out, err = run("evaluate", name, "--split", "validation", "--most-tokens", 900, "--json")
     assert code == 0, err
     assert 0 < json.loads(out)["nats_per_token"] < 1
+
+
+@pytest.mark.parametrize(
+    ("said", "platform", "expected"),
+    [
+        ({}, "linux", {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "7"}, "linux", {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "linux", {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({}, "darwin", {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ],
+)
+def test_threads_spin_briefly_unless_the_environment_says_how_they_wait(monkeypatch, said, platform, expected):
+    """Sleeping at once made `generate` three times slower on quiet cores, spinning for long thirty times on busy ones."""
+    environment = dict(said)
+    monkeypatch.setattr("os.environ", environment)
+    monkeypatch.setattr("sys.platform", platform)
+    app.wait_briefly()
+    assert environment == expected
