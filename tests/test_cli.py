@@ -15,9 +15,9 @@ from pathlib import Path
 import mido
 import pretty_midi
 import pytest
+from musiclm.cli import app
 
 from musiclm import checkpoint, scores
-from musiclm.cli import app
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
