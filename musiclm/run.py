@@ -167,6 +167,13 @@ class Run:
             plan.precision = "bf16" if prepared.recipe.bf16 else "fp32"
             self.write_plan()
         state = self._load_state()
+        if state is not None:
+            shapes = {f"weights.{name}": tensor.shape for name, tensor in prepared.model.state_dict().items()}
+            if shapes != {name: t.shape for name, t in state.tensors.items() if name.startswith("weights.")}:
+                raise RunError(
+                    f"the run '{self.folder}' was begun by another version of musiclm: '{prepared.tokenizer.name}' has other "
+                    "features now; begin a new one"
+                )
         if state is None and plan.start_from is not None:
             self._keep_start(prepared)
         model, average = prepared.model, prepared.average

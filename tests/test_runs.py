@@ -323,3 +323,15 @@ def test_resume_refuses_what_the_run_has_settled(run, tmp_path: Path):
     assert run("train", "--arch", "gru", "--preset", "tiny", "--steps", 1, "-o", tmp_path / "a", "-q")[0] == 0
     code, _, told = run("train", "--resume", tmp_path / "a", "--device", "cpu", "--set", "size=3", "--steps", 2)
     assert code == 2 and "leave out --set, --device" in told
+
+
+def test_a_run_of_other_features_than_its_tokenizer_has_now_is_refused_in_a_line(run, tmp_path: Path):
+    """A plan that leaves the tokenizer to the data gets what that is by then; it was a traceback of torch's."""
+    made = tmp_path / "run"
+    sizes = ["--arch", "gru", "--preset", "tiny", "--steps", 1, "-q"]
+    assert run("train", *sizes, "--tokenizer", 'grid:{"features": 3}', "-o", made)[0] == 0
+    plan = json.loads((made / "run.json").read_text("utf-8"))
+    (made / "run.json").write_text(json.dumps(plan | {"tokenizer": None}), "utf-8")
+    code, _, err = run("train", "--resume", made, "--steps", 2, "-q")
+    assert code == 1
+    assert "another version of musiclm" in err and "Traceback" not in err
