@@ -34,7 +34,7 @@ COPIES = (1, 4, 16)
 
 def files_of(sources: Sequence[Path], folder: Path, limit: int | None) -> list[Path]:
     """Return MIDI files, those of archives written into a folder first."""
-    from musiclm.corpus import sources as finding
+    from musiclm.data import sources as finding
 
     paths = []
     for event in finding.walk(sources):

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from musiclm.audio import FAMILIES, dataset, mel, onsets
+from musiclm.audio import io as audio_io
+from musiclm.audio.classifier import NoteClassifier
 from musiclm.errors import AudioError
-from musiclm.instruments import FAMILIES, audio, dataset, mel, onsets
-from musiclm.instruments.classifier import NoteClassifier
 
 MEANS = {
     "whole": ("whole",),
@@ -42,7 +43,7 @@ def main() -> None:
     notes = [n for n in dataset.read_notes(a.notes) if a.split is None or n.split == a.split]
     probabilities, truth = [], []
     for note in notes[:: max(1, len(notes) // 100) if a.quick else 1]:
-        recording = audio.read(note.path)
+        recording = audio_io.read(note.path)
         try:
             pictures = torch.stack([mel.log_mel(view) for view in views(recording.audio).values()])
         except AudioError:

@@ -27,10 +27,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does
 
 import torch
 
-from musiclm import models
-from musiclm.models import _held, base
+from musiclm import devices, models
+from musiclm.generation.decode import sample_ids
 from musiclm.models.base import LanguageModel
-from musiclm.sampling import generate
+from musiclm.models.layers import quantized
 
 VOCABULARY = 713
 
@@ -61,7 +61,7 @@ def draw(model: LanguageModel, batch: int, tokens: int) -> Callable[[], None]:
     prompt = torch.zeros(batch, 1, dtype=torch.int64)
 
     def run() -> None:
-        for _ in islice(generate(model, prompt), tokens):
+        for _ in islice(sample_ids(model, prompt), tokens):
             pass
 
     return run
@@ -103,7 +103,10 @@ def hugging_face(layers: int, size: int, tokens: int, batch: int) -> dict[str, C
 def products(layers: int, size: int, precision: str, steps: int) -> Callable[[], None]:
     """Return what does the linear layers of `steps` tokens, and nothing else."""
     shapes = [(3 * size, size), (size, size), (4 * size, size), (size, 4 * size)] * layers + [(VOCABULARY, size)]
-    held = [(_held.hold(torch.randn(s) * 0.02, torch.zeros(s[0]), precision), torch.randn(1, s[1])) for s in shapes]
+    held = [
+        (quantized.pack_linear(torch.randn(s) * 0.02, torch.zeros(s[0]), precision), torch.randn(1, s[1]))
+        for s in shapes
+    ]
 
     def run() -> None:
         with torch.inference_mode():
@@ -119,8 +122,8 @@ def beside_hugging_face(a: argparse.Namespace, batch: int) -> dict[str, Any]:
     layers, size, tokens = (2, 128, 64) if a.quick else (6, 512, a.tokens)
     torch.manual_seed(0)
     model = models.create("transformer", VOCABULARY, size=size, num_layers=layers, num_heads=8, context=1024).eval()
-    own = base.resolve_precision("auto", "cpu")
-    precisions = [own, "fp16", "bf16"] if batch == 1 and _held.packs("cpu") else [own]
+    own = devices.resolve_precision("auto", "cpu")
+    precisions = [own, "fp16", "bf16"] if batch == 1 and devices.has_fbgemm("cpu") else [own]
     forms = {p: model.for_generation(p) for p in precisions}
     sides: dict[str, Callable[[], Any]] = {p: draw(f, batch, tokens) for p, f in forms.items()}
     if batch == 1:
@@ -171,7 +174,7 @@ def far_out(a: argparse.Namespace) -> dict[str, Any]:
     size, layers, context = (64, 1, 256) if a.quick else (512, 6, 1024)
     model = models.create("transformer", VOCABULARY, size=size, num_layers=layers, num_heads=8, context=context)
     form, clock = model.eval().for_generation(), clock_of(a.threads)
-    streams = {n: generate(form, torch.zeros(1, n, dtype=torch.int64)) for n in (2000, 8000)}
+    streams = {n: sample_ids(form, torch.zeros(1, n, dtype=torch.int64)) for n in (2000, 8000)}
     took: dict[int, list[float]] = {n: [] for n in streams}
     for stream in streams.values():
         next(stream)  # reads the prompt

@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from musiclm import checkpoint, corpus, evaluation, infilling, tokens
-from musiclm.composer import Composer
-from musiclm.corpus import Corpus, Piece
-from musiclm.request import Request
-from musiclm.tokens import grid, grid_infill
-from musiclm.tokens.score_infill import ScoreInfill
+from musiclm import checkpoint, evaluation, tokenizers
+from musiclm.data import Corpus, Piece, open_source
+from musiclm.generation import infill
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig
+from musiclm.tokenizers import grid, grid_infill
+from musiclm.tokenizers.score_infill import ScoreInfill
 
 SIZE, EVERY = grid_infill.STEPS, 64  # steps of a hole, and from one to the next
 STEPS_A_BAR = 16
@@ -54,7 +55,7 @@ def main() -> None:
     a = parser.parse_args()
     filler, plain = checkpoint.load(a.model), checkpoint.load(a.plain)
     tokenizer = filler.tokenizer()
-    source = corpus.open_source(a.corpus, tokenizer)
+    source = open_source(a.corpus, tokenizer)
     pieces = list(source.pieces(a.split))[: 3 if a.quick else a.pieces]
     found: dict[str, Any] = {"model": a.model, "plain": a.plain, "split": a.split, "num_pieces": len(pieces)}
     if isinstance(tokenizer, grid_infill.GridInfill):
@@ -84,7 +85,7 @@ def of_chorales(
     """Yield each kind of hole and its row."""
     reading = plain.tokenizer()
     model = plain.model()
-    nats_of = {p.name: nats for p, nats in evaluation.each(model, reading, pieces)}  # cells have the same ids
+    nats_of = {p.name: nats for p, nats in evaluation.token_losses(model, reading, pieces)}  # cells have the same ids
     model, tokenizer = filler.model(), filler.tokenizer()
     for kind, voices in VOICES.items():
         p = _repeated(source.pieces("train"), 4 * STEPS_A_BAR)
@@ -108,7 +109,7 @@ def of_chorales(
                 sums["bar_before"] -= float(
                     np.where(same, math.log(p), math.log((1 - p) / (tokenizer.plain_size - 1))).sum()
                 )
-        filled = evaluation.surprise(model, tokenizer, holes).nats
+        filled = evaluation.measure_loss(model, tokenizer, holes).nats
         yield kind, _row(filled, sums, num_notes, len(holes))
 
 
@@ -137,11 +138,11 @@ def _repeated(pieces: Sequence[Piece], lag: int) -> float:
 
 def harmonised(composer: Composer, pieces: Sequence[Piece], seed: int) -> dict[str, dict[str, float]]:
     """Return rules of counterpoint that are broken in what is written under sopranos, beside Bach's own."""
-    reading = tokens.create("grid")
+    reading = tokenizers.create("grid")
     written, bach = [], []
     for piece in pieces:
         score = reading.decode(piece.tokens)
-        (made,) = infilling.fill(composer, score, Request(keep_tracks="soprano"), seed)
+        (made,) = infill.fill(composer, score, GenerationConfig(keep_tracks="soprano"), seed)
         ids, _ = reading.encode(made.score)
         written.append(ids[grid.is_cell(ids)].reshape(-1, 4))
         bach.append(cells(piece))
@@ -181,7 +182,7 @@ def of_scores(
     assert isinstance(tokenizer, ScoreInfill)
     holes, straight, num_notes, sums = [], [], 0, {"plain": 0.0, "bar_before": 0.0}
     p = _repeated_ids(tokenizer, list(source.pieces("train"))[:200])
-    for hole in evaluation.holes(tokenizer, pieces):
+    for hole in evaluation.masked_pieces(tokenizer, pieces):
         parts = tokenizer.parts(hole.tokens)
         if parts is None:
             continue
@@ -200,9 +201,9 @@ def of_scores(
         hits = told == new
         sums["bar_before"] -= float(np.where(hits, math.log(p), math.log((1 - p) / (tokenizer.plain_size - 1))).sum())
     reading = plain.tokenizer()
-    for piece, nats in evaluation.each(plain.model(), reading, straight):
+    for piece, nats in evaluation.token_losses(plain.model(), reading, straight):
         sums["plain"] += float(nats[piece.num_notes - 1 :].sum())
-    filled = evaluation.surprise(filler.model(), tokenizer, holes).nats
+    filled = evaluation.measure_loss(filler.model(), tokenizer, holes).nats
     return _row(filled, sums, num_notes, len(holes))
 
 

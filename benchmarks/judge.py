@@ -6,7 +6,7 @@
 Half of the samples come from nothing; the others go on for --bars bars from the first four bars of test pieces (drawn by
 their names' hashes, those with as many bars in all), and beside these stands how the pieces themselves go on. Of each set:
 
-- overlap: mean overlapped area of statistics with the real continuations, and of each alone (`musiclm.statistics`;
+- overlap: mean overlapped area of statistics with the real continuations, and of each alone (`evaluation.music_metrics`;
   1 is what real pieces have with each other, Yang and Lerch 2020);
 - loops: share in which a stretch repeats itself as real music hardly ever does (`musiclm.repetition.loop_start`);
 - silence: share with two whole bars in a row without an onset;
@@ -34,12 +34,15 @@ import numpy as np
 import torch
 from symusic import Score
 
-from musiclm import cards, checkpoint, corpus, scores, statistics
-from musiclm.composer import Composer
+from musiclm import checkpoint, midi
+from musiclm.checkpoint import card as cards
+from musiclm.data import Corpus, open_source
+from musiclm.evaluation import music_metrics
 from musiclm.files import write_whole
-from musiclm.pictures import roll
-from musiclm.repetition import loop_start
-from musiclm.request import Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import Length
+from musiclm.generation.loops import loop_start
+from musiclm.plotting import piano_roll
 
 PROMPT_BARS = 4
 SCALES = [tuple((tonic + step) % 12 for step in (0, 2, 4, 5, 7, 9, 11)) for tonic in range(12)]
@@ -67,7 +70,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     composer = Composer(checkpoint.load(a.model))
-    source = corpus.open_source(a.corpus, composer.tokenizer)
+    source = open_source(a.corpus, composer.tokenizer)
     count = (6 if a.quick else a.samples) // 2
     pieces = beginnings(source, a.split, count, a.bars)
     asked: dict[str, Any] = {"temperature": a.temperature, "top_p": a.top_p, "loop_guard": not a.no_loop_guard}
@@ -77,9 +80,9 @@ def main() -> None:
         composer.compose(composer.prompt(piece, bars=PROMPT_BARS), length=new, seed=a.seed + i, **asked)[0].score
         for i, piece in enumerate(pieces)
     ]
-    real = [scores.cut(piece, 0.0, scores.bar_line(piece, 0.0, PROMPT_BARS + a.bars)) for piece in pieces]
+    real = [midi.cut(piece, 0.0, midi.bar_line(piece, 0.0, PROMPT_BARS + a.bars)) for piece in pieces]
     sets = {"real pieces": real, "from their beginnings": from_real, "from nothing": [c.score for c in free]}
-    reference = [statistics.of_score(tail(score)) for score in real]
+    reference = [music_metrics.of_score(tail(score)) for score in real]
     report = {name: judged(music, reference if name != "real pieces" else None) for name, music in sets.items()}
     if a.rolls:
         draw(a.rolls, sets)
@@ -103,12 +106,12 @@ def store(
     count: int,
     report: dict[str, dict[str, float | None]],
     sets: dict[str, list[Score]],
-    reference: Sequence[statistics.Values],
+    reference: Sequence[music_metrics.Values],
 ) -> None:
     """Write what was found into a checkpoint's card, in its file and beside it."""
     told: dict[str, dict[str, Any]] = {}
     for name, music in sets.items():
-        values = statistics.against([statistics.of_score(tail(score)) for score in music], reference)
+        values = music_metrics.against([music_metrics.of_score(tail(score)) for score in music], reference)
         told[name] = {
             k: {"mean": round(v["mean"], 4), "overlapped_area": None if name == "real pieces" else v["overlapped_area"]}
             for k, v in values.items()
@@ -122,12 +125,12 @@ def store(
     write_whole(found.path.with_suffix(".md"), cards.page(again, found.path.stem).encode(), force=True)
 
 
-def beginnings(source: corpus.Corpus, split: str, count: int, bars: int) -> list[Score]:
+def beginnings(source: Corpus, split: str, count: int, bars: int) -> list[Score]:
     """Return so many pieces of a split that are long enough, drawn by their names' hashes."""
     found = []
     for piece in sorted(source.pieces(split), key=lambda p: hashlib.sha256(p.name.encode()).digest()):
         score = source.tokenizer.decode(piece.tokens)
-        if scores.num_bars(score) >= PROMPT_BARS + bars and num_notes(score, 0, PROMPT_BARS) >= 8:
+        if midi.num_bars(score) >= PROMPT_BARS + bars and num_notes(score, 0, PROMPT_BARS) >= 8:
             found.append(score)
         if len(found) == count:
             break
@@ -136,17 +139,19 @@ def beginnings(source: corpus.Corpus, split: str, count: int, bars: int) -> list
 
 def tail(score: Score) -> Score:
     """Return what stands behind the first four bars."""
-    return scores.cut(score, scores.bar_line(score, 0.0, PROMPT_BARS), scores.end(score) + 1)
+    return midi.cut(score, midi.bar_line(score, 0.0, PROMPT_BARS), midi.end(score) + 1)
 
 
-def judged(music: Sequence[Score], reference: Sequence[statistics.Values] | None) -> dict[str, float | None]:
+def judged(music: Sequence[Score], reference: Sequence[music_metrics.Values] | None) -> dict[str, float | None]:
     """Return the figures of a set."""
     area = None
     if reference is not None:
-        area = statistics.mean_overlap(statistics.against([statistics.of_score(tail(s)) for s in music], reference))
+        area = music_metrics.mean_overlap(
+            music_metrics.against([music_metrics.of_score(tail(s)) for s in music], reference)
+        )
     return {
         "overlap": area,
-        "loops": mean(loop_start(s, 0.0, scores.end(s)) is not None for s in music),
+        "loops": mean(loop_start(s, 0.0, midi.end(s)) is not None for s in music),
         "silence": mean(has_silence(s) for s in music),
         "out of key": mean(out_of_key(s) for s in music),
         "thin": mean(density(s, PROMPT_BARS, None) < density(s, 0, PROMPT_BARS) / 2 for s in music),
@@ -154,9 +159,9 @@ def judged(music: Sequence[Score], reference: Sequence[statistics.Values] | None
     }
 
 
-def row_overlaps(music: Sequence[Score], reference: Sequence[statistics.Values]) -> dict[str, float]:
+def row_overlaps(music: Sequence[Score], reference: Sequence[music_metrics.Values]) -> dict[str, float]:
     """Return the overlapped area of each statistic."""
-    told = statistics.against([statistics.of_score(tail(s)) for s in music], reference)
+    told = music_metrics.against([music_metrics.of_score(tail(s)) for s in music], reference)
     return {name: row["overlapped_area"] for name, row in told.items() if row.get("overlapped_area") is not None}
 
 
@@ -166,19 +171,19 @@ def mean(values: Any) -> float:
 
 def num_notes(score: Score, first: int, last: int | None) -> int:
     """Return how many notes begin in bars, counted from 0."""
-    start = scores.bar_line(score, 0.0, first) * score.ticks_per_quarter
-    stop = np.inf if last is None else scores.bar_line(score, 0.0, last) * score.ticks_per_quarter
+    start = midi.bar_line(score, 0.0, first) * score.ticks_per_quarter
+    stop = np.inf if last is None else midi.bar_line(score, 0.0, last) * score.ticks_per_quarter
     return sum(start <= n.time < stop for t in score.tracks for n in t.notes)
 
 
 def density(score: Score, first: int, last: int | None) -> float:
     """Return notes a bar."""
-    end = scores.num_bars(score) if last is None else last
+    end = midi.num_bars(score) if last is None else last
     return num_notes(score, first, last) / max(1, end - first)
 
 
 def growth(score: Score) -> float:
-    bars = scores.num_bars(score)
+    bars = midi.num_bars(score)
     return min(
         4.0, density(score, max(PROMPT_BARS, bars - 4), bars) / max(0.25, density(score, PROMPT_BARS, PROMPT_BARS + 4))
     )
@@ -186,14 +191,14 @@ def growth(score: Score) -> float:
 
 def has_silence(score: Score) -> bool:
     """Return whether no note begins in two bars in a row, before the last note."""
-    num_bars = scores.num_bars(score)
+    num_bars = midi.num_bars(score)
     empty = [num_notes(score, bar, bar + 1) == 0 for bar in range(num_bars)]
     return any(a and b for a, b in itertools.pairwise(empty))
 
 
 def out_of_key(score: Score) -> float:
     """Return the share of new notes outside the scale that fits the beginning best; 0 without notes."""
-    line = scores.bar_line(score, 0.0, PROMPT_BARS) * score.ticks_per_quarter
+    line = midi.bar_line(score, 0.0, PROMPT_BARS) * score.ticks_per_quarter
     notes = [(n.time < line, n.pitch % 12) for t in score.tracks if not t.is_drum for n in t.notes]
     begun = [pitch for is_first, pitch in notes if is_first]
     new = [pitch for is_first, pitch in notes if not is_first]
@@ -208,8 +213,8 @@ def draw(folder: Path, sets: dict[str, list[Score]]) -> None:
     for name, music in sets.items():
         for i, score in enumerate(music[:10]):
             stem = folder / f"{name.replace(' ', '-')}-{i + 1:02d}"
-            scores.write(score, stem.with_suffix(".mid"), force=True)
-            write_whole(stem.with_suffix(".png"), roll.piano_roll(score), force=True)
+            midi.write(score, stem.with_suffix(".mid"), force=True)
+            write_whole(stem.with_suffix(".png"), piano_roll.piano_roll(score), force=True)
 
 
 if __name__ == "__main__":

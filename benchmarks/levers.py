@@ -25,8 +25,10 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from musiclm import corpus, data, devices, evaluation, models, tokens, training
+from musiclm import devices, evaluation, models, tokenizers
+from musiclm.data import bundled, crops
 from musiclm.models import transformer
+from musiclm.training import loop
 
 CASES = [
     "anything left out",
@@ -43,7 +45,7 @@ CASES = [
 ]
 
 
-def adamw(model: torch.nn.Module, recipe: training.Recipe) -> list[torch.optim.Optimizer]:
+def adamw(model: torch.nn.Module, recipe: loop.Recipe) -> list[torch.optim.Optimizer]:
     """Return AdamW for everything, matrices decayed as Muon's are."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
@@ -62,30 +64,30 @@ def post_norm(
     return x_BTD, keys, values, count
 
 
-def constant(self: training.Recipe, step: int, seconds: float) -> float:
+def constant(self: loop.Recipe, step: int, seconds: float) -> float:
     """Return the rate of a step: the highest, after the warm-up."""
     return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps)
 
 
 OTHERWISE = {  # what is put in the place of what, where it is left out
-    "muon": (training, "_optimisers", adamw),
+    "muon": (loop, "_optimisers", adamw),
     "pre-norm": (transformer.Block, "forward", post_norm),
-    "falling rate": (training.Recipe, "rate", constant),
+    "falling rate": (loop.Recipe, "rate", constant),
 }
 
 
 def measured(without: str, steps: int, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what a run of so many steps came to."""
-    tokenizer = tokens.create(
+    tokenizer = tokenizers.create(
         "grid",
         features={"intervals": 1, "arrangements": 2}.get(without, 3),
         reference=without not in ("steps", "intervals"),
     )
-    source = corpus.bundled(tokenizer)
+    source = bundled(tokenizer)
     pieces = list(source.pieces("train"))
     arch = "absolute" if without == "relative" else arguments.arch
     own = models.training(arguments.arch)
-    windows = data.Windows(
+    windows = crops.RandomCrops(
         [p.tokens for p in pieces],
         tokenizer,
         length=own["window"],
@@ -102,7 +104,7 @@ def measured(without: str, steps: int, seed: int, arguments: argparse.Namespace)
         config["dropout"] = 0.0
     torch.manual_seed(seed)
     model, average = (models.create(arch, tokenizer.vocab_size, **config) for _ in range(2))
-    recipe = training.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=devices.faster_in_bf16())
+    recipe = loop.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=devices.faster_in_bf16())
     if without == "small beginnings":
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
@@ -111,10 +113,10 @@ def measured(without: str, steps: int, seed: int, arguments: argparse.Namespace)
     with contextlib.ExitStack() as stack:
         if without in OTHERWISE:
             stack.enter_context(mock.patch.object(*OTHERWISE[without]))
-        for step in training.train(model, windows, recipe, average=average):
+        for step in loop.train(model, windows, recipe, average=average):
             losses.append(step.nats)
     kept = model.eval() if without == "average" else average
-    found = evaluation.surprise(kept, tokenizer, list(source.pieces("validation")), bf16=recipe.bf16)
+    found = evaluation.measure_loss(kept, tokenizer, list(source.pieces("validation")), bf16=recipe.bf16)
     return {
         "tokens": step.tokens,
         "seconds": time.monotonic() - began,

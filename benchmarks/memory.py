@@ -1,6 +1,6 @@
 """Draw how far back models remember, and what absolute and relative places learn: the pictures of a lecture.
 
-    python benchmarks/chorales.py -o work/ --arch rnn,absolute,transformer --minutes 30
+    python recipes/chorales.py -o work/ --arch rnn,absolute,transformer --minutes 30
     python benchmarks/memory.py work/rnn bach-lstm bach-gru work/transformer \\
         --places work/absolute work/transformer -o examples/memory.png
 
@@ -26,8 +26,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from musiclm import checkpoint, corpus, models
-from musiclm.evaluation import each, sample
+from musiclm import checkpoint, models
+from musiclm.data import open_source
+from musiclm.evaluation import sample_pieces, token_losses
+from musiclm.models import base
 
 COLOURS = {"rnn": "#b5485d", "lstm": "#d9822b", "gru": "#3f9b62", "transformer": "#3b6fb6", "absolute": "#7a5ba6"}
 WORDS = {"transformer": "relative distances (transformer)", "absolute": "absolute places (absolute)"}
@@ -41,7 +43,7 @@ def windows(pieces: Sequence[Any], length: int, count: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(chosen).astype(np.int64))
 
 
-def gradients(model: models.base.LanguageModel, tokenizer: Any, tokens: torch.Tensor) -> np.ndarray:
+def gradients(model: base.LanguageModel, tokenizer: Any, tokens: torch.Tensor) -> np.ndarray:
     """Return the mean length of the gradient of ln p(last token) by each embedding, by distance, (T,)."""
     features = tokenizer.features(tokens[:, :-1], None)[0] if tokenizer.feature_sizes else None
     embedded: list[torch.Tensor] = []
@@ -69,11 +71,11 @@ def binned(by_distance: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def by_place(model: models.base.LanguageModel, tokenizer: Any, pieces: Sequence[Any]) -> dict[str, list[float]]:
+def by_place(model: base.LanguageModel, tokenizer: Any, pieces: Sequence[Any]) -> dict[str, list[float]]:
     """Return the mean nats of the tokens that count, by place in the piece."""
     longest = max(len(piece.tokens) for piece in pieces)
     nats, counts, alive = (np.zeros(longest) for _ in range(3))
-    for piece, of_piece in each(model, tokenizer, pieces):
+    for piece, of_piece in token_losses(model, tokenizer, pieces):
         counted = tokenizer.counts(piece.tokens[1:])
         nats[: len(of_piece)] += of_piece * counted
         counts[: len(of_piece)] += counted
@@ -122,13 +124,13 @@ def draw(report: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def loaded(name: str) -> tuple[str, models.base.LanguageModel, Any]:
+def loaded(name: str) -> tuple[str, base.LanguageModel, Any]:
     """Return the architecture, the model and the tokenizer of a checkpoint; its features may be of another version."""
     found = checkpoint.load(name)
     return found.arch, found.model().eval(), found.tokenizer()
 
 
-def untrained(arch: str, tokenizer: Any) -> tuple[str, models.base.LanguageModel, Any]:
+def untrained(arch: str, tokenizer: Any) -> tuple[str, base.LanguageModel, Any]:
     """Return a tiny model that knows nothing."""
     sizes = models.preset(arch, "tiny") | tokenizer.model_config
     return arch, models.create(arch, tokenizer.vocab_size, **sizes).eval(), tokenizer
@@ -153,7 +155,7 @@ def main() -> None:
         parser.error("models for both pictures are needed, or --quick")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    opened = corpus.open_source(arguments.data)
+    opened = open_source(arguments.data)
     tokenizer, pieces = opened.tokenizer, opened.pieces("validation")
     if arguments.quick:
         arguments.length, arguments.windows, arguments.most_tokens = 64, 2, 2000
@@ -163,7 +165,7 @@ def main() -> None:
         left = [(name, *loaded(name)) for name in arguments.models]
         right = [(name, *loaded(name)) for name in arguments.places]
     tokens = windows(pieces, arguments.length, arguments.windows)
-    whole = sample(pieces, arguments.most_tokens)
+    whole = sample_pieces(pieces, arguments.most_tokens)
     report: dict[str, Any] = {
         "data": opened.name,
         "split": "validation",

@@ -136,18 +136,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", dest="as_json")
     arguments = parser.parse_args()
 
-    from musiclm import corpus, tokens
+    from musiclm import tokenizers
+    from musiclm.data import Options, build_corpus, describe
 
     with tempfile.TemporaryDirectory() as temporary:
         folder, output = Path(temporary, "damaged"), Path(temporary, "corpus")
         folder.mkdir()
         written = write(folder, seeds(arguments.midi), 200 if arguments.quick else arguments.count, arguments.seed)
         began = time.monotonic()
-        options = corpus.Options(workers=arguments.workers, time_limit=arguments.time_limit)
-        for _ in corpus.build([folder], output, tokens.create("score"), options):
+        options = Options(workers=arguments.workers, time_limit=arguments.time_limit)
+        for _ in build_corpus([folder], output, tokenizers.create("score"), options):
             pass
         seconds = time.monotonic() - began
-        told = corpus.describe(output)
+        told = describe(output)
         by_kind = {kind: dict(count) for kind, count in _by_kind(output)}
     document = {
         "written": dict(written),
@@ -170,10 +171,10 @@ def main() -> None:
 
 
 def _by_kind(output: Path) -> Iterator[tuple[str, Counter[str]]]:
-    from musiclm import corpus
+    from musiclm.data import files
 
     kinds: dict[str, Counter[str]] = {}
-    for file in corpus.files(output):
+    for file in files(output):
         name = file["name"].split("/", 1)[1]
         kind = name.split("-")[0] if name.split("-")[0] in KINDS else "others"
         kinds.setdefault(kind, Counter())["kept" if file["kept"] else file["reason"]] += 1

@@ -37,12 +37,13 @@ from symusic import Score
 from torch import Tensor
 
 from musiclm import evaluation, models
-from musiclm.corpus import Piece
-from musiclm.data import Windows
+from musiclm.data import Piece
+from musiclm.data.crops import RandomCrops
 from musiclm.devices import faster_in_bf16
-from musiclm.ngram import NGram
-from musiclm.tokens.base import Tokenizer
-from musiclm.training import Recipe, train
+from musiclm.evaluation.ngram import NGram
+from musiclm.tokenizers.base import Tokenizer
+from musiclm.training.loop import train
+from musiclm.training.optim import Recipe
 
 BOS, EOS, END, FIRST_KEY = 0, 1, 2, 3
 NUM_KEYS = 88
@@ -190,7 +191,7 @@ def run(name: str, rolls: dict[str, list[np.ndarray]], arguments: argparse.Names
         config["dropout"] = arguments.dropout
     training = models.training(arguments.arch)
     length = min(training["window"], config.get("context", training["window"]))
-    windows = Windows(
+    windows = RandomCrops(
         [piece.tokens for piece in pieces["train"]],
         tokenizer,
         length=length,
@@ -208,7 +209,7 @@ def run(name: str, rolls: dict[str, list[np.ndarray]], arguments: argparse.Names
         if step.progress < 1 and step.seconds - validated < 20:
             continue
         validated, began = step.seconds, time.monotonic()
-        found = nats_a_frame(evaluation.each(average, tokenizer, pieces["validation"], bf16))
+        found = nats_a_frame(evaluation.token_losses(average, tokenizer, pieces["validation"], bf16))
         cost = time.monotonic() - began
         validated += cost if cost < 5 else 5 * cost  # no more than a sixth of the time
         print(f"{name} step {step.number} {step.seconds:.0f} s {step.nats:.3f} validation {found:.4f}", file=sys.stderr)
@@ -232,7 +233,7 @@ def run(name: str, rolls: dict[str, list[np.ndarray]], arguments: argparse.Names
         "num_pieces": {split: len(found) for split, found in pieces.items()},
         "num_test_frames": int(sum(p.seconds - 1 for p in pieces["test"])),
         "validation_nats_per_frame": best,
-        "test_nats_per_frame": nats_a_frame(evaluation.each(average, tokenizer, pieces["test"], bf16)),
+        "test_nats_per_frame": nats_a_frame(evaluation.token_losses(average, tokenizer, pieces["test"], bf16)),
         "baselines": {
             "uniform": NUM_KEYS * float(np.log(2)),
             "repeat": repeat_baseline(rolls),

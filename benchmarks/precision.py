@@ -16,9 +16,11 @@ import sys
 import numpy as np
 import torch
 
-from musiclm import checkpoint, corpus, evaluation
-from musiclm.models.base import LanguageModel, resolve_precision
-from musiclm.tokens.base import Tokenizer
+from musiclm import checkpoint, evaluation
+from musiclm.data import open_source
+from musiclm.devices import resolve_precision
+from musiclm.models.base import LanguageModel
+from musiclm.tokenizers.base import Tokenizer
 
 FORMS = ("fp32", "bf16", "fp16", "int8", "int8_rows")
 
@@ -50,10 +52,10 @@ def main() -> None:
     for name in a.models:
         loaded = checkpoint.load(name)
         tokenizer = loaded.tokenizer()
-        source = corpus.open_source(a.data, tokenizer)
-        pieces = evaluation.sample(source.pieces(a.split), 1 if a.quick else a.most_tokens)
+        source = open_source(a.data, tokenizer)
+        pieces = evaluation.sample_pieces(source.pieces(a.split), 1 if a.quick else a.most_tokens)
         model = loaded.model()
-        whole = evaluation.surprise(model, tokenizer, pieces)
+        whole = evaluation.measure_loss(model, tokenizer, pieces)
         row = {"model": name, "corpus": source.name, "split": a.split, "num_pieces": len(pieces)}
         row |= {"num_tokens": whole.num_tokens, "whole_fp32": whole.nats_per_token}
         for form in FORMS:

@@ -42,10 +42,10 @@ import torch
 from prompt_shapes import shapes
 from symusic import Score
 
-from musiclm import scores
-from musiclm.composer import Composer, Length
-from musiclm.corpus import open_source
+from musiclm import midi
+from musiclm.data import open_source
 from musiclm.errors import MusicLMError
+from musiclm.generation.composer import Composer, Length
 
 BARS = 4
 GRID = 1 / 24  # quarters: half a position of the tokens, twelve a beat
@@ -62,15 +62,15 @@ class Prompt:
     seconds: float | None = None
 
 
-def real(corpus: Path, midi: Path, count: int) -> Iterator[Prompt]:
+def real(corpus: Path, folder: Path, count: int) -> Iterator[Prompt]:
     """Yield so many files of the test split."""
     names = sorted(
         (p.name for p in open_source(corpus).pieces("test")), key=lambda n: hashlib.sha256(n.encode()).digest()
     )
     for i, name in enumerate(names[:count]):
-        data = (midi.parent / name).read_bytes()
+        data = (folder.parent / name).read_bytes()
         draw = random.Random(i)
-        score = scores.parse(data, name)
+        score = midi.parse(data, name)
         first = min(n.time for t in score.tracks for n in t.notes) / score.ticks_per_quarter  # some begin with silence
         bars = len(bar_lines(score, first)) + draw.randint(1, 12)
         seconds = time_at(score, first) + draw.uniform(3, 30)
@@ -199,17 +199,17 @@ def opening(data: bytes, count: int) -> list[str]:
 
 def check(composer: Composer, prompt: Prompt, seed: int) -> tuple[list[str], dict[str, Any]]:
     """Return the faults of one continuation, and what else was seen."""
-    score = scores.parse(prompt.data, prompt.name)
+    score = midi.parse(prompt.data, prompt.name)
     heard = composer.prompt(score, bars=prompt.bars, seconds=prompt.seconds)
     (made,) = composer.compose(heard, length=Length(bars=BARS), seed=seed)
     unsaid = composer.tokenizer.unsaid(score)
     assert heard.score is not None
     stop = heard.quarters
     if prompt.bars is None:
-        stop = scores.end(score)
+        stop = midi.end(score)
         if prompt.seconds is not None:
-            stop = min(stop, scores.quarters_at(score, prompt.seconds))
-    data = scores.to_bytes(made.score)
+            stop = min(stop, midi.quarters_at(score, prompt.seconds))
+    data = midi.to_bytes(made.score)
     found, seen = faults(heard.score, stop, heard.left_out, data, has_metre=not unsaid)
     return found, {**seen, "left_out": heard.left_out, "unsaid": unsaid, "tokens": made.num_new_tokens}
 

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musiclm import checkpoint, corpus, evaluation, repetition
-from musiclm.corpus import Piece
+from musiclm import checkpoint, evaluation
+from musiclm.data import Piece, open_source
+from musiclm.generation import loops
 
 MOST_TOKENS = 12_000
 
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     most = 5 if arguments.quick else arguments.most
     loaded = checkpoint.load(arguments.model) if arguments.model else None
-    source = corpus.open_source(arguments.corpus, loaded.tokenizer() if loaded else None)
+    source = open_source(arguments.corpus, loaded.tokenizer() if loaded else None)
     splits = arguments.splits.split(",")
     folder = folders([p for split in splits for p in source.pieces(split)])
     pieces = [p for split in splits for p in chosen(source.pieces(split), folder, most)]
@@ -48,18 +49,18 @@ def main() -> None:
     means, windows, still = [], [], 0
     for piece in pieces:
         score = source.tokenizer.decode(np.asarray(piece.tokens, dtype=np.int64))
-        found = repetition.windows(score)
-        looped[folder[piece.name]].append(bool(found) and max(found) > repetition.LOOP)
+        found = loops.windows(score)
+        looped[folder[piece.name]].append(bool(found) and max(found) > loops.LOOP)
         windows += found
-        still += repetition.stands_still(score)
-        means.append(repetition.repetition(score))
+        still += loops.stands_still(score)
+        means.append(loops.repetition(score))
     report = {
         "corpus": source.name,
         "splits": arguments.splits,
         "pieces": len(pieces),
         "pieces_with_a_loop": int(sum(map(sum, looped.values()))),
         "share_of_pieces_with_a_loop": sum(map(sum, looped.values())) / len(pieces),
-        "share_of_windows_with_a_loop": float((np.array(windows) > repetition.LOOP).mean()),
+        "share_of_windows_with_a_loop": float((np.array(windows) > loops.LOOP).mean()),
         "pieces_that_stand_still": still,
         "by_folder": {name: [int(sum(each)), len(each)] for name, each in sorted(looped.items())},
         "repetition": spread(means),
@@ -68,7 +69,7 @@ def main() -> None:
         model = loaded.model()
         nats = [
             float(of_piece[source.tokenizer.counts(piece.tokens[1:])].mean())
-            for piece, of_piece in evaluation.each(model, source.tokenizer, pieces)
+            for piece, of_piece in evaluation.token_losses(model, source.tokenizer, pieces)
         ]
         report |= {"model": loaded.name, "nats_per_token": spread(nats)}
     print(json.dumps(report) if arguments.json else "\n".join(f"{k}: {v}" for k, v in report.items()))

@@ -24,14 +24,16 @@ import numpy as np
 import torch
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
-from musiclm import grammar, models, scores, tokens
-from musiclm.composer import Composer, Length
-from musiclm.controls import Controls
+from musiclm import midi, models, tokenizers
 from musiclm.errors import TokenizerError
-from musiclm.sampling import Sampler, generate
-from musiclm.tokens import performance
-from musiclm.tokens.base import Tokenizer
-from musiclm.tokens.merges import MergedTokenizer
+from musiclm.generation import constraints
+from musiclm.generation.composer import Composer, Length
+from musiclm.generation.controls import Controls
+from musiclm.generation.decode import sample_ids
+from musiclm.generation.sampler import Sampler
+from musiclm.tokenizers import performance
+from musiclm.tokenizers.base import Tokenizer
+from musiclm.tokenizers.bpe import MergedTokenizer
 
 TOKENIZERS = ("score", "performance", "grid", "score+bpe", "performance+bpe", "TSD", "MIDILike", "Structured")
 CONTROLS: list[dict[str, Any]] = [
@@ -67,7 +69,7 @@ class Checkpoint:
 
 def tokenizer_called(name: str) -> Tokenizer:
     """Return a tokenizer, with merges learnt from a made-up song where the name ends in +bpe."""
-    base = tokens.create(name.removesuffix("+bpe"))
+    base = tokenizers.create(name.removesuffix("+bpe"))
     return base.trained_bpe([base.encode(song(seed))[0] for seed in range(6)], 200) if name.endswith("+bpe") else base
 
 
@@ -91,10 +93,10 @@ def song(seed: int, num_bars: int = 8) -> Score:
 def drawn(tokenizer: Tokenizer, count: int, length: int, seed: int, temperature: float = 2.0) -> np.ndarray:
     """Return what a model of random weights draws from nothing, (count, length) ids behind bos."""
     model = Checkpoint(tokenizer, seed).model("cpu")
-    sampler = Sampler(temperature=temperature, rules=grammar.rules(tokenizer))
+    sampler = Sampler(temperature=temperature, rules=constraints.constraints(tokenizer))
     prompt = torch.full((count, 1), tokenizer.bos)
     features = tokenizer.features if tokenizer.feature_sizes else None
-    steps = islice(generate(model, prompt, sampler, seed=seed, features=features), length)
+    steps = islice(sample_ids(model, prompt, sampler, seed=seed, features=features), length)
     return torch.stack(list(steps), 1).numpy()
 
 
@@ -122,7 +124,7 @@ def faults(tokenizer: Tokenizer, ids: np.ndarray) -> list[str]:
             found.append("note of no length")
         if len({*zip(notes["time"].tolist(), notes["pitch"].tolist(), strict=True)}) < len(notes["time"]):
             found.append("note twice at a time")
-    if scores.parse(scores.to_bytes(score), "drawn").note_num() != num_begun:
+    if midi.parse(midi.to_bytes(score), "drawn").note_num() != num_begun:
         found.append("notes lost in the file")
     again = base.encode(score)[0][1:-1]
     if again[: len(ids)].tolist() != ids.tolist():
@@ -194,7 +196,7 @@ def violations(score: Score, controls: Controls, since: float = 0.0) -> list[str
         found += ["tempo" for t in tempi if t.time > first or abs(t.mspq - 60e6 / controls.tempo) > 1]
         found += ["tempo"] * (not tempi)
     if controls.time_signature is not None:
-        bar = scores.bar_line(score, since)
+        bar = midi.bar_line(score, since)
         signs = [t for t in score.time_signatures if t.time / score.ticks_per_quarter <= bar + 1e-6][-1:]
         signs += [t for t in score.time_signatures if t.time / score.ticks_per_quarter > bar + 1e-6]
         found += ["metre" for t in signs if (t.numerator, t.denominator) != controls.time_signature]
@@ -214,9 +216,9 @@ def held(tokenizer: Tokenizer, controls: Controls, count: int, seed: int, prompt
     )
     counted: Counter[str] = Counter()
     for each in composed:
-        score = scores.parse(scores.to_bytes(each.score), "composed")
+        score = midi.parse(midi.to_bytes(each.score), "composed")
         counted.update(violations(score, controls, heard.quarters))
-        counted["notes"] += scores.without_before(score, heard.quarters).note_num()
+        counted["notes"] += midi.without_before(score, heard.quarters).note_num()
     return counted
 
 

@@ -1,1 +1,1 @@
-"""The bundled weights, NAME.safetensors, and their cards, NAME.md: benchmarks/bundle.py, score.py and notes.py make them."""
+"""The bundled weights, NAME.safetensors, and their cards, NAME.md: recipes/bundle.py, score.py and notes.py make them."""

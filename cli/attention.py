@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from ..devices import resolve_device
 from ..files import write_whole
-from . import options, ui
+from . import _console, _options
 from .show import cut, parsed_bars
 
 
@@ -15,16 +16,16 @@ from .show import cut, parsed_bars
     "attention", epilog="Examples: musiclm attention song.mid -o song.html; musiclm attention song.mid -o a.png"
 )
 @click.argument("file", metavar="FILE")
-@options.model
+@_options.model
 @click.option("-o", "--output", metavar="PATH", help="A page, .html (the default), or a picture, .png or .svg.")
 @click.option("--at", metavar="BAR[:BEAT]", help="The moment: the highest note there.")
 @click.option("--layer", type=click.IntRange(1), metavar="L", help="Counted from 1; the last if left out.")
 @click.option("--heads", metavar="H,H", help="Counted from 1; all if left out.")
 @click.option("--matrices", is_flag=True, help="A picture of the matrices of all layers and heads.")
 @click.option("--bars", metavar="A-B", help="Only these bars: the model hears no others.")
-@options.device
-@options.force
-@options.quiet
+@_options.device
+@_options.force
+@_options.quiet
 def command(
     file: str,
     model: str | None,
@@ -43,23 +44,23 @@ def command(
     The page needs no network: drag through the music, choose layer and heads. For a model without attention it is the
     gradient of each pitch's probability over the notes before. Longer music than 400 notes is cut: see --bars.
     """
-    from .. import pictures
+    from .. import plotting
 
     chosen, moment = parsed_bars(bars), _moment(at)
     wanted = None if heads is None else _heads(heads)
     path = Path(output or f"{'musiclm' if file == '-' else Path(file).stem}.{'png' if matrices else 'html'}")
-    pictures.check_output(path, force=force, kinds=pictures.KINDS if matrices else (".html", *pictures.KINDS))
-    data = ui.read_bytes(file)
-    from .. import scores
+    plotting.check_output(path, force=force, kinds=plotting.KINDS if matrices else (".html", *plotting.KINDS))
+    data = _console.read_bytes(file)
+    from .. import midi
 
-    score = scores.parse(data, file)
+    score = midi.parse(data, file)
     if chosen is not None:
         score, _ = cut(score, chosen, file)
     from .. import checkpoint
-    from ..pictures import attention
+    from ..plotting import attention
 
     loaded = checkpoint.load(model or checkpoint.default())
-    heard_by = loaded.model(options.resolve_device(device))
+    heard_by = loaded.model(resolve_device(device))
     first = chosen[0] if chosen else 1
     found = attention.attention(heard_by, loaded.tokenizer(), score, first_bar=first)
     num_layers, num_heads = found.shares.shape[:2]
@@ -68,13 +69,15 @@ def command(
     if wanted is not None and max(wanted) >= num_heads:
         raise click.BadParameter(f"'{loaded.name}' has {num_heads}", param_hint="--heads")
     if found.heard.left_out:
-        ui.say(
-            f"left out: {ui.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
+        _console.say(
+            f"left out: {_console.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
             quiet=quiet,
         )
     if found.num_left:
-        ui.say(f"only the first {len(found.heard.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet)
-    last = first + scores.num_bars(found.heard.score) - 1
+        _console.say(
+            f"only the first {len(found.heard.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet
+        )
+    last = first + midi.num_bars(found.heard.score) - 1
     if moment[0] is not None and not first <= moment[0] <= last:
         raise click.BadParameter(f"what is drawn are bars {first} to {last}", param_hint="--at")
     note, which = found.at(*moment), (layer or num_layers) - 1

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..devices import resolve_bf16
 from ..errors import AudioError, CorpusError, OutputError
 from ..files import check_writable, write_whole
-from . import options, ui
+from . import _console, _options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..instruments.dataset import LabelledNote
-    from ..instruments.training import Prepared
+    from ..audio.dataset import LabelledNote
+    from ..audio.training import PreparedNotes
 
 SHARE_HELD_OUT = 0.1  # of the instruments of each family, when the set names no validation split
 model_option = click.option("--model", metavar="FILE", help="A classifier file; left out, the bundled one.")
@@ -30,15 +31,15 @@ def command() -> None:
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The classifier file to write.")
 @click.option(
-    "--minutes", type=options.FloatRange(0, min_open=True), metavar="M", help="Training budget; 10 if none is given."
+    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; 10 if none is given."
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
 @click.option("--versions", type=click.IntRange(1, 10), default=3, show_default=True, help="Of each note, one clean.")
-@options.seed
-@options.precision
-@options.force
-@options.json_output
-@options.quiet
+@_options.seed
+@_options.precision
+@_options.force
+@_options.json_output
+@_options.quiet
 def train(
     data: Path,
     output: Path,
@@ -58,23 +59,23 @@ def train(
     of each family is held out to choose the weights by, unless the set has a validation split; dev and test are left
     out.
     """
-    from ..instruments import dataset
+    from ..audio import dataset
 
     check_writable(output, force=force)
     notes = [n for n in dataset.read_notes(data) if n.split not in ("dev", "test")]
     if not notes:
         raise CorpusError(f"no notes to learn from in '{data}': all are of the splits dev or test")
-    seed = options.draw_seed(seed)
+    seed = _options.draw_seed(seed)
     learn, choose = dataset.split_by_instrument(notes, share=SHARE_HELD_OUT, seed=seed)
-    ui.say(f"{_census(learn)}; {len(choose):,} notes of other instruments to choose by; seed {seed}", quiet=quiet)
+    _console.say(f"{_census(learn)}; {len(choose):,} notes of other instruments to choose by; seed {seed}", quiet=quiet)
     if not choose:
-        ui.say("Warning: each family has one instrument only: nothing to choose the weights by", quiet=quiet)
+        _console.say("Warning: each family has one instrument only: nothing to choose the weights by", quiet=quiet)
 
-    from ..instruments import fitting
-    from ..instruments.classifier import NoteClassifier
-    from ..instruments.training import Recipe
+    from ..audio import fit as fitting
+    from ..audio.classifier import NoteClassifier
+    from ..audio.training import Recipe
 
-    bf16 = options.resolve_bf16(precision, "cpu")
+    bf16 = resolve_bf16(precision, "cpu")
     if minutes is None and steps is None:
         minutes = 10.0
     recipe = Recipe(steps=steps, seconds=minutes * 60 if minutes is not None else None, seed=seed, bf16=bf16)
@@ -97,11 +98,12 @@ def train(
         best = event.recall if event.is_best else best
         recall = "" if event.recall is None else f"  held-out mean family recall {event.recall:.3f}"
         mark = "  best" if event.is_best and event.recall is not None else ""
-        ui.say(
-            f"step {event.step:,}  {ui.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{mark}", quiet=quiet
+        _console.say(
+            f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{mark}",
+            quiet=quiet,
         )
     if as_json and last is not None:
-        ui.print_json(
+        _console.print_json(
             {
                 "classifier": str(output),
                 "seed": seed,
@@ -122,9 +124,9 @@ def train(
     "--split", type=click.Choice(["train", "validation", "dev", "test", "all"]), default="all", show_default=True
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the confusion matrix: a PNG file.")
-@options.force
-@options.json_output
-@options.quiet
+@_options.force
+@_options.json_output
+@_options.quiet
 def evaluate(
     data: Path, model: str | None, split: str, output: Path | None, force: bool, as_json: bool, quiet: bool
 ) -> None:
@@ -134,14 +136,14 @@ def evaluate(
     """
     if output is not None:
         _check_png(output, force=force)
-    from ..instruments import dataset
+    from ..audio import dataset
 
     notes = [n for n in dataset.read_notes(data) if split in ("all", n.split)]
     if not notes:
         raise CorpusError(f"no {split} notes in '{data}': choose another --split")
 
-    from ..instruments import FAMILIES, evaluation
-    from ..instruments.classifier import NoteClassifier
+    from ..audio import FAMILIES, metrics
+    from ..audio.classifier import NoteClassifier
 
     classifier = NoteClassifier.load(model)
     targets, predictions, dropped = _listen(classifier, notes, quiet=quiet)
@@ -149,14 +151,14 @@ def evaluate(
 
     probabilities = torch.tensor([[p.probabilities[f] for f in FAMILIES] for p in predictions])
     report: dict[str, Any] = {"model": model or "bundled", "data": str(data), "split": split, "dropped": dropped}
-    report |= evaluation.report(probabilities, torch.tensor(targets), [p.unsure for p in predictions])
+    report |= metrics.report(probabilities, torch.tensor(targets), [p.unsure for p in predictions])
     if output is not None:
-        from ..instruments import pictures
+        from ..audio import plots
 
-        write_whole(output, pictures.confusion(report), force=force)
-        ui.say(f"drew {output}", quiet=quiet)
+        write_whole(output, plots.confusion(report), force=force)
+        _console.say(f"drew {output}", quiet=quiet)
     if as_json:
-        ui.print_json(report)
+        _console.print_json(report)
     else:
         _print_report(report)
 
@@ -170,8 +172,8 @@ def evaluate(
 @click.option(
     "--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording to draw the saliency map of."
 )
-@options.force
-@options.quiet
+@_options.force
+@_options.quiet
 def show(model: str | None, output: Path, data: Path | None, note: Path | None, force: bool, quiet: bool) -> None:
     """Draw what the classifier learnt: its first kernels, the notes that excite each most, where it looks in a note."""
     wanted = ["kernels.png"] + (["excitation.png"] if data else []) + (["saliency.png"] if note else [])
@@ -183,19 +185,20 @@ def show(model: str | None, output: Path, data: Path | None, note: Path | None, 
         output.mkdir()
     for name in wanted:
         _check_png(output / name, force=force)
-    from ..instruments import audio, classifier, dataset, pictures
+    from ..audio import classifier, dataset, plots
+    from ..audio import io as audio_io
 
     loaded = classifier.NoteClassifier.load(model)
-    write_whole(output / "kernels.png", pictures.kernels(loaded), force=force)
+    write_whole(output / "kernels.png", plots.kernels(loaded), force=force)
     if data is not None:
         prepared = _prepare(dataset.read_notes(data), versions=1, seed=0, quiet=quiet)
-        write_whole(output / "excitation.png", pictures.excitation(loaded, prepared), force=force)
+        write_whole(output / "excitation.png", plots.excitation(loaded, prepared), force=force)
     if note is not None:
         try:
-            picture = classifier.loudest_picture(audio.read(note).audio)
+            picture = classifier.loudest_picture(audio_io.read(note).audio)
         except AudioError as error:
             raise AudioError(f"{note}: {error}") from error
-        write_whole(output / "saliency.png", pictures.saliency(loaded, picture, note.name), force=force)
+        write_whole(output / "saliency.png", plots.saliency(loaded, picture, note.name), force=force)
     for name in wanted:
         click.echo(output / name)
 
@@ -216,29 +219,29 @@ def _census(notes: Sequence[LabelledNote]) -> str:
     return f"{len(notes):,} notes of {len(instruments):,} instruments in {len(families)} families to learn from"
 
 
-def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: bool) -> Prepared:
+def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: bool) -> PreparedNotes:
     """Return notes prepared for training, with a bar on a terminal; says what could not be read."""
-    from ..instruments import training
+    from ..audio import training
 
-    watched = ui.is_terminal() and not quiet
+    watched = _console.is_terminal() and not quiet
     from rich.progress import Progress
 
-    with Progress(console=ui.console(), transient=True, disable=not watched) as progress:
+    with Progress(console=_console.console(), transient=True, disable=not watched) as progress:
         task = progress.add_task("preparing notes", total=len(notes))
         for event in training.prepare(notes, versions=versions, seed=seed):
             if isinstance(event, int):
                 progress.update(task, completed=event)
-    prepared: Prepared = event
+    prepared: PreparedNotes = event
     for path, reason in prepared.dropped[:5]:
-        ui.say(f"left out: {path}: {reason}", quiet=quiet)
+        _console.say(f"left out: {path}: {reason}", quiet=quiet)
     if len(prepared.dropped) > 5:
-        ui.say(f"left out: {len(prepared.dropped) - 5} more", quiet=quiet)
+        _console.say(f"left out: {len(prepared.dropped) - 5} more", quiet=quiet)
     return prepared
 
 
 def _listen(classifier: Any, notes: Sequence[LabelledNote], *, quiet: bool) -> tuple[list[int], list[Any], int]:
     """Return (families' numbers, predictions, how many could not be read) of notes, heard as `classify` hears them."""
-    from ..instruments import FAMILIES
+    from ..audio import FAMILIES
     from .classify import hear_all
 
     targets, predictions, dropped = [], [], 0
@@ -246,7 +249,7 @@ def _listen(classifier: Any, notes: Sequence[LabelledNote], *, quiet: bool) -> t
     for note, (known, found) in zip(notes, heard, strict=True):
         if "error" in known:
             dropped += 1
-            ui.say(f"left out: {note.path}: {known['error']}", quiet=quiet or dropped > 5)
+            _console.say(f"left out: {note.path}: {known['error']}", quiet=quiet or dropped > 5)
         else:
             targets.append(FAMILIES.index(note.family))
             predictions.append(found[0])

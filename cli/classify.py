@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AudioError
-from . import options, ui
+from . import _console, _options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..instruments.classifier import NoteClassifier, Prediction
+    from ..audio.classifier import NoteClassifier, Prediction
 
 BATCH = 64  # pictures looked at together
 STANDARD_INPUT = "-"
@@ -29,8 +29,8 @@ LONGEST_INPUT = 2**30  # bytes of standard input
 @click.option("--model", metavar="MODEL", help="A classifier file; left out, the bundled one.")
 @click.option("--top", type=click.IntRange(1, 11), default=3, show_default=True, help="How many families to name.")
 @click.option("--notes", is_flag=True, help="Cut each file at its onsets and answer for each note.")
-@options.json_output
-@options.quiet
+@_options.json_output
+@_options.quiet
 def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as_json: bool, quiet: bool) -> None:
     """Tell which family of instruments plays a recorded note.
 
@@ -39,7 +39,7 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
     marked with a question mark.
     """
     paths = _paths(files)
-    from ..instruments.classifier import NoteClassifier
+    from ..audio.classifier import NoteClassifier
 
     classifier = NoteClassifier.load(model)
     answers = []
@@ -47,20 +47,20 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
         answer = _answer(known, predictions, top)
         answers.append(answer)
         if "error" in answer:
-            ui.say(f"Error: {answer['path']}: {answer['error']}")
+            _console.say(f"Error: {answer['path']}: {answer['error']}")
     if as_json:
-        ui.print_json(answers)
+        _console.print_json(answers)
     else:
         _print_table([a for a in answers if "error" not in a])
         if any(a.get("unsure") for a in answers):
-            ui.say("? more likely wrong than right", quiet=quiet)
+            _console.say("? more likely wrong than right", quiet=quiet)
     if any("error" in a for a in answers):
         click.get_current_context().exit(1)
 
 
 def _paths(files: Sequence[str]) -> list[str]:
     """Return the files meant, in the order given, those of a folder in order of their names."""
-    from ..instruments.dataset import SUFFIXES
+    from ..audio.dataset import SUFFIXES
 
     paths: list[str] = []
     for name in files:
@@ -126,8 +126,9 @@ def _libraries_silenced() -> Iterator[None]:
 
 def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
     """Return what is known of a file before it is looked at, and the pictures to look at: its loudest note's first."""
-    from ..instruments import audio, mel, onsets
-    from ..instruments.classifier import loudest_picture
+    from ..audio import io as audio_io
+    from ..audio import mel, onsets
+    from ..audio.classifier import loudest_picture
 
     try:
         source: Path | bytes = Path(path)
@@ -135,7 +136,7 @@ def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
             source = sys.stdin.buffer.read(LONGEST_INPUT)
         elif Path(path).is_dir():
             raise AudioError("no sound files in this folder")
-        recording = audio.read(source)
+        recording = audio_io.read(source)
         pictures = [loudest_picture(recording.audio)]
         spans = []
         for span in onsets.notes(recording.audio) if notes else []:
@@ -177,12 +178,12 @@ def _answer(heard: dict[str, Any], predictions: list[Prediction], top: int) -> d
 
 
 def _with_progress(answers: Iterator[Any], total: int, *, quiet: bool) -> Iterator[Any]:
-    if quiet or total <= BATCH or not ui.is_terminal():
+    if quiet or total <= BATCH or not _console.is_terminal():
         yield from answers
         return
     from rich.progress import track
 
-    yield from track(answers, "listening", total=total, console=ui.console(), transient=True)
+    yield from track(answers, "listening", total=total, console=_console.console(), transient=True)
 
 
 def _shown(path: str) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..devices import resolve_device
 from ..errors import CorpusError, MusicLMError
-from . import options, running, ui
+from . import _console, _options, _training
 
 if TYPE_CHECKING:
     from ..comparison import Comparison
@@ -29,10 +30,12 @@ MINUTES = 3.0  # of each, if no budget is given
 @click.option("--archs", metavar="NAMES", help="With commas; rnn,lstm,gru,transformer if left out.")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the models; small if left out.")
 @click.option("-o", "--output", metavar="FOLDER", help="Default: a new one, compare-001 for one.")
-@click.option("--minutes", type=options.FloatRange(0, min_open=True), metavar="M", help="Budget of each; 3 by default.")
+@click.option(
+    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget of each; 3 by default."
+)
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget of each: steps.")
 @click.option(
-    "--epochs", type=options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
+    "--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
 )
 @click.option("--resume", metavar="FOLDER", help="Go on with a comparison; a budget beside it is the new total.")
 @click.option("--tokenizer", metavar="NAME[:JSON]", help="As for 'musiclm train'.")
@@ -43,11 +46,11 @@ MINUTES = 3.0  # of each, if no budget is given
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="Of samples and continuations; 16 by default.")
 @click.option("--samples", type=click.IntRange(3, 256), metavar="N", help="Pieces that each writes; 16 by default.")
 @click.option("--most-tokens", type=click.IntRange(1), metavar="N", help="Measured of each split; 200000 by default.")
-@options.seed
-@options.device
-@options.precision
-@options.json_output
-@options.quiet
+@_options.seed
+@_options.device
+@_options.precision
+@_options.json_output
+@_options.quiet
 def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train several architectures on the same DATA, and measure them side by side.
 
@@ -55,35 +58,35 @@ def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> Non
     chorales. Trivial baselines stand beside the models, statistics of what they write beside those of real pieces, and
     each goes on with the same prompt in a MIDI file. It can be stopped at any moment; --resume goes on.
     """
-    ui.show_log(quiet=quiet)
+    _console.show_log(quiet=quiet)
     comparison = _begun(**asked) if resume is None else _resumed(Path(resume), asked)
-    ui.say(f"comparison {comparison.folder}: {_described(comparison)}", quiet=quiet)
+    _console.say(f"comparison {comparison.folder}: {_described(comparison)}", quiet=quiet)
     try:
-        with running.interrupts() as interrupts:
+        with _training.interrupts() as interrupts:
             report = _compared(comparison, interrupts, quiet=quiet)
     except KeyboardInterrupt:
-        ui.say(f"\nStopped. To go on: musiclm compare --resume {shlex.quote(str(comparison.folder))}")
+        _console.say(f"\nStopped. To go on: musiclm compare --resume {shlex.quote(str(comparison.folder))}")
         sys.exit(130)
     except MusicLMError:
         if resume is None:
             comparison.discard()
         raise
     if as_json:
-        ui.print_json(report)
+        _console.print_json(report)
         return
-    from . import tables
+    from . import _tables
 
-    tables.show_comparison(report)
+    _tables.show_comparison(report)
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Comparison:
     """Return a comparison to go on with, its budget renewed if one is given."""
     from ..comparison import Comparison
 
-    if given := running.given(beside=("resume", *running.BUDGET, "as_json", "quiet", "verbose")):
+    if given := _training.given(beside=("resume", *_training.BUDGET, "as_json", "quiet", "verbose")):
         raise click.UsageError(f"--resume takes all but the budget from the folder: leave out {', '.join(given)}")
     comparison = Comparison.open(folder)
-    budget = {name: asked[name] for name in running.BUDGET}
+    budget = {name: asked[name] for name in _training.BUDGET}
     if any(value is not None for value in budget.values()):
         comparison.request = dataclasses.replace(comparison.request, **budget)
         comparison.write_request()
@@ -104,8 +107,8 @@ def _begun(
     **asked: Any,
 ) -> Comparison:
     """Return a new comparison; what is asked beside the rest is in its request by the same name."""
-    from .. import tokens
-    from ..comparison import PROMPT_BARS, Comparison, Request
+    from .. import tokenizers
+    from ..comparison import PROMPT_BARS, Comparison, ComparisonConfig
 
     names = _names(archs)
     if prompt is None and prompt_bars is not None:
@@ -113,40 +116,40 @@ def _begun(
     if data is not None and not Path(data).exists():
         raise CorpusError(f"no folder or file '{data}'")
     if tokenizer is not None:
-        tokens.check_name(tokenizer)
+        tokenizers.check_name(tokenizer)
     score = None if prompt is None else _beginning(prompt, prompt_bars or PROMPT_BARS)
-    if all(asked[name] is None for name in running.BUDGET):
+    if all(asked[name] is None for name in _training.BUDGET):
         asked["minutes"] = MINUTES
-    request = Request(
+    request = ComparisonConfig(
         archs=names,
         data=None if data is None else str(Path(data).resolve()),
         tokenizer=tokenizer,
-        seed=options.draw_seed(seed),
-        threads=options.threads(),
-        device=options.resolve_device(device),
+        seed=_options.draw_seed(seed),
+        threads=_options.threads(),
+        device=resolve_device(device),
         precision=None if precision == "auto" else precision,
         command=shlex.join(["musiclm", *sys.argv[1:]]),
         **{name: value for name, value in asked.items() if value is not None},
     )
-    return Comparison.create(Path(output) if output else running.new_folder(Path("compare")), request, score)
+    return Comparison.create(Path(output) if output else _training.new_folder(Path("compare")), request, score)
 
 
-def _compared(comparison: Comparison, interrupts: running.Interrupts, *, quiet: bool) -> dict[str, Any]:
+def _compared(comparison: Comparison, interrupts: _training.Interrupts, *, quiet: bool) -> dict[str, Any]:
     """Train and measure what is left to do, and return the report."""
     _ = comparison.corpus  # before anything is trained
     for arch in comparison.request.archs:
         if comparison.measured(arch) is None:
             _train(comparison, arch, interrupts, quiet=quiet)
-            ui.say(f"{arch}: measuring and writing music", quiet=quiet)
+            _console.say(f"{arch}: measuring and writing music", quiet=quiet)
             comparison.measure(arch)
         interrupts.check()
-    ui.say("counting the baselines", quiet=quiet)
+    _console.say("counting the baselines", quiet=quiet)
     return comparison.report()
 
 
-def _train(comparison: Comparison, arch: str, interrupts: running.Interrupts, *, quiet: bool) -> None:
+def _train(comparison: Comparison, arch: str, interrupts: _training.Interrupts, *, quiet: bool) -> None:
     """Train what is left of an architecture's run, showing on a terminal how far it is."""
-    line = running.Line(quiet=quiet)
+    line = _training.Line(quiet=quiet)
     last_shown = 0.0
     steps = comparison.train(arch)
     try:
@@ -155,14 +158,14 @@ def _train(comparison: Comparison, arch: str, interrupts: running.Interrupts, *,
             interrupts.is_patient = True
             if validation is not None:
                 line.say(
-                    f"{arch}: step {step.number:,}  {ui.duration(step.seconds)}  "
+                    f"{arch}: step {step.number:,}  {_console.duration(step.seconds)}  "
                     f"validation {validation.validation_nats_per_token:.4f} nats/token"
                     f"{'  best' if validation.is_best else ''}"
                 )
             elif line.is_live and time.monotonic() - last_shown > 0.5:
                 last_shown = time.monotonic()
                 left = step.seconds / step.progress - step.seconds if step.progress else 0.0
-                line.show(f"{arch}: {step.progress:4.0%}  loss {step.nats:.3f}  {ui.duration(left)} left")
+                line.show(f"{arch}: {step.progress:4.0%}  loss {step.nats:.3f}  {_console.duration(left)} left")
         interrupts.check()
     finally:
         interrupts.is_patient = False
@@ -185,14 +188,14 @@ def _names(archs: str | None) -> list[str]:
 
 def _beginning(prompt: str, num_bars: int) -> Any:
     """Return the first bars of a MIDI file."""
-    from .. import scores
+    from .. import midi
 
-    score = scores.read(prompt)
-    return scores.cut(score, 0.0, scores.bar_line(score, 0.0, num_bars))
+    score = midi.read(prompt)
+    return midi.cut(score, 0.0, midi.bar_line(score, 0.0, num_bars))
 
 
 def _described(comparison: Comparison) -> str:
     request = comparison.request
-    budget = running.budget(request.minutes, request.steps, request.epochs)
+    budget = _training.budget(request.minutes, request.steps, request.epochs)
     data = request.data or "the bundled chorales"
     return f"{', '.join(request.archs)} {request.preset} on {data}, {budget} each, seed {request.seed}"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import CorpusError
-from . import options, ui
+from . import _console, _options
 
 
 @click.group("corpus", epilog="Example: musiclm corpus build my_midis/ -o corpora/mine")
@@ -37,7 +37,7 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes; default: one a core.")
 @click.option(
     "--time-limit",
-    type=options.FloatRange(1),
+    type=_options.FloatRange(1),
     default=60.0,
     show_default=True,
     metavar="S",
@@ -47,9 +47,9 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 @click.option(
     "--program", "programs", multiple=True, callback=_programs, metavar="OLD=NEW", help="Change an instrument."
 )
-@options.force
-@options.json_output
-@options.quiet
+@_options.force
+@_options.json_output
+@_options.quiet
 def build(
     sources: tuple[str, ...],
     output: str,
@@ -72,42 +72,42 @@ def build(
     for source in sources:
         if not Path(source).exists():
             raise CorpusError(f"no folder or file '{source}'")
-    from .. import tokens
+    from .. import tokenizers
 
-    tokens.check_name(tokenizer)
-    from .. import corpus
+    tokenizers.check_name(tokenizer)
+    from ..data import Options, build_corpus, describe
 
-    settings = corpus.Options(
+    settings = Options(
         bpe=bpe or 0, workers=workers, time_limit=time_limit, keep_duplicates=keep_duplicates, programs=programs
     )
-    progress = corpus.build(sources, output, tokens.parse(tokenizer), settings, force=force)
+    progress = build_corpus(sources, output, tokenizers.parse(tokenizer), settings, force=force)
     try:
         _watch(progress, quiet=quiet)
     except KeyboardInterrupt:
         progress.close()
-        ui.say(f"\nStopped. To go on: {shlex.join(['musiclm', *sys.argv[1:]])}")
+        _console.say(f"\nStopped. To go on: {shlex.join(['musiclm', *sys.argv[1:]])}")
         sys.exit(130)
-    document = corpus.describe(output)
+    document = describe(output)
     _say_what_happened(document, quiet=quiet)
     if as_json:
         keys = ("found", "kept", "dropped", "num_notes", "num_tokens", "splits", "notes", "problems")
         told = {"corpus": output, **{key: document[key] for key in keys}}
         told["twins_across_splits"] = document["twins_across_splits"]
-        ui.print_json(told | {"seconds_elapsed": time.monotonic() - began})
+        _console.print_json(told | {"seconds_elapsed": time.monotonic() - began})
     else:
         click.echo(output)
 
 
 def _watch(progress: Any, *, quiet: bool) -> None:
     """Run a build, showing on a terminal how far it is."""
-    if quiet or not ui.is_terminal():
+    if quiet or not _console.is_terminal():
         for _ in progress:
             pass
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=ui.console(), transient=True) as bar:
+    with Progress(*columns, console=_console.console(), transient=True) as bar:
         task = bar.add_task("starting")
         last = began = time.monotonic()
         for now in progress:
@@ -117,49 +117,51 @@ def _watch(progress: Any, *, quiet: bool) -> None:
                 last = time.monotonic()
                 rate = (now.found - now.resumed) / max(0.1, last - began)
                 resumed = f", {now.resumed:,} done before" if now.resumed else ""
-                told = f"{ui.counted(now.found, 'file')}, {now.dropped:,} dropped{resumed}, {rate:.0f} files/s"
+                told = f"{_console.counted(now.found, 'file')}, {now.dropped:,} dropped{resumed}, {rate:.0f} files/s"
                 bar.update(task, description=told)
 
 
 def _say_what_happened(document: dict[str, Any], *, quiet: bool) -> None:
-    ui.say(f"kept {document['kept']:,} of {ui.counted(document['found'], 'file')}", quiet=quiet)
+    _console.say(f"kept {document['kept']:,} of {_console.counted(document['found'], 'file')}", quiet=quiet)
     for reason, count in document["dropped"].items():
-        ui.say(f"dropped: {count:,} × {reason}", quiet=quiet)
+        _console.say(f"dropped: {count:,} × {reason}", quiet=quiet)
     for text in (*document["notes"], *document["problems"]):
-        ui.say(text, quiet=quiet)
+        _console.say(text, quiet=quiet)
     twins = document["twins_across_splits"]
     if twins["groups"]:
         text = (
-            f"{ui.counted(twins['groups'], 'group')} of copies across the official splits "
-            f"({ui.counted(twins['held_out'], 'held-out piece')})"
+            f"{_console.counted(twins['groups'], 'group')} of copies across the official splits "
+            f"({_console.counted(twins['held_out'], 'held-out piece')})"
         )
-        ui.say(text + ": left there", quiet=quiet)
+        _console.say(text + ": left there", quiet=quiet)
     for split, count in twins["share_a_tune"].items():
         if count:
-            ui.say(f"most of the tune in one training piece: {ui.counted(count, split + ' piece')}", quiet=quiet)
+            _console.say(
+                f"most of the tune in one training piece: {_console.counted(count, split + ' piece')}", quiet=quiet
+            )
 
 
 @command.command("inspect", epilog="Example: musiclm corpus inspect corpora/mine --files")
 @click.argument("folder", metavar="CORPUS")
 @click.option("--files", "list_files", is_flag=True, help="What became of each file, one a line.")
-@options.json_output
+@_options.json_output
 def inspect(folder: str, list_files: bool, as_json: bool) -> None:
     """Tell what is in CORPUS: found, kept and dropped, notes, instruments, keys, and what is odd about it."""
     if not Path(folder, "corpus.json").is_file():
         raise CorpusError(f"no corpus in '{folder}': 'musiclm corpus build MIDI -o {folder}' makes one")
-    from ..corpus.store import describe, files
+    from ..data.store import describe, files
 
     document = describe(folder)
     if as_json:
         document["tokenizer"] = document["tokenizer"]["name"]
         if list_files:
             document["files"] = list(files(folder))
-        ui.print_json(document)
+        _console.print_json(document)
     elif list_files:
         for file in files(folder):
             became = "kept" if file["kept"] else f"dropped: {file['reason']}"
             click.echo(f"{file['name']}\t{became}" + (f" ({file['copy_of']})" if "copy_of" in file else ""))
     else:
-        from .doctor import show
+        from ._report import show
 
         show(document)

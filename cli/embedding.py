@@ -7,17 +7,17 @@ from pathlib import Path
 import click
 
 from ..files import write_whole
-from . import options, ui
+from . import _console, _options
 
 
 @click.command("embedding", epilog="Example: musiclm embedding --model bach -o pitches.png")
-@options.model
+@_options.model
 @click.option("-o", "--output", metavar="PATH", help="A .png or .svg; left out, embedding.png.")
 @click.option("--lowest", type=click.IntRange(0, 127), default=40, show_default=True, help="The lowest pitch drawn.")
 @click.option("--highest", type=click.IntRange(0, 127), default=79, show_default=True, help="The highest.")
-@options.force
-@options.json_output
-@options.quiet
+@_options.force
+@_options.json_output
+@_options.quiet
 def command(
     model: str | None, output: str | None, lowest: int, highest: int, force: bool, as_json: bool, quiet: bool
 ) -> None:
@@ -25,15 +25,15 @@ def command(
 
     Pitches outside the range were hardly heard in training: their embeddings have learnt little.
     """
-    from .. import pictures
+    from .. import plotting
 
     path = None if as_json and output is None else Path(output or "embedding.png")
     if path is not None:
-        pictures.check_output(path, force=force)
+        plotting.check_output(path, force=force)
     if highest - lowest < 11:
         raise click.UsageError("--lowest and --highest must be an octave apart")
     from .. import checkpoint
-    from ..pictures import embedding
+    from ..plotting import embedding
 
     loaded = checkpoint.load(model or checkpoint.default())
     found = embedding.arrange(loaded.model(), loaded.tokenizer(), lowest, highest)
@@ -42,9 +42,9 @@ def command(
         write_whole(path, drawn, force=force)
     if as_json:
         document = {"model": loaded.name, **embedding.document(found)}
-        ui.print_json(document if path is None else {**document, "picture": str(path)})
+        _console.print_json(document if path is None else {**document, "picture": str(path)})
     else:
         click.echo(str(path))
     octave, fifth, tritone = (found.likeness[i - 1] if len(found.likeness) >= i else float("nan") for i in (12, 7, 6))
     told = f"mean cosine: an octave {octave:.2f}, a fifth {fifth:.2f}, a tritone {tritone:.2f}"
-    ui.say(told, quiet=quiet or as_json)
+    _console.say(told, quiet=quiet or as_json)

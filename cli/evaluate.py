@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..devices import resolve_bf16, resolve_device
 from ..errors import CorpusError
-from . import options, ui
+from . import _console, _options
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from ..corpus import Piece
-    from ..tokens.base import Tokenizer
+    from ..data import Piece
+    from ..tokenizers.base import Tokenizer
 
 
 @click.command(
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     help="Have MODEL write N pieces, and compare their statistics.",
 )
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="Of samples, and of what is set beside them: 16.")
-@options.seed
-@options.device
-@options.precision
-@options.json_output
-@options.quiet
+@_options.seed
+@_options.device
+@_options.precision
+@_options.json_output
+@_options.quiet
 def command(
     model: str,
     data: str | None,
@@ -57,39 +58,40 @@ def command(
     """
     if samples is None and (bars is not None or seed is not None):
         raise click.UsageError("--bars and --seed need --samples")
-    from .. import checkpoint, corpus, evaluation
-    from ..plan import stored_plan
+    from .. import checkpoint, evaluation
+    from ..data import BUNDLED, open_source
+    from ..training.config import stored_config
 
     loaded = checkpoint.load(model)
     of_chorales = loaded.name in checkpoint.bundled() and loaded.tokenizer_description["name"].startswith("grid")
-    if data is None and not of_chorales and loaded.card.get("data") != corpus.BUNDLED:
-        plan = stored_plan(Path(model))
+    if data is None and not of_chorales and loaded.card.get("data") != BUNDLED:
+        plan = stored_config(Path(model))
         if plan is None or plan.data is None:
             raise CorpusError(f"'{model}' does not say where its data is: name a corpus or a folder of MIDI files")
         data = plan.data
         split = split or "test"
-    ui.show_log(quiet=quiet)
-    source = corpus.open_source(data, loaded.tokenizer())
+    _console.show_log(quiet=quiet)
+    source = open_source(data, loaded.tokenizer())
     split = split or ("test" if source.is_split else "all")
     if not source.pieces(split):
         raise CorpusError(f"no {split} pieces in '{source.name}': choose another --split")
-    where = options.resolve_device(device)
-    bf16 = options.resolve_bf16(precision, where) if precision != "auto" else False
+    where = resolve_device(device)
+    bf16 = resolve_bf16(precision, where) if precision != "auto" else False
     report = evaluation.report(loaded.model(where), source, split, name=loaded.name, most_tokens=most_tokens, bf16=bf16)
     if samples is not None:
-        pieces = evaluation.sample(source.pieces(split), most_tokens)
+        pieces = evaluation.sample_pieces(source.pieces(split), most_tokens)
         report["statistics"] = _statistics(
-            loaded, where, source.tokenizer, pieces, samples, bars or 16, options.draw_seed(seed)
+            loaded, where, source.tokenizer, pieces, samples, bars or 16, _options.draw_seed(seed)
         )
     for reason, count in source.dropped.items():
-        ui.say(f"left out: {count} × {reason}", quiet=quiet)
+        _console.say(f"left out: {count} × {reason}", quiet=quiet)
     if as_json:
-        ui.print_json(report)
+        _console.print_json(report)
         return
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{report['model']} on {report['corpus']}, {split}: {ui.counted(report['num_pieces'], 'piece')}"
+    title = f"{report['model']} on {report['corpus']}, {split}: {_console.counted(report['num_pieces'], 'piece')}"
     click.echo(title)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
@@ -103,37 +105,37 @@ def command(
         table.add_row(name, f"{nats:.4f}", f"{notes:.3f}", f"{seconds:.2f}")
     Console().print(table)
     counted = report["baselines_counted"]
-    told = f"baselines counted on {ui.counted(counted['num_pieces'], counted['on'] + ' piece')}"
-    told += f", {ui.counted(counted['num_tokens'], 'token')}"
+    told = f"baselines counted on {_console.counted(counted['num_pieces'], counted['on'] + ' piece')}"
+    told += f", {_console.counted(counted['num_tokens'], 'token')}"
     if counted["on"] == "measured":
         told += "; a piece tells an n-gram nothing about itself"
-    ui.say(told, quiet=quiet)
+    _console.say(told, quiet=quiet)
     if samples is not None:
-        from . import tables
+        from . import _tables
 
         found = report["statistics"]
         click.echo()
-        tables.show_statistics(f"{samples} samples", found["samples"], found["reference"])
+        _tables.show_statistics(f"{samples} samples", found["samples"], found["reference"])
         area = found["mean_overlapped_area"]
         overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
-        ui.say(f"{ui.counted(found['bars'], 'bar')} of each; {overlap}, seed {found['seed']}")
+        _console.say(f"{_console.counted(found['bars'], 'bar')} of each; {overlap}, seed {found['seed']}")
 
 
 def _statistics(
     loaded: Checkpoint, where: str, tokenizer: Tokenizer, pieces: Sequence[Piece], count: int, bars: int, seed: int
 ) -> dict[str, Any]:
     """Return what samples of a model are like, beside the pieces that it was measured on."""
-    from .. import statistics
-    from ..composer import Composer, Length
+    from ..evaluation import music_metrics
+    from ..generation.composer import Composer, Length
 
     samples = Composer(loaded, where).compose(length=Length(bars=bars), count=count, seed=seed)
-    reference = [statistics.of_score(tokenizer.decode(piece.tokens), bars) for piece in pieces]
-    found = statistics.against([statistics.of_score(sample.score, bars) for sample in samples], reference)
+    reference = [music_metrics.of_score(tokenizer.decode(piece.tokens), bars) for piece in pieces]
+    found = music_metrics.against([music_metrics.of_score(sample.score, bars) for sample in samples], reference)
     return {
         "num_samples": count,
         "bars": bars,
         "seed": seed,
         "samples": found,
-        "reference": statistics.of_set(reference),
-        "mean_overlapped_area": statistics.mean_overlap(found),
+        "reference": music_metrics.of_set(reference),
+        "mean_overlapped_area": music_metrics.mean_overlap(found),
     }

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..devices import resolve_device
 from ..errors import MusicLMError
 from ..files import write_whole
-from ..request import Request
-from . import controls as controlling
-from . import live, options, outputs, ui
+from ..generation.config import GenerationConfig
+from . import _console, _live, _options, _paths
+from . import _control_options as controlling
 
 if TYPE_CHECKING:
     from symusic import Score
 
-    from ..composer import Composer, Composition, Prompt, Weighed
+    from ..generation.composer import Composer, Composition, Prompt, Ranked
 
 
 @click.command(
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 @click.option("--prompt", metavar="FILE", help="MIDI to continue; - for standard input.")
 @click.option("--prompt-bars", type=click.IntRange(1), metavar="N", help="Only the prompt's first N bars.")
 @click.option(
-    "--prompt-seconds", type=options.FloatRange(0, min_open=True), metavar="S", help="Only its first S seconds."
+    "--prompt-seconds", type=_options.FloatRange(0, min_open=True), metavar="S", help="Only its first S seconds."
 )
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="New music: bars (16 if nothing is said).")
-@click.option("--seconds", type=options.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
+@click.option("--seconds", type=_options.FloatRange(0, min_open=True), metavar="S", help="New music: seconds.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="New music: tokens.")
 @click.option("-n", type=click.IntRange(1, 1024), default=1, metavar="N", help="That many variations.")
 @click.option("--keep", type=click.IntRange(1), metavar="N", help="Of these those nearest to real pieces; see below.")
@@ -51,24 +52,26 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output.")
 @click.option("--stream", is_flag=True, help="Write the notes as they are drawn: JSON lines on standard output.")
 @click.option("--port", metavar="NAME", help="Play them to a MIDI output as they are drawn.")
-@options.wav
-@options.play
-@options.soundfont
-@options.force
-@options.seed
-@click.option("--temperature", type=options.FloatRange(0), help="Lower is safer; the model's own if left out.")
+@_options.wav
+@_options.play
+@_options.soundfont
+@_options.force
+@_options.seed
+@click.option("--temperature", type=_options.FloatRange(0), help="Lower is safer; the model's own if left out.")
 @click.option("--top-k", type=click.IntRange(1), metavar="K", help="Only the K likeliest tokens.")
-@click.option("--top-p", type=options.FloatRange(0, 1, min_open=True), metavar="P", help="Only those that make up P.")
-@click.option("--min-p", type=options.FloatRange(0, 1, min_open=True), metavar="P", help="Only those P times the best.")
-@options.device
+@click.option("--top-p", type=_options.FloatRange(0, 1, min_open=True), metavar="P", help="Only those that make up P.")
+@click.option(
+    "--min-p", type=_options.FloatRange(0, 1, min_open=True), metavar="P", help="Only those P times the best."
+)
+@_options.device
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
     default="auto",
     help="Of the weights; auto: the fastest here.",
 )
-@options.json_output
-@options.quiet
+@_options.json_output
+@_options.quiet
 def command(
     model: str | None,
     prompt: str | None,
@@ -99,42 +102,41 @@ def command(
     is_live = stream or port is not None
     request = _request(prompt, shaping | {"live": is_live})
     _check_output(request, output, is_live=is_live, stream=stream, as_json=as_json, wav=wav, play=play)
-    paths = [] if output == "-" or (is_live and output is None) else outputs.paths(output, request, force)
+    paths = [] if output == "-" or (is_live and output is None) else _paths.paths(output, request, force)
     if wav or play:
         from .play import check_sound, play_score, write_sound
 
         check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
-    ui.show_log(quiet=quiet)
-    prompt_bytes = None if prompt is None else ui.read_bytes(prompt)
+    _console.show_log(quiet=quiet)
+    prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
     if port is not None:
-        live.check_port(port)
+        _live.check_port(port)
 
-    from .. import scores
+    from .. import midi
 
-    score = None if prompt_bytes is None else scores.parse(prompt_bytes, prompt or "")
+    score = None if prompt_bytes is None else midi.parse(prompt_bytes, prompt or "")
 
-    from .. import checkpoint, infilling, provenance
-    from ..composer import Composer
+    from .. import checkpoint
+    from ..generation import infill, provenance
+    from ..generation.composer import Composer
 
-    composer = Composer.load(
-        model or checkpoint.default(filling_holes=request.is_filling), options.resolve_device(device)
-    )
+    composer = Composer.load(model or checkpoint.default(filling_holes=request.is_filling), resolve_device(device))
     heard = _heard(composer, score, request, quiet=quiet)
     try:
         request = composer.completed(request)
     except ValueError as error:
         raise MusicLMError(str(error)) from error
-    drawn_seed = options.draw_seed(seed)
+    drawn_seed = _options.draw_seed(seed)
     sampling_began = time.monotonic()
     if request.is_filling:
         assert score is not None
-        compositions = infilling.fill(composer, score, request, drawn_seed)
+        compositions = infill.fill(composer, score, request, drawn_seed)
     elif is_live:
-        compositions = [live.perform(composer, heard, request, drawn_seed, stream=stream, port=port)]
+        compositions = [_live.perform(composer, heard, request, drawn_seed, stream=stream, port=port)]
     else:
         compositions = composer.compose(heard, seed=drawn_seed, **request.arguments())
     tokens_per_second = sum(c.num_new_tokens for c in compositions) / (time.monotonic() - sampling_began)
-    weighed: list[Weighed] = []
+    weighed: list[Ranked] = []
     if request.keep is not None:
         weighed = composer.weigh(heard, compositions)
         compositions = [w.composition for w in weighed[: request.keep]]
@@ -147,7 +149,7 @@ def command(
             prompt_quarters=heard.quarters,
             index=composition.index,
         )
-        data = provenance.signed(composition, record)
+        data = provenance.to_midi(composition, record)
         if output == "-":
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -156,7 +158,7 @@ def command(
     music = [c.score for c in compositions]
     sounds = write_sound(music, paths, soundfont=soundfont, force=force) if wav else []
     if as_json:
-        ui.print_json(
+        _console.print_json(
             {
                 "model": composer.checkpoint.name,
                 "seed": drawn_seed,
@@ -174,13 +176,13 @@ def command(
             _say(composition, quiet=quiet)
         if weighed:
             _say_why(composer, weighed, len(compositions), quiet=quiet)
-        ui.say(f"model {composer.checkpoint.name}, {tokens_per_second:.0f} tokens/s, seed {drawn_seed}")
+        _console.say(f"model {composer.checkpoint.name}, {tokens_per_second:.0f} tokens/s, seed {drawn_seed}")
     for score in music if play else ():
         play_score(score, soundfont, quiet=quiet)
 
 
 def _check_output(
-    request: Request, output: str | None, *, is_live: bool, stream: bool, as_json: bool, wav: bool, play: bool
+    request: GenerationConfig, output: str | None, *, is_live: bool, stream: bool, as_json: bool, wav: bool, play: bool
 ) -> None:
     """Refuse what cannot go to the same place."""
     if output == "-" and (request.n > 1 or as_json or stream or wav or play):
@@ -191,59 +193,62 @@ def _check_output(
         raise click.UsageError("--stream and --port write a sound file only beside a MIDI file: name it with -o")
 
 
-def _heard(composer: Composer, score: Score | None, request: Request, *, quiet: bool) -> Prompt:
+def _heard(composer: Composer, score: Score | None, request: GenerationConfig, *, quiet: bool) -> Prompt:
     """Return what the model hears of the prompt, and say what it does not."""
     heard = composer.prompt(score, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if heard.left_out:
-        notes, tokenizer = ui.counted(heard.left_out, "note"), composer.tokenizer.name
+        notes, tokenizer = _console.counted(heard.left_out, "note"), composer.tokenizer.name
         how = "kept, but not heard by the model" if request.is_filling else "left out of the prompt"
-        ui.say(f"{how}: {notes} that '{tokenizer}' cannot express", quiet=quiet)
+        _console.say(f"{how}: {notes} that '{tokenizer}' cannot express", quiet=quiet)
     for sentence in composer.tokenizer.unsaid(score) if score is not None and not request.is_filling else ():
-        ui.say(sentence, quiet=quiet)
+        _console.say(sentence, quiet=quiet)
     return heard
 
 
 def _say(composition: Composition, *, quiet: bool) -> None:
     c = composition
-    ui.say(f"{ui.counted(c.num_bars, 'bar')}, {ui.counted(c.num_notes, 'note')}, {ui.duration(c.seconds)}", quiet=quiet)
+    _console.say(
+        f"{_console.counted(c.num_bars, 'bar')}, {_console.counted(c.num_notes, 'note')}, {_console.duration(c.seconds)}",
+        quiet=quiet,
+    )
     if c.ended != "length":
         ends = "the model ends the piece" if c.ended == "piece" else "a phrase ends"
-        ui.say(f"ends where {ends}", quiet=quiet)
+        _console.say(f"ends where {ends}", quiet=quiet)
     if c.redrawn:
-        ui.say(
-            f"fell into a loop: drawn anew, hotter, {ui.counted(c.redrawn, 'time')} (--no-loop-guard lets it)",
+        _console.say(
+            f"fell into a loop: drawn anew, hotter, {_console.counted(c.redrawn, 'time')} (--no-loop-guard lets it)",
             quiet=quiet,
         )
 
 
-def _say_why(composer: Composer, weighed: list[Weighed], num_kept: int, *, quiet: bool) -> None:
-    from ..choosing import of_checkpoint
+def _say_why(composer: Composer, weighed: list[Ranked], num_kept: int, *, quiet: bool) -> None:
+    from ..generation.rerank import of_checkpoint
 
     real = of_checkpoint(composer.checkpoint)
     kept = ", ".join(str(w.composition.index + 1) for w in weighed[:num_kept])
-    ui.say(
+    _console.say(
         f"kept {kept} of {len(weighed)}: nearest to real pieces, which have {real.nats_per_token[0]:.2f} nats a token "
         f"and repetition {real.repetition[0]:.2f}",
         quiet=quiet,
     )
     for i, w in enumerate(weighed):
         told = f"{w.surprise:.2f} nats, repetition {w.repetition:.2f}: {w.distance:.1f} deviations away"
-        ui.say(f"  {w.composition.index + 1}: {told}{', kept' if i < num_kept else ''}", quiet=quiet)
+        _console.say(f"  {w.composition.index + 1}: {told}{', kept' if i < num_kept else ''}", quiet=quiet)
 
 
-def _weighed(weighed: Weighed, is_kept: bool) -> dict[str, Any]:
+def _weighed(weighed: Ranked, is_kept: bool) -> dict[str, Any]:
     told = {"index": weighed.composition.index, "nats_per_token": weighed.surprise}
     return told | {"repetition": weighed.repetition, "distance": weighed.distance, "kept": is_kept}
 
 
-def _request(prompt: str | None, shaping: dict[str, Any]) -> Request:
+def _request(prompt: str | None, shaping: dict[str, Any]) -> GenerationConfig:
     """Return what is asked for: each option that shapes the music is a field of `Request`, by its name."""
     needs = ("prompt_bars", "prompt_seconds", "only_new", "infill", "keep_tracks", "accompany")
     needing = [name for name in needs if shaping[name]]
     if prompt is None and needing:
         raise click.UsageError(f"--{needing[0].replace('_', '-')} needs a --prompt")
     try:
-        return Request(**shaping)
+        return GenerationConfig(**shaping)
     except ValueError as error:
         raise click.UsageError(re.sub(r"[a-z]+_[a-z_]+", lambda m: m[0].replace("_", "-"), str(error))) from error
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import MusicLMError
-from . import options, ui
+from . import _console, _options
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from ..installing import Source
+    from ..checkpoint.install import Source
 
 NONCOMMERCIAL = "not for commercial use"
 
@@ -22,7 +22,7 @@ NONCOMMERCIAL = "not for commercial use"
     invoke_without_command=True,
     epilog="Examples: musiclm models --json; musiclm models install runs/mine --name mine",
 )
-@options.json_output
+@_options.json_output
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
     """List models: those that come with musiclm and those that you installed, with data, licence, size, figures.
@@ -39,15 +39,17 @@ def command(context: click.Context, as_json: bool) -> None:
 @command.command("install", epilog="Example: musiclm models install runs/mine --name mine")
 @click.argument("source", metavar="FILE|URL")
 @click.option("--name", metavar="NAME", help="What to call it; its architecture is added. Default: the file's name.")
-@options.force
-@options.json_output
-@options.quiet
+@_options.force
+@_options.json_output
+@_options.quiet
 def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bool) -> None:
     """Put a checkpoint into your own folder of models: a file, a run folder, or an https, http or file address.
 
     It is read whole first: nothing in it can run code. From then on --model finds it by its name.
     """
-    from .. import cards, checkpoint, installing
+    from .. import checkpoint
+    from ..checkpoint import card as cards
+    from ..checkpoint import install as installing
 
     with installing.opened(source) as coming:
         blocks = _watched(coming, quiet=quiet)
@@ -55,34 +57,34 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
     (figures,) = cards.figures([found])
     of_set = found.name.rpartition("-")[0]
     called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
-    ui.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
-    ui.say(f"licence of the weights: {_licence(figures)}")  # whoever installs is told, -q or not
-    ui.say(f"Next: musiclm generate --model {called}", quiet=quiet)
+    _console.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
+    _console.say(f"licence of the weights: {_licence(figures)}")  # whoever installs is told, -q or not
+    _console.say(f"Next: musiclm generate --model {called}", quiet=quiet)
     if as_json:
-        ui.print_json(figures | {"installed": True})
+        _console.print_json(figures | {"installed": True})
     else:
         click.echo(found.path)
 
 
 @command.command("remove", epilog="Example: musiclm models remove mine-gru")
 @click.argument("name", metavar="NAME")
-@options.quiet
+@_options.quiet
 def remove(name: str, quiet: bool) -> None:
     """Remove a model that you installed; those that come with musiclm stay."""
-    from .. import installing
+    from ..checkpoint import install as installing
 
-    ui.say(f"removed {installing.remove(name)}", quiet=quiet)
+    _console.say(f"removed {installing.remove(name)}", quiet=quiet)
 
 
 def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
     """Yield the blocks of a source, showing on a terminal how many have come."""
-    if quiet or not ui.is_terminal():
+    if quiet or not _console.is_terminal():
         yield from source.blocks
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=ui.console(), transient=True) as bar:
+    with Progress(*columns, console=_console.console(), transient=True) as bar:
         task = bar.add_task("reading", total=source.num_bytes)
         for block in source.blocks:
             bar.advance(task, len(block))
@@ -90,7 +92,8 @@ def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
 
 
 def _list(*, as_json: bool) -> None:
-    from .. import cards, checkpoint
+    from .. import checkpoint
+    from ..checkpoint import card as cards
 
     loaded: list[Checkpoint] = [checkpoint.load(name) for name in checkpoint.bundled()]
     num_bundled = len(loaded)
@@ -98,10 +101,10 @@ def _list(*, as_json: bool) -> None:
         try:
             loaded.append(checkpoint.read(checkpoint.installed_path(name), name))
         except MusicLMError as error:
-            ui.say(f"left out: {error}. 'musiclm models remove {name}' removes it")
+            _console.say(f"left out: {error}. 'musiclm models remove {name}' removes it")
     listed = [f | {"installed": i >= num_bundled} for i, f in enumerate(cards.figures(loaded))]
     if as_json:
-        ui.print_json(listed)
+        _console.print_json(listed)
         return
     import shutil
     import textwrap
@@ -123,7 +126,7 @@ def _size(figures: dict[str, Any]) -> str:
 
 def _licence(figures: dict[str, Any]) -> str:
     """Return the licence of a model's weights, and in plain words if it is not for commercial use."""
-    from ..installing import is_noncommercial
+    from ..checkpoint.install import is_noncommercial
 
     licence = _plain(figures["licence"] or "not said")
     return f"{licence}: {NONCOMMERCIAL}" if is_noncommercial(licence) else licence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import rendering
-from ..rendering import playing
-from . import options, ui
+from ..rendering import player
+from . import _console, _options
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @click.command("play", epilog="Example: musiclm play song.mid")
 @click.argument("file", metavar="FILE")
-@options.soundfont
-@options.quiet
+@_options.soundfont
+@_options.quiet
 def command(file: str, soundfont: str | None, quiet: bool) -> None:
     """Play the MIDI file FILE (- for standard input) through this machine's player. Ctrl-C stops it."""
-    playing.check_player()
+    player.check_player()
     rendering.find_soundfont(soundfont)
-    data = ui.read_bytes(file)
-    from .. import scores
+    data = _console.read_bytes(file)
+    from .. import midi
 
-    play_score(scores.parse(data, file), soundfont, quiet=quiet)
+    play_score(midi.parse(data, file), soundfont, quiet=quiet)
 
 
 def check_sound(paths: Sequence[Path], *, wav: bool, play: bool, soundfont: str | None, force: bool) -> None:
@@ -39,7 +39,7 @@ def check_sound(paths: Sequence[Path], *, wav: bool, play: bool, soundfont: str 
         OutputError: a WAV file beside one of the paths could not be written.
     """
     if play:
-        playing.check_player()
+        player.check_player()
     if wav or play:
         rendering.find_soundfont(soundfont)
     for path in paths if wav else ():
@@ -59,5 +59,7 @@ def play_score(score: Score, soundfont: str | None = None, *, quiet: bool = Fals
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "music.wav"
         rendered = rendering.render(score, path, soundfont=soundfont)
-        ui.say(f"{ui.duration(rendered.seconds)}, played with {rendered.soundfont.name}; Ctrl-C stops", quiet=quiet)
-        playing.play(path)
+        _console.say(
+            f"{_console.duration(rendered.seconds)}, played with {rendered.soundfont.name}; Ctrl-C stops", quiet=quiet
+        )
+        player.play(path)

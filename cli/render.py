@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from .. import rendering
-from . import options, ui
+from . import _console, _options
 
 LONG = 600.0  # seconds of music, from which on people are told that it takes a while
 
@@ -21,10 +21,10 @@ LONG = 600.0  # seconds of music, from which on people are told that it takes a 
 @click.option(
     "-o", "--output", metavar="PATH", help=".wav (16 bit), .flac, .ogg or .mp3; - for WAV to standard output."
 )
-@options.soundfont
-@options.force
-@options.json_output
-@options.quiet
+@_options.soundfont
+@_options.force
+@_options.json_output
+@_options.quiet
 def command(file: str, output: str | None, soundfont: str | None, force: bool, as_json: bool, quiet: bool) -> None:
     """Make a sound file of the MIDI file FILE (- for standard input): stereo, 44.1 kHz, as loud as it may be.
 
@@ -37,12 +37,12 @@ def command(file: str, output: str | None, soundfont: str | None, force: bool, a
     if output != "-":
         rendering.check_output(path, force=force)
     rendering.find_soundfont(soundfont)
-    data = ui.read_bytes(file)
-    from .. import scores
+    data = _console.read_bytes(file)
+    from .. import midi
 
-    score = scores.parse(data, file)
-    if (seconds := scores.seconds(score)) > LONG:
-        ui.say(f"{ui.duration(seconds)} of music: this takes a while", quiet=quiet)
+    score = midi.parse(data, file)
+    if (seconds := midi.seconds(score)) > LONG:
+        _console.say(f"{_console.duration(seconds)} of music: this takes a while", quiet=quiet)
     if output == "-":
         with tempfile.TemporaryFile() as whole:
             rendered = rendering.render_to(score, whole, ".wav", soundfont=soundfont)
@@ -53,7 +53,7 @@ def command(file: str, output: str | None, soundfont: str | None, force: bool, a
         rendered = rendering.render(score, path, soundfont=soundfont, force=force)
     took = time.monotonic() - began
     if as_json:
-        ui.print_json(
+        _console.print_json(
             {
                 "path": str(path),
                 "num_notes": score.note_num(),
@@ -66,5 +66,5 @@ def command(file: str, output: str | None, soundfont: str | None, force: bool, a
         return
     if output != "-":
         click.echo(str(path))
-    told = f"{ui.duration(rendered.seconds)} of sound in {took:.1f} s, played with {rendered.soundfont.name}"
-    ui.say(told, quiet=quiet)
+    told = f"{_console.duration(rendered.seconds)} of sound in {took:.1f} s, played with {rendered.soundfont.name}"
+    _console.say(told, quiet=quiet)

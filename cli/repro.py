@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from ..devices import resolve_device
 from ..errors import MusicLMError
 from ..files import check_writable, write_whole
-from . import options, ui
+from . import _console, _options
 
 
 @click.command("repro", epilog="Example: musiclm repro out.mid --prompt seed.mid")
@@ -17,10 +18,10 @@ from . import options, ui
 @click.option("--prompt", metavar="PROMPT", help="The MIDI that FILE goes on from; - for standard input.")
 @click.option("--model", metavar="MODEL", help="What made FILE, where it is not bundled.")
 @click.option("-o", "--output", metavar="PATH", help="Write what was made; - for standard output.")
-@options.force
-@options.device
-@options.json_output
-@options.quiet
+@_options.force
+@_options.device
+@_options.json_output
+@_options.quiet
 def command(
     file: str,
     prompt: str | None,
@@ -39,26 +40,27 @@ def command(
         raise click.UsageError("-o - writes one MIDI file: not with --json")
     if output not in (None, "-"):
         check_writable(Path(str(output)), force=force)
-    data = ui.read_bytes(file)
-    prompt_bytes = None if prompt is None else ui.read_bytes(prompt)
+    data = _console.read_bytes(file)
+    prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
 
-    from .. import checkpoint, provenance, scores
+    from .. import checkpoint, midi
+    from ..generation import provenance
 
-    record = provenance.read(scores.parse(data, file), file)
+    record = provenance.read(midi.parse(data, file), file)
     if model is None and record.model not in checkpoint.bundled():
         raise MusicLMError(f"'{file}' was made by a {record.model} that is not bundled: name it with --model")
     loaded = checkpoint.load(model or record.model)
     differences = provenance.check(record, loaded, prompt_bytes)
-    score = None if prompt_bytes is None else scores.parse(prompt_bytes, prompt or "")
+    score = None if prompt_bytes is None else midi.parse(prompt_bytes, prompt or "")
 
-    from ..composer import Composer
+    from ..generation.composer import Composer
 
-    where = options.resolve_device(device)
+    where = resolve_device(device)
     if where != record.device:
         differences.append(f"it was computed on {record.device}, this is {where}")
     for difference in differences:
-        ui.say(f"may differ: {difference}", quiet=quiet)
-    made = provenance.make_again(record, Composer(loaded, where), score)
+        _console.say(f"may differ: {difference}", quiet=quiet)
+    made = provenance.reproduce(record, Composer(loaded, where), score)
     if output == "-":
         sys.stdout.buffer.write(made)
         sys.stdout.buffer.flush()
@@ -68,9 +70,9 @@ def command(
     if as_json:
         told = {"path": file, "same": at is None, "first_difference": at, "bytes": len(data), "bytes_made": len(made)}
         told |= {"model": loaded.name, "seed": record.seed, "index": record.index, "may_differ": differences}
-        ui.print_json(told)
+        _console.print_json(told)
     elif at is None:
-        ui.say(f"the same {len(data)} bytes: model {loaded.name}, seed {record.seed}", quiet=quiet)
+        _console.say(f"the same {len(data)} bytes: model {loaded.name}, seed {record.seed}", quiet=quiet)
     if at is not None:
         why = "" if differences else " (changed since, or made on another machine, or with another number of threads)"
         raise MusicLMError(

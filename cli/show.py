@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ..files import write_whole
-from . import options, ui
+from . import _console, _options
 
 if TYPE_CHECKING:
     from rich.console import Console
     from symusic import Score
 
-    from ..pictures.roll import Drawn
+    from ..plotting.piano_roll import Drawn
 
 
 @click.command("show", epilog="Examples: musiclm show song.mid; musiclm show out.mid --prompt seed.mid -o out.png")
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @click.option("--prompt-bars", type=click.IntRange(1), metavar="N", help="The first N bars are the prompt: pale.")
 @click.option("--prompt", metavar="FILE", help="The music began as this file did.")
 @click.option("--bars", metavar="A-B", help="Only these bars.")
-@options.force
-@options.quiet
+@_options.force
+@_options.quiet
 def command(
     file: str,
     output: str | None,
@@ -41,38 +41,38 @@ def command(
     Where musiclm wrote the file, it knows what the prompt was and shows it pale. Of a file that was written within (--infill,
     --keep-tracks, --accompany) --prompt says what it was before: all of that is pale.
     """
-    from .. import pictures
+    from .. import plotting
 
     if prompt is not None and prompt_bars is not None:
         raise click.UsageError("at most one of --prompt and --prompt-bars")
     chosen = parsed_bars(bars)
     path = None if output is None else Path(output)
     if path is not None:
-        pictures.check_output(path, force=force)
-    data = ui.read_bytes(file)
-    from .. import scores
+        plotting.check_output(path, force=force)
+    data = _console.read_bytes(file)
+    from .. import midi
 
-    score = scores.parse(data, file)
-    end = pictures.prompt_end(score)
+    score = midi.parse(data, file)
+    end = plotting.prompt_end(score)
     kept = None
     if prompt is not None:
-        kept = scores.read(prompt)
-        if pictures.was_written_within(score):
+        kept = midi.read(prompt)
+        if plotting.was_written_within(score):
             end = None
         else:
-            end, kept = scores.end(kept), None
+            end, kept = midi.end(kept), None
     elif prompt_bars is not None:
-        end = scores.bar_line(score, 0.0, prompt_bars)
+        end = midi.bar_line(score, 0.0, prompt_bars)
     if chosen is not None:
         score, start = cut(score, chosen, file)
         end = None if end is None else max(0.0, end - start)
         kept = None if kept is None else cut(kept, chosen, str(prompt))[0]
     first = chosen[0] if chosen else 1
     if path is not None:
-        from ..pictures import roll
+        from ..plotting import piano_roll
 
         write_whole(
-            path, roll.piano_roll(score, path.suffix.lower(), prompt=end, kept=kept, first_bar=first), force=force
+            path, piano_roll.piano_roll(score, path.suffix.lower(), prompt=end, kept=kept, first_bar=first), force=force
         )
         click.echo(str(path))
     else:
@@ -95,14 +95,14 @@ def cut(score: Score, bars: tuple[int, int], name: str) -> tuple[Score, float]:
     Raises:
         MidiError: no note is in them.
     """
-    from .. import scores
+    from .. import midi
     from ..errors import MidiError
 
-    count = scores.num_bars(score)
+    count = midi.num_bars(score)
     if bars[0] > count:
-        raise MidiError(f"'{name}' has {ui.counted(count, 'bar')}: there is no bar {bars[0]}")
-    start = scores.bar_line(score, 0.0, bars[0] - 1)
-    piece = scores.cut(score, start, scores.bar_line(score, 0.0, min(bars[1], count)))
+        raise MidiError(f"'{name}' has {_console.counted(count, 'bar')}: there is no bar {bars[0]}")
+    start = midi.bar_line(score, 0.0, bars[0] - 1)
+    piece = midi.cut(score, start, midi.bar_line(score, 0.0, min(bars[1], count)))
     if not piece.note_num():
         raise MidiError(f"'{name}' has no note in bars {bars[0]} to {bars[1]}")
     return piece, start
@@ -111,17 +111,17 @@ def cut(score: Score, bars: tuple[int, int], name: str) -> tuple[Score, float]:
 def _print(score: Score, prompt: float | None, first_bar: int, *, quiet: bool) -> None:
     from rich.text import Text
 
-    from .. import pictures, scores
-    from ..pictures import roll
+    from .. import midi, plotting
+    from ..plotting import piano_roll
 
-    console = print_roll(score, roll.notes(score, prompt), prompt, first_bar)
-    names = [pictures.track_name(t) for t in score.tracks if t.notes]
-    key = Text("  ").join(Text(f"■ {name}", style=pictures.colour(i)) for i, name in enumerate(names))
+    console = print_roll(score, piano_roll.notes(score, prompt), prompt, first_bar)
+    names = [plotting.track_name(t) for t in score.tracks if t.notes]
+    key = Text("  ").join(Text(f"■ {name}", style=plotting.colour(i)) for i, name in enumerate(names))
     console.print(key)
     if not quiet:
-        told = f"{ui.counted(scores.num_bars(score), 'bar')}, {ui.counted(score.note_num(), 'note')}"
-        told += f", {ui.duration(scores.seconds(score))}"
-        ui.say(told + ("; the prompt is pale" if prompt is not None and sys.stdout.isatty() else ""))
+        told = f"{_console.counted(midi.num_bars(score), 'bar')}, {_console.counted(score.note_num(), 'note')}"
+        told += f", {_console.duration(midi.seconds(score))}"
+        _console.say(told + ("; the prompt is pale" if prompt is not None and sys.stdout.isatty() else ""))
 
 
 def print_roll(score: Score, notes: Sequence[Drawn], prompt: float | None = None, first_bar: int = 1) -> Console:
@@ -130,10 +130,10 @@ def print_roll(score: Score, notes: Sequence[Drawn], prompt: float | None = None
     from rich.style import Style
     from rich.text import Text
 
-    from ..pictures import text
+    from ..plotting import terminal_roll
 
     console = Console(highlight=False)
-    for system in text.piano_roll(score, notes, console.width, prompt, first_bar):
+    for system in terminal_roll.terminal_roll(score, notes, console.width, prompt, first_bar):
         for line in system:
             told = Text(no_wrap=True)
             for run in line:

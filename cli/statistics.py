@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import CorpusError
-from . import options, ui
+from . import _console, _options
 
 
 @click.command("statistics", epilog="Example: musiclm statistics ideas/ my_midis/ --bars 16")
@@ -17,8 +17,8 @@ from . import options, ui
 @click.argument("reference", required=False)
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="Only the first N bars of each piece; default: all.")
 @click.option("--each", is_flag=True, help="With --json: the figures of each piece, too.")
-@options.json_output
-@options.quiet
+@_options.json_output
+@_options.quiet
 def command(data: str, reference: str | None, bars: int | None, each: bool, as_json: bool, quiet: bool) -> None:
     """Describe the music in DATA in numbers, beside that in REFERENCE.
 
@@ -30,18 +30,18 @@ def command(data: str, reference: str | None, bars: int | None, each: bool, as_j
     for source in (data, reference):
         if source is not None and not Path(source).exists():
             raise CorpusError(f"no folder or file '{source}'")
-    from .. import statistics
+    from ..evaluation import music_metrics
 
     names, found, left_out = _measured(data, bars, quiet=quiet)
     document: dict[str, Any] = {"data": data, "bars": bars, "num_pieces": len(found), "left_out": left_out}
     told: dict[str, Any] | None = None
     if reference is None:
-        document["statistics"] = statistics.of_set(found)
+        document["statistics"] = music_metrics.of_set(found)
     else:
         _, others, others_left_out = _measured(reference, bars, quiet=quiet)
-        document["statistics"] = statistics.against(found, others)
-        document["mean_overlapped_area"] = statistics.mean_overlap(document["statistics"])
-        told = statistics.of_set(others)
+        document["statistics"] = music_metrics.against(found, others)
+        document["mean_overlapped_area"] = music_metrics.mean_overlap(document["statistics"])
+        told = music_metrics.of_set(others)
         document["reference"] = {
             "data": reference,
             "num_pieces": len(others),
@@ -51,28 +51,29 @@ def command(data: str, reference: str | None, bars: int | None, each: bool, as_j
     if each:
         document["pieces"] = [{"name": name, **values} for name, values in zip(names, found, strict=True)]
     if as_json:
-        ui.print_json(document)
+        _console.print_json(document)
         return
-    from . import tables
+    from . import _tables
 
-    tables.show_statistics(ui.counted(len(found), "piece"), document["statistics"], told)
+    _tables.show_statistics(_console.counted(len(found), "piece"), document["statistics"], told)
 
 
 def _measured(source: str, bars: int | None, *, quiet: bool) -> tuple[list[str], list[Any], dict[str, int]]:
     """Return names and statistics of the pieces in a source, and how many were left out, by reason."""
-    from .. import corpus, statistics
+    from ..data import each_score
     from ..errors import MidiError
+    from ..evaluation import music_metrics
 
     names, found = [], []
     left_out: Counter[str] = Counter()
-    for name, score in corpus.each_score(source):
+    for name, score in each_score(source):
         if isinstance(score, MidiError):
             left_out[str(score).replace(f"'{name}' ", "")] += 1
         else:
             names.append(name)
-            found.append(statistics.of_score(score, bars))
+            found.append(music_metrics.of_score(score, bars))
     for reason, count in left_out.items():
-        ui.say(f"left out of {source}: {count} × {reason}", quiet=quiet)
+        _console.say(f"left out of {source}: {count} × {reason}", quiet=quiet)
     if not found:
         raise CorpusError(f"no music in '{source}'" + (f": {next(iter(left_out))}" if left_out else ""))
     return names, found, dict(left_out)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..devices import resolve_device
 from ..files import write_whole
-from . import options, ui
+from . import _console, _options
 from .show import cut, parsed_bars, print_roll
 
 if TYPE_CHECKING:
-    from ..pictures.surprise import Surprises
+    from ..plotting.surprise import NoteSurprisals
 
 MOST_SURPRISING = 8  # notes that are listed
 
@@ -21,13 +22,13 @@ MOST_SURPRISING = 8  # notes that are listed
     "surprise", epilog="Examples: musiclm surprise song.mid; musiclm surprise song.mid --model bach -o out.png"
 )
 @click.argument("file", metavar="FILE")
-@options.model
+@_options.model
 @click.option("-o", "--output", metavar="PATH", help="A .png or .svg; left out, the terminal.")
 @click.option("--bars", metavar="A-B", help="Only these bars: the model hears no others.")
-@options.device
-@options.force
-@options.json_output
-@options.quiet
+@_options.device
+@_options.force
+@_options.json_output
+@_options.quiet
 def command(
     file: str,
     model: str | None,
@@ -42,28 +43,28 @@ def command(
 
     A note's surprise is the sum of -ln p over its tokens, in nats: what leads up to it, says it and ends it.
     """
-    from .. import pictures
+    from .. import plotting
 
     chosen = parsed_bars(bars)
     path = None if output is None else Path(output)
     if path is not None:
-        pictures.check_output(path, force=force)
-    data = ui.read_bytes(file)
-    from .. import scores
+        plotting.check_output(path, force=force)
+    data = _console.read_bytes(file)
+    from .. import midi
 
-    score = scores.parse(data, file)
+    score = midi.parse(data, file)
     if chosen is not None:
         score, _ = cut(score, chosen, file)
     from .. import checkpoint
-    from ..pictures import surprise
+    from ..plotting import surprise
 
     loaded = checkpoint.load(model or checkpoint.default())
-    heard_by = loaded.model(options.resolve_device(device))
+    heard_by = loaded.model(resolve_device(device))
     first = chosen[0] if chosen else 1
     found = surprise.surprise(heard_by, loaded.tokenizer(), score, first_bar=first)
     if found.heard.left_out:
-        ui.say(
-            f"left out: {ui.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
+        _console.say(
+            f"left out: {_console.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
             quiet=quiet,
         )
     if path is not None:
@@ -71,20 +72,20 @@ def command(
         write_whole(path, surprise.picture(found, path.suffix.lower(), title=title), force=force)
     if as_json:
         document = {"path": file, **surprise.document(found, loaded.name)}
-        ui.print_json(document if path is None else {**document, "picture": str(path)})
+        _console.print_json(document if path is None else {**document, "picture": str(path)})
     elif path is not None:
         click.echo(str(path))
     else:
         _print(found)
-    told = f"{loaded.name}: {found.nats.mean():.2f} nats a note, {ui.counted(len(found.nats), 'note')}"
-    ui.say(told, quiet=quiet or as_json)
+    told = f"{loaded.name}: {found.nats.mean():.2f} nats a note, {_console.counted(len(found.nats), 'note')}"
+    _console.say(told, quiet=quiet or as_json)
 
 
-def _print(found: Surprises) -> None:
+def _print(found: NoteSurprisals) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ..pictures import surprise
+    from ..plotting import surprise
 
     console = print_roll(found.heard.score, surprise.notes(found), first_bar=found.first_bar)
     shares = [i / 10 for i in range(11)]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import CorpusError, MusicLMError, RunError
-from . import options, running, ui
+from . import _console, _options, _training
 
 if TYPE_CHECKING:
-    from ..plan import Plan
-    from ..run import Run, Validation
-    from ..training import Step
+    from ..training.config import TrainConfig
+    from ..training.loop import Step
+    from ..training.run import Run, Validation
 
 
 @click.command(
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; small if left out.")
 @click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new one in runs/.")
 @click.option(
-    "--minutes", type=options.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said."
+    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said."
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget: steps.")
 @click.option(
-    "--epochs", type=options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
+    "--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
 )
 @click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
 @click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from a checkpoint's weights.")
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
 @click.option(
     "--context", type=click.IntRange(2), metavar="T", help="Tokens a transformer looks back; the window grows with it."
 )
-@click.option("--learning-rate", type=options.FloatRange(0, min_open=True), metavar="R", help="The highest.")
-@click.option("--dropout", type=options.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
+@click.option("--learning-rate", type=_options.FloatRange(0, min_open=True), metavar="R", help="The highest.")
+@click.option("--dropout", type=_options.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=N", help="Another size than the preset's: --set size=192."
 )
@@ -72,12 +72,12 @@ if TYPE_CHECKING:
     help="Stop when validation has not fallen N times; 5 with --from, else the budget alone ends it.",
 )
 @click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: half a minute before the first step.")
-@options.seed
-@options.device
-@options.precision
-@options.force
-@options.json_output
-@options.quiet
+@_options.seed
+@_options.device
+@_options.precision
+@_options.force
+@_options.json_output
+@_options.quiet
 def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train a model on DATA: a corpus, an archive, a folder of MIDI files or one file; left out, the bundled chorales.
 
@@ -86,9 +86,9 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
     --from fine-tunes: a lower rate, at least a tenth of dropout, the model's own tokenizer; it ends when validation has not
     fallen for a while, and the best checkpoint, which may be the one it started from, is what is kept.
     """
-    ui.show_log(quiet=quiet)
+    _console.show_log(quiet=quiet)
     run = _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
-    ui.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
+    _console.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
     try:
         _train(run, as_json=as_json, quiet=quiet)
     except MusicLMError:
@@ -99,12 +99,12 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Run:
     """Return a run to go on with, its budget renewed if one is given."""
-    from ..run import Run
+    from ..training.run import Run
 
-    if given := running.given(beside=("resume", *running.BUDGET, "force", "as_json", "quiet", "verbose")):
+    if given := _training.given(beside=("resume", *_training.BUDGET, "force", "as_json", "quiet", "verbose")):
         raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
     run = Run.open(folder)
-    budget = {name: asked[name] for name in running.BUDGET}
+    budget = {name: asked[name] for name in _training.BUDGET}
     if any(value is not None for value in budget.values()):
         run.plan.command += " && " + shlex.join(["musiclm", *sys.argv[1:]])
         run.renew(**budget)
@@ -130,10 +130,10 @@ def _begun(
     **asked: Any,
 ) -> Run:
     """Return a new run; what is asked beside the rest is in the plan by the same name."""
-    from .. import checkpoint, models, tokens
-    from ..plan import Plan
-    from ..preparing import PATIENCE
-    from ..run import DEFAULT_MINUTES, Run
+    from .. import checkpoint, models, tokenizers
+    from ..training.config import TrainConfig
+    from ..training.run import DEFAULT_MINUTES, Run
+    from ..training.setup import PATIENCE
 
     if arch is not None and arch not in models.names():
         raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
@@ -144,12 +144,12 @@ def _begun(
     if start_from is not None:
         arch = checkpoint.load(start_from).arch
     if tokenizer is not None:
-        tokens.check_name(tokenizer)
+        tokenizers.check_name(tokenizer)
         if ":" in tokenizer:  # only MidiTok knows its options: ask before a folder is made
-            tokens.parse(tokenizer)
-    if all(asked[name] is None for name in running.BUDGET):
+            tokenizers.parse(tokenizer)
+    if all(asked[name] is None for name in _training.BUDGET):
         asked["minutes"] = DEFAULT_MINUTES
-    plan = Plan(
+    plan = TrainConfig(
         arch=arch or "transformer",
         preset=preset or "small",
         data=None if data is None else str(Path(data).resolve()),
@@ -159,14 +159,14 @@ def _begun(
         weights=_parsed(weights),
         config=_settings(settings),
         patience=patience or (PATIENCE if start_from is not None else None),
-        seed=options.draw_seed(seed),
-        threads=options.threads(),
+        seed=_options.draw_seed(seed),
+        threads=_options.threads(),
         precision=None if precision == "auto" else precision,
         compile=compiled,
         command=shlex.join(["musiclm", *sys.argv[1:]]),
         **asked,
     )
-    return Run.create(Path(output) if output else running.new_folder(Path("runs") / plan.arch), plan, force=force)
+    return Run.create(Path(output) if output else _training.new_folder(Path("runs") / plan.arch), plan, force=force)
 
 
 def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
@@ -174,7 +174,7 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     steps = run.train()
     step, tokens_per_second = None, 0.0
     try:
-        with running.interrupts() as interrupts:
+        with _training.interrupts() as interrupts:
             for followed in _followed(run, steps, quiet=quiet):
                 step, tokens_per_second = followed
                 interrupts.check()
@@ -185,7 +185,7 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     except KeyboardInterrupt:
         stopped_because = "interrupted"
         steps.close()
-        ui.say(f"\nStopped and saved. To go on: musiclm train --resume {shlex.quote(str(run.folder))}")
+        _console.say(f"\nStopped and saved. To go on: musiclm train --resume {shlex.quote(str(run.folder))}")
         if not as_json:
             sys.exit(130)
     finally:
@@ -202,15 +202,17 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
         "stopped_because": stopped_because,
     }
     if as_json:
-        ui.print_json(document)
+        _console.print_json(document)
         if stopped_because == "interrupted":
             sys.exit(130)
         return
     click.echo(str(checkpoint))
     if stopped_because == "validation":
-        times = ui.counted(run.plan.patience or 0, "time")
-        ui.say(f"stopped: validation has not fallen {times}; the best, of step {run.best_step:,}, is kept", quiet=quiet)
-    ui.say(
+        times = _console.counted(run.plan.patience or 0, "time")
+        _console.say(
+            f"stopped: validation has not fallen {times}; the best, of step {run.best_step:,}, is kept", quiet=quiet
+        )
+    _console.say(
         f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
         quiet=quiet,
     )
@@ -220,9 +222,9 @@ def _followed(
     run: Run, steps: Iterable[tuple[Step, Validation | None]], *, quiet: bool
 ) -> Iterator[tuple[Step, float]]:
     """Yield steps and tokens a second since the first of them, showing how far the run is."""
-    from .display import sparkline, thinned
+    from ._sparkline import sparkline, thinned
 
-    line = running.Line(quiet=quiet)
+    line = _training.Line(quiet=quiet)
     began, first_tokens, last_shown, tokens_per_second = 0.0, None, time.monotonic(), 0.0
     losses: list[float] = []  # for the eye: smoothed, a point each time the line is drawn
     smooth = None
@@ -232,12 +234,12 @@ def _followed(
         if first_tokens is None:
             began, first_tokens = now, step.tokens
             if run.before is not None:
-                ui.say(f"before: validation {run.before:.4f} nats/token", quiet=quiet)
+                _console.say(f"before: validation {run.before:.4f} nats/token", quiet=quiet)
         elif now > began:
             tokens_per_second = (step.tokens - first_tokens) / (now - began)
         if validation is not None:
             line.say(
-                f"step {step.number:,}  {ui.duration(step.seconds)}  train {validation.train_nats_per_token:.4f}  "
+                f"step {step.number:,}  {_console.duration(step.seconds)}  train {validation.train_nats_per_token:.4f}  "
                 f"validation {validation.validation_nats_per_token:.4f} nats/token"
                 f"{'  best' if validation.is_best else ''}"
             )
@@ -247,14 +249,14 @@ def _followed(
             left = step.seconds / step.progress - step.seconds if step.progress else 0.0
             line.show(
                 f"{step.progress:4.0%}  loss {smooth:.3f}  {sparkline(thinned(losses, 16), 16)}  "
-                f"{tokens_per_second:,.0f} tokens/s  {ui.duration(left)} left"
+                f"{tokens_per_second:,.0f} tokens/s  {_console.duration(left)} left"
             )
         yield step, tokens_per_second
 
 
-def _described(plan: Plan) -> str:
+def _described(plan: TrainConfig) -> str:
     what = f"{plan.arch} from {plan.start_from}" if plan.start_from else f"{plan.arch} {plan.preset}"
-    budget = running.budget(plan.minutes, plan.steps, plan.epochs)
+    budget = _training.budget(plan.minutes, plan.steps, plan.epochs)
     return f"{what} on {plan.data or 'the bundled chorales'} for {budget}"
 
 

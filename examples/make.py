@@ -2,7 +2,7 @@
 
     python examples/make.py                       # continuations and pictures, of the prompts that lie here
     python examples/make.py --only lied-score     # one of them
-    python examples/make.py --prompts prepared/   # the prompts, too, from the files that benchmarks/score_data.py prepares
+    python examples/make.py --prompts prepared/   # the prompts, too, from the files that recipes/score_data.py prepares
 
 An example is a line of MADE: what `musiclm generate` is asked for. A model that is neither bundled nor installed is left
 out, and said.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from musiclm import checkpoint, scores
+from musiclm import checkpoint, midi
 
 HERE = Path(__file__).parent
 LIEDER, HYMNS = (f"{name}/{name}" for name in ("openscore-lieder-midi", "openhymnal-midi"))
@@ -80,9 +80,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.prompts:
         for name, (path, bars) in PROMPTS.items():
-            score = scores.read(arguments.prompts / path)
+            score = midi.read(arguments.prompts / path)
             (HERE / name).parent.mkdir(exist_ok=True)
-            scores.write(scores.cut(score, 0.0, scores.bar_line(score, 0.0, bars)), HERE / name, force=True)
+            midi.write(midi.cut(score, 0.0, midi.bar_line(score, 0.0, bars)), HERE / name, force=True)
     known = [*checkpoint.bundled(), *checkpoint.installed()]
     for name in arguments.only.split(",") if arguments.only else MADE:
         options = shlex.split(MADE[name])
@@ -90,11 +90,11 @@ def main() -> None:
         if not any(model in (each, each.rpartition("-")[0]) for each in known):
             print(f"{name}: left out, no model '{model}'", file=sys.stderr)
             continue
-        midi, picture = f"examples/{name}.mid", f"examples/{name}.png"
-        musiclm("generate", *options, "-o", midi, "--force")
+        output, picture = f"examples/{name}.mid", f"examples/{name}.png"
+        musiclm("generate", *options, "-o", output, "--force")
         prompt = options[options.index("--prompt") + 1]
         within = ["--prompt", prompt] if {"--infill", "--keep-tracks", "--accompany"} & set(options) else []
-        musiclm("show", midi, "-o", picture, "--force", *within)
+        musiclm("show", output, "-o", picture, "--force", *within)
         size = (HERE / f"{name}.png").stat().st_size
         if size > LARGEST:
             raise SystemExit(f"{picture} has {size} bytes, more than {LARGEST}")

@@ -15,16 +15,16 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
 _HOME = {
-    "Composer": "composer",
-    "Controls": "controls",
-    "Length": "request",
+    "Composer": "generation.composer",
+    "Controls": "generation.controls",
+    "Length": "generation.config",
     "MusicLMError": "errors",
-    "Sampler": "sampling",
-    "generate": "sampling",
+    "Sampler": "generation.sampler",
+    "sample_ids": "generation.decode",
     "load": "checkpoint",
-    "open_source": "corpus",
-    "read": "scores",
-    "write": "scores",
+    "open_source": "data",
+    "read": "midi",
+    "write": "midi",
 }
 
 __all__ = ["__version__", *_HOME]

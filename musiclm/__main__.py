@@ -1,5 +1,5 @@
 """python -m musiclm."""
 
-from musiclm.cli import main
+from .cli import main
 
 main()

@@ -1,7 +1,7 @@
 """Architectures side by side: the same data, tokenizer, budget and seed for each; a folder that survives being killed.
 
     compare.json     what was asked for
-    ARCH/            the run of each architecture (`musiclm.run`), which `musiclm train --resume` and others take
+    ARCH/            the run of each architecture (`musiclm.training.run`), which `musiclm train --resume` and others take
     ARCH/pace.json   how many tokens it has learnt from in how much time, validations left out
     ARCH/measured.json   what was measured of its best checkpoint; measured again if that changes
     prompt.mid       what every model was given to go on from
@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CorpusError, MusicLMError, RunError
 from .files import write_whole
-from .plan import Plan
-from .run import Run, Validation
+from .training.config import TrainConfig
+from .training.run import Run, Validation
 
 if TYPE_CHECKING:
     from symusic import Score
 
-    from .composer import Composer
-    from .corpus import Corpus, Piece
-    from .training import Step
+    from .data import Corpus, Piece
+    from .generation.composer import Composer
+    from .training.loop import Step
 
 ARCHS = ("rnn", "lstm", "gru", "transformer")
 PROMPT_BARS = 4
@@ -40,7 +40,7 @@ FORMAT = 1
 
 
 @dataclasses.dataclass(kw_only=True)
-class Request:
+class ComparisonConfig:
     """What a comparison was asked for: compare.json.
 
     Attributes:
@@ -72,11 +72,11 @@ class Request:
 class Comparison:
     """A folder of runs that differ in their architecture alone."""
 
-    def __init__(self, folder: Path, request: Request) -> None:
+    def __init__(self, folder: Path, request: ComparisonConfig) -> None:
         self.folder, self.request = folder, request
 
     @classmethod
-    def create(cls, folder: Path, request: Request, prompt: Score | None = None) -> Comparison:
+    def create(cls, folder: Path, request: ComparisonConfig, prompt: Score | None = None) -> Comparison:
         """Return a new comparison in a new folder.
 
         Args:
@@ -87,7 +87,7 @@ class Comparison:
         Raises:
             RunError: the folder is there already, or cannot be made.
         """
-        from .scores import write
+        from .midi import write
 
         if (folder / "compare.json").exists():
             raise RunError(f"'{folder}' is a comparison already: 'musiclm compare --resume {folder}' goes on with it")
@@ -117,7 +117,7 @@ class Comparison:
             stored = json.loads(path.read_text("utf-8"))
             if stored.pop("format") != FORMAT:
                 raise RunError(f"'{path}' is of another version of musiclm: compare again")
-            return cls(folder, Request(**stored))
+            return cls(folder, ComparisonConfig(**stored))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise RunError(f"'{path}' is damaged: {error}") from error
 
@@ -140,11 +140,12 @@ class Comparison:
         Raises:
             CorpusError: there is none, or one of its splits is empty.
         """
-        from . import corpus, tokens
+        from . import tokenizers
+        from .data import SPLITS, open_source
 
         request = self.request
-        found = corpus.open_source(request.data, tokens.parse(request.tokenizer) if request.tokenizer else None)
-        for split in corpus.SPLITS:
+        found = open_source(request.data, tokenizers.parse(request.tokenizer) if request.tokenizer else None)
+        for split in SPLITS:
             if not found.pieces(split):
                 raise CorpusError(f"no {split} pieces in '{found.name}': a comparison needs all three splits")
         return found
@@ -155,7 +156,9 @@ class Comparison:
         Closing the generator saves the last step.
         """
         request, folder = self.request, self.folder / arch
-        shared = {f.name for f in dataclasses.fields(Plan)} & {f.name for f in dataclasses.fields(Request)}
+        shared = {f.name for f in dataclasses.fields(TrainConfig)} & {
+            f.name for f in dataclasses.fields(ComparisonConfig)
+        }
         asked = {name: getattr(request, name) for name in shared}
         if (folder / "run.json").exists():
             run = Run.open(folder)
@@ -163,7 +166,7 @@ class Comparison:
                 run.plan = dataclasses.replace(run.plan, **asked)  # a larger budget
                 run.write_plan()
         else:
-            run = Run.create(folder, Plan(arch=arch, **asked), force=True)  # killed before its plan was written
+            run = Run.create(folder, TrainConfig(arch=arch, **asked), force=True)  # killed before its plan was written
         steps = run.train()
         pace = self._pace(arch)
         last_tokens, began = 0, 0.0
@@ -204,7 +207,7 @@ class Comparison:
     def measure(self, arch: str) -> dict[str, Any]:
         """Measure an architecture's best checkpoint and return what `report` tells of it."""
         from . import checkpoint, evaluation
-        from .composer import Composer
+        from .generation.composer import Composer
 
         request, corpus = self.request, self.corpus
         loaded = checkpoint.load(str(self.folder / arch))
@@ -212,7 +215,7 @@ class Comparison:
         pace = self._pace(arch)
         last = json.loads((self.folder / arch / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
         splits = {split: self._held_out(split) for split in ("validation", "test")}
-        found = {s: evaluation.surprise(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
+        found = {s: evaluation.measure_loss(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
         told: dict[str, Any] = {
             "arch": arch,
             "checkpoint": str(loaded.path),
@@ -235,8 +238,10 @@ class Comparison:
 
     def _music(self, composer: Composer, arch: str) -> dict[str, Any]:
         """Return how fast a model writes, what its samples are like, and where its continuation of the prompt is."""
-        from . import provenance, scores, statistics
-        from .request import Length, Request
+        from . import midi
+        from .evaluation import music_metrics
+        from .generation import provenance
+        from .generation.config import GenerationConfig, Length
 
         request = self.request
         told: dict[str, Any] = {
@@ -249,25 +254,25 @@ class Comparison:
         length = Length(bars=request.bars)
         prompt_path, path = self._prompt(), self.folder / f"{arch}.mid"
         try:
-            heard = composer.prompt(scores.read(prompt_path))
+            heard = composer.prompt(midi.read(prompt_path))
             began = time.monotonic()
             (continuation,) = composer.compose(heard, length=length, seed=request.seed)
             told["generation_tokens_per_second"] = continuation.num_new_tokens / (time.monotonic() - began)
             record = provenance.record(
                 composer,
                 seed=request.seed,
-                request=Request(bars=request.bars),
+                request=GenerationConfig(bars=request.bars),
                 prompt=prompt_path.read_bytes(),
                 prompt_quarters=heard.quarters,
                 index=0,
             )
-            write_whole(path, provenance.signed(continuation, record))
+            write_whole(path, provenance.to_midi(continuation, record))
             told["midi"] = str(path)
             began = time.monotonic()
             samples = composer.compose(length=length, count=request.samples, seed=request.seed)
             num_tokens = sum(sample.num_new_tokens for sample in samples)
             told["generation_tokens_per_second_in_batch"] = num_tokens / (time.monotonic() - began)
-            told["sample_statistics"] = [statistics.of_score(sample.score, request.bars) for sample in samples]
+            told["sample_statistics"] = [music_metrics.of_score(sample.score, request.bars) for sample in samples]
         except MusicLMError as error:  # a model that has learnt next to nothing may write no note: the others go on
             told["problem"] = str(error)
         return told
@@ -276,39 +281,40 @@ class Comparison:
         return {name: getattr(self.request, name) for name in ("minutes", "steps", "epochs")}
 
     def _held_out(self, split: str) -> list[Piece]:
-        from .evaluation import sample
+        from .evaluation import sample_pieces
 
-        return sample(self.corpus.pieces(split), self.request.most_tokens)
+        return sample_pieces(self.corpus.pieces(split), self.request.most_tokens)
 
     def _prompt(self) -> Path:
         """Return the prompt's file; made of the first test piece, by hash, that has bars to spare, if none was given."""
-        from . import evaluation, scores
+        from . import evaluation, midi
 
         path = self.folder / "prompt.mid"
         if not path.exists():
-            candidates = evaluation.sample(self.corpus.pieces("test"), self.request.most_tokens)
+            candidates = evaluation.sample_pieces(self.corpus.pieces("test"), self.request.most_tokens)
             decoded = (self.corpus.tokenizer.decode(piece.tokens) for piece in candidates)
-            long_enough = (score for score in decoded if scores.num_bars(score) > PROMPT_BARS)
+            long_enough = (score for score in decoded if midi.num_bars(score) > PROMPT_BARS)
             score = next(long_enough, None) or self.corpus.tokenizer.decode(candidates[0].tokens)
-            scores.write(scores.cut(score, 0.0, scores.bar_line(score, 0.0, PROMPT_BARS)), path)
+            midi.write(midi.cut(score, 0.0, midi.bar_line(score, 0.0, PROMPT_BARS)), path)
         return path
 
     def report(self) -> dict[str, Any]:
         """Return everything, measuring what is not measured yet; it is in results.json then, too."""
-        from . import evaluation, statistics
+        from . import evaluation
+        from .evaluation import music_metrics
 
         request, corpus = self.request, self.corpus
         models = [self.measured(arch) or self.measure(arch) for arch in request.archs]
         reference = self._real(self._held_out("test"))
-        train = evaluation.sample(corpus.pieces("train"), request.most_tokens)[: max(request.samples, 3)]
+        train = evaluation.sample_pieces(corpus.pieces("train"), request.most_tokens)[: max(request.samples, 3)]
         statistics_of: dict[str, Any] = {
-            "test pieces": statistics.of_set(reference),
-            "training pieces": statistics.against(self._real(train), reference),
+            "test pieces": music_metrics.of_set(reference),
+            "training pieces": music_metrics.against(self._real(train), reference),
         }
         for model in models:
             samples = model.pop("sample_statistics")
-            model["statistics"] = None if samples is None else statistics.against(samples, reference)
-            model["mean_overlapped_area"] = model["statistics"] and statistics.mean_overlap(model["statistics"])
+            model["statistics"] = None if samples is None else music_metrics.against(samples, reference)
+            model["mean_overlapped_area"] = model["statistics"] and music_metrics.mean_overlap(model["statistics"])
         document = {
             "folder": str(self.folder),
             "data": corpus.name,
@@ -324,16 +330,16 @@ class Comparison:
             "models": models,
             "baselines": self._baselines(),
             "statistics": {"num_samples": request.samples, "bars": request.bars, **statistics_of},
-            "mean_overlapped_area_of_training_pieces": statistics.mean_overlap(statistics_of["training pieces"]),
+            "mean_overlapped_area_of_training_pieces": music_metrics.mean_overlap(statistics_of["training pieces"]),
             "prompt": str(self.folder / "prompt.mid"),
         }
         write_whole(self.folder / "results.json", (json.dumps(document, indent=1) + "\n").encode())
         return document
 
     def _real(self, pieces: Sequence[Piece]) -> list[Any]:
-        from . import statistics
+        from .evaluation import music_metrics
 
-        return [statistics.of_score(self.corpus.tokenizer.decode(p.tokens), self.request.bars) for p in pieces]
+        return [music_metrics.of_score(self.corpus.tokenizer.decode(p.tokens), self.request.bars) for p in pieces]
 
     def _baselines(self) -> dict[str, dict[str, float]]:
         from . import evaluation
@@ -345,7 +351,9 @@ class Comparison:
         test = _counts(self._held_out("test"), self.corpus)
         told = {}
         for name, nats in found["test"].items():
-            whole = evaluation.Surprise(nats=nats * test["num_tokens"], num_pieces=0, **{k: test[k] for k in _DIVISORS})
+            whole = evaluation.LossReport(
+                nats=nats * test["num_tokens"], num_pieces=0, **{k: test[k] for k in _DIVISORS}
+            )
             told[name] = {
                 "validation_nats_per_token": found["validation"][name],
                 "test_nats_per_token": nats,

@@ -13,8 +13,10 @@ import torch
 from hypothesis import settings
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
-from musiclm import checkpoint, corpus, models, scores, tokens
-from musiclm.data import Windows
+from musiclm import checkpoint, midi, models, tokenizers
+from musiclm.data import Corpus, Piece, bundled
+from musiclm.data.crops import RandomCrops
+from musiclm.models import base
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MUSICLM_MODELS"] = os.devnull  # what a developer has installed changes no test
@@ -68,24 +70,24 @@ def song() -> Score:
 @pytest.fixture
 def song_file(song: Score, tmp_path: Path) -> Path:
     path = tmp_path / "song.mid"
-    scores.write(song, path)
+    midi.write(song, path)
     return path
 
 
-GRID = tokens.create("grid")
+GRID = tokenizers.create("grid")
 
 
 @pytest.fixture(scope="session")
-def chorales() -> corpus.Corpus:
-    return corpus.bundled(GRID)
+def chorales() -> Corpus:
+    return bundled(GRID)
 
 
-def windows(pieces: list[corpus.Piece], **options) -> Windows:
+def windows(pieces: list[Piece], **options) -> RandomCrops:
     options = {"length": 64, "batch_size": 3, "seed": 1} | options
-    return Windows([p.tokens for p in pieces], GRID, **options)
+    return RandomCrops([p.tokens for p in pieces], GRID, **options)
 
 
-def tiny(arch: str, vocab_size: int = 40, **config: object) -> models.base.LanguageModel:
+def tiny(arch: str, vocab_size: int = 40, **config: object) -> base.LanguageModel:
     """Return a model with weights large enough that every path through it shows."""
     sizes = {"size": 16, "num_layers": 2, "dropout": 0.0}
     if "context" in set(models._architecture(arch).Config.__dataclass_fields__):
@@ -105,7 +107,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     def path(tokenizer_name: str) -> str:
         if tokenizer_name not in made:
-            tokenizer = tokens.create(tokenizer_name)
+            tokenizer = tokenizers.create(tokenizer_name)
             model = tiny("gru", tokenizer.vocab_size, **tokenizer.model_config)
             with torch.no_grad():
                 for parameter in model.parameters():

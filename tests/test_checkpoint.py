@@ -10,12 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from musiclm import checkpoint, models, tokens
+from musiclm import checkpoint, models, tokenizers
 from musiclm.errors import CheckpointError
+from tests.conftest import tiny
 
-from .conftest import tiny
-
-GRID = tokens.create("grid")
+GRID = tokenizers.create("grid")
 
 
 @pytest.fixture
@@ -27,9 +26,9 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("arch", models.names())
-@pytest.mark.parametrize("name", tokens.NAMES)
+@pytest.mark.parametrize("name", tokenizers.NAMES)
 def test_a_model_comes_back_with_its_tokenizer(arch: str, name: str, tmp_path: Path, song):
-    tokenizer = tokens.create(name)
+    tokenizer = tokenizers.create(name)
     model = tiny(arch, tokenizer.vocab_size, **tokenizer.model_config)
     path = tmp_path / "m.safetensors"
     checkpoint.save(path, model, arch=arch, tokenizer=tokenizer, card={"data": "none"})

@@ -17,7 +17,7 @@ import pretty_midi
 import pytest
 from musiclm.cli import app
 
-from musiclm import checkpoint, scores
+from musiclm import checkpoint, midi
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -34,7 +34,7 @@ def test_generate_alone_writes_a_new_file_and_prints_its_path_and_seed(run, tmp_
     assert "seed" in err
     assert run("generate", "--bars", 1)[1].strip() == "musiclm-002.mid"
     data = path.read_bytes()
-    count = scores.read(path).note_num()
+    count = midi.read(path).note_num()
     assert count > 20
     assert sum(m.type == "note_on" and m.velocity > 0 for m in mido.MidiFile(file=io.BytesIO(data))) == count
     assert sum(len(i.notes) for i in pretty_midi.PrettyMIDI(io.BytesIO(data)).instruments) == count
@@ -46,7 +46,7 @@ def test_each_bundled_model_goes_on_with_a_song(run, song_file, name: str):
     assert code == 0, err
     (output,) = json.loads(out)["outputs"]
     assert output["bars"] in (15, 16)  # the last bar may be a rest
-    assert scores.num_bars(scores.read("out.mid")) == output["bars"]
+    assert midi.num_bars(midi.read("out.mid")) == output["bars"]
 
 
 def test_the_same_seed_gives_the_same_bytes_under_another_name(run):
@@ -76,19 +76,19 @@ def test_variations_go_into_a_folder_and_differ(run):
 def test_a_pipe_in_and_a_pipe_out(song_file):
     command = [sys.executable, "-m", "musiclm", "generate", "--prompt", "-", "-o", "-", "--bars", "2", "--seed", "1"]
     found = subprocess.run(command, input=song_file.read_bytes(), capture_output=True, check=True)
-    assert scores.num_bars(scores.parse(found.stdout, "out")) in (9, 10)  # the last bar may be a rest
+    assert midi.num_bars(midi.parse(found.stdout, "out")) in (9, 10)  # the last bar may be a rest
 
 
 def test_only_new_is_the_rest_of_the_output(run, song_file):
     options = ["--prompt", song_file, "--prompt-bars", 4, "--bars", 2, "--seed", 1]
     run("generate", *options, "-o", "whole.mid")
     run("generate", *options, "-o", "new.mid", "--only-new")
-    whole, new = scores.read("whole.mid"), scores.read("new.mid")
-    rest = scores.cut(whole, 12.0, 18.0)
+    whole, new = midi.read("whole.mid"), midi.read("new.mid")
+    rest = midi.cut(whole, 12.0, 18.0)
     assert sorted((n.time, n.pitch) for t in new.tracks for n in t.notes) == sorted(
         (n.time, n.pitch) for t in rest.tracks for n in t.notes
     )
-    assert scores.num_bars(new) == 2
+    assert midi.num_bars(new) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_prompt_that_is_missing_or_a_folder_is_one_line(run):
 
 def test_a_prompt_with_nothing_the_tokenizer_can_say_is_one_line(run, song):
     song.tracks = type(song.tracks)([t for t in song.tracks if t.is_drum])
-    scores.write(song, "drums.mid")
+    midi.write(song, "drums.mid")
     code, _, err = run("generate", "--model", "bach", "--prompt", "drums.mid")
     assert code == 1
     assert one_line(err)
@@ -188,7 +188,7 @@ def test_train_evaluate_and_generate_from_a_folder_of_midi(run, song, tmp_path):
             if not track.is_drum:
                 track.notes = type(track.notes)([n.shift_pitch(draw.randrange(-4, 5)) for n in track.notes])
         (tmp_path / "midis" / str(i)).mkdir(parents=True)
-        scores.write(song, tmp_path / "midis" / str(i) / "song.mid")
+        midi.write(song, tmp_path / "midis" / str(i) / "song.mid")
     (tmp_path / "midis" / "broken.mid").write_text("no")
     code, out, err = run("train", "midis", "--arch", "gru", "--preset", "tiny", "--steps", 3, "-o", "run", "--json")
     assert code == 0, err
@@ -252,7 +252,7 @@ def test_models_lists_what_is_bundled(run):
 
 def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, monkeypatch):
     """Ctrl-C during `import torch` was lost, and the run went on to its end."""
-    from musiclm.run import Run
+    from musiclm.training.run import Run
 
     train = Run.train
 
@@ -315,9 +315,9 @@ def test_without_a_compiler_training_says_so_and_goes_on(run, song_file, monkeyp
 
 def test_one_piece_is_no_pieces(run, song_file):
     """evaluate said "1 pieces"."""
-    from musiclm.cli import ui
+    from musiclm.cli import _console
 
-    assert [ui.counted(n, "bar") for n in (0, 1, 2, 1200, 1.0, 0.5)] == [
+    assert [_console.counted(n, "bar") for n in (0, 1, 2, 1200, 1.0, 0.5)] == [
         "0 bars", "1 bar", "2 bars", "1,200 bars", "1 bar", "0.5 bars",
     ]  # fmt: skip
     code, out, err = run("evaluate", "bach-gru", song_file)

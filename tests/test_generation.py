@@ -9,15 +9,18 @@ from itertools import islice
 import pytest
 import torch
 
-from musiclm import checkpoint, corpus, evaluation, models, sampling
-from musiclm.models import _held, base
-from musiclm.sampling import Sampler, generate
-
-from .conftest import tiny
+from musiclm import checkpoint, devices, evaluation, models
+from musiclm.data import bundled
+from musiclm.generation import decode
+from musiclm.generation.decode import sample_ids
+from musiclm.generation.sampler import Sampler
+from musiclm.models import base
+from musiclm.models.layers import quantized
+from tests.conftest import tiny
 
 ARCHS = models.names()
 FARTHEST = {"fp32": 1e-5, "fp16": 3e-3, "bf16": 0.05, "int8": 0.1}  # from logits that spread by 0.5 to 0.6
-HERE = [p for p in FARTHEST if p in ("fp32", "bf16") or _held.packs("cpu")]
+HERE = [p for p in FARTHEST if p in ("fp32", "bf16") or devices.has_fbgemm("cpu")]
 
 
 @torch.no_grad()
@@ -43,7 +46,7 @@ def test_pieces_and_steps_give_the_logits_of_the_whole_past_the_context(arch: st
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_state_of_shuffled_rows_goes_on_as_those_rows(arch: str):
-    model = tiny(arch).for_generation(base.resolve_precision("auto", "cpu"))
+    model = tiny(arch).for_generation(devices.resolve_precision("auto", "cpu"))
     tokens, order = torch.randint(0, 40, (4, 25)), [2, 0, 3, 3]
     whole = run_in_pieces(model, tokens[order], [1] * 25)
     with torch.no_grad():
@@ -74,8 +77,8 @@ def test_features_reach_a_step(arch: str):
 @pytest.mark.parametrize("arch", ARCHS)
 def test_it_draws_what_the_whole_model_draws(arch: str):
     model, prompt = tiny(arch), torch.randint(0, 40, (2, 5))
-    whole = torch.stack(list(islice(generate(model, prompt), 30)), 1)
-    assert torch.equal(torch.stack(list(islice(generate(model.for_generation("fp32"), prompt), 30)), 1), whole)
+    whole = torch.stack(list(islice(sample_ids(model, prompt), 30)), 1)
+    assert torch.equal(torch.stack(list(islice(sample_ids(model.for_generation("fp32"), prompt), 30)), 1), whole)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -84,7 +87,7 @@ def test_the_same_seed_draws_the_same_and_rows_do_not_depend_on_each_other(arch:
     form, prompt = tiny(arch).for_generation(precision), torch.randint(0, 40, (3, 5))
 
     def drawn(given: torch.Tensor) -> torch.Tensor:
-        return torch.stack(list(islice(generate(form, given, Sampler(), seed=3), 30)), 1)
+        return torch.stack(list(islice(sample_ids(form, given, Sampler(), seed=3), 30)), 1)
 
     together = drawn(prompt)
     assert torch.equal(drawn(prompt), together)
@@ -96,9 +99,9 @@ def test_the_same_seed_draws_the_same_and_rows_do_not_depend_on_each_other(arch:
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_long_prompt_is_read_in_pieces_and_draws_the_same(arch: str, monkeypatch: pytest.MonkeyPatch):
     form, prompt = tiny(arch).for_generation("fp32"), torch.randint(0, 40, (2, 30))
-    at_once = torch.stack(list(islice(generate(form, prompt), 10)), 1)
-    monkeypatch.setattr(sampling, "PIECE", 7)
-    assert torch.equal(torch.stack(list(islice(generate(form, prompt), 10)), 1), at_once)
+    at_once = torch.stack(list(islice(sample_ids(form, prompt), 10)), 1)
+    monkeypatch.setattr(decode, "PIECE", 7)
+    assert torch.equal(torch.stack(list(islice(sample_ids(form, prompt), 10)), 1), at_once)
 
 
 def test_the_cache_has_a_bounded_size_however_long_the_music():
@@ -111,16 +114,16 @@ def test_the_cache_has_a_bounded_size_however_long_the_music():
         assert max(sizes) == sizes[7], precision
 
 
-@pytest.mark.skipif(not _held.packs("cpu"), reason="needs an x86 CPU")
+@pytest.mark.skipif(not devices.has_fbgemm("cpu"), reason="needs an x86 CPU")
 def test_rows_in_int8_do_not_change_each_other_to_the_last_bit():
     """FBGEMM quantises activations by the range of all rows; a loud row made the others coarser."""
     torch.manual_seed(0)
-    product, x = _held.hold(torch.randn(40, 16), torch.randn(40), "int8"), torch.randn(5, 16)
+    product, x = quantized.pack_linear(torch.randn(40, 16), torch.randn(40), "int8"), torch.randn(5, 16)
     louder = x.clone()
     louder[1:] *= 9
     assert torch.equal(product(louder)[0], product(x)[0])
     assert torch.equal(product(x[:2]), product(x)[:2])
-    assert base.resolve_precision("auto", "cpu") == "int8"
+    assert devices.resolve_precision("auto", "cpu") == "int8"
 
 
 @pytest.mark.parametrize("precision", HERE)
@@ -160,8 +163,8 @@ def test_room_in_the_ring_grows_with_the_music_up_to_the_context(precision: str)
 def test_a_precision_that_is_not_there_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="one of auto, fp32, bf16, fp16, int8"):
         tiny("gru").for_generation("fp8")
-    monkeypatch.setattr(_held, "packs", lambda device: False)
-    assert base.resolve_precision("auto", "cpu") == "fp32"
+    monkeypatch.setattr(devices, "has_fbgemm", lambda device: False)
+    assert devices.resolve_precision("auto", "cpu") == "fp32"
     with pytest.raises(ValueError, match="fp32 works everywhere"):
         tiny("gru").for_generation("int8")
 
@@ -170,7 +173,7 @@ def test_what_fewer_bits_cost_a_trained_model_is_less_than_a_hundredth_of_a_nat(
     """Of the 0.38 nats a cell that bach-transformer has on validation; `benchmarks/precision.py` has all figures."""
     loaded = checkpoint.load("bach-transformer")
     tokenizer, model = loaded.tokenizer(), loaded.model()
-    tokens = evaluation.sample(corpus.bundled(tokenizer).pieces("validation"), 1)[0].tokens[:400]
+    tokens = evaluation.sample_pieces(bundled(tokenizer).pieces("validation"), 1)[0].tokens[:400]
     ids = torch.from_numpy(tokens.astype("int64"))[None]
     features, _ = tokenizer.features(ids, None)
     found = {}
@@ -188,7 +191,7 @@ def test_what_fewer_bits_cost_a_trained_model_is_less_than_a_hundredth_of_a_nat(
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_an_undrawn_model_has_no_memory_and_the_shapes_of_a_drawn_one(arch: str):
-    with models.undrawn():
+    with models.meta_init():
         undrawn = models.create(arch, 40)
     shapes = {name: (p.shape, p.is_meta) for name, p in undrawn.state_dict().items()}
     assert shapes == {name: (p.shape, True) for name, p in models.create(arch, 40).state_dict().items()}

@@ -9,10 +9,10 @@ import torch
 
 from musiclm import models
 from musiclm.errors import CheckpointError
-from musiclm.models import _gru_layer, absolute, base, transformer
-from musiclm.models._dropout import Dropout
-
-from .conftest import tiny
+from musiclm.models import absolute, base, transformer
+from musiclm.models.layers import gru_cpu
+from musiclm.models.layers.dropout import Dropout
+from tests.conftest import tiny
 
 ARCHS = models.names()
 
@@ -210,7 +210,7 @@ def test_the_gru_that_is_trained_and_its_gradients_are_those_of_torch(given: boo
     inputs = [x, *layers.parameters(), *([state] if given else [])]
     towards = torch.randn(3, 11, 5, dtype=torch.float64)
     results = []
-    for ran in (layers(x, state if given else None), _gru_layer.run(layers, x, state if given else None)):
+    for ran in (layers(x, state if given else None), gru_cpu.run_gru(layers, x, state if given else None)):
         y, after = ran
         gradients = torch.autograd.grad((y * towards).sum() + after.square().sum(), inputs)
         results.append((y, after, *gradients))

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from musiclm.corpus import Piece
-
-from .corpus_data import benchmark
+from musiclm.data import Piece
+from tests.data_files import benchmark
 
 pianorolls = benchmark("pianorolls")
 FRAMES = pianorolls.Frames()

@@ -13,9 +13,10 @@ import pytest
 import soundfile
 from symusic import ControlChange, Note, Score, Tempo, Track
 
-from musiclm import rendering, scores
+from musiclm import midi, rendering
 from musiclm.errors import AudioError, MusicLMError, OutputError
-from musiclm.rendering import playing, synthesizer
+from musiclm.rendering import player as playing
+from musiclm.rendering import synthesizer
 from musiclm.rendering.soundfont import Soundfont, bundled
 from musiclm.rendering.synthesizer import RATE, Synthesizer
 
@@ -106,7 +107,7 @@ def test_every_kind_of_file_is_stereo_levelled_and_as_long_as_the_music(song, tm
     assert (rate, frames.shape[1]) == (44_100, 2)
     assert np.abs(frames).max() == pytest.approx(10 ** (-1 / 20), abs=0.02 if suffix in (".wav", ".flac") else 0.1)
     assert len(frames) / rate == pytest.approx(told.seconds, abs=0.1)
-    assert scores.seconds(song) < told.seconds < scores.seconds(song) + 5
+    assert midi.seconds(song) < told.seconds < midi.seconds(song) + 5
     if suffix == ".wav":
         assert soundfile.info(path).subtype == "PCM_16"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
@@ -220,7 +221,7 @@ def test_the_commands_render_to_a_file_to_a_pipe_and_beside_new_music(run, song_
 def test_bad_input_of_render_is_one_line(run, tmp_path):
     (tmp_path / "bad.mid").write_bytes(b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480) + b"MTrk")
     (tmp_path / "text.mid").write_text("I am a text")
-    scores.write(Score(480), tmp_path / "empty.mid")
+    midi.write(Score(480), tmp_path / "empty.mid")
     for arguments in (["bad.mid"], ["text.mid"], ["nowhere.mid"], ["empty.mid"], ["text.mid", "-o", "x.midi"]):
         code, out, err = run("render", *arguments)
         assert (code, out) == (1, "")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from musiclm import grammar, tokens
+from musiclm import tokenizers
 from musiclm.errors import TokenizerError
-
-from .tokenizers_data import band, real_scores
+from musiclm.generation import constraints
+from tests.tokenizers_data import band, real_scores
 
 torch.set_num_threads(1)
 SAME_IDS = ("score", "REMI", "TSD", "Structured", "MMM")
-IN_TIME = [name for name in ("score", *tokens.MIDITOK) if name != "MMM"]
+IN_TIME = [name for name in ("score", *tokenizers.MIDITOK) if name != "MMM"]
 BEATS_ONLY = ("Structured", "PerTok")  # without metre
 
 
@@ -26,9 +26,9 @@ def known(score):
     )
 
 
-@pytest.mark.parametrize("name", ["score", *tokens.MIDITOK])
+@pytest.mark.parametrize("name", ["score", *tokenizers.MIDITOK])
 def test_a_band_is_one_stream_and_comes_back(name):
-    tokenizer = tokens.parse(name)
+    tokenizer = tokenizers.parse(name)
     assert tokenizer.name == name
     ids, left_out = tokenizer.encode(band())
     assert left_out == 0
@@ -41,10 +41,10 @@ def test_a_band_is_one_stream_and_comes_back(name):
     assert name not in SAME_IDS or np.array_equal(again, ids)
 
 
-@pytest.mark.parametrize("name", ["score", *tokens.MIDITOK])
+@pytest.mark.parametrize("name", ["score", *tokenizers.MIDITOK])
 def test_a_description_gives_the_same_tokenizer_as_json(name):
-    made = tokens.create(name, config={"num_velocities": 8})
-    again = tokens.from_description(json.loads(json.dumps(made.describe(), sort_keys=True)))
+    made = tokenizers.create(name, config={"num_velocities": 8})
+    again = tokenizers.from_description(json.loads(json.dumps(made.describe(), sort_keys=True)))
     assert again.describe() == made.describe()
     assert sum(kind == "Velocity" for kind in again.kinds) == 8
     assert np.array_equal(again.encode(band())[0], made.encode(band())[0])
@@ -53,7 +53,7 @@ def test_a_description_gives_the_same_tokenizer_as_json(name):
 @pytest.mark.parametrize("name", SAME_IDS)
 @pytest.mark.parametrize("archive", ["train/free-game-midi.tar.xz", "train/openhymnal-midi.tar.xz"])
 def test_real_files_come_back(name, archive):
-    tokenizer = tokens.create(name)
+    tokenizer = tokenizers.create(name)
     for score in real_scores(archive, 5):
         ids, left_out = tokenizer.encode(score)
         decoded = tokenizer.decode(ids)
@@ -65,7 +65,7 @@ def test_real_files_come_back(name, archive):
 
 @pytest.mark.parametrize("name", IN_TIME)
 def test_musical_time_never_passes_a_note_to_come(name):
-    tokenizer = tokens.create(name)
+    tokenizer = tokenizers.create(name)
     ids, _ = tokenizer.encode(band())
     onsets = sorted(n.time / 480 for t in tokenizer.decode(ids).tracks for n in t.notes)
     before, num_notes = 0.0, 0
@@ -98,7 +98,7 @@ def plain_quarters(tokenizer, ids):
 
 @pytest.mark.parametrize("name", ["score", "TSD", "MIDILike"])
 def test_musical_time_is_counted_as_one_would_by_hand(name):
-    tokenizer = tokens.create(name)
+    tokenizer = tokenizers.create(name)
     for score in [band(), *real_scores("train/free-game-midi.tar.xz", 5)]:
         ids, _ = tokenizer.encode(score)
         for length in np.linspace(0, len(ids), 23, dtype=int):
@@ -107,7 +107,7 @@ def test_musical_time_is_counted_as_one_would_by_hand(name):
 
 @pytest.mark.parametrize("name", IN_TIME)
 def test_silence_never_goes_too_far(name):
-    tokenizer = tokens.create(name)
+    tokenizer = tokenizers.create(name)
     ids, _ = tokenizer.encode(band())
     for quarters in (14, 17, 30.5):
         longer = tokenizer.advance(ids[:-1], quarters)
@@ -118,10 +118,10 @@ def test_silence_never_goes_too_far(name):
         assert tokenizer.quarters(tokenizer.advance(ids[:-1], 40)) > 35
 
 
-@pytest.mark.parametrize("name", tokens.MIDITOK)
+@pytest.mark.parametrize("name", tokenizers.MIDITOK)
 def test_what_the_type_graph_allows_can_be_decoded(name):
-    tokenizer = tokens.create(name)
-    rule = grammar.rules(tokenizer)[0]
+    tokenizer = tokenizers.create(name)
+    rule = constraints.constraints(tokenizer)[0]
     for seed in range(5):
         draw = np.random.default_rng(seed)
         ids = [tokenizer.bos]
@@ -134,7 +134,7 @@ def test_what_the_type_graph_allows_can_be_decoded(name):
 
 
 def test_notes_that_still_sound_end_where_the_ids_do():
-    tokenizer = tokens.create("MIDILike")
+    tokenizer = tokenizers.create("MIDILike")
     ids, _ = tokenizer.encode(band())
     for length in range(10, len(ids), 17):
         begun = sum(tokenizer.kinds[i] in ("NoteOn", "DrumOn") for i in ids[: length - 1])
@@ -146,7 +146,7 @@ def test_notes_that_still_sound_end_where_the_ids_do():
 
 @pytest.mark.parametrize("name", ["score", "TSD", "MIDILike"])
 def test_transposed_louder_and_faster(name):
-    tokenizer = tokens.create(name)
+    tokenizer = tokenizers.create(name)
     ids, _ = tokenizer.encode(band())
     was = known(tokenizer.decode(ids))
     moved = known(tokenizer.decode(tokenizer.varied(ids, semitones=2)))
@@ -166,10 +166,10 @@ def nearest(values, value):
     return min(values, key=lambda v: abs(v - value))
 
 
-@pytest.mark.parametrize("name", tokens.SEVERAL_VOCABULARIES)
+@pytest.mark.parametrize("name", tokenizers.SEVERAL_VOCABULARIES)
 def test_several_vocabularies_are_refused_with_a_word(name):
     with pytest.raises(TokenizerError, match="several vocabularies"):
-        tokens.check_name(name)
+        tokenizers.check_name(name)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_several_vocabularies_are_refused_with_a_word(name):
 )
 def test_a_wrong_name_or_option_is_told_before_anything_is_loaded(text, said):
     with pytest.raises(TokenizerError, match=said):
-        tokens.check_name(text)
+        tokenizers.check_name(text)
 
 
 @pytest.mark.parametrize(
@@ -204,20 +204,20 @@ def test_a_wrong_name_or_option_is_told_before_anything_is_loaded(text, said):
     ],
 )
 def test_options_that_miditok_does_not_take_are_told(text, said):
-    tokens.check_name(text)
+    tokenizers.check_name(text)
     with pytest.raises(TokenizerError, match=said):
-        tokens.parse(text)
+        tokenizers.parse(text)
 
 
 def test_music_one_instrument_behind_the_other_is_not_continued():
-    tokenizer = tokens.create("MMM")
+    tokenizer = tokenizers.create("MMM")
     with pytest.raises(TokenizerError, match="without a prompt"):
         tokenizer.quarters(tokenizer.encode(band())[0])
 
 
 def test_names_are_known_without_miditok_and_torch():
     code = (
-        "import sys; from musiclm import tokens; tokens.check_name('TSD:{\"num_velocities\": 8}'); "
+        "import sys; from musiclm import tokenizers; tokenizers.check_name('TSD:{\"num_velocities\": 8}'); "
         "assert not {'torch', 'miditok', 'numpy'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -225,7 +225,7 @@ def test_names_are_known_without_miditok_and_torch():
 
 def test_a_note_without_an_end_is_not_of_no_length():
     """A MIDILike piece that stops behind a note's beginning decoded to a note of 0 ticks."""
-    tokenizer = tokens.create("MIDILike")
+    tokenizer = tokenizers.create("MIDILike")
     ids, _ = tokenizer.encode(band())
     begin = next(i for i, token in enumerate(ids) if tokenizer.kinds[token] == "NoteOn")
     (note,) = tokenizer.decode(ids[: begin + 2]).tracks[0].notes

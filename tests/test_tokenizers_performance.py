@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symusic import Note, Score, Tempo, Track
 
-from musiclm import data, grammar, scores, tokens
+from musiclm import midi, tokenizers
+from musiclm.data import crops
 from musiclm.errors import MidiError, TokenizerError
-from musiclm.tokens import _playing
-from musiclm.tokens import performance as p
-
-from .tokenizers_data import band, pressed, real_scores
+from musiclm.generation import constraints
+from musiclm.tokenizers import performance as p
+from musiclm.tokenizers.features import performance as performance_features
+from tests.tokenizers_data import band, pressed, real_scores
 
 torch.set_num_threads(1)
-TOKENIZER = tokens.create("performance")
+TOKENIZER = tokenizers.create("performance")
 STEP = 0.01
 
 millisecond = st.integers(0, 4000).map(lambda n: n / 1000)
@@ -194,7 +195,7 @@ def test_a_cut_performance_keeps_the_notes_that_still_sound():
 @pytest.mark.parametrize("bias", [0.0, 0.8])
 def test_whatever_the_grammar_allows_is_what_encode_writes(bias):
     """200 sequences in all, one half with many ends and beginnings at a time; none has a dead end."""
-    rule = grammar.rules(TOKENIZER)[0]
+    rule = constraints.constraints(TOKENIZER)[0]
     for seed in range(100):
         draw = np.random.default_rng(seed)
         ids = [p.BOS]
@@ -226,7 +227,7 @@ def test_no_note_begins_before_the_prompt_ends():
     for end in (1.0, 1.37, 2.5, 2.503, 4.999):
         prompt = TOKENIZER.advance(ids[:-1], end * 2)
         assert end - 1 - 1e-6 <= TOKENIZER.quarters(prompt) / 2 <= end + 1e-6
-        rule = grammar.rules(TOKENIZER, not_before=end * 2)[0]
+        rule = constraints.constraints(TOKENIZER, not_before=end * 2)[0]
         place = rule.beginning()
         for i in prompt:
             place = rule.after(place, int(i))
@@ -241,7 +242,7 @@ def test_no_note_begins_before_the_prompt_ends():
 def test_scores_can_be_moved_to_another_tempo_map():
     source = band()
     decoded = TOKENIZER.decode(TOKENIZER.encode(source)[0])
-    moved = scores.retimed(decoded, source)
+    moved = midi.retimed(decoded, source)
     was = {(n.time, n.pitch) for t in source.tracks if not t.is_drum for n in t.notes}
     found = {(n.time, n.pitch) for t in moved.tracks for n in t.notes}
     assert len(was) == len(found)
@@ -251,8 +252,8 @@ def test_scores_can_be_moved_to_another_tempo_map():
 
 def test_it_has_no_options_but_the_version_of_its_features():
     with pytest.raises(TokenizerError, match="no option"):
-        tokens.parse('performance:{"num_velocities": 8}')
-    assert tokens.from_description(TOKENIZER.describe()).vocab_size == TOKENIZER.vocab_size
+        tokenizers.parse('performance:{"num_velocities": 8}')
+    assert tokenizers.from_description(TOKENIZER.describe()).vocab_size == TOKENIZER.vocab_size
 
 
 def miditoks():
@@ -320,7 +321,7 @@ NAMES = (
 
 
 def _time(steps: int) -> int:
-    return int(np.searchsorted(_playing.EDGES, steps, side="right"))
+    return int(np.searchsorted(performance_features.EDGES, steps, side="right"))
 
 
 @quickly
@@ -343,7 +344,7 @@ def test_windows_of_a_performance_have_the_features_of_their_place():
     """Made from 256 ids in front of a window, which only notes that have sounded for longer can tell from all of them."""
     (score,) = real_scores("bench/maestro-v3.0.0-midi.tar.xz", 1)
     ids, _ = TOKENIZER.encode(score)
-    made = data.Windows(
+    made = crops.RandomCrops(
         [ids], TOKENIZER, length=64, batch_size=2, seed=1, transpose=range(1), faster=range(1), louder=range(1)
     )
     features, _ = TOKENIZER.features(torch.from_numpy(ids)[None])
@@ -355,5 +356,5 @@ def test_windows_of_a_performance_have_the_features_of_their_place():
             starts = [s for s in range(len(ids) - 64) if np.array_equal(ids[s : s + 64], window.numpy())]
             agree.append((features[0, starts[0] : starts[0] + 64] == batch.features[row]).float().mean().item())
     assert min(agree) > 0.7 and np.mean(agree) > 0.99
-    varied = data.Windows([ids], TOKENIZER, length=64, batch_size=2, seed=1)(3)
+    varied = crops.RandomCrops([ids], TOKENIZER, length=64, batch_size=2, seed=1)(3)
     assert varied.features.shape == (2, 64, len(TOKENIZER.feature_sizes)) and varied.num_tokens == 128

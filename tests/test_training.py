@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 import torch
 
 from musiclm import evaluation, models
-from musiclm.models import base
-from musiclm.models._mean import Mean
-from musiclm.training import Recipe, train
-
-from .conftest import GRID, tiny, windows
+from musiclm.models import base, weights
+from musiclm.models.ensemble import Ensemble
+from musiclm.training.loop import train
+from musiclm.training.optim import Recipe
+from tests.conftest import GRID, tiny, windows
 
 
 def test_the_rate_warms_up_and_falls_by_steps_and_by_the_clock():
@@ -42,7 +43,7 @@ def test_training_lowers_the_loss(arch: str, chorales):
 def test_the_mean_of_models_expects_the_mean_and_obeys_the_law(chorales):
     batch = windows(chorales.pieces("train")[:5])(0)
     members = [tiny(arch, GRID.vocab_size, **GRID.model_config) for arch in ("gru", "transformer", "lstm")]
-    mean = Mean(members)
+    mean = Ensemble(members)
     with torch.no_grad():
         apart = [member(batch.tokens, None, batch.features)[0].softmax(-1) for member in members]
         whole, _ = mean(batch.tokens, None, batch.features)
@@ -77,7 +78,7 @@ def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: 
     made = windows(chorales.pieces("train")[:10])
     recipe = Recipe(steps=8, warmup_steps=3)
 
-    def fresh() -> list[models.base.LanguageModel]:
+    def fresh() -> list[base.LanguageModel]:
         config = {**GRID.model_config, "dropout": 0.3}
         return [tiny(arch, GRID.vocab_size, **config) for _ in range(2)]
 
@@ -109,7 +110,7 @@ def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
             logits, _ = model(ids[:, :-1], None, GRID.features(ids[:, :-1])[0])
         nats = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="none")
         total += float(nats[:-1].sum())  # all but the mark at the end
-    found = evaluation.surprise(model, GRID, pieces)
+    found = evaluation.measure_loss(model, GRID, pieces)
     assert found.num_tokens == sum(len(p.tokens) - 2 for p in pieces)
     assert found.nats == pytest.approx(total, rel=1e-5)
     assert found.bits_per_note == pytest.approx(total / math.log(2) / sum(p.num_notes for p in pieces), rel=1e-5)
@@ -118,12 +119,12 @@ def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
 @pytest.mark.parametrize("arch", models.names())
 def test_a_model_too_sure_of_itself_is_calibrated(arch: str, chorales):
     pieces = chorales.pieces("validation")[:3]
-    model = base.softened(tiny(arch, GRID.vocab_size, **GRID.model_config), 0.2)  # sure, and wrong
-    temperature, found = evaluation.calibrated(model, GRID, pieces)
+    model = weights.scale_logits(tiny(arch, GRID.vocab_size, **GRID.model_config), 0.2)  # sure, and wrong
+    temperature, found = evaluation.fit_temperature(model, GRID, pieces)
     assert temperature > 1
-    assert found.nats < evaluation.surprise(model, GRID, pieces).nats
-    mended = base.softened(model, temperature)
-    again = evaluation.surprise(mended, GRID, pieces)
+    assert found.nats < evaluation.measure_loss(model, GRID, pieces).nats
+    mended = weights.scale_logits(model, temperature)
+    again = evaluation.measure_loss(mended, GRID, pieces)
     assert (again.num_tokens, again.nats) == (found.num_tokens, pytest.approx(found.nats, rel=1e-5))
 
 
@@ -133,13 +134,13 @@ def test_weights_beyond_an_end_lie_on_the_line_from_the_start():
         for parameter in end.parameters():
             parameter.add_(torch.randn_like(parameter))
     for factor in (0.0, 1.0, 1.5):
-        moved = base.further(start, end, factor)
+        moved = weights.extrapolate(start, end, factor)
         for first, last, found in zip(start.parameters(), end.parameters(), moved.parameters(), strict=True):
             torch.testing.assert_close(found, first + factor * (last - first))
 
 
 def test_the_repeat_baseline_is_the_published_share_of_repeated_cells(chorales):
-    same, total = evaluation._repeats(GRID, chorales.pieces("all"))
+    same, total = importlib.import_module("musiclm.evaluation.baselines")._repeats(GRID, chorales.pieces("all"))
     assert same / total == pytest.approx(0.778, abs=0.003)
     found = evaluation.baselines(chorales, "validation")
     assert found["uniform"] == pytest.approx(math.log(131))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musiclm import grammar, scores, tokens
-from musiclm.controls import Controls
-
-from .corpus_data import benchmark
+from musiclm import midi, tokenizers
+from musiclm.generation import constraints
+from musiclm.generation.controls import Controls
+from tests.data_files import benchmark
 
 validity = benchmark("validity")
 TOKENIZERS = validity.TOKENIZERS
@@ -22,10 +22,10 @@ OPTIONS = (
 @pytest.fixture(scope="module")
 def tokenizer(request):
     name = request.param
-    return validity.tokenizer_called(name) if name in TOKENIZERS else tokens.parse(name)
+    return validity.tokenizer_called(name) if name in TOKENIZERS else tokenizers.parse(name)
 
 
-def walked(tokenizer, rule: grammar.Grammar, length: int, seed: int) -> np.ndarray:
+def walked(tokenizer, rule: constraints.Grammar, length: int, seed: int) -> np.ndarray:
     """Return ids drawn evenly over the kinds that are allowed, then over the ids of that kind."""
     draw, kinds = np.random.default_rng(seed), np.array(tokenizer.kinds)
     place, ids = rule.after(rule.beginning(), tokenizer.bos), []
@@ -46,15 +46,15 @@ def test_what_models_of_random_weights_draw_is_valid(tokenizer):
 
 @pytest.mark.parametrize("tokenizer", ["score", "TSD", "MIDILike", "Structured", *OPTIONS], indirect=True)
 def test_any_walk_is_what_the_tokenizer_would_write(tokenizer):
-    rule = grammar.grammar(tokenizer)
-    assert not isinstance(rule, grammar.TypeGraph)
+    rule = constraints.grammar(tokenizer)
+    assert not isinstance(rule, constraints.TypeGraph)
     for seed in range(8):
         assert validity.faults(tokenizer, walked(tokenizer, rule, 120, seed)) == []
 
 
 def test_faults_are_found_where_there_are_some():
     """The measure itself: each of these decodes, and MidiTok counts no error in the first four."""
-    score = tokens.create("score")
+    score = tokenizers.create("score")
     beginning = ["Bar_None", "TimeSig_3/4", "Position_0", next(t for t in score.vocabulary if t.startswith("Tempo"))]
 
     def found(*rest: str) -> list[str]:
@@ -73,10 +73,10 @@ def test_faults_are_found_where_there_are_some():
 @pytest.mark.parametrize("archive", ["free-game-midi", "openscore-lieder-midi", "groove-v1.0.0-midi"])
 def test_shifts_and_programs_of_real_music_are_allowed(real_midi, name: str, archive: str):
     """MIDILike's grammar strikes no note that still sounds, which some real files do."""
-    tokenizer = tokens.create(name)
-    rule = grammar.grammar(tokenizer)
+    tokenizer = tokenizers.create(name)
+    rule = constraints.grammar(tokenizer)
     for file, data in real_midi(archive, 1):
-        ids, _ = tokenizer.encode(scores.parse(data, file))
+        ids, _ = tokenizer.encode(midi.parse(data, file))
         place = rule.after(rule.beginning(), tokenizer.bos)
         for i in ids[1:1500].tolist():
             if i == tokenizer.eos:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from symusic import ControlChange, Note, Score, Tempo, TimeSignature, Track
 
-from musiclm import scores
+from musiclm import midi
 from musiclm.errors import MidiError
 
 DATA = Path(os.environ.get("MUSICLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -27,7 +27,7 @@ def real_scores(archive: str, count: int) -> list[Score]:
                 file = tar.extractfile(member)
                 assert file is not None
                 try:
-                    score = scores.parse(file.read(), member.name)
+                    score = midi.parse(file.read(), member.name)
                 except MidiError:
                     continue
                 if score.note_num() < 8000:

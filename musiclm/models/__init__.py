@@ -1,7 +1,7 @@
 """Architectures, one a file: `models/NAME.py` holds a frozen keyword-only `Config`, a `Model`, `PRESETS` and `TRAINING`.
 
 A file that is added here is an architecture everywhere: in training, sampling, evaluation, checkpoints and tests.
-Files whose names begin with an underscore, and base.py, are not architectures.
+Files whose names begin with an underscore, those in `SHARED` and packages are not architectures.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from .base import LanguageModel
 
+SHARED = ("base", "ensemble", "weights")  # files that are no architecture
 SIZES = ("tiny", "small", "base")  # each architecture's PRESETS has these keys
 
 
 def names() -> list[str]:
     """Return the names of all architectures, found by their file names, without importing torch."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_") and m.name != "base")
+    files = (m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
+    return sorted(name for name in files if not name.startswith("_") and name not in SHARED)
 
 
 def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
@@ -46,7 +48,7 @@ def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
 
 
 @contextmanager
-def undrawn() -> Iterator[None]:
+def meta_init() -> Iterator[None]:
     """Make modules on torch's meta device, to be given weights: they take no memory and no numbers are drawn.
 
     Drawing numbers, like any arithmetic, on the meta device would make torch import its compiler: a second.

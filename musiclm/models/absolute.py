@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._dropout import Dropout
-from .base import BaseConfig, Embedding, LanguageModel, Readout, State
+from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .layers.dropout import Dropout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Model(LanguageModel):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
-        self.readout = Readout(config, config.size)
+        self.readout = Head(config, config.size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)

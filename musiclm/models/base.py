@@ -9,14 +9,13 @@ import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._held import resolve as resolve_precision
+from ..devices import resolve_precision
 
 MAX_STEP = 24  # on the scale, from the reference; two octaves where it is of pitches
 
@@ -133,7 +132,7 @@ class Embedding(nn.Module):
         return F.embedding_bag(ids.flatten(0, 1), torch.cat(tables), mode="sum").unflatten(0, tokens.shape)
 
 
-class Readout(nn.Linear):
+class Head(nn.Linear):
     """Logits of the next token: of each id, and of each step on a scale from its reference to the id.
 
     What is said of steps (the voice holds, falls a second) holds wherever the reference stands, so that it need not be
@@ -168,28 +167,6 @@ class Readout(nn.Linear):
             by_id = F.pad(by_step, (1, 1)).gather(-1, steps)
             logits_BTV = logits_BTV + F.pad(by_id, (first, self.out_features - last - 1))
         return logits_BTV
-
-
-def softened(model: LanguageModel, temperature: float) -> LanguageModel:
-    """Return a copy of a model whose logits are divided by a temperature."""
-    copy = deepcopy(model)
-    with torch.no_grad():
-        for module in copy.modules():
-            if isinstance(module, Readout):
-                for parameter in module.parameters():
-                    parameter.div_(temperature)
-    return copy
-
-
-def further(start: LanguageModel, end: LanguageModel, factor: float) -> LanguageModel:
-    """Return a model whose weights lie beyond those of `end`, `factor` times as far from `start` as they do.
-
-    Where `end` was trained on from `start`: as if it had gone on in the direction that it took (Zheng et al. 2024).
-    """
-    moved = deepcopy(end)
-    first, last = start.state_dict(), end.state_dict()
-    moved.load_state_dict({name: torch.lerp(first[name], tensor, factor) for name, tensor in last.items()})
-    return moved
 
 
 def detach(state: State) -> State:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from . import _gru_layer, _recurrent
 from .base import State
+from .layers import gru_cpu, recurrent
 
-Config = _recurrent.RecurrentConfig
-PRESETS = _recurrent.PRESETS
+Config = recurrent.RecurrentConfig
+PRESETS = recurrent.PRESETS
 TRAINING = {
     "learning_rate": 3e-3,
     "batch_size": 8,
@@ -17,7 +17,7 @@ TRAINING = {
 }  # many small steps: 0.63 nats after 45 s at 16, 0.55 at 8
 
 
-class Model(_recurrent.RecurrentModel):
+class Model(recurrent.RecurrentModel):
     """h(t) = (1 - z) n + z h(t-1), with an update gate z and a candidate n that sees h(t-1) through a reset gate."""
 
     cell = nn.GRU
@@ -26,7 +26,7 @@ class Model(_recurrent.RecurrentModel):
         if x_BTD.device.type != "cpu" or not torch.is_grad_enabled():
             return super()._run(x_BTD, state)
         assert isinstance(self.layers, nn.GRU)
-        y_BTD, after = _gru_layer.run(self.layers, x_BTD, None if state is None else state[0])
+        y_BTD, after = gru_cpu.run_gru(self.layers, x_BTD, None if state is None else state[0])
         return y_BTD, (after,)
 
     @staticmethod

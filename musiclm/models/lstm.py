@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from . import _recurrent
 from .base import State
+from .layers import recurrent
 
-Config = _recurrent.RecurrentConfig
-PRESETS = _recurrent.PRESETS
+Config = recurrent.RecurrentConfig
+PRESETS = recurrent.PRESETS
 TRAINING = {
     "learning_rate": 3e-3,
     "batch_size": 8,
@@ -16,7 +16,7 @@ TRAINING = {
 }  # many small steps: 0.63 nats after 45 s at 16, 0.55 at 8
 
 
-class Model(_recurrent.RecurrentModel):
+class Model(recurrent.RecurrentModel):
     """c(t) = f c(t-1) + i g, h(t) = o tanh(c(t)): a memory that a gate has to close to lose."""
 
     cell = nn.LSTM
@@ -29,4 +29,4 @@ class Model(_recurrent.RecurrentModel):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        _recurrent.set_forget_bias(self.layers, config.size)
+        recurrent.set_forget_bias(self.layers, config.size)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from . import _recurrent
 from .base import State
+from .layers import recurrent
 
-Config = _recurrent.RecurrentConfig
-PRESETS = _recurrent.PRESETS
+Config = recurrent.RecurrentConfig
+PRESETS = recurrent.PRESETS
 TRAINING = {"learning_rate": 1e-3, "batch_size": 8, "window": 256}
 
 
-class Model(_recurrent.RecurrentModel):
+class Model(recurrent.RecurrentModel):
     """h(t) = tanh(W x(t) + U h(t-1) + b)."""
 
     cell = nn.RNN

@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ._dropout import Dropout
-from ._steps import Steps
-from .base import BaseConfig, Embedding, LanguageModel, Readout, State, resolve_precision
+from ..devices import resolve_precision
+from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .layers.dropout import Dropout
+from .layers.transformer_decoder import IncrementalTransformer
 
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
 
@@ -75,7 +76,7 @@ class Model(LanguageModel):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
-        self.readout = Readout(config, config.size)
+        self.readout = Head(config, config.size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -100,7 +101,7 @@ class Model(LanguageModel):
         return logits_BTV, (counts, *after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
-        return Steps(self, resolve_precision(precision, self.readout.weight.device))
+        return IncrementalTransformer(self, resolve_precision(precision, self.readout.weight.device))
 
 
 class Block(nn.Module):

@@ -1,0 +1,71 @@
+"""Options that two or more commands have, so that the same thing has the same name everywhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import _console
+
+
+class FloatRange(click.FloatRange):
+    """Numbers of a range; infinity is none, and neither is what is not a number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number to reckon with.", param, ctx)
+        return number
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+json_output: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+_quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Say less on standard error.")
+_verbose: Decorator = click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda _context, _parameter, value: _console.be_verbose(value),
+    help="Say more.",
+)
+force: Decorator = click.option("--force", is_flag=True, help="Overwrite what is there.")
+device: Decorator = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="Where to compute."
+)
+precision: Decorator = click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="How to compute."
+)
+seed: Decorator = click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Of all chance; drawn and printed if left out."
+)
+model: Decorator = click.option("--model", metavar="MODEL", help="A name, a checkpoint file or a run folder.")
+wav: Decorator = click.option("--wav", is_flag=True, help="Write the sound, too: a WAV file beside each MIDI file.")
+play: Decorator = click.option("--play", is_flag=True, help="Play it when it is written.")
+soundfont: Decorator = click.option(
+    "--soundfont", metavar="FILE", help="An .sf2 or .sf3 file; default: the best this system has, else a small one."
+)
+
+
+def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command -q, which it takes as `quiet`, and -v."""
+    return _quiet(_verbose(command))
+
+
+def draw_seed(given: int | None) -> int:
+    """Return the seed that was given, or a new one."""
+    return secrets.randbelow(2**31) if given is None else given
+
+
+def threads() -> int:
+    """Return how many threads torch is to use: what the environment says, else one for each core that is ours."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

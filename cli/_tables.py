@@ -1,0 +1,164 @@
+"""How comparisons and musical statistics are shown: tables of 80 columns, and a line about each of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ._console import counted, duration
+
+COLUMNS = (
+    ("size", "numbers that were learnt"),
+    ("seen", "training tokens learnt from, repeats and transpositions counted"),
+    ("train/s", "training tokens a second, validations left out"),
+    ("gen/s", "tokens a second when writing one piece"),
+    ("valid", "nats a token (natural logarithm), validation: it chose the checkpoint"),
+    ("test", "nats a token, test: measured once, of that checkpoint"),
+    ("b/note", "bits a note (logarithm to base 2), test"),
+    ("bits/s", "bits a second of music, test"),
+)
+STATISTICS = (
+    ("pitch_class_entropy", "pitch\nclasses", "entropy of the twelve pitch classes, bits"),
+    ("scale_consistency", "in\nscale", "largest share of notes in one major scale"),
+    ("note_density", "notes/\nquarter", "notes a quarter"),
+    ("polyphony", "at\nonce", "notes that sound together"),
+    ("note_length", "note\nlength", "length of a note, quarters"),
+    ("bar_repetition", "bars\nagain", "share of bars that repeat an earlier one"),
+)
+BASELINES = {
+    "uniform": "all tokens alike",
+    "unigram": "how frequent each token is",
+    "repeat": "the token before again (grid: the voice's last cell)",
+    "5-gram": "what followed the last 4 tokens (grid: 1 step), modified Kneser-Ney",
+}
+DIVERGENCE = "Kullback-Leibler divergence between the same two densities, nats"
+OVERLAP = (
+    "area shared by the densities of distances among test pieces and from these to test pieces, mean over the other "
+    "columns (Yang and Lerch 2020); training pieces show what real music gets"
+)
+
+
+def show_comparison(report: dict[str, Any]) -> None:
+    """Print the tables of a comparison on standard output."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    told = [f"{report[split]['num_pieces']} {split}" for split in ("train", "validation", "test")]
+    console.print(f"{report['data']}: {', '.join(told)} pieces, tokenizer {report['tokenizer']}", markup=False)
+    console.print(
+        f"preset {report['preset']}, {_budget(report['budget'])} each, seed {report['seed']}, {report['device']}, "
+        f"{report['precision']}, {report['threads']} thread{'s' * (report['threads'] != 1)}\n"
+    )
+    console.print(_surprise(report))
+    tokens = " and ".join(f"{report[split]['num_tokens']:,} {split}" for split in ("validation", "test"))
+    console.print(f"[dim]{tokens} tokens measured, whole pieces[/dim]")
+    console.print(_legend([*COLUMNS, *((name, BASELINES.get(name, "")) for name in report["baselines"])]))
+    console.print()
+    console.print(_music(report))
+    bars, samples = report["statistics"]["bars"], report["statistics"]["num_samples"]
+    console.print(
+        f"[dim]means of {samples} samples of {bars} bars, from nothing, and of the pieces' first {bars} bars[/dim]"
+    )
+    legend = [(heading.replace("/\n", "/").replace("\n", " "), meaning) for _, heading, meaning in STATISTICS]
+    console.print(_legend([*legend, ("overlap", OVERLAP)]))
+    console.print()
+    for model in report["models"]:
+        if model["problem"]:
+            console.print(f"{model['arch']}: {model['problem']}", markup=False)
+    paths = [model["midi"] for model in report["models"] if model["midi"]]
+    console.print(f"gone on with {report['prompt']}: {', '.join(paths)}", markup=False)
+
+
+def _legend(lines: Sequence[tuple[str, str]]) -> Any:
+    from rich.table import Table
+
+    legend = Table.grid(padding=(0, 2))
+    for name, meaning in lines:
+        legend.add_row(f"[dim]{name}[/dim]", f"[dim]{meaning}[/dim]")
+    return legend
+
+
+def _budget(budget: dict[str, Any]) -> str:
+    told = [duration(60 * budget["minutes"])] if budget["minutes"] else []
+    told += [counted(budget["steps"], "step")] if budget["steps"] else []
+    told += [counted(budget["epochs"], "epoch")] if budget["epochs"] else []
+    return " or ".join(told)
+
+
+def _table(first: str, headings: list[str]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _surprise(report: dict[str, Any]) -> Any:
+    table = _table("", [name for name, _ in COLUMNS])
+    keys = ("validation_nats_per_token", "test_nats_per_token", "bits_per_note", "bits_per_second")
+    for model in report["models"]:
+        table.add_row(
+            model["arch"],
+            _short(model["num_parameters"]),
+            _short(model["tokens"]),
+            _short(model["training_tokens_per_second"]),
+            _short(model["generation_tokens_per_second"]),
+            *(_figure(model[key], 4 if key.endswith("token") else 2) for key in keys),
+        )
+    for name, figures in report["baselines"].items():
+        row = (_figure(figures[key], 4 if key.endswith("token") else 2) for key in keys)
+        table.add_row(f"[dim]{name}[/dim]", "", "", "", "", *row)
+    return table
+
+
+def _music(report: dict[str, Any]) -> Any:
+    table = _table("", [heading for _, heading, _ in STATISTICS] + ["overlap"])
+    rows = [("test pieces", report["statistics"]["test pieces"], None)]
+    rows.append(
+        ("training pieces", report["statistics"]["training pieces"], report["mean_overlapped_area_of_training_pieces"])
+    )
+    rows += [(model["arch"], model["statistics"], model["mean_overlapped_area"]) for model in report["models"]]
+    for name, figures, area in rows:
+        means = [None if figures is None else figures[key]["mean"] for key, _, _ in STATISTICS]
+        table.add_row(name, *(_figure(mean, 2) for mean in means), _figure(area, 2))
+    return table
+
+
+def _spread(told: dict[str, Any]) -> str:
+    mean, deviation = _figure(told["mean"], 3), _figure(told["deviation"], 3)
+    return f"{mean} ± {deviation}" if deviation else mean
+
+
+def _figure(value: float | None, places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"
+
+
+def _short(number: float | None) -> str:
+    """Return 812, 4,310, 12.3 k or 4.6 M."""
+    if number is None:
+        return ""
+    if number >= 1e6:
+        return f"{number / 1e6:.1f} M"
+    return f"{number / 1e3:.1f} k" if number >= 1e4 else f"{number:,.0f}"
+
+
+def show_statistics(name: str, found: dict[str, Any], reference: dict[str, Any] | None) -> None:
+    """Print the statistics of a set of pieces on standard output, beside those of a reference if there is one."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    table = _table("mean ± deviation", [name, *(["reference", "overlap", "divergence"] if reference else [])])
+    for key, told in found.items():
+        row = [_spread(told)]
+        if reference:
+            row += [_spread(reference[key]), _figure(told["overlapped_area"], 3), _figure(told["divergence"], 3)]
+        table.add_row(key.replace("_", " "), *row)
+    console.print(table)
+    legend = [(key.replace("_", " "), meaning) for key, _, meaning in STATISTICS]
+    legend.append(("groove consistency", "neighbouring bars alike in their onsets; high for anything"))
+    if reference:
+        legend.append(("overlap", "area shared by the densities of distances within the reference and to it, 0 … 1"))
+        legend.append(("divergence", DIVERGENCE))
+    console.print(_legend(legend))

@@ -1,0 +1,91 @@
+"""What the commands share that train: what is asked for, a new folder for it, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from . import _console
+
+BUDGET = ("minutes", "steps", "epochs")
+
+
+def given(*, beside: Collection[str]) -> list[str]:
+    """Return what the command line says but `beside`, as it is called there: DATA, --arch, -o."""
+    context = click.get_current_context()
+    return [
+        p.opts[0] if isinstance(p, click.Option) else p.human_readable_name
+        for p in context.command.params
+        if p.name not in beside and context.get_parameter_source(p.name or "") is ParameterSource.COMMANDLINE
+    ]
+
+
+def budget(minutes: float | None, steps: int | None, epochs: float | None) -> str:
+    """Return a budget in words: 3 minutes or 200 steps."""
+    parts = {"minute": minutes, "step": steps, "epoch": epochs}
+    return " or ".join(_console.counted(number, name) for name, number in parts.items() if number)
+
+
+def new_folder(stem: Path) -> Path:
+    """Return the first of stem-001, stem-002 … that is not there yet."""
+    folders = (stem.with_name(f"{stem.name}-{number:03d}") for number in itertools.count(1))
+    return next(folder for folder in folders if not folder.exists())
+
+
+class Interrupts:
+    """Whether Ctrl-C was pressed: some libraries swallow its KeyboardInterrupt while they are imported.
+
+    Attributes:
+        seen: it was.
+        is_patient: what is under way is finished first, a training step and what is saved behind it; pressed again, it is not.
+    """
+
+    def __init__(self) -> None:
+        self.seen = self.is_patient = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was pressed."""
+        if self.seen:
+            raise KeyboardInterrupt
+
+    def _handle(self, *_: object) -> None:
+        if self.seen or not self.is_patient:
+            self.seen = True
+            raise KeyboardInterrupt
+        self.seen = True
+        os.write(2, b"\nStopping when this step is done; Ctrl-C again: at once\n")  # print may be what it came into
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Interrupts]:
+    """Watch for Ctrl-C."""
+    watching = Interrupts()
+    before = signal.signal(signal.SIGINT, watching._handle)
+    try:
+        yield watching
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Line:
+    """The one line on a terminal that is written over as a run goes on; nothing elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.is_live = _console.is_terminal() and not quiet
+        self.quiet = quiet
+
+    def show(self, text: str) -> None:
+        """Write over it."""
+        if self.is_live:
+            click.echo(f"\r\x1b[K{text[:79]}", err=True, nl=False)
+
+    def say(self, text: str) -> None:
+        """Say something that stays, in its place."""
+        _console.say(("\r\x1b[K" if self.is_live else "") + text, quiet=self.quiet)

@@ -1,0 +1,187 @@
+"""The note classifier: weights and temperature from a file, probabilities of the eleven families out.
+
+The file is a safetensors file of ours (`musiclm.checkpoint.pack`) whose metadata has `classifier`, a JSON object of
+`config`, `temperature`, `families`, `picture` and `card`. Nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..errors import CheckpointError
+from ..files import write_whole
+from ..models import meta_init
+from . import FAMILIES, mel, onsets
+from .models.cnn import Config, NoteCNN
+
+BUNDLED = "instruments.safetensors"
+UNSURE_BELOW = 0.5  # a calibrated probability: under it the answer is more likely wrong than right
+LOOKED_AT_ONCE = 256  # pictures, for the memory they take
+MOST_CHANNELS = 1024
+PICTURE = {
+    "sample_rate": mel.SAMPLE_RATE,
+    "fft_size": mel.FFT_SIZE,
+    "hop": mel.HOP,
+    "bands": mel.NUM_BANDS,
+    "frames": mel.NUM_FRAMES,
+    "lowest_hz": mel.LOWEST_HZ,
+    "floor_db": mel.FLOOR_DB,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a note sounds like.
+
+    Attributes:
+        probabilities: of each family, calibrated, most likely first, summing to 1.
+    """
+
+    probabilities: dict[str, float]
+
+    @property
+    def family(self) -> str:
+        """Return the most likely family."""
+        return next(iter(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        """Return how likely that family is."""
+        return self.probabilities[self.family]
+
+    @property
+    def unsure(self) -> bool:
+        """Return whether the answer is more likely wrong than right."""
+        return self.probability < UNSURE_BELOW
+
+
+class NoteClassifier:
+    """Tells which family of instruments plays a note.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        temperature: what its scores are divided by, so that the probabilities come true.
+        card: data, licence, command, figures.
+    """
+
+    def __init__(self, model: NoteCNN, *, temperature: float = 1.0, card: dict[str, Any] | None = None) -> None:
+        self.model = model.eval()
+        self.temperature = temperature
+        self.card = card or {}
+
+    @classmethod
+    def load(cls, path: Path | str | None = None) -> NoteClassifier:
+        """Return the classifier of a file, or the bundled one.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it was trained on other pictures.
+        """
+        path = Path(path) if path is not None else Path(str(resources.files("musiclm.checkpoints"))) / BUNDLED
+        metadata, _ = checkpoint.read_header(path)
+        try:
+            stored = json.loads(metadata["classifier"])
+            fields = {**stored["config"], "channels": tuple(int(c) for c in stored["config"]["channels"])}
+            config, temperature, card = Config(**fields), float(stored["temperature"]), dict(stored["card"])
+            same = stored["picture"] == PICTURE and stored["families"] == list(FAMILIES)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"'{path}' is no classifier of notes: {error!r} in its header") from error
+        if not same:
+            raise CheckpointError(
+                f"'{path}' was trained on other pictures or families than this version's: train it anew"
+            )
+        bounded = len(config.channels) <= 5 and all(0 < c <= MOST_CHANNELS for c in config.channels)
+        if not (bounded and 0 < config.kernel <= 15 and config.num_families == len(FAMILIES) and temperature > 0):
+            raise CheckpointError(f"the classifier '{path}' is damaged: its config is beyond all bounds")
+        return cls(_model(path, config, metadata["sha256"]), temperature=temperature, card=card)
+
+    def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
+        """Write the classifier to a file, whole or not at all, its weights in half precision.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        tensors = {
+            name: t.detach().to(dtype if t.is_floating_point() else None).contiguous()
+            for name, t in self.model.state_dict().items()
+        }
+        stored = {
+            "config": dataclasses.asdict(self.model.config),
+            "temperature": self.temperature,
+            "families": list(FAMILIES),
+            "picture": PICTURE,
+            "card": self.card,
+        }
+        write_whole(path, checkpoint.pack(tensors, {"classifier": json.dumps(stored, sort_keys=True)}))
+
+    def predict(self, audio: Tensor, sample_rate: int = mel.SAMPLE_RATE) -> Prediction:
+        """Return what the loudest note of a recording sounds like.
+
+        Args:
+            audio: mono, floating point, (samples,); any level.
+            sample_rate: Hz.
+
+        Raises:
+            AudioError: too short, silent, or holding values that are no numbers.
+        """
+        return self.look([loudest_picture(mel.resample(audio, sample_rate))])[0]
+
+    @torch.inference_mode()
+    def look(self, pictures: Sequence[Tensor]) -> list[Prediction]:
+        """Return what each picture shows: `mel.log_mel` makes them, (64 mel bands, 64 frames) each."""
+        if not pictures:
+            return []
+        parts = [self.model(part) for part in torch.stack(list(pictures)).split(LOOKED_AT_ONCE)]
+        probabilities = (torch.cat(parts) / self.temperature).softmax(dim=1)
+        return [
+            Prediction(
+                probabilities={FAMILIES[i]: float(row[i]) for i in row.argsort(descending=True, stable=True).tolist()}
+            )
+            for row in probabilities
+        ]
+
+
+def loudest_picture(audio: Tensor) -> Tensor:
+    """Return the picture of a recording's loudest note, (64 mel bands, 64 frames).
+
+    Args:
+        audio: mono at SAMPLE_RATE, (samples,).
+
+    Raises:
+        AudioError: see `mel.log_mel`.
+    """
+    mel.check(audio)
+    span = onsets.loudest_note(audio)
+    return mel.log_mel(audio[span.start : span.end])
+
+
+def _model(path: Path, config: Config, sha256: str) -> NoteCNN:
+    """Return the network of a file, in float32, after checking that its tensors are those that were saved."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    if hashlib.sha256(memoryview(data)[8 + length :]).hexdigest() != sha256:
+        raise CheckpointError(f"the classifier '{path}' is damaged: its weights are not those that were saved")
+    try:
+        tensors = load(data)
+        with meta_init():
+            model = NoteCNN(config)
+        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
+            raise CheckpointError(f"the classifier '{path}' is damaged: its tensors are not those of its network")
+        tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+        model.load_state_dict(tensors, assign=True)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the classifier '{path}' is damaged: {error}") from error
+    return model

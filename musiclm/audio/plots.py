@@ -1,0 +1,181 @@
+"""Pictures of what the classifier learnt, as bytes of PNG files: needs matplotlib."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import FAMILIES, augment, mel
+from .classifier import NoteClassifier
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .training import PreparedNotes
+
+NOTES_A_KERNEL = 4
+COLUMNS = 8  # of the picture of kernels
+TILE_GAP, TITLE = 0.03, 0.16  # of a tile's side: left free, and for its title
+PATCH, PATCH_STEP = 8, 4  # bands and frames that are hidden at a time in a saliency map
+
+
+def kernels(classifier: NoteClassifier) -> bytes:
+    """Return the first layer's kernels: red adds, blue takes away; time goes right, pitch goes up."""
+    weights = classifier.model.first.weight.detach()[:, 0]
+    rows = -(-len(weights) // COLUMNS)
+    size = classifier.model.config.kernel
+    title = f"First kernels: {size} mel bands (up) x {size} frames of 20 ms (right), each to its own scale"
+    figure, ax = _grid(COLUMNS, rows, title)
+    for i, weight in enumerate(weights):
+        _kernel_tile(ax, weight, i % COLUMNS, i // COLUMNS, str(i))
+    return _png(figure)
+
+
+def excitation(classifier: NoteClassifier, prepared: PreparedNotes) -> bytes:
+    """Return beside each kernel the notes that excite it most, and where: at most one note of each instrument."""
+    pictures = augment.pictures(prepared.strips[:, 0])
+    values, places = _strongest(classifier, pictures)
+    weights = classifier.model.first.weight.detach()[:, 0]
+    rows = -(-len(weights) // 2)
+    figure, ax = _grid(
+        2 * (NOTES_A_KERNEL + 1), rows, "What excites each first kernel most: notes, 64 bands up, 1.28 s right"
+    )
+    for kernel, weight in enumerate(weights):
+        row, first = kernel % rows, kernel // rows * (NOTES_A_KERNEL + 1)
+        _kernel_tile(ax, weight, first, row, f"kernel {kernel}")
+        for column, i in enumerate(_of_different_instruments(values[:, kernel], prepared), first + 1):
+            _tile(ax, pictures[i], column, row, prepared.notes[i].family, "magma", mel.FLOOR_DB, 0)
+            band, frame = divmod(int(places[i, kernel]), mel.NUM_FRAMES // 2)
+            _frame_tile(ax, column, row, band=2 * band, frame=2 * frame, size=classifier.model.config.kernel)
+    return _png(figure)
+
+
+@torch.inference_mode()
+def _strongest(classifier: NoteClassifier, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (strongest answer, its place) of each kernel to each picture, both (pictures, kernels)."""
+    found = [classifier.model.first_layer(part).flatten(2).max(dim=2) for part in pictures.split(256)]
+    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+
+
+def _of_different_instruments(values: Tensor, prepared: PreparedNotes) -> list[int]:
+    seen: dict[tuple[str, str], int] = {}
+    for i in values.argsort(descending=True, stable=True).tolist():
+        note = prepared.notes[i]
+        seen.setdefault((note.family, note.instrument), i)
+        if len(seen) == NOTES_A_KERNEL:
+            break
+    return list(seen.values())
+
+
+def saliency(classifier: NoteClassifier, picture: Tensor, name: str) -> bytes:
+    """Return a note's picture beside a map of what its answer hangs on.
+
+    The map is how many nats the answer's log-probability loses when a patch of 8 bands x 8 frames is silenced (Zeiler
+    and Fergus 2014): red speaks for the answer, blue against it.
+    """
+    prediction = classifier.look([picture])[0]
+    drop = occlusion(classifier, picture)
+    largest = float(drop.abs().max()) or 1.0
+    figure = _figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    left.imshow(picture, origin="lower", cmap="magma", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
+    left.set_title(f"{name}: {prediction.family}, {prediction.probability:.0%}", fontsize=9)
+    right.imshow(picture, origin="lower", cmap="gray", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
+    shown = right.imshow(drop, origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.65, aspect="auto")
+    right.set_title(f"what speaks for {prediction.family}: nats lost when silenced", fontsize=9)
+    figure.colorbar(shown, ax=right)
+    for ax in (left, right):
+        ax.set_xlabel("frames of 20 ms", fontsize=8)
+        ax.set_ylabel("mel bands", fontsize=8)
+    return _png(figure)
+
+
+@torch.inference_mode()
+def occlusion(classifier: NoteClassifier, picture: Tensor) -> Tensor:
+    """Return how much of its log-probability the answer loses where a patch is silenced, in nats, (64, 64)."""
+    starts = range(0, mel.NUM_BANDS - PATCH + 1, PATCH_STEP)
+    hidden = picture.repeat(len(starts) ** 2, 1, 1)
+    for n, (band, frame) in enumerate((b, f) for b in starts for f in starts):
+        hidden[n, band : band + PATCH, frame : frame + PATCH] = mel.FLOOR_DB
+    log_probabilities = (classifier.model(torch.cat([picture[None], hidden])) / classifier.temperature).log_softmax(
+        dim=1
+    )
+    answer = int(log_probabilities[0].argmax())
+    drop = (log_probabilities[0, answer] - log_probabilities[1:, answer]).view(1, 1, len(starts), len(starts))
+    return F.interpolate(drop, size=picture.shape, mode="bilinear", align_corners=False)[0, 0]
+
+
+def confusion(report: dict[str, Any]) -> bytes:
+    """Return the confusion matrix of a report (`evaluation.report`): rows are what plays, columns the answers."""
+    matrix = np.array(report["confusion"])
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure = _figure(7.2, 6.4)
+    ax = figure.subplots()
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*matrix.shape):
+        if matrix[row, column]:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            ax.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    recalls = [report["families"][f]["recall"] for f in FAMILIES]
+    ax.set_xticks(range(len(FAMILIES)), FAMILIES, rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(
+        range(len(FAMILIES)),
+        [f if r is None else f"{f} {r:.2f}" for f, r in zip(FAMILIES, recalls, strict=True)],
+        fontsize=8,
+    )
+    ax.set_xlabel("answer", fontsize=9)
+    ax.set_ylabel("what plays, and its recall", fontsize=9)
+    ax.set_title(f"mean family recall {report['mean_family_recall']:.3f}, {report['num_notes']:,} notes", fontsize=10)
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _grid(columns: int, rows: int, title: str) -> tuple[Figure, Any]:
+    """Return a figure and its one plot, with room for square tiles: many small plots would take seconds to draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * 1.05, rows * 1.2 + 0.4))
+    ax = figure.add_axes((0.01, 0.01, 0.98, 0.98 - 0.4 / (rows * 1.2 + 0.4)))
+    ax.set_axis_off()
+    ax.set_xlim(0, columns)
+    ax.set_ylim(rows, 0)
+    figure.suptitle(title, fontsize=9, y=0.995, va="top")
+    return figure, ax
+
+
+def _tile(ax: Any, image: Tensor, column: int, row: int, title: str, cmap: str, low: float, high: float) -> None:
+    left, right, top, bottom = column + TILE_GAP, column + 1 - TILE_GAP, row + TITLE, row + 1 - TILE_GAP
+    extent = (left, right, bottom, top)
+    ax.imshow(image.flip(0), extent=extent, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    ax.text((left + right) / 2, top - 0.02, title, ha="center", va="bottom", fontsize=6.5)
+
+
+def _kernel_tile(ax: Any, weight: Tensor, column: int, row: int, title: str) -> None:
+    largest = float(weight.abs().max()) or 1.0
+    _tile(ax, weight, column, row, title, "RdBu_r", -largest, largest)
+
+
+def _frame_tile(ax: Any, column: int, row: int, *, band: int, frame: int, size: int) -> None:
+    """Draw a square of `size` bands and frames around a place of a note's tile."""
+    from matplotlib.patches import Rectangle
+
+    wide, high = (1 - 2 * TILE_GAP) / mel.NUM_FRAMES, (1 - TITLE - TILE_GAP) / mel.NUM_BANDS
+    x = column + TILE_GAP + (frame - size / 2) * wide
+    y = row + 1 - TILE_GAP - (band + size / 2) * high
+    ax.add_patch(Rectangle((x, y), size * wide, size * high, fill=False, edgecolor="cyan", linewidth=0.8))
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=130)
+    return file.getvalue()

@@ -1,0 +1,70 @@
+"""What a checkpoint's card tells, for programs and as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .format import Checkpoint
+
+
+def figures(checkpoints: list[Checkpoint]) -> Iterator[dict[str, Any]]:
+    """Yield what `musiclm models --json` lists."""
+    for c in checkpoints:
+        yield {
+            "name": c.name,
+            "arch": c.arch,
+            "tokenizer": c.tokenizer_description.get("name"),
+            "num_parameters": c.num_parameters,
+            "bytes": c.path.stat().st_size,
+            "data": c.card.get("data"),
+            "licence": c.card.get("licence"),
+            "figures": figures if isinstance(figures := c.card.get("figures"), dict) else {},
+        }
+
+
+def page(checkpoint: Checkpoint, name: str) -> str:
+    """Return a checkpoint's card as a page of Markdown: checkpoints/NAME.md."""
+    card = dict(checkpoint.card)
+    figure_rows = "\n".join(f"| {k} | {v} |" for k, v in card.pop("figures", {}).items())
+    samples = _samples_table(card.pop("samples", None))
+    told = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
+    return f"""# {name}
+
+{checkpoint.arch}, {checkpoint.num_parameters:,} parameters, tokenizer `{checkpoint.tokenizer_description["name"]}`.
+
+{told}
+- **config**: `{json.dumps(checkpoint.config)}`
+- **sha256 of the weights**: `{checkpoint.sha256}`
+
+| figure | value |
+|---|---|
+{figure_rows}
+{samples}"""
+
+
+def _samples_table(samples: dict[str, Any] | None) -> str:
+    """Return how samples compare with real pieces, as Markdown: means of statistics, and each one's overlapped area."""
+    if not samples:
+        return ""
+    sets = samples["sets"]
+    names = list(next(iter(sets.values())))
+
+    def cell(value: Any) -> str:
+        if value is None or not isinstance(value, dict):
+            return "" if value is None else f"{value:.3f}"
+        area = value.get("overlapped_area")
+        return f"{value['mean']:.3f}" + ("" if area is None else f" ({area:.2f})")
+
+    rows = "\n".join(
+        f"| {n.replace('_', ' ')} | " + " | ".join(cell(s[n]) for s in sets.values()) + " |" for n in names
+    )
+    head = " | ".join(f"{each} ({samples['num_samples']})" for each in sets)
+    return f"""
+Music by `{samples["command"]}`: means, and in brackets the overlapped area with the real pieces.
+
+| | {head} |
+|---|{"---|" * len(sets)}
+{rows}
+"""

@@ -1,0 +1,212 @@
+"""Models of the user's own: checkpoints put into one folder, where their names are looked up after the bundled ones.
+
+Which folder that is, and what is in it, `checkpoint` knows: `user_folder` and `installed`. Here files come into it, whole or
+not at all, and leave it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, OutputError
+from .format import MAX_HEADER, SUFFIX, Checkpoint, read
+from .registry import bundled, find, installed, installed_path, user_folder
+
+MAX_BYTES = 2**30  # of a checkpoint; the largest of ours is a twentieth of that
+TIME_OUT = 30.0  # seconds without a byte
+BLOCK = 2**17  # bytes
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # a safe file name everywhere, upper and lower case being one on some
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checkpoint on its way.
+
+    Attributes:
+        told: the path or address that was given.
+        name: what it says of its name, ".safetensors" left out.
+        num_bytes: how many there are to come; None if that is not known.
+        blocks: its bytes.
+    """
+
+    told: str
+    name: str
+    num_bytes: int | None
+    blocks: Iterator[bytes]
+
+
+@contextlib.contextmanager
+def opened(given: str) -> Iterator[Source]:
+    """Give the source that a path or an address (https, http or file) means; a run folder means its best checkpoint.
+
+    Raises:
+        CheckpointError: there is none; as its blocks come: the line broke off, it is too large, or no checkpoint.
+    """
+    scheme, is_address, _ = given.partition("://")
+    if is_address and scheme.lower() in ("http", "https"):
+        name, answer = _fetched(given)
+        told = answer.headers.get("Content-Length") or ""
+        size = int(told) if told.isdecimal() else None
+        with answer:
+            yield Source(told=given, name=name, num_bytes=size, blocks=_blocks(answer, size, given))
+        return
+    path = Path(given)
+    if is_address and scheme.lower() == "file":
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
+        path = Path(url2pathname(urlsplit(given).path))
+    elif is_address:
+        raise CheckpointError(f"'{given}' cannot be fetched: only https, http and file addresses can")
+    if not path.exists():
+        raise CheckpointError(f"no file '{path}' to install: name a checkpoint, a run folder or an address")
+    name = path.resolve().name.removesuffix(SUFFIX)
+    if path.is_dir():
+        path = find(str(path.resolve()))[0]
+    try:
+        size, file = path.stat().st_size, path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"'{given}' cannot be read: {error.strerror or error}") from error
+    with file:
+        yield Source(told=given, name=name, num_bytes=size, blocks=_blocks(file, size, given))
+
+
+def _fetched(address: str) -> tuple[str, Any]:
+    """Return the name of a file on the net, and the answer to read it from."""
+    from http.client import HTTPException
+    from urllib import request
+    from urllib.error import HTTPError
+    from urllib.parse import unquote, urlsplit
+
+    opener = request.OpenerDirector()  # of http and https, and nothing else that a server may send us on to
+    for handler in (
+        request.ProxyHandler(),
+        request.HTTPHandler(),
+        request.HTTPSHandler(),
+        request.HTTPRedirectHandler(),
+        request.HTTPDefaultErrorHandler(),
+        request.HTTPErrorProcessor(),
+        request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    try:
+        name = Path(unquote(urlsplit(address).path)).name.removesuffix(SUFFIX)
+        asked = request.Request(address, headers={"User-Agent": "musiclm"})
+        return name, opener.open(asked, timeout=TIME_OUT)
+    except HTTPError as error:
+        raise CheckpointError(f"'{address}' cannot be fetched: the server says {error.code} {error.reason}") from error
+    except (OSError, HTTPException, ValueError) as error:  # no such host, no answer; a crooked address
+        raise CheckpointError(f"'{address}' cannot be fetched: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why a line broke off, in one line."""
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, TimeoutError):
+        return f"no answer in {TIME_OUT:g} s"
+    return " ".join(str(getattr(reason, "strerror", None) or reason).split()) or type(reason).__name__
+
+
+def _blocks(file: Any, size: int | None, told: str) -> Iterator[bytes]:
+    """Yield what is in a file or an answer as long as it can be a checkpoint: a web page is refused at its beginning."""
+    from http.client import HTTPException
+
+    start, count = b"", 0
+    while True:
+        try:
+            block = file.read(BLOCK)
+        except (OSError, HTTPException) as error:
+            raise CheckpointError(f"'{told}' cannot be read to its end: {_reason(error)}") from error
+        if not block:
+            return
+        count += len(block)
+        if max(count, size or 0) > MAX_BYTES:
+            raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has more than {MAX_BYTES // 2**20} MB")
+        if len(start) < 9:
+            start += block[: 9 - len(start)]
+            if len(start) == 9 and (struct.unpack("<Q", start[:8])[0] > MAX_HEADER or start[8:] != b"{"):
+                raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has no header")
+        yield block
+
+
+def install(source: Source, blocks: Iterable[bytes], *, name: str | None = None, force: bool = False) -> Checkpoint:
+    """Return a checkpoint as it lies in the user's folder, once it was read whole: its header, weights and their hash.
+
+    Args:
+        source: see `opened`.
+        blocks: those of the source, for the caller may want to count them on their way.
+        name: SET or SET-ARCH; the source's own name if left out. An architecture that it does not end in is added.
+        force: put it in the place of an installed one of that name.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or damaged; or the name is no safe one, or a bundled one.
+        OutputError: one of that name is installed; or the folder cannot be written.
+    """
+    if name is not None:  # before anything is fetched
+        _check_name(name, force=force)
+    folder, temporary = user_folder(), None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".coming-", delete=False) as file:
+            temporary = Path(file.name)
+            for block in blocks:
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        coming = read(temporary, source.told)
+        coming.model()  # all of it: weights, their hash, and that they are those of the architecture
+        name = (name or source.name).removesuffix(f"-{coming.arch}") + f"-{coming.arch}"
+        _check_name(name, force=force)
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(installed_path(name))
+    except OSError as error:
+        raise OutputError(f"the folder '{folder}' cannot be written: {error.strerror}; see MUSICLM_MODELS") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)  # it is there only if something went wrong, Ctrl-C for one
+    return read(installed_path(name), name)
+
+
+def _check_name(name: str, *, force: bool) -> None:
+    if not NAME.fullmatch(name):
+        allowed = "a to z, 0 to 9, - . _, 64 at most"
+        raise CheckpointError(f"'{name}' cannot be a model's name ({allowed}): choose another with --name")
+    if name in bundled():
+        raise CheckpointError(f"'{name}' comes with musiclm: choose another name with --name")
+    if name in installed() and not force:
+        raise OutputError(f"'{name}' is installed already: choose another name with --name, or --force to replace it")
+
+
+def remove(name: str) -> Path:
+    """Remove an installed checkpoint, and return the path of the file that was.
+
+    Raises:
+        CheckpointError: none is installed by that name.
+        OutputError: its folder cannot be written.
+    """
+    if name in bundled():
+        raise CheckpointError(f"'{name}' comes with musiclm and stays: only what was installed can be removed")
+    names = installed()
+    if name not in names:
+        raise CheckpointError(f"no model '{name}' is installed: {', '.join(names) or 'none is'}")
+    path = installed_path(name)
+    try:
+        path.unlink()
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be removed: {error.strerror}") from error
+    return path
+
+
+def is_noncommercial(licence: object) -> bool:
+    """Return whether a licence says of itself that it is not for commercial use, as CC BY-NC does."""
+    return re.search(r"\bNC\b|non-?\s?commercial", str(licence), re.IGNORECASE) is not None

@@ -1,0 +1,113 @@
+"""Checkpoints by name: bundled ones, installed ones, files and run folders."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .format import SUFFIX, Checkpoint, read
+
+
+def load(name: str) -> Checkpoint:
+    """Return the checkpoint of a name, of a file, or of a run folder (its best one).
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    return read(*find(name))
+
+
+def find(name: str) -> tuple[Path, str]:
+    """Return the file that a name means, and what to call it: a bundled one before an installed one before a path.
+
+    `SET` alone, "bach" for one, is the checkpoint of that set with the lowest validation nats a token.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for names, path_of in ((bundled(), bundled_path), (installed(), installed_path)):
+        if name in names:
+            return path_of(name), name
+        of_set = [n for n in names if n.rsplit("-", 1)[0] == name]
+        if of_set:
+            best = min(of_set, key=lambda n: _validation_nats(read(path_of(n), n)))
+            return path_of(best), best
+    path = Path(name)
+    if path.is_dir():
+        if (path / "best.safetensors").is_file():
+            return path / "best.safetensors", name
+        raise CheckpointError(f"no checkpoint in the folder '{name}': it is no run, or one that has not saved yet")
+    if path.is_file():
+        return path, name
+    names = [*bundled(), *installed()]
+    known = ", ".join(sorted({n.rsplit("-", 1)[0] for n in names} | set(names)))
+    raise CheckpointError(f"no checkpoint '{name}': neither a file, nor a run folder, nor one of {known}")
+
+
+def bundled() -> list[str]:
+    """Return the names of the checkpoints that come with the package."""
+    return _named(_folder())  # other weights lie beside them
+
+
+def bundled_path(name: str) -> Path:
+    """Return the file of a bundled checkpoint."""
+    return _folder() / (name + SUFFIX)
+
+
+def infilling() -> list[str]:
+    """Return the names of bundled checkpoints that have learnt to fill holes."""
+    from ..tokenizers import INFILLING
+
+    return [name for name in bundled() if load(name).tokenizer_description.get("name") in INFILLING]
+
+
+def installed() -> list[str]:
+    """Return the names of the checkpoints in the user's own folder; see `installing`."""
+    folder = user_folder()
+    return _named(folder) if folder.is_dir() else []
+
+
+def installed_path(name: str) -> Path:
+    """Return the file of an installed checkpoint."""
+    return user_folder() / (name + SUFFIX)
+
+
+def user_folder() -> Path:
+    """Return where installed checkpoints lie: MUSICLM_MODELS, else "models" in the user's data folder of musiclm."""
+    told = os.environ.get("MUSICLM_MODELS")
+    if told:
+        return Path(told)
+    import platformdirs
+
+    return platformdirs.user_data_path("musiclm") / "models"
+
+
+def _named(folder: Path) -> list[str]:
+    """Return the SET-ARCH names of the checkpoints in a folder."""
+    from .. import models
+
+    names = (p.name.removesuffix(SUFFIX) for p in folder.iterdir() if p.name.endswith(SUFFIX))
+    return sorted(n for n in names if n.rpartition("-")[2] in models.names() and not n.startswith("."))
+
+
+def _validation_nats(checkpoint: Checkpoint) -> float:
+    figures = checkpoint.card.get("figures")
+    nats = figures.get("validation_nats_per_token") if isinstance(figures, dict) else None
+    return float(nats) if isinstance(nats, (int, float)) else float("inf")
+
+
+def default(*, filling_holes: bool = False) -> str:
+    """Return what `generate` uses when nothing is said: `score` if it is bundled, else `bach`.
+
+    Args:
+        filling_holes: whether it has to have learnt that, where one has.
+    """
+    if filling_holes and (learnt := infilling()):
+        return max(learnt, key=lambda name: name.startswith("score-"))
+    return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("musiclm.checkpoints")))

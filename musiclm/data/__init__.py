@@ -1,0 +1,180 @@
+"""A corpus: MIDI files as tokens, split by piece into train, validation and test. Knows nothing of models or batches.
+
+Its files, in the order in which a corpus is built:
+
+    sources.py      finds files in folders and archives
+    reading.py      one file to one record: parsed (scores), cleaned (cleaning.py), tokenised, measured
+    workers.py      does that in processes that may be lost
+    work.py         what is done so far, on disk
+    splitting.py    copies (canonical.py), and which piece is for what
+    writing.py      the store, and what the data doctor (doctor.py) found
+    store.py        opens it again
+    building.py     all of that
+
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from symusic import Score
+
+from .. import midi, tokenizers
+from ..errors import MidiError
+from ..tokenizers.base import Tokenizer
+from . import sources as finding
+from .build import Options, Progress, build_corpus
+from .parse import parse_clean
+from .pieces import BUNDLED, SPLITS, Corpus, Piece
+from .sources import MUSIC as SUFFIXES
+from .store import describe, files, is_store, open_store
+
+__all__ = [
+    "BUNDLED",
+    "SPLITS",
+    "SUFFIXES",
+    "Corpus",
+    "Options",
+    "Piece",
+    "Progress",
+    "build_corpus",
+    "bundled",
+    "describe",
+    "each_score",
+    "files",
+    "is_store",
+    "open_source",
+    "open_store",
+]
+
+SMALL_FILES, SMALL_BYTES = 48, 4 << 20  # a source up to this is read at once, by this process
+log = logging.getLogger(__name__)
+
+
+def bundled(tokenizer: Tokenizer) -> Corpus:
+    """Return the 382 Bach chorales that come with the package, in their official split 229/76/77.
+
+    They are Boulanger-Lewandowski et al.'s (2012) JSB Chorales on a sixteenth grid, four voices.
+    """
+    splits: dict[str, list[Piece]] = {name: [] for name in SPLITS}
+    with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
+        for name in sorted(archive.namelist()):
+            splits[name.split("/")[0]].append(_piece(archive.read(name), name, tokenizer))
+    return Corpus(name=BUNDLED, tokenizer=tokenizer, splits={**splits}, dropped={})
+
+
+def _piece(data: bytes, name: str, tokenizer: Tokenizer) -> Piece:
+    ids, _ = tokenizer.encode(midi.parse(data, name))
+    score = tokenizer.decode(ids)
+    return Piece(name=name, tokens=ids, num_notes=score.note_num(), seconds=midi.seconds(score))
+
+
+def open_source(source: str | Path | None, tokenizer: Tokenizer | None = None) -> Corpus:
+    """Return the corpus in a store, an archive, a folder or one file of MIDI; the bundled chorales if none is named.
+
+    What is no store is built into one: a few files in memory, more of them into the user's cache, where the next call
+    finds it; which it was is logged.
+
+    Args:
+        source: where it is.
+        tokenizer: left out, that of the store; `score` for MIDI files, `grid` for the bundled chorales.
+
+    Raises:
+        CorpusError: it is not there, no file in it could be used (the message has the reasons), or it is a store of
+            another tokenizer.
+    """
+    if source is None:
+        return bundled(tokenizer or tokenizers.create("grid"))
+    path = Path(source)
+    if is_store(path):
+        return open_store(path, tokenizer)
+    finding.check([path])
+    tokenizer = tokenizer or tokenizers.create("score")
+    listing = _listing(path)
+    if listing is None:
+        with tempfile.TemporaryDirectory(prefix="musiclm-") as folder:
+            output = Path(folder, path.resolve().name or "root")
+            for _ in build_corpus([path], output, tokenizer, Options(workers=0)):
+                pass
+            return _unsplit(open_store(output, tokenizer, in_memory=True), path)
+    output = cache_folder() / f"{path.resolve().name}-{_key(path, tokenizer, listing)}"
+    if not is_store(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        log.info("building a corpus of '%s' in the cache: %s", source, output)
+        for progress in build_corpus([path], output, tokenizer, Options(), force=True):
+            if progress.stage == "done":
+                log.info("built: %d files found", progress.found)
+    else:
+        log.info("using the corpus of '%s' in the cache: %s", source, output)
+    return _unsplit(open_store(output, tokenizer), path)
+
+
+def each_score(source: str | Path) -> Iterator[tuple[str, Score | MidiError]]:
+    """Yield the name and the score of each piece in a store, an archive, a folder or one file; or why it has none.
+
+    Raises:
+        CorpusError: the source is not there, or is of no known kind.
+    """
+    path = Path(source)
+    if is_store(path):
+        corpus = open_store(path)
+        for piece in corpus.pieces("all"):
+            yield piece.name, corpus.tokenizer.decode(piece.tokens)
+        return
+    finding.check([path])
+    for event in finding.walk([path]):
+        if isinstance(event, finding.Problem):
+            yield str(source), MidiError(event.text)
+        elif isinstance(event, finding.Found):
+            try:
+                if event.reason is not None:
+                    raise MidiError(event.reason)
+                data = event.path.read_bytes() if event.path is not None else event.data or b""
+                yield event.name, parse_clean(data, event.name)
+            except OSError as error:
+                yield event.name, MidiError(f"cannot be read: {error.strerror or error}")
+            except MidiError as error:
+                yield event.name, error
+
+
+def cache_folder() -> Path:
+    """Return where corpora of raw sources are kept; it may be deleted at any time."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("musiclm")) / "corpora"
+
+
+def _listing(path: Path) -> str | None:
+    """Return what a source looks like from outside, a hash of names, sizes and times; None if it is small."""
+    seen = hashlib.sha256()
+    count = size = 0
+    is_archive = False
+    inside = sorted(p for p in path.rglob("*") if p.name.lower().endswith((*SUFFIXES, *finding.ARCHIVES, ".csv")))
+    for file in inside if path.is_dir() else [path]:
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        count, size = count + 1, size + status.st_size
+        is_archive |= file.name.lower().endswith(finding.ARCHIVES)
+        seen.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "replace"))
+    return None if count <= SMALL_FILES and size <= SMALL_BYTES and not is_archive else seen.hexdigest()
+
+
+def _key(path: Path, tokenizer: Tokenizer, listing: str) -> str:
+    described: dict[str, Any] = {"path": str(path.resolve()), "listing": listing, "tokenizer": tokenizer.describe()}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _unsplit(corpus: Corpus, path: Path) -> Corpus:
+    """Return the corpus of a raw source: its splits are ours, so `all` is what its user means."""
+    return dataclasses.replace(corpus, name=path.resolve().name, is_split=False)

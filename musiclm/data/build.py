@@ -1,0 +1,243 @@
+"""Building a store: files found, read by workers, copies dropped, splits made, written in the order of names.
+
+What is done lies in a work folder beside the store until the end, so a build that was killed goes on. The store depends
+on the files and options alone, not on the number of workers or on which was done first, and appears whole by a rename.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorpusError, OutputError
+from ..tokenizers.base import Tokenizer
+from . import sources as finding
+from .parse import Record, read_piece
+from .progress import BuildState
+from .sources import Found, OfficialSplit
+from .workers import Pool, read
+from .write import write_store
+
+TIME_LIMIT = 60.0  # seconds a file; MAESTRO's longest takes 0.5
+TRANSIENT = ("took longer than%", "killed its reader%", "needed more than%", "cannot be read%")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a store is built.
+
+    Attributes:
+        bpe: how many merges to learn on the training split; 0 for none.
+        workers: processes; 0 to read in this one, where a file that kills its reader kills us; None for one a core.
+        time_limit: seconds a file may take.
+        keep_duplicates: whether copies stay; they share a split then.
+        programs: programs to replace by others.
+    """
+
+    bpe: int = 0
+    workers: int | None = None
+    time_limit: float = TIME_LIMIT
+    keep_duplicates: bool = False
+    programs: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a build is.
+
+    Attributes:
+        stage: "reading", "writing" or "done".
+        found: files so far.
+        dropped: of those, files that cannot be used; copies are dropped at the end.
+        resumed: of those, files that an earlier build had done.
+    """
+
+    stage: str
+    found: int
+    dropped: int
+    resumed: int
+
+
+def work_folder(output: Path) -> Path:
+    """Return where the work on a store lies until it is done."""
+    return output.with_name(f".{output.name}.building")
+
+
+def check_output(output: Path, *, force: bool = False) -> None:
+    """Say now if a store may not be written there.
+
+    Raises:
+        CorpusError: something is there already; with `force`, something that is no corpus.
+    """
+    if not output.name:
+        raise CorpusError(f"'{output}' is no name for a corpus: give a new folder")
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not (output / "corpus.json").is_file():
+        raise CorpusError(f"'{output}' is there already and is no corpus: choose another place with -o")
+    if not force:
+        raise CorpusError(f"'{output}' is there already: choose another place with -o, or --force to replace it")
+
+
+def build_corpus(
+    sources: Sequence[str | Path], output: str | Path, tokenizer: Tokenizer, options: Options, *, force: bool = False
+) -> Generator[Progress, None, None]:
+    """Build a store; yield after every file.
+
+    Closing the generator stops; so does death. The same call again goes on where it stopped.
+
+    Args:
+        sources: folders, archives and files.
+        output: the folder to make.
+        tokenizer: what makes the tokens.
+        options: how.
+        force: replace a corpus that is there.
+
+    Raises:
+        CorpusError: nothing could be kept, with the reasons; or see `check_output` and `sources.check`.
+        OutputError: the work cannot be written; it stays as far as it was.
+    """
+    paths, output = [Path(s) for s in sources], Path(output)
+    finding.check(paths)
+    check_output(output, force=force)
+    if options.bpe:
+        tokenizer.trained_bpe([], num_merges=options.bpe)  # says now if it cannot be
+    work = BuildState(work_folder(output), _plan(paths, tokenizer, options))
+    done = False
+    try:
+        for pattern in TRANSIENT:
+            work.database.execute("DELETE FROM files WHERE reason LIKE ?", (pattern,))
+        progress = Progress("reading", 0, 0, 0)
+        for progress in _read_all(work, paths, tokenizer, options):
+            yield progress
+        work.forget_unseen()
+        yield dataclasses.replace(progress, stage="writing")
+        try:
+            write_store(
+                work,
+                work.folder / "store",
+                tokenizer,
+                sources=[p.resolve().name for p in paths],
+                keep_duplicates=options.keep_duplicates,
+                bpe=options.bpe,
+                programs=options.programs,
+            )
+        except CorpusError:
+            done = True  # nothing kept: nothing to go on with
+            raise
+        _put(work.folder / "store", output)
+        done = True
+        yield dataclasses.replace(progress, stage="done")
+    except sqlite3.Error as error:  # the disk is full, or the folder was tampered with
+        raise OutputError(f"'{work.folder}' cannot be written: {error}") from error
+    finally:
+        work.close(remove=done)
+
+
+def _plan(paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> dict[str, Any]:
+    """Return what the work depends on, apart from the files in folders, which are asked one by one."""
+    description = json.dumps(tokenizer.describe(), sort_keys=True)
+    identities = []
+    for path in paths:
+        status = path.stat()
+        same = "" if path.is_dir() else f"{status.st_size}:{status.st_mtime_ns}"
+        identities.append([str(path.resolve()), same])
+    return {
+        "version": 1,
+        "sources": identities,
+        "tokenizer": hashlib.sha256(description.encode()).hexdigest(),
+        "programs": sorted(options.programs.items()),
+    }
+
+
+def _read_all(work: BuildState, paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> Iterator[Progress]:
+    reader = _InProcess(tokenizer, options) if options.workers == 0 else _Parallel(tokenizer, options)
+    found = dropped = resumed = 0
+
+    def kept(results: Iterator[tuple[Found, Record]]) -> Iterator[Progress]:
+        nonlocal dropped
+        for file, record in results:
+            work.add(file, record)
+            dropped += record.reason is not None
+            yield Progress("reading", found, dropped, resumed)
+
+    try:
+        for event in finding.walk(paths, work.is_done):
+            if isinstance(event, OfficialSplit):
+                work.add_official(event)
+            elif not isinstance(event, Found):
+                work.add_problem(event.text)
+            else:
+                found += 1
+                if work.is_done(event.source, event.name, event.place, event.identity):
+                    resumed += 1
+                elif event.reason is not None:
+                    yield from kept(iter([(event, Record(event.reason))]))
+                else:
+                    yield from kept(reader.take(event))
+        yield from kept(reader.finish())
+        yield Progress("reading", found, dropped, resumed)
+    finally:
+        reader.close()
+        work.commit()
+
+
+class _InProcess:
+    """Reads files one after the other in this process."""
+
+    def __init__(self, tokenizer: Tokenizer, options: Options) -> None:
+        self._read = lambda data, name: read_piece(data, name, tokenizer, options.programs)
+
+    def take(self, found: Found) -> Iterator[tuple[Found, Record]]:
+        yield found, read(found.path, found.data, found.name, self._read)
+
+    def finish(self) -> Iterator[tuple[Found, Record]]:
+        return iter(())
+
+    def close(self) -> None:
+        pass
+
+
+class _Parallel:
+    """Hands files to workers, and out what became of them, in any order."""
+
+    def __init__(self, tokenizer: Tokenizer, options: Options) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._pool: Pool | None = None
+        self._start = lambda: Pool(
+            tokenizer.describe(),
+            options.programs,
+            num_workers=options.workers or cores,
+            time_limit=options.time_limit,
+        )
+
+    def take(self, found: Found) -> Iterator[tuple[Found, Record]]:
+        self._pool = self._pool or self._start()  # not before there is a file to read
+        while not self._pool.is_free:
+            yield from self._pool.results()
+        self._pool.give(found)
+
+    def finish(self) -> Iterator[tuple[Found, Record]]:
+        while self._pool is not None and self._pool.is_busy:
+            yield from self._pool.results()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+
+def _put(folder: Path, output: Path) -> None:
+    """Have a finished store appear in its place; what was there goes once it is there."""
+    old = output.with_name(f".{output.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    folder.rename(output)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Cleaning: what is not music is taken out of a score, and counted.
+
+Notes without length, notes that nobody ended, whole bars of silence at the beginning, tempi and metres beyond reason,
+programs that the user wants changed, and a performance written beside the grid by one constant shift.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from symusic import Note, Score, Tempo
+
+from .. import midi
+
+LONGEST = 64  # quarters that a note may last: sixteen bars, a long organ point
+CUT_TO = 16  # quarters that are left of a longer one
+SLOWEST, FASTEST = 10.0, 500.0  # quarters a minute
+MAX_QUARTERS = 1 << 16  # of a piece: nine hours at 120
+ON_GRID = 0.1  # of a sixteenth
+NOTE_KEYS = ("time", "duration", "pitch", "velocity")
+
+Arrays = dict[str, np.ndarray]
+
+
+def clean(score: Score, programs: Mapping[int, int] | None = None) -> Counter[str]:
+    """Clean a score in place; return how often each thing was done.
+
+    - Notes without length go; a drum's get a thirty-second, since the length of a hit means nothing.
+    - Notes over `LONGEST` quarters, which nobody ended, keep `CUT_TO` quarters.
+    - Tempi are brought into 10 … 500 quarters a minute; a tempo of no time at all goes, as do metres such as 0/1.
+    - Whole bars of silence at the beginning go: the music then begins in the first bar.
+    - Onsets that lie beside the grid of sixteenths all by the same shift are moved onto it (POP909).
+
+    Args:
+        score: in ticks, not longer than `MAX_QUARTERS`.
+        programs: programs to replace by others, of tracks that are not drums.
+    """
+    done: Counter[str] = Counter()
+    for track in score.tracks:
+        if programs and not track.is_drum and track.program in programs:
+            track.program = programs[track.program]
+            done["tracks given another program"] += 1
+        arrays = track.notes.numpy()
+        changed = _lengths(arrays, score.ticks_per_quarter, track.is_drum)
+        if changed:
+            done.update(changed)
+            track.notes = Note.from_numpy(**arrays)
+    done.update(_tempi(score))
+    done.update(_metres(score))
+    if score.note_num():
+        done.update(_start(score))
+        done.update(_align(score))
+    return +done
+
+
+def _lengths(arrays: Arrays, tpq: int, is_drum: bool) -> Counter[str]:
+    duration = arrays["duration"]
+    done: Counter[str] = Counter()
+    empty = duration <= 0
+    if empty.any():
+        if is_drum:
+            duration[empty] = max(1, tpq // 8)
+            done["drum hits without length given one"] = int(empty.sum())
+        else:
+            for key in NOTE_KEYS:
+                arrays[key] = arrays[key][~empty]
+            done["notes without length dropped"] = int(empty.sum())
+            duration = arrays["duration"]
+    stuck = duration > LONGEST * tpq
+    if stuck.any():
+        duration[stuck] = CUT_TO * tpq
+        done["stuck notes cut"] = int(stuck.sum())
+    return done
+
+
+def _tempi(score: Score) -> Counter[str]:
+    bad = [t for t in score.tempos if t.mspq <= 0 or not SLOWEST <= t.qpm <= FASTEST]
+    if not bad:
+        return Counter()
+    kept = []
+    for tempo in score.tempos:
+        if tempo.mspq > 0:
+            kept.append(Tempo(tempo.time, min(max(tempo.qpm, SLOWEST), FASTEST)))
+    score.tempos = type(score.tempos)(kept)
+    return Counter({"tempi out of reason mended": len(bad)})
+
+
+def _metres(score: Score) -> Counter[str]:
+    kept = [t for t in score.time_signatures if 1 <= t.numerator <= 64 and t.denominator in (1, 2, 4, 8, 16, 32, 64)]
+    gone = len(score.time_signatures) - len(kept)
+    if gone:
+        score.time_signatures = type(score.time_signatures)(kept)
+    return Counter({"metres out of reason dropped": gone})
+
+
+def _start(score: Score) -> Counter[str]:
+    first = min(int(t.notes.numpy()["time"].min()) for t in score.tracks if len(t.notes))
+    bar = midi.last_bar_line(score, first / score.ticks_per_quarter)
+    shift = round(bar * score.ticks_per_quarter)
+    if shift <= 0:
+        return Counter()
+    _move(score, -shift)
+    # some programs write all at tick 1, metre and notes
+    return Counter({"silent beginnings cut" if shift >= score.ticks_per_quarter else "starts moved by some ticks": 1})
+
+
+def _align(score: Score) -> Counter[str]:
+    """Move a score whose onsets agree on a place beside the grid, by less than half a sixteenth.
+
+    The place is the circular mean of the onsets within a sixteenth. Only where nine in ten onsets then lie on the grid
+    and not half of them did before: a performance without a common grid stays as it was played.
+    """
+    sixteenth = score.ticks_per_quarter / 4
+    if sixteenth < 8:
+        return Counter()
+    onsets = np.concatenate([t.notes.numpy()["time"] for t in score.tracks]) / sixteenth
+    if _on_grid(onsets) >= 0.5:
+        return Counter()
+    shift = float(np.angle(np.exp(2j * np.pi * onsets).mean()) / (2 * np.pi))
+    if _on_grid(onsets - shift) < 0.9:
+        return Counter()
+    ticks = -round(shift * sixteenth)
+    if onsets.min() * sixteenth + ticks < 0:
+        ticks += round(sixteenth)
+    _move(score, ticks)
+    return Counter({"pieces moved onto the grid": 1})
+
+
+def _on_grid(onsets: np.ndarray) -> float:
+    return float((np.abs(onsets - np.round(onsets)) <= ON_GRID).mean())
+
+
+def _move(score: Score, ticks: int) -> None:
+    """Move all notes and events; what holds before the beginning holds at it, the last of its kind."""
+    for track in score.tracks:
+        arrays = track.notes.numpy()
+        arrays["time"] = arrays["time"] + np.int32(ticks)
+        track.notes = Note.from_numpy(**arrays)
+        for name in ("controls", "pitch_bends", "pedals", "lyrics"):
+            setattr(track, name, _moved(getattr(track, name), ticks, keep_last=False))
+    for name in ("tempos", "time_signatures", "key_signatures"):
+        setattr(score, name, _moved(getattr(score, name), ticks, keep_last=True))
+    score.markers = _moved(score.markers, ticks, keep_last=False)
+
+
+def _moved(events: Any, ticks: int, *, keep_last: bool) -> Any:
+    before: list[Any] = []
+    after: list[Any] = []
+    for event in events:
+        event.time += ticks
+        (before if event.time <= 0 else after).append(event)
+    before.sort(key=lambda e: e.time)
+    if keep_last:
+        before = before[-1:]
+    for event in before:
+        event.time = 0
+    return type(events)(before + after)

@@ -1,0 +1,233 @@
+"""One file to one record: parsed, cleaned, tokenised, measured; or the one reason why not.
+
+This is what a worker does, and all that it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from symusic import Score
+
+from .. import midi
+from ..errors import MidiError, MusicLMError
+from ..midi.theory import key_profiles
+from ..tokenizers.base import Tokenizer
+from .clean import MAX_QUARTERS, clean
+from .fingerprint import fingerprint, tune_prints
+
+MAX_NOTES = 500_000  # of a piece; the longest of MAESTRO has 25,000
+TOLERANCE = 0.025  # quarters: a tenth of a sixteenth
+MIN_NOTES_FOR_KEY = 8
+
+KEYS = [
+    f"{note} {mode}"
+    for mode in ("major", "minor")
+    for note in ["C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B"]
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What became of one file.
+
+    Attributes:
+        reason: why it was dropped; then the rest is empty.
+        tokens: ids as bytes, of the type `id_type` names.
+        digest: of the tokens, 16 bytes.
+        key, onsets, tolerance: see `canonical.Canonical`; onsets as bytes.
+        tune: see `canonical.tune_prints`; as bytes.
+        facts: what the data doctor counts, as JSON; see `_facts`.
+    """
+
+    reason: str | None
+    tokens: bytes = b""
+    digest: bytes = b""
+    key: bytes = b""
+    onsets: bytes = b""
+    tolerance: float = 0.0
+    tune: bytes = b""
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def id_type(vocab_size: int) -> str:
+    """Return the NumPy type that ids are stored in."""
+    return "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+def read_piece(data: bytes, name: str, tokenizer: Tokenizer, programs: Mapping[int, int] | None = None) -> Record:
+    """Return what becomes of the bytes of one file. Whatever is wrong with them is in the record's reason."""
+    try:
+        score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
+        num_read = int(score.note_num())
+        if num_read > MAX_NOTES:
+            return Record(f"has more than {MAX_NOTES:,} notes")
+        if score.end() > MAX_QUARTERS * score.ticks_per_quarter:
+            return Record(f"is longer than {MAX_QUARTERS:,} quarters")
+        cleaned = clean(score, programs)
+        if score.note_num() == 0:
+            return Record("holds no notes with a length")
+        ids, left_out = tokenizer.encode(score)
+    except MusicLMError as error:
+        return Record(_reason(str(error), name))
+    except Exception as error:  # of MidiTok, on what its authors did not expect: the file's fault or theirs, and said
+        return Record(f"cannot be tokenised ({type(error).__name__})")
+    form, tune = fingerprint(score), tune_prints(score).tobytes()
+    tokens = ids.astype(id_type(tokenizer.vocab_size)).tobytes()
+    facts = _facts(score) | {"num_notes_read": num_read, "num_notes": int(score.note_num()) - max(0, left_out)}
+    facts |= {"left_out": max(0, left_out), "cleaned": dict(cleaned)}
+    digest = hashlib.blake2b(tokens, digest_size=16).digest()
+    return Record(None, tokens, digest, form.key, form.onsets.tobytes(), form.tolerance, tune, facts)
+
+
+def parse_clean(data: bytes, name: str) -> Score:
+    """Return the score in the bytes of a file, cleaned as for a corpus.
+
+    Raises:
+        MidiError: there is none, or it is too long.
+    """
+    score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
+    if score.note_num() > MAX_NOTES or score.end() > MAX_QUARTERS * score.ticks_per_quarter:
+        raise MidiError(f"'{name}' is longer than {MAX_NOTES:,} notes or {MAX_QUARTERS:,} quarters")
+    clean(score)
+    if score.note_num() == 0:
+        raise MidiError(f"'{name}' holds no notes with a length")
+    return score
+
+
+def is_abc(name: str) -> bool:
+    """Return whether a file is abc by its name; "tunes.abc#7" is the seventh tune of tunes.abc."""
+    return bool(re.search(r"\.abc(#\d+)?$", name.lower()))
+
+
+def _parse_abc(data: bytes) -> Score:
+    """Return the score of one abc tune.
+
+    symusic hands abc to a program of its own by way of a file, and that program writes to standard error.
+    """
+    if b"\nX:" not in b"\n" + data or b"\0" in data:
+        raise MidiError("is not abc: no field X:")
+    with tempfile.TemporaryDirectory() as folder, _silent():
+        path = Path(folder, "tune.abc")
+        path.write_bytes(data)
+        try:
+            score = Score(str(path))
+        except Exception as error:
+            raise MidiError("is damaged abc") from error
+    if score.note_num() == 0:
+        raise MidiError("holds no notes")
+    if score.start() < 0:
+        raise MidiError("is damaged abc: times beyond all bounds")
+    return score
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Have what C code writes to standard output and standard error go nowhere."""
+    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for fd, _ in kept:
+            os.dup2(nowhere, fd)
+        yield
+    finally:
+        for fd, copy in kept:
+            os.dup2(copy, fd)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def _reason(message: str, name: str) -> str:
+    """Return an error as a reason that many files can share: without the file's name and the parser's details."""
+    text = message.replace(f"'{name}' ", "", 1)
+    text = re.sub(r"^(is damaged MIDI: )(?!it |its |times ).*", r"\1the parser gave up", text)
+    return re.sub(r"0x[0-9a-f]+", "…", text)
+
+
+def _facts(score: Score) -> dict[str, Any]:
+    """Return what is counted in one piece.
+
+    Keys: seconds and quarters to the end of the last note; low and high, of pitched notes (or null); programs, notes by
+    program, "drums" for drums; tracks, with notes; shared, whether two of them have one program; tempo, the one that
+    lasts longest, and tempi, how many changes; metre, the first; key, by Krumhansl's profiles (null under
+    `MIN_NOTES_FOR_KEY` pitched notes); pitches and lengths, notes by pitch and by length in thirty-seconds, halved and
+    doubled (log2, rounded); onsets and off_grid, of those the ones off sixteenths and triplets by over `TOLERANCE`;
+    flat, whether all notes are equally loud.
+    """
+    tpq = score.ticks_per_quarter
+    programs: dict[str, int] = {}
+    used = []
+    columns: dict[str, list[np.ndarray]] = {"time": [], "duration": [], "pitch": [], "velocity": []}
+    drums = []
+    for track in score.tracks:
+        if len(track.notes):
+            notes = track.notes.numpy()
+            name = "drums" if track.is_drum else str(track.program)
+            programs[name] = programs.get(name, 0) + len(track.notes)
+            used.append(name)
+            drums.append(np.full(len(track.notes), track.is_drum))
+            for key, arrays in columns.items():
+                arrays.append(notes[key])
+    time, duration, pitch, velocity = (np.concatenate(arrays) for arrays in columns.values())
+    is_drum = np.concatenate(drums)
+    sung = pitch[~is_drum].astype(np.int64)
+    onsets = time / tpq
+    off = np.minimum(*(np.abs(onsets * n - np.round(onsets * n)) / n for n in (4, 6))) > TOLERANCE
+    lengths = np.round(np.log2(np.maximum(duration, 1) / tpq * 8)).astype(np.int64)
+    quarters = float((time + duration).max() / tpq)
+    tempo, num_tempi = _main_tempo(score, quarters)
+    metres = sorted((t.time, t.numerator, t.denominator) for t in score.time_signatures)
+    return {
+        "seconds": round(midi.seconds_at(score, quarters), 3),
+        "quarters": round(quarters, 3),
+        "low": int(sung.min()) if len(sung) else None,
+        "high": int(sung.max()) if len(sung) else None,
+        "programs": programs,
+        "tracks": len(used),
+        "shared": len(set(used)) < len(used),
+        "tempo": round(tempo, 1),
+        "tempi": num_tempi,
+        "metre": f"{metres[0][1]}/{metres[0][2]}" if metres else "none",
+        "key": _key(sung, duration[~is_drum]),
+        "pitches": _sparse(sung),
+        "lengths": _sparse(lengths),
+        "onsets": len(onsets),
+        "off_grid": int(off.sum()),
+        "flat": bool(velocity.min() == velocity.max()) and len(velocity) > 1,
+    }
+
+
+def _main_tempo(score: Score, quarters: float) -> tuple[float, int]:
+    """Return the tempo that lasts longest, in quarters a minute, and how often it changes."""
+    changes = sorted((t.time / score.ticks_per_quarter, t.qpm) for t in score.tempos)
+    changes = [(0.0, 120.0), *changes]
+    lasts: dict[float, float] = {}
+    ends = [start for start, _ in changes[1:]] + [max(quarters, changes[-1][0])]
+    for (start, qpm), end in zip(changes, ends, strict=True):
+        lasts[qpm] = lasts.get(qpm, 0.0) + (min(end, quarters) - start) * 60 / qpm
+    different = sum(a[1] != b[1] for a, b in itertools.pairwise(changes[1:]))
+    return max(lasts, key=lambda qpm: (lasts[qpm], qpm)), different
+
+
+def _key(pitches: np.ndarray, durations: np.ndarray) -> str | None:
+    if len(pitches) < MIN_NOTES_FOR_KEY:
+        return None
+    heard = np.bincount(pitches % 12, weights=durations, minlength=12)
+    if heard.std() == 0:
+        return None
+    return KEYS[int(np.argmax(key_profiles() @ (heard - heard.mean())))]
+
+
+def _sparse(values: np.ndarray) -> dict[str, int]:
+    kinds, counts = np.unique(values, return_counts=True)
+    return {str(kind): int(count) for kind, count in zip(kinds, counts, strict=True)}

@@ -1,0 +1,170 @@
+"""The work of a build so far, on disk: what each file became, in a database and a file of tokens beside it.
+
+    plan.json      what is built of what; another plan starts again
+    work.sqlite    one row a file that is done
+    work.tokens    ids and onsets, one after the other in the order in which files were done
+    lock           held by the process that builds
+
+Killed at any moment, it loses the files of the last second: rows are committed after their tokens are written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorpusError
+from ..files import lock, write_whole
+from .parse import Record
+from .sources import Found, OfficialSplit
+
+SCHEMA = """
+CREATE TABLE files (
+    source INTEGER, name TEXT, place INTEGER, identity TEXT, seen INTEGER, reason TEXT,
+    tokens INTEGER, token_bytes INTEGER, onsets INTEGER, onset_bytes INTEGER,
+    digest BLOB, key BLOB, tolerance REAL, tune BLOB, facts TEXT,
+    split TEXT, official INTEGER DEFAULT 0, copy_of INTEGER, is_exact INTEGER,
+    PRIMARY KEY (source, name, place)
+);
+CREATE INDEX by_key ON files (key);
+CREATE TABLE official (source INTEGER, name TEXT, split TEXT, PRIMARY KEY (source, name));
+CREATE TABLE problems (text TEXT PRIMARY KEY);
+"""
+COMMIT_SECONDS = 1.0
+
+
+class BuildState:
+    """What is done of a build, in a folder that is locked until `close`.
+
+    Args:
+        folder: is made if it is not there.
+        plan: what is built; if the folder holds work on another plan, that is thrown away.
+
+    Raises:
+        CorpusError: another process builds there, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CorpusError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
+        self._lock = lock(folder / "lock")
+        if self._lock is None:
+            raise CorpusError(f"another process builds in '{folder}': wait for it, or choose another place")
+        document = (json.dumps(plan, sort_keys=True) + "\n").encode()
+        path = folder / "plan.json"
+        if not path.exists() or path.read_bytes() != document:
+            for name in ("plan.json", "work.sqlite", "work.sqlite-journal", "work.tokens"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "store", ignore_errors=True)
+            database = sqlite3.connect(folder / "work.sqlite")
+            database.executescript(SCHEMA)
+            database.close()
+            write_whole(path, document)
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            raise CorpusError(f"'{folder}' is damaged ({error}): delete it, and build again") from error
+        self._committed = time.monotonic()
+
+    def _open(self) -> None:
+        self.database = sqlite3.connect(self.folder / "work.sqlite", isolation_level=None)
+        self.database.execute("PRAGMA cache_size = -8192")  # KiB: the same however large the corpus
+        self.database.execute("PRAGMA synchronous = NORMAL")
+        self.database.execute("PRAGMA temp_store = FILE")
+        self.database.execute("BEGIN")
+        self.database.execute("UPDATE files SET seen = 0, split = NULL, official = 0, copy_of = NULL, is_exact = NULL")
+        self.database.execute("DELETE FROM official")
+        self.database.execute("DELETE FROM problems")
+        self._size = self.one("SELECT COALESCE(MAX(onsets + onset_bytes), 0) FROM files")
+        self._tokens = (self.folder / "work.tokens").open("a+b")
+        self._tokens.truncate(self._size)  # what was written after the last commit
+
+    def one(self, query: str, *values: Any) -> Any:
+        """Return the one value that a query has."""
+        return self.database.execute(query, values).fetchone()[0]
+
+    def is_done(self, source: int, name: str, place: int, identity: str) -> bool:
+        """Return whether a file needs no reading, and remember that it is still there."""
+        change = "UPDATE files SET seen = 1 WHERE source = ? AND name = ? AND place = ? AND identity = ?"
+        return self.database.execute(change, (source, name, place, identity)).rowcount > 0
+
+    def add(self, found: Found, record: Record) -> None:
+        """Remember what became of a file."""
+        at = self._size
+        self._tokens.write(record.tokens)
+        self._tokens.write(record.onsets)
+        onsets = at + len(record.tokens)
+        self._size = onsets + len(record.onsets)
+        facts = json.dumps(record.facts, sort_keys=True) if record.reason is None else None
+        where = (at, len(record.tokens), onsets, len(record.onsets))
+        what = (record.digest, record.key or None, record.tolerance, record.tune, facts)
+        self.database.execute(
+            "INSERT OR REPLACE INTO files (source, name, place, identity, seen, reason, tokens, token_bytes, onsets,"
+            " onset_bytes, digest, key, tolerance, tune, facts) VALUES (?,?,?,?,1,?,?,?,?,?,?,?,?,?,?)",
+            (found.source, found.name, found.place, found.identity, record.reason, *where, *what),
+        )
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def add_official(self, split: OfficialSplit) -> None:
+        """Remember an official split."""
+        rows = ((split.source, name, which) for name, which in split.splits.items())
+        self.database.executemany("INSERT OR REPLACE INTO official VALUES (?, ?, ?)", rows)
+
+    def add_problem(self, text: str) -> None:
+        """Remember what kept files from being found."""
+        self.database.execute("INSERT OR IGNORE INTO problems VALUES (?)", (text,))
+
+    def commit(self) -> None:
+        """Make what was added so far survive us."""
+        self._tokens.flush()
+        self.database.execute("COMMIT")
+        self.database.execute("BEGIN")
+        self._committed = time.monotonic()
+
+    def forget_unseen(self) -> None:
+        """Drop files that an earlier build saw and that are gone."""
+        self.database.execute("DELETE FROM files WHERE NOT seen")
+        self.commit()
+
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """Return a stretch of the file of tokens."""
+        self._tokens.flush()
+        data = os.pread(self._tokens.fileno(), size, at) if hasattr(os, "pread") else self._read(at, size)
+        assert len(data) == size
+        return data
+
+    def _read(self, at: int, size: int) -> bytes:
+        self._tokens.seek(at)
+        return self._tokens.read(size)
+
+    def rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query, a few in memory at a time."""
+        cursor = self.database.cursor()
+        cursor.execute(query, values)
+        while rows := cursor.fetchmany(256):
+            yield from rows
+
+    def close(self, *, remove: bool = False) -> None:
+        """Keep what is done, or remove the folder."""
+        try:
+            if not remove:
+                with contextlib.suppress(sqlite3.Error):  # it stays as it was at the last commit
+                    self.commit()
+        finally:
+            self.database.close()
+            self._tokens.close()
+            if remove:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            if self._lock is not None:
+                self._lock.close()

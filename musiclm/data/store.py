@@ -1,0 +1,211 @@
+"""A corpus on disk, for training to map into memory: a folder.
+
+    corpus.json    name, tokenizer, options, counts and what the data doctor found
+    tokens.bin     the ids of all pieces, one piece after the other, uint16 (uint32 for over 65,536 ids)
+    pieces.npy     one row a piece: see `PIECE`
+    names.bin      the names of the pieces, UTF-8
+    files.jsonl    one line a file that was found: kept, or the one reason why not
+
+Opening it reads corpus.json and maps the rest, whatever its size.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from .. import tokenizers
+from ..errors import CorpusError
+from ..tokenizers.base import Tokenizer
+from .pieces import SPLITS, Corpus, Piece
+
+FORMAT = 1
+WHOLE = len(SPLITS)  # a split of its own: pieces of which the others are parts
+PIECE = np.dtype(
+    [
+        ("name", "<u8"),  # where its name begins in names.bin, in bytes
+        ("name_size", "<u4"),
+        ("start", "<u8"),  # where its ids begin in tokens.bin, in ids
+        ("length", "<u8"),
+        ("num_notes", "<u4"),
+        ("seconds", "<f8"),
+        ("split", "u1"),  # train, validation, test, whole
+        ("low", "<i2"),  # pitches, -1 for a piece of drums
+        ("high", "<i2"),
+    ]
+)
+
+
+class Pieces(Sequence[Piece]):
+    """Pieces of a store, made when they are asked for.
+
+    Attributes:
+        rows: the rows of pieces.npy.
+    """
+
+    def __init__(self, rows: np.ndarray, ids: np.ndarray, names: np.ndarray) -> None:
+        self.rows, self._ids, self._names = rows, ids, names
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, i: int) -> Piece: ...
+    @overload
+    def __getitem__(self, i: slice) -> Pieces: ...
+    def __getitem__(self, i: int | slice) -> Piece | Pieces:
+        if isinstance(i, slice):
+            return Pieces(self.rows[i], self._ids, self._names)
+        return self._piece(self.rows[i].item())
+
+    def __iter__(self) -> Iterator[Piece]:
+        for begin in range(0, len(self.rows), 4096):
+            yield from map(self._piece, self.rows[begin : begin + 4096].tolist())
+
+    def _piece(self, row: tuple[Any, ...]) -> Piece:
+        name, name_size, start, length, num_notes, seconds, _, low, high = row
+        return Piece(
+            name=self._names[name : name + name_size].tobytes().decode(),
+            tokens=self._ids[start : start + length],
+            num_notes=num_notes,
+            seconds=seconds,
+            pitches=(low, high) if low >= 0 else None,
+        )
+
+
+def is_store(path: str | Path) -> bool:
+    """Return whether a folder holds a store."""
+    return Path(path, "corpus.json").is_file()
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return a store's corpus.json.
+
+    Raises:
+        CorpusError: there is none, it is damaged, or of another version.
+    """
+    if not is_store(path):
+        raise CorpusError(f"no corpus in '{path}': 'musiclm corpus build MIDI -o {path}' makes one")
+    try:
+        document: dict[str, Any] = json.loads(Path(path, "corpus.json").read_text("utf-8"))
+        if document["format"] != FORMAT:
+            raise CorpusError(f"'{path}' is of another version of musiclm: build it again")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
+    document["name"] = Path(path).resolve().name  # not stored: a corpus has the same bytes wherever it lies
+    return document
+
+
+def _of_ids(described: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a tokenizer's description its ids of plain pieces hang on.
+
+    What fills holes reads plain pieces, and makes the holes itself; features are made of ids.
+    """
+    kept = {key: value for key, value in described.items() if key not in ("features", "reference")}
+    return json.loads(json.dumps(kept | {"name": described["name"].removesuffix("-infill")}))
+
+
+def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memory: bool = False) -> Corpus:
+    """Return the corpus in a folder.
+
+    Args:
+        path: the folder.
+        tokenizer: what its tokens have to be of; left out, what the corpus says.
+        in_memory: read the tokens now, so that the folder is needed no more.
+
+    Raises:
+        CorpusError: it is none, is damaged, or has tokens of another tokenizer.
+    """
+    document = describe(path)
+    if tokenizer is None:
+        tokenizer = tokenizers.from_description(document["tokenizer"])
+    elif _of_ids(tokenizer.describe()) != _of_ids(document["tokenizer"]):
+        theirs = document["tokenizer"].get("name")
+        other = f"'{tokenizer.name}'" if tokenizer.name != theirs else f"another '{theirs}'"
+        raise CorpusError(
+            f"the corpus '{path}' has tokens of '{theirs}', not of {other}: name the folder of MIDI files instead, or "
+            f"build one of them ('musiclm corpus build MIDI -o CORPUS --tokenizer {tokenizer.name}')"
+        )
+    folder = Path(path)
+    try:
+        rows = np.load(folder / "pieces.npy", mmap_mode=None if in_memory else "r", allow_pickle=False)
+        ids = _mapped(folder / "tokens.bin", np.dtype(document["id_type"]), in_memory)
+        names = _mapped(folder / "names.bin", np.dtype("u1"), in_memory)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
+    rows = np.asarray(rows)
+    if rows.dtype != PIECE or (len(rows) and int((rows["start"] + rows["length"]).max()) > len(ids)):
+        raise CorpusError(f"'{path}' is damaged: its pieces are not those of its tokens; build it again")
+    which = rows["split"]
+    splits = {name: Pieces(rows[which == i], ids, names) for i, name in enumerate(SPLITS)}
+    whole = Pieces(rows[which == WHOLE], ids, names) if (which == WHOLE).any() else None
+    return Corpus(
+        name=document["name"],
+        tokenizer=tokenizer,
+        splits={**splits},
+        dropped=document["dropped"],
+        whole=whole,
+        notes=tuple(document["notes"]),
+    )
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], in_memory: bool) -> np.ndarray:
+    if in_memory or path.stat().st_size == 0:  # nothing cannot be mapped
+        return np.fromfile(path, dtype)
+    return np.asarray(np.memmap(path, dtype, "r"))
+
+
+def files(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield what became of each file that was found: files.jsonl."""
+    with Path(path, "files.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+class Writer:
+    """Writes the tokens and pieces of a store, one piece after the other."""
+
+    def __init__(self, folder: Path, id_type: str) -> None:
+        self.folder, self.id_type = folder, np.dtype(id_type)
+        self._tokens = (folder / "tokens.bin").open("wb")
+        self._names = (folder / "names.bin").open("wb")
+        self._rows = (folder / "rows").open("wb")
+        self._start = self._name = self.num_pieces = 0
+
+    def add(
+        self,
+        name: str,
+        ids: np.ndarray,
+        *,
+        split: int,
+        num_notes: int,
+        seconds: float,
+        pitches: tuple[int | None, int | None],
+    ) -> None:
+        """Write one piece."""
+        data = name.encode()
+        low, high = (-1 if p is None else p for p in pitches)
+        row = (self._name, len(data), self._start, len(ids), num_notes, seconds, split, low, high)
+        self._tokens.write(ids.astype(self.id_type).tobytes())
+        self._names.write(data)
+        self._rows.write(np.array([row], PIECE).tobytes())
+        self._start, self._name, self.num_pieces = self._start + len(ids), self._name + len(data), self.num_pieces + 1
+
+    def close(self) -> None:
+        """Finish the files."""
+        for file in (self._tokens, self._names, self._rows):
+            file.close()
+        path = self.folder / "rows"
+        with (self.folder / "pieces.npy").open("wb") as file:
+            np.lib.format.write_array_header_2_0(
+                file,
+                {"descr": np.lib.format.dtype_to_descr(PIECE), "fortran_order": False, "shape": (self.num_pieces,)},
+            )
+            with path.open("rb") as rows:
+                while block := rows.read(1 << 20):
+                    file.write(block)
+        path.unlink()

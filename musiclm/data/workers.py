@@ -1,0 +1,218 @@
+"""Processes that read files, of which any may hang or die: that costs the file it was on, and no other.
+
+A worker lives long, since importing a tokenizer takes seconds. One file at a time is with a worker, so it is known
+which one it died on; but a parser that wrote where it should not may have killed it long before. So a file that an old
+worker died on is given to a new one, and only if that dies, too, it is the file's fault.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorpusError
+from . import parse as parsing
+from .parse import Record
+from .sources import Found
+
+START_SECONDS = 300.0  # for a worker to import what it needs, on a busy machine
+MAX_FAILED_STARTS = 3
+MEMORY = 3 << 30  # bytes that a worker may hold: a tokenizer takes 0.4 GB, a piece of 500,000 notes some 2 GB
+
+
+class Worker:
+    """One process, idle or on one file."""
+
+    def __init__(self, description: dict[str, Any], programs: Mapping[int, int], time_limit: float) -> None:
+        context = _context()
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(theirs, description, dict(programs), time_limit), daemon=True, name="musiclm reader"
+        )
+        self.process.start()
+        theirs.close()
+        self.is_ready = False
+        self.on: Found | None = None
+        self.num_done = 0
+        self.since = time.monotonic()
+
+    def give(self, found: Found) -> None:
+        self.on, self.since = found, time.monotonic()
+        self.connection.send((found.path, found.data, found.name))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class Pool:
+    """Workers that are replaced when they are lost.
+
+    Args:
+        description: of the tokenizer, see `musiclm.tokenizers.from_description`.
+        programs: see `cleaning.clean`.
+        num_workers: how many processes.
+        time_limit: seconds that one file may take.
+    """
+
+    def __init__(
+        self, description: dict[str, Any], programs: Mapping[int, int], *, num_workers: int, time_limit: float
+    ) -> None:
+        self._start = lambda: Worker(description, programs, time_limit)
+        self._time_limit = time_limit
+        self._failed_starts = 0
+        self._again: list[Found] = []  # files that old workers died on
+        self._workers = [self._start() for _ in range(num_workers)]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a worker can take a file."""
+        return any(w.is_ready and w.on is None for w in self._workers)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a worker is on a file, or has to be."""
+        return bool(self._again) or any(w.on is not None for w in self._workers)
+
+    def give(self, found: Found) -> None:
+        """Hand a file to a worker that is free; one that has died meanwhile is replaced and noticed by `results`."""
+        worker = next(w for w in self._workers if w.is_ready and w.on is None)
+        try:
+            worker.give(found)
+        except OSError:  # it died while idle, which `results` will notice
+            worker.on = found
+
+    def results(self) -> Iterator[tuple[Found, Record]]:
+        """Wait a moment, and yield what is done: read, or lost with the worker that was on it."""
+        ready = set(wait([w.connection for w in self._workers], timeout=0.1))
+        now = time.monotonic()
+        for i, worker in enumerate(self._workers):
+            lost = None
+            if worker.connection in ready:
+                try:
+                    record = worker.connection.recv()
+                except (EOFError, OSError):
+                    worker.process.join(1)
+                    lost = self._late() if worker.process.exitcode == -_alarm() else "killed its reader"
+                else:
+                    if record is None:
+                        worker.is_ready = True
+                        if self._again:
+                            worker.give(self._again.pop())
+                    elif worker.on is not None:
+                        found, worker.on = worker.on, None
+                        worker.num_done += 1
+                        yield found, record
+            elif worker.on is not None:
+                if now - worker.since > self._time_limit:
+                    lost = self._late()
+                elif now - worker.since > 0.5 and _memory(worker.process.pid) > MEMORY:
+                    lost = f"needed more than {MEMORY >> 30} GB of memory"
+            elif not worker.is_ready and now - worker.since > START_SECONDS:
+                lost = self._late()
+            if lost is not None:
+                self._replace(i)
+                if worker.on is not None and worker.num_done and lost != self._late():
+                    self._again.append(worker.on)
+                elif worker.on is not None:
+                    yield worker.on, Record(lost)
+
+    def _late(self) -> str:
+        return f"took longer than {self._time_limit:g} s"
+
+    def _replace(self, i: int) -> None:
+        worker = self._workers[i]
+        worker.kill()
+        if not worker.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise CorpusError("no process to read files with can be started: try --workers 1, or free some memory")
+        self._workers[i] = self._start()
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            worker.kill()
+
+
+def _context() -> Any:
+    """Return how readers are started: forked from one clean process that has imported what they need, if there is fork.
+
+    Forking ourselves would be faster still, and would copy locks that our threads hold.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([parsing.__name__, "miditok"])
+    return context
+
+
+def _alarm() -> int:
+    return int(getattr(signal, "SIGALRM", 0))
+
+
+def _memory(pid: int | None) -> int:
+    """Return how many bytes of memory a process holds; 0 where the system does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _work(connection: Connection, description: dict[str, Any], programs: dict[int, int], time_limit: float) -> None:
+    """What a worker does until its pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
+    sys.stderr = os.fdopen(os.dup(2), "w")  # for Python's own; what the C library says of a broken heap goes nowhere
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    import torch
+
+    from .. import tokenizers
+
+    torch.set_num_threads(1)
+    tokenizer = tokenizers.from_description(description)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # MidiTok makes tens of thousands of objects a piece, none of them in circles
+    count = 0
+    try:
+        connection.send(None)
+    except OSError:  # who started us is gone
+        return
+    while True:
+        try:
+            path, data, name = connection.recv()
+        except (EOFError, OSError):
+            return
+        if hasattr(signal, "setitimer"):  # ends us even in C code and with nobody there to do it
+            signal.setitimer(signal.ITIMER_REAL, 1.2 * time_limit + 1)
+        record = read(path, data, name, lambda d, n: parsing.read_piece(d, n, tokenizer, programs))
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            connection.send(record)
+        except OSError:
+            return
+        count += 1
+        if count % 16 == 0:
+            gc.collect()
+
+
+def read(path: Path | None, data: bytes | None, name: str, read_piece: Any) -> Record:
+    """Return the record of a file given by its path or its bytes."""
+    if data is None:
+        assert path is not None
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            return Record(f"cannot be read: {error.strerror}")
+    record: Record = read_piece(data, name)
+    return record

@@ -1,0 +1,214 @@
+"""From the work on a corpus to the store: pieces in the order of their names, and what became of each file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import midi
+from ..errors import CorpusError, MidiError, TokenizerError
+from ..tokenizers.base import Tokenizer
+from . import split as splitting
+from .parse import id_type
+from .pieces import SPLITS
+from .progress import BuildState
+from .report import DataReport, pitch_range
+from .store import FORMAT, PIECE, WHOLE, Writer
+
+MIN_BARS = 3  # of a piece that is split by bars
+
+
+def write_store(
+    work: BuildState,
+    folder: Path,
+    tokenizer: Tokenizer,
+    *,
+    sources: Sequence[str],
+    keep_duplicates: bool,
+    bpe: int,
+    programs: Mapping[int, int],
+) -> None:
+    """Write a store into a new folder, from work that is all done and whose official splits are known.
+
+    Raises:
+        CorpusError: there is not one piece to keep.
+    """
+    splitting.find_copies(work)
+    notes = [*splitting.use_official(work), *splitting.split_the_rest(work, keep_duplicates=keep_duplicates)]
+    kept = splitting.kept_rows(keep_duplicates=keep_duplicates)
+    problems = [text for (text,) in work.rows("SELECT text FROM problems ORDER BY text")]
+    num_kept = int(work.one(f"SELECT COUNT(*) FROM files WHERE {kept}"))
+    if num_kept == 0:
+        raise CorpusError(_nothing(work, sources, problems))
+    by_bars = num_kept < splitting.MIN_PIECES and not work.one("SELECT COUNT(*) FROM files WHERE official")
+    if by_bars:
+        notes = ["fewer than ten pieces: the splits are bars within pieces, the first 80 % of each for training"]
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    doctor = DataReport()
+    writer = Writer(folder, id_type(tokenizer.vocab_size))
+    with (folder / "files.jsonl").open("w", encoding="utf-8") as lines:
+        for row in work.rows(
+            "SELECT f.source, f.name, f.reason, f.tokens, f.token_bytes, f.facts, f.split, f.official, f.is_exact,"
+            " o.source, o.name FROM files AS f LEFT JOIN files AS o ON o.rowid = f.copy_of"
+            " ORDER BY f.source, f.name, f.place"
+        ):
+            source, file, reason, at, size, told, split, official, is_exact, first_source, first_file = row
+            shown = _shown(sources, source, file)
+            line: dict[str, Any] = {"name": shown, "kept": False}
+            is_copy = first_file is not None
+            if is_copy:
+                doctor.add_copy(bool(is_exact))
+                line["copy_of"] = _shown(sources, first_source, first_file)
+            if reason is None and is_copy and not official and not keep_duplicates:
+                reason = splitting.reason_of_copy(bool(is_exact))
+            facts: dict[str, Any] = json.loads(told) if told else {}
+            doctor.add_file(reason, facts)
+            if reason is not None:
+                line["reason"] = reason
+            else:
+                ids = np.frombuffer(work.bytes_at(at, size), writer.id_type)
+                line |= {"kept": True, "split": "by bars" if by_bars else split}
+                line |= {k: facts[k] for k in ("num_notes_read", "num_notes", "seconds", "key", "tempo", "metre")}
+                line |= {k: facts[k] for k in ("left_out", "cleaned") if facts[k]}
+                _write_piece(writer, shown, ids, facts, tokenizer, None if by_bars else split)
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+    writer.close()
+    if by_bars:
+        notes += _without_held_out(folder)
+    dropped = doctor.dropped()
+    if bpe:
+        tokenizer = _merge(folder, tokenizer, bpe)
+    document = {
+        "format": FORMAT,
+        "sources": list(sources),
+        "tokenizer": json.loads(json.dumps(tokenizer.describe())),
+        "id_type": id_type(tokenizer.vocab_size),
+        "options": {
+            "bpe": bpe,
+            "keep_duplicates": keep_duplicates,
+            "programs": {str(k): v for k, v in programs.items()},
+        },
+        "found": doctor.found,
+        "kept": doctor.kept,
+        "dropped": dropped,
+        "num_notes": doctor.num_notes,
+        **_sizes(folder),
+        "notes": notes,
+        "problems": problems,
+        "twins_across_splits": splitting.twins(work),
+        "doctor": doctor.report(),
+    }
+    (folder / "corpus.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _shown(sources: Sequence[str], source: int, name: str) -> str:
+    """Return a file's name within the corpus: the source's own name, and the path from there."""
+    return name if sources[source] == name else f"{sources[source]}/{name}"
+
+
+def _write_piece(
+    writer: Writer, name: str, ids: np.ndarray, facts: dict[str, Any], tokenizer: Tokenizer, split: str | None
+) -> None:
+    """Write a piece; without a split as a whole, and its bars as parts that have one."""
+    writer.add(
+        name,
+        ids,
+        split=WHOLE if split is None else SPLITS.index(split),
+        num_notes=facts["num_notes"],
+        seconds=facts["seconds"],
+        pitches=(facts["low"], facts["high"]),
+    )
+    for number, (part, score) in enumerate(_parts(ids, tokenizer) if split is None else ()):
+        if score is not None:
+            writer.add(
+                f"{name} ({SPLITS[number]})",
+                part,
+                split=number,
+                num_notes=int(score.note_num()),
+                seconds=midi.seconds(score),
+                pitches=pitch_range(score),
+            )
+
+
+def _parts(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield ids and score of a piece's first 80 % of bars, of the next tenth and of the last; None without a note."""
+    score = tokenizer.decode(ids.astype(np.int64))
+    total = midi.num_bars(score)
+    held_out = max(1, total // 10) if total >= MIN_BARS else 0
+    counts = (total - 2 * held_out, held_out, held_out)
+    lines = [bar.start for bar, _ in zip(midi.bars(score), range(total + 1), strict=False)]
+    at = 0
+    for count in counts:
+        part = midi.cut(score, lines[at], lines[at + count]) if count else None
+        at += count
+        try:
+            if part is None or part.note_num() == 0:
+                raise MidiError("no notes in these bars")
+            yield tokenizer.encode(part)[0], part
+        except MidiError:  # only silence, or what the tokenizer has no ids for: this split has nothing of the piece
+            yield np.zeros(0, np.int64), None
+
+
+def _without_held_out(folder: Path) -> list[str]:
+    """Where no piece is long enough to hold bars out, let validation be what was learnt, and say so."""
+    rows = np.load(folder / "pieces.npy")
+    if (rows["split"] == 1).any():
+        return []
+    again = rows[rows["split"] == 0].copy()
+    again["split"] = 1
+    np.save(folder / "pieces.npy", np.concatenate([rows, again]).astype(PIECE))
+    return ["too few bars to hold any out: validation is on the training music"]
+
+
+def _sizes(folder: Path) -> dict[str, Any]:
+    """Return pieces and tokens by split, and all tokens."""
+    rows = np.load(folder / "pieces.npy", mmap_mode="r")
+    splits = {}
+    for i, name in enumerate(SPLITS):
+        of_split = rows["split"] == i
+        splits[name] = {"pieces": int(of_split.sum()), "tokens": int(rows["length"][of_split].sum())}
+    return {"num_tokens": sum(s["tokens"] for s in splits.values()), "splits": splits}
+
+
+def _merge(folder: Path, tokenizer: Tokenizer, num_merges: int) -> Tokenizer:
+    """Learn a BPE vocabulary on the training pieces, rewrite all tokens with it, and return its tokenizer."""
+    rows = np.load(folder / "pieces.npy")
+    ids = np.memmap(folder / "tokens.bin", id_type(tokenizer.vocab_size), "r")
+
+    def piece(row: Any) -> np.ndarray:
+        return np.asarray(ids[int(row["start"]) : int(row["start"]) + int(row["length"])]).astype(np.int64)
+
+    merged = tokenizer.trained_bpe((piece(row) for row in rows[rows["split"] == 0]), num_merges=num_merges)
+    apply = getattr(merged, "merged_ids", None) or getattr(merged, "apply", None)
+    if apply is None:
+        raise TokenizerError(f"the tokenizer '{tokenizer.name}' cannot be given a BPE vocabulary: leave out --bpe")
+    start, new_type = 0, np.dtype(id_type(merged.vocab_size))
+    written: dict[int, tuple[int, int]] = {}
+    with (folder / "tokens.new").open("wb") as file:
+        for row in rows:
+            at = int(row["start"])
+            if at not in written:
+                shorter = np.asarray(apply(piece(row)))
+                file.write(shorter.astype(new_type).tobytes())
+                written[at] = (start, len(shorter))
+                start += len(shorter)
+            row["start"], row["length"] = written[at]
+    np.save(folder / "pieces.npy", rows)
+    (folder / "tokens.new").replace(folder / "tokens.bin")
+    return merged
+
+
+def _nothing(work: BuildState, sources: Sequence[str], problems: Sequence[str]) -> str:
+    query = "SELECT reason, COUNT(*) AS n FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason"
+    reasons = list(work.rows(query))
+    told = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons[:12]]
+    if not reasons:
+        told = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]
+    where = " and ".join(f"'{source}'" for source in sources[:3]) + (" and more" if len(sources) > 3 else "")
+    return f"nothing to use in {where}: " + "; ".join([*told, *problems[:3]])

@@ -1,0 +1,40 @@
+"""What `musiclm evaluate` reports: the loss of a model beside baselines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..data import Corpus
+from ..models.base import LanguageModel
+from .baselines import baseline_pieces, baselines, is_held_out
+from .loss import masked_loss, measure_loss, sample_pieces
+
+
+def report(
+    model: LanguageModel, corpus: Corpus, split: str, *, name: str, most_tokens: int | None = None, bf16: bool = False
+) -> dict[str, Any]:
+    """Return what `musiclm evaluate --json` prints, of all pieces of a split or of a `sample` of them."""
+    found = measure_loss(model, corpus.tokenizer, sample_pieces(corpus.pieces(split), most_tokens), bf16=bf16)
+    told = (
+        baseline_pieces(corpus, split)
+        if is_held_out(corpus, split)
+        else sample_pieces(corpus.pieces(split), most_tokens)
+    )
+    return {
+        "model": name,
+        "corpus": corpus.name,
+        "split": split,
+        "num_pieces": found.num_pieces,
+        "num_tokens": found.num_tokens,
+        "num_notes": found.num_notes,
+        "nats_per_token": found.nats_per_token,
+        "bits_per_note": found.bits_per_note,
+        "bits_per_second": found.bits_per_second,
+        **masked_loss(model, corpus.tokenizer, sample_pieces(corpus.pieces(split), most_tokens), bf16=bf16),
+        "baselines": baselines(corpus, split, most_tokens),
+        "baselines_counted": {
+            "on": "training" if is_held_out(corpus, split) else "measured",
+            "num_pieces": len(told),
+            "num_tokens": sum(len(p.tokens) for p in told),
+        },
+    }

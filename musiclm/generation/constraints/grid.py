@@ -1,0 +1,48 @@
+"""The grammar of `grid`: cells and no marks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...tokenizers import grid
+from .base import Grammar
+from .limits import Limits
+
+
+class Step(NamedTuple):
+    """Where one row of `grid` ids stands in its sixteenth: how many cells it has, and how many of them sing."""
+
+    cells: int = 0
+    singing: int = 0
+
+
+class GridGrammar(Grammar):
+    """Cells only. Voices that sing beyond as many as may are silent: those that come first sing.
+
+    Args:
+        vocab_size: V.
+        limits: what new music keeps to.
+    """
+
+    def __init__(self, vocab_size: int, limits: Limits | None = None) -> None:
+        super().__init__(vocab_size)
+        permitted = limits.permitted.copy() if limits else np.ones(self.vocab_size, bool)
+        permitted &= grid.is_cell(np.arange(vocab_size))
+        self._cells, self._silence = np.flatnonzero(permitted), np.array([grid.SILENCE])
+        max_polyphony = limits.max_polyphony if limits else None
+        self._most = len(grid.VOICES) if max_polyphony is None else max_polyphony
+
+    def beginning(self) -> Step:
+        return Step()
+
+    def following(self, place: Step) -> list[np.ndarray]:
+        return [self._cells if place.singing < self._most else self._silence]
+
+    def after(self, place: Step, token: int) -> Step:
+        if not grid.SILENCE <= token < grid.FIRST_ARRANGED:
+            return place
+        if place.cells == len(grid.VOICES) - 1:
+            return Step()
+        return Step(place.cells + 1, place.singing + (token != grid.SILENCE))

@@ -1,0 +1,140 @@
+"""The grammar of `score`: MidiTok's REMI with programs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import numpy as np
+
+from ...tokenizers.miditok import MidiTokTokenizer
+from .band import BAR, BOS, DURATION, PITCH, POSITION, PROGRAM, TEMPO, TIME_SIGNATURE, VELOCITY, MultiTrackGrammar
+from .limits import Limits
+
+
+class Place(NamedTuple):
+    """Where one row of `score` tokens stands; times are ticks from the beginning of its bar.
+
+    Attributes:
+        kind: of the last token.
+        beat: length, in ticks.
+        num_positions: in the bar.
+        position: in the bar, -1 before the first.
+        tempo: id, -1 if none was said yet.
+        program: id, -1 if none was said yet.
+        order: of the last note at this position: its program's place among programs, drums last; -1 if there is none.
+        pitch: id of that note, -1 if there is none.
+        silent: until when no new note may begin.
+        ends: of the notes that sound longest, as many as may sound at once, the latest first; empty if any number may.
+    """
+
+    kind: int = BOS
+    beat: int = 0
+    num_positions: int = 0
+    position: int = -1
+    tempo: int = -1
+    program: int = -1
+    order: int = -1
+    pitch: int = -1
+    silent: int = 0
+    ends: tuple[int, ...] = ()
+
+
+class ScoreGrammar(MultiTrackGrammar):
+    """What MidiTok's REMI would itself write, and nothing else; see `BandGrammar` too.
+
+    Bars have a time signature; positions rise and lie within their bar. A position comes only if some note may begin
+    there.
+    """
+
+    def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
+        super().__init__(tokenizer, not_before, limits)
+        kinds, values = tokenizer.kinds, tokenizer.values
+        self._positions_a_beat = int(tokenizer.midi_tokenizer.config.max_num_pos_per_beat)
+        self._has_metres, self._has_tempi = "TimeSig" in kinds, "Tempo" in kinds
+        self._position_of = {i: int(values[i]) for i, kind in enumerate(kinds) if kind == "Position"}
+        self._positions = np.array(sorted(self._position_of, key=self._position_of.__getitem__))
+        self._bar = np.array([kinds.index("Bar")])
+
+    def beginning(self) -> Place:
+        beat, beats = self._metres[-1]
+        return Place(
+            beat=beat, num_positions=0 if self._has_metres else beats * self._positions_a_beat, silent=self._not_before
+        )
+
+    def seen(self, place: Place) -> Hashable:
+        if place.kind in (BOS, PITCH, VELOCITY) or (place.kind == BAR and self._has_metres):
+            return place.kind
+        if place.kind == PROGRAM and not place.ends:
+            return place.program, place.order, place.pitch
+        return place
+
+    def following(self, place: Place) -> list[np.ndarray]:
+        p = place
+        if p.kind == BOS:
+            return [self._bar]
+        if p.kind == BAR and self._has_metres:
+            return [self._time_signatures]
+        if p.kind == PITCH:
+            return [self._velocities]
+        if p.kind == VELOCITY:
+            return [self._durations]
+        now = self._time(p, p.position)
+        is_full = self._is_full(p) and p.ends[-1] > now
+        if p.kind == PROGRAM and len(pitches := self._pitches(p.program, p.order, p.pitch, is_full)):
+            return [pitches]
+        if p.kind in (BAR, TIME_SIGNATURE):
+            if p.tempo < 0 and self._has_tempi:  # every piece begins with its tempo
+                return [self._positions[:1]]
+            return self._later(p)
+        silent = now < p.silent or not self._tempo_holds[p.tempo]
+        notes = [] if silent else self._notes(p.program, p.order, p.pitch, is_full)
+        if p.kind == POSITION:
+            notes.append(self._tempi[self._tempi != p.tempo])
+            if any(map(len, notes)):
+                return notes
+        return [*notes, *self._later(p)]
+
+    def _later(self, p: Place) -> list[np.ndarray]:
+        """Return the next bar, and the positions that are left of this one and where a note may begin."""
+        begin = p.silent
+        if self._is_full(p) and not self._drums_play:
+            begin = max(begin, p.ends[-1])
+        first = max(p.position + 1, -(-begin * self._positions_a_beat // p.beat))
+        return [self._bar, self._positions[first : p.num_positions]]
+
+    def _is_full(self, p: Place) -> bool:
+        return self._max_polyphony is not None and len(p.ends) >= self._max_polyphony
+
+    def _time(self, p: Place, position: int) -> int:
+        return position * p.beat // self._positions_a_beat
+
+    def after(self, place: Place, token: int) -> Place:
+        kind = self._kinds[token]
+        if kind == BOS:
+            return place
+        last, beat, num_positions, position, tempo, program, order, pitch, silent, ends = place
+        if kind == PITCH:
+            order, pitch = self._order[program], token
+        elif kind == DURATION:
+            if self._max_polyphony is not None and program != self._drums:
+                parts, parts_a_beat = self._lengths[token]
+                ends = self._ended(ends, self._time(place, position) + parts * beat // parts_a_beat)
+        elif kind == POSITION:
+            position, order, pitch = self._position_of[token], -1, -1
+            now = self._time(place, position)
+            ends = tuple(end for end in ends if end > now) if ends else ()
+            silent = silent if silent > now else 0
+        elif kind == BAR:
+            length = 0 if last == BOS else self._time(place, num_positions)
+            position, order, pitch = -1, -1, -1
+            ends = tuple(end - length for end in ends if end > length) if ends else ()
+            silent = max(0, silent - length)
+        elif kind == TIME_SIGNATURE:
+            beat, beats = self._metres[token]
+            num_positions = beats * self._positions_a_beat
+        elif kind == TEMPO:
+            tempo = token
+        elif kind == PROGRAM:
+            program = token
+        return Place(kind, beat, num_positions, position, tempo, program, order, pitch, silent, ends)

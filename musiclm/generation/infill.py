@@ -1,0 +1,380 @@
+"""New music within a score: bars written anew, tracks written to others that are kept.
+
+What is kept comes out as it was, event for event: new notes are put among it and take nothing away. Long holes are written
+in parts, each of which hears those before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+
+import numpy as np
+import torch
+from symusic import Note, Score, Track
+
+from .. import midi
+from ..checkpoint import infilling
+from ..errors import CheckpointError, MidiError, TokenizerError
+from ..midi import theory
+from ..tokenizers import grid, grid_infill, score_infill
+from . import constraints
+from .composer import Composer, Composition
+from .config import GenerationConfig, Length
+from .decode import sample_ids
+from .prompt import Prompt
+from .session import GenerationSession, SessionConfig
+
+log = logging.getLogger(__name__)
+
+TRIES = 8  # at a hole that stays without a note
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedSpan:
+    """What of a score is written anew.
+
+    Attributes:
+        start: where, in quarters; a bar line.
+        stop: up to where.
+        tracks: whose notes that begin there are left out, and who plays the new ones.
+    """
+
+    start: float
+    stop: float
+    tracks: tuple[int, ...]
+
+
+def masked_span(
+    score: Score, *, bars: tuple[int, int] | None = None, keep: str | None = None, accompany: bool = False
+) -> MaskedSpan:
+    """Return the hole that users ask for.
+
+    Args:
+        score: any.
+        bars: the first and the last, counted from 1; None for all.
+        keep: tracks to keep, with commas between: names, numbers from 1, "drums", instruments of General MIDI.
+        accompany: keep all tracks, and add.
+
+    Raises:
+        MidiError: there are no such bars or tracks, or nothing is left to write.
+    """
+    playing = [i for i, track in enumerate(score.tracks) if len(track.notes)]
+    num_bars = midi.num_bars(score)
+    first, last = bars or (1, num_bars)
+    if not 1 <= first <= last <= num_bars:
+        asked = f"{first}" if first == last else f"{first} to {last}"
+        raise MidiError(f"there are no bars {asked}: the piece has {num_bars}")
+    kept = set(playing) if accompany else _named(score, playing, keep) if keep is not None else set()
+    written = tuple(i for i in playing if i not in kept)
+    if not written and not accompany:
+        raise MidiError("all tracks are kept: nothing is left to write (--accompany adds to them)")
+    start = midi.bar_line(score, 0.0, first - 1)
+    found = MaskedSpan(start=start, stop=midi.bar_line(score, 0.0, last), tracks=written)
+    if not without(score, found).note_num():
+        raise MidiError("nothing of the piece would be kept: music from nothing needs no --infill")
+    return found
+
+
+def _named(score: Score, playing: list[int], keep: str) -> set[int]:
+    """Return the tracks that a list of names and numbers means."""
+    found: set[int] = set()
+    for name in (part.strip() for part in keep.split(",")):
+        if name.isdigit():
+            chosen = [int(name) - 1] if 1 <= int(name) <= len(score.tracks) else []
+        elif name.lower() == "drums":
+            chosen = [i for i in playing if score.tracks[i].is_drum]
+        else:
+            called = [t.name.strip().lower() for t in score.tracks]
+            chosen = [i for i in range(len(called)) if called[i] == name.lower()]
+            chosen = chosen or [i for i in playing if name and name.lower() in called[i]]
+            chosen = chosen or _of_instrument(score, playing, name)
+        if not chosen:
+            there = ", ".join(f"{i + 1} {_called(score.tracks[i])}" for i in playing)
+            raise MidiError(f"no track '{name}': there are {there}")
+        if not set(chosen) & set(playing):
+            raise MidiError(f"the track '{name}' has no notes: nothing of it can be kept")
+        found |= set(chosen)
+    return found
+
+
+def _of_instrument(score: Score, playing: list[int], name: str) -> list[int]:
+    try:
+        wanted = theory.programs(name)
+    except ValueError:
+        return []
+    return [i for i in playing if not score.tracks[i].is_drum and score.tracks[i].program in wanted]
+
+
+def _called(track: Track) -> str:
+    return track.name.strip() or ("drums" if track.is_drum else f"program {track.program}")
+
+
+def without(score: Score, where: MaskedSpan) -> Score:
+    """Return a score without the notes that are written anew: those that begin within the hole."""
+    kept = score.copy()
+    tpq = score.ticks_per_quarter
+    first, stop = round(where.start * tpq), round(where.stop * tpq)
+    for i in where.tracks:
+        track = kept.tracks[i]
+        track.notes = type(track.notes)([n for n in track.notes if not first <= n.time < stop])
+    return kept
+
+
+def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int) -> list[Composition]:
+    """Return variations of a score with a hole in it, each the whole of it.
+
+    Args:
+        composer: with a model that has learnt to fill holes.
+        score: any.
+        request: what is asked for; `infill`, `keep_tracks` and `accompany` say what is written anew.
+        seed: the same seed, and all else the same, gives the same scores.
+
+    Raises:
+        CheckpointError: the model has not learnt it.
+        MidiError: there is no such hole in the score, or not as the tokenizer needs it.
+        TokenizerError: the model writes nothing.
+    """
+    if not composer.tokenizer.fills:
+        ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
+        raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt to fill holes: {ways}")
+    where = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
+    filler = _Voices if isinstance(composer.tokenizer, grid.Grid) else _Bars
+    fillers = [filler(composer, score, where, request) for _ in range(request.n)]
+    if fillers[0].num_parts > 1:
+        log.info("the hole is written in %d parts, each of which hears those before it", fillers[0].num_parts)
+    return [each.filled(seed, index) for index, each in enumerate(fillers)]
+
+
+class _Bars:
+    """How `score-infill` fills: some bars at a time, their missing notes alone."""
+
+    def __init__(self, composer: Composer, score: Score, where: MaskedSpan, request: GenerationConfig) -> None:
+        assert isinstance(composer.tokenizer, score_infill.ScoreInfill)
+        self.composer, self.tokenizer, self.hole, self.request = composer, composer.tokenizer, where, request
+        self.music = without(score, where)
+        self.tempo_and_metre = score
+        self.players = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
+        asked = request.controls
+        if asked.instruments is None:
+            drawn = tuple(sorted({-1 if d else p for p, d in self.players})) or (0,)  # piano, if nothing is said
+            asked = dataclasses.replace(asked, instruments=drawn)
+        self.controls = asked
+        self.num_parts = sum(1 for _ in self._parts())
+
+    def filled(self, seed: int, index: int) -> Composition:
+        num_tokens = num_new = 0
+        for number in range(TRIES):
+            for part, (start, stop, num_bars, metre) in enumerate(self._parts()):
+                draws = np.random.SeedSequence([seed, index, part, number]).generate_state(1, np.uint64)
+                new, drawn = self._written(start, stop, num_bars, metre, int(draws[0]))
+                num_tokens += drawn
+                num_new += self._put(new, start, stop)
+            if num_new:
+                return _composition(self.music, index, num_tokens)
+        raise TokenizerError(f"the model '{self.composer.checkpoint.name}' writes nothing but silence here")
+
+    def _parts(self) -> Iterator[tuple[float, float, int, tuple[int, int]]]:
+        """Yield where parts of the hole begin and end, in quarters, their number of bars, and their metre."""
+        inside = []
+        for bar in midi.bars(self.tempo_and_metre):
+            if bar.start >= self.hole.stop - 1e-6:
+                break
+            if bar.start >= self.hole.start - 1e-6:
+                inside.append(bar)
+        most = 8 if len(self.hole.tracks) == sum(len(t.notes) > 0 for t in self.tempo_and_metre.tracks) else 4
+        while inside:
+            alike = 1
+            metre = inside[0].numerator, inside[0].denominator
+            while alike < min(most, len(inside)) and metre == (inside[alike].numerator, inside[alike].denominator):
+                alike += 1
+            size = max(s for s in score_infill.SIZES if s <= alike)
+            part, inside = inside[:size], inside[size:]
+            yield part[0].start, part[-1].end, size, metre
+
+    def _written(
+        self, start: float, stop: float, num_bars: int, metre: tuple[int, int], seed: int
+    ) -> tuple[Score, int]:
+        """Return new notes from `start` on, at their places, and how many ids they took."""
+        tokenizer = self.tokenizer
+        ids = tokenizer.advance(tokenizer.encode(self.music)[0][:-1], stop)
+        _, begins = tokenizer.bars(ids)
+        first = int(np.searchsorted(begins, start - 1e-6))
+        heard = tokenizer.heard(ids, first, num_bars)
+        before = midi.cut(self.music, 0.0, start) if start > 0 else None
+        prompt = Prompt(
+            ids=ids[: tokenizer.bar_starts(ids)[first]],
+            quarters=start,
+            left_out=0,
+            score=before,
+            tokenizer=tokenizer,
+            heard=heard,
+        )
+        held = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or metre)
+        rules = constraints.constraints(tokenizer, not_before=start, heard=ids, controls=held)
+        sampler = self.composer.sampler(rules, **self.request.sampling)
+        plan = SessionConfig(length=Length(bars=num_bars), loop_guard=False, seed=seed)
+        model = self.composer.generating(self.composer.precision(self.request.precision))
+        (row,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).draw(1)
+        return midi.without_before(prompt.continued(row.ids), start), len(row.ids)
+
+    def _put(self, new: Score, start: float, stop: float) -> int:
+        """Put new notes that begin in [start, stop) among what is there; return how many."""
+        count = 0
+        for track in new.tracks:
+            voice = _voice_of(track)
+            if voice not in self.players:
+                self.music.tracks.append(Track(track.name, track.program, track.is_drum))
+                self.players[voice] = len(self.music.tracks) - 1
+            scale = self.music.ticks_per_quarter / new.ticks_per_quarter
+            notes = [(n.time * scale, n.end * scale, n.pitch, n.velocity) for n in track.notes]
+            count += put(self.music, self.players[voice], notes, start, stop)
+        return count
+
+
+def _voice_of(track: Track) -> tuple[int, bool]:
+    return (0 if track.is_drum else track.program), track.is_drum
+
+
+def put(score: Score, track: int, notes: Sequence[tuple[float, float, int, int]], start: float, stop: float) -> int:
+    """Put those of some notes into a track that begin within [start, stop) quarters; return how many.
+
+    They end at `stop` at the latest, and where a note of their pitch begins on the track; one that would begin while such a
+    note sounds is left out, since a MIDI file cannot hold both.
+
+    Args:
+        score: changed in place.
+        track: index.
+        notes: (start, end, pitch, velocity), in ticks of the score.
+        start: in quarters.
+        stop: in quarters.
+    """
+    first, last = round(start * score.ticks_per_quarter), round(stop * score.ticks_per_quarter)
+    there: dict[int, list[tuple[int, int]]] = {}
+    for n in score.tracks[track].notes:
+        there.setdefault(n.pitch, []).append((n.time, n.end))
+    new = []
+    for begin, end, pitch, velocity in sorted(notes):
+        at, until = round(begin), min(round(end), last)
+        others = there.setdefault(int(pitch), [])
+        if not first <= at < last or any(a <= at < b for a, b in others):
+            continue
+        until = max(at + 1, min([until, *(a for a, _ in others if a > at)]))
+        others.append((at, until))
+        new.append(Note(at, until - at, int(pitch), int(velocity)))
+    target = score.tracks[track]
+    target.notes = type(target.notes)(sorted([*target.notes, *new], key=lambda n: (n.time, n.pitch)))
+    return len(new)
+
+
+class _Voices:
+    """How `grid-infill` fills: cell after cell, those that are kept among them."""
+
+    def __init__(self, composer: Composer, score: Score, where: MaskedSpan, request: GenerationConfig) -> None:
+        self.composer, self.hole, self.request, self.music = composer, where, request, without(score, where)
+        assert isinstance(composer.tokenizer, grid_infill.GridInfill)
+        self.tokenizer = composer.tokenizer
+        self.voice_of = _singers(score)
+        self.start, self.stop = (math.ceil(at * grid.STEPS_A_QUARTER - 1e-6) for at in (where.start, where.stop))
+        end = math.ceil(midi.end(score) * grid.STEPS_A_QUARTER - 1e-6)
+        self.stop = min(self.stop, end)
+        notes = [n for n in grid.notes_on_grid(self.music) if n[0] in self.voice_of]
+        self.cells = grid.place(notes, self.voice_of, end)
+        self.cells = np.where(self.cells < 0, grid.SILENCE, self.cells + grid.FIRST_PITCH)
+        written = [self.voice_of[i] for i in where.tracks]
+        if not where.tracks:
+            written = [v for v in range(grid_infill.NUM_VOICES) if v not in self.voice_of.values()]
+        if not written:
+            raise MidiError("four voices sing already: the grid has no room for another")
+        self.written = written
+        self.missing = np.zeros(self.cells.shape, bool)
+        self.missing[self.start : self.stop, written] = True
+        self.starts = range(self.start, self.stop, grid_infill.STEPS)
+        self.num_parts = len(self.starts)
+        for track, first, stop, _ in notes:  # what began before goes on to its end
+            if self.voice_of[track] in written:
+                self.missing[first:stop, self.voice_of[track]] = False
+
+    def filled(self, seed: int, index: int) -> Composition:
+        num_tokens = 0
+        rules = constraints.constraints(self.tokenizer, controls=self.request.controls)
+        model = self.composer.generating(self.composer.precision(self.request.precision))
+        cells, open_cells = self.cells.copy(), self.missing.copy()
+        for part, start in enumerate(self.starts):
+            stop = min(start + grid_infill.STEPS, self.stop)
+            behind = min(stop + grid_infill.BEHIND, len(cells))
+            before = np.concatenate([[grid.BOS], cells[:start].ravel()])
+            heard = grid_infill.asked(before, cells[start:behind], open_cells[start:behind])
+            told = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
+            assert isinstance(rules[0], constraints.Grammar)
+            kept = constraints.KeptCells(rules[0], len(before), told)
+            sampler = self.composer.sampler([kept, *rules[1:]], **self.request.sampling)
+            draws = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
+            ids, all_heard = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, heard))
+            tokens = sample_ids(
+                model, ids, sampler, seed=int(draws[0]), features=self.tokenizer.features, heard=all_heard
+            )
+            drawn = torch.stack(list(islice(tokens, len(told))), 1)[0].cpu().numpy()
+            num_tokens += int((told < 0).sum())
+            cells[start:stop] = drawn.reshape(-1, grid_infill.NUM_VOICES)
+            open_cells[start:stop] = False
+        return _composition(self._sung(cells), index, num_tokens)
+
+    def _sung(self, cells: np.ndarray) -> Score:
+        """Return the music with what was written in it."""
+        music = self.music.copy()
+        ticks = music.ticks_per_quarter / grid.STEPS_A_QUARTER
+        track_of = {voice: track for track, voice in self.voice_of.items()}
+        for voice in self.written:
+            if voice not in track_of:
+                music.tracks.append(Track(grid.VOICES[voice], grid.PROGRAM, False))
+                track_of[voice] = len(music.tracks) - 1
+            column = np.where(self.missing[:, voice], cells[:, voice], -1)
+            edges = [0, *(np.flatnonzero(np.diff(column)) + 1).tolist(), len(column)]
+            velocity = round(np.mean([n.velocity for t in music.tracks for n in t.notes] or [grid.VELOCITY]))
+            notes = [
+                (a * ticks, b * ticks, int(column[a]) - grid.FIRST_PITCH, velocity)
+                for a, b in pairwise(edges)
+                if column[a] >= grid.FIRST_PITCH
+            ]
+            put(music, track_of[voice], notes, self.hole.start, self.hole.stop)
+        return music
+
+
+def _singers(score: Score) -> dict[int, int]:
+    """Return which voice each track with notes sings.
+
+    Raises:
+        MidiError: they are more than four, or one of them sings chords.
+    """
+    playing = [i for i, t in enumerate(score.tracks) if len(t.notes) and not t.is_drum]
+    names = [score.tracks[i].name for i in playing]
+    onsets = [(n[0], n[1]) for n in grid.notes_on_grid(score)]
+    chords = sorted({track for track, _ in onsets if onsets.count((track, _)) > 1})
+    if len(playing) > grid_infill.NUM_VOICES or chords:
+        raise MidiError(
+            "the grid has four voices that sing one note at a time, each a track of its own: "
+            + (f"track {chords[0] + 1} has chords" if chords else f"here are {len(playing)}")
+        )
+    if len(set(names)) == len(names) and set(names) <= set(grid.VOICES):
+        return {i: grid.VOICES.index(name) for i, name in zip(playing, names, strict=True)}
+    mean = {i: float(np.mean([n.pitch for n in score.tracks[i].notes])) for i in playing}
+    falling = sorted(playing, key=lambda i: (-mean[i], i))
+    places = {1: (0,), 2: (0, 3), 3: (0, 1, 3), 4: (0, 1, 2, 3)}[len(playing)]
+    return dict(zip(falling, places, strict=True))
+
+
+def _composition(score: Score, index: int, num_tokens: int) -> Composition:
+    return Composition(
+        score=score,
+        index=index,
+        num_new_tokens=num_tokens,
+        num_bars=midi.num_bars(score),
+        seconds=midi.seconds(score),
+        ended="length",
+        redrawn=0,
+        ids=np.zeros(0, np.int64),
+    )

@@ -1,0 +1,180 @@
+"""What a file tells of its making, and making it again.
+
+The record is a JSON text in the MIDI file: version, model and the hash of its weights, seed, the hash of the prompt, which
+of the variations, and all options that shaped the music. No path, no date.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__, midi
+from ..checkpoint import Checkpoint, bundled
+from ..errors import MidiError, MusicLMError
+from .config import GenerationConfig
+
+if TYPE_CHECKING:
+    from symusic import Score
+
+    from .composer import Composer, Composition
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a file tells of its making.
+
+    Attributes:
+        version: of musiclm.
+        torch: its version.
+        device: where it was computed.
+        model: a bundled name; else the architecture.
+        weights: the first 16 hexadecimal digits of the SHA-256 of the tensor bytes.
+        seed: of all chance.
+        prompt: those of the prompt's file; None if there was none.
+        prompt_quarters: where the prompt ends in the music, in quarters: `show` draws what comes before paler.
+        index: which of the variations, from 0.
+        request: all options that shaped the music.
+    """
+
+    version: str
+    torch: str
+    device: str
+    model: str
+    weights: str
+    seed: int
+    prompt: str | None
+    prompt_quarters: float
+    index: int
+    request: GenerationConfig
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        told = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.told()}
+        del told["version"], told["request"]
+        return json.dumps(told, sort_keys=True)
+
+
+def record(
+    composer: Composer,
+    *,
+    seed: int,
+    request: GenerationConfig,
+    prompt: bytes | None,
+    prompt_quarters: float,
+    index: int,
+) -> Record:
+    """Return the record of a variation that a composer made of a request."""
+    import torch
+
+    checkpoint = composer.checkpoint
+    return Record(
+        version=__version__,
+        torch=torch.__version__,
+        device=composer.device.type,
+        model=checkpoint.name if checkpoint.name in bundled() else checkpoint.arch,
+        weights=checkpoint.sha256[:16],
+        seed=seed,
+        prompt=_digest(prompt),
+        prompt_quarters=prompt_quarters,
+        index=index,
+        request=request,
+    )
+
+
+def to_midi(composition: Composition, record: Record) -> bytes:
+    """Return the bytes of the MIDI file of a composition, with its record in it."""
+    score = composition.score.copy()
+    midi.add_text(score, record.text())
+    return midi.to_bytes(score)
+
+
+def read(score: Score, name: str) -> Record:
+    """Return the record in a score that was read from a file; `name` is what errors call it.
+
+    Raises:
+        MidiError: there is none, or it is damaged or of another version.
+    """
+    for marker in score.markers:
+        try:
+            told = json.loads(marker.text)
+        except ValueError:
+            continue
+        if isinstance(told, dict) and "musiclm" in told:
+            return _from(told, name)
+    raise MidiError(
+        f"'{name}' does not tell how it was made: musiclm did not write it, or another program has written it since"
+    )
+
+
+def _from(told: dict[str, Any], name: str) -> Record:
+    try:
+        request = GenerationConfig.from_told(told["options"])
+        if not 0 <= int(told["index"]) < request.n:
+            raise ValueError(f"index {told['index']} of {request.n}")
+        return Record(
+            version=str(told["musiclm"]),
+            torch=str(told.get("torch", "")),
+            device=str(told.get("device", "cpu")),
+            model=str(told["model"]),
+            weights=str(told["weights"]),
+            seed=int(told["seed"]),
+            prompt=None if told["prompt"] is None else str(told["prompt"]),
+            prompt_quarters=float(told["prompt_quarters"]),
+            index=int(told["index"]),
+            request=request,
+        )
+    except MidiError as error:
+        raise MidiError(f"'{name}' cannot be made again: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise MidiError(f"'{name}' cannot be made again: its record is damaged ({error!r})") from error
+
+
+def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[str]:
+    """Return what differs from when a file was made and may change its bytes, a sentence each.
+
+    Raises:
+        MusicLMError: what is sure to change the music: other weights, another prompt or none.
+    """
+    if not checkpoint.sha256.startswith(record.weights):
+        raise MusicLMError(
+            f"other weights: the file was made with {record.weights} ({record.model}), "
+            f"'{checkpoint.name}' has {checkpoint.sha256[:16]}; name the model with --model"
+        )
+    if record.prompt is None and prompt is not None:
+        raise MusicLMError("the file was made without a prompt: leave --prompt out")
+    if record.prompt is not None and prompt is None:
+        raise MusicLMError(f"the file goes on from a prompt (SHA-256 {record.prompt}…): name it with --prompt")
+    if record.prompt != _digest(prompt):
+        raise MusicLMError(f"another prompt: the file's has SHA-256 {record.prompt}…, this one {_digest(prompt)}…")
+    import torch
+
+    pairs = (("musiclm", record.version, __version__), ("torch", record.torch, torch.__version__))
+    return [f"{name} {then} made the file, this is {now}" for name, then, now in pairs if then != now]
+
+
+def reproduce(record: Record, composer: Composer, prompt: Score | None) -> bytes:
+    """Return the bytes of a file, made from its record."""
+    from . import infill
+
+    request = record.request
+    heard = composer.prompt(prompt, bars=request.prompt_bars, seconds=request.prompt_seconds)
+    if request.is_filling and prompt is not None:
+        made = infill.fill(composer, prompt, request, record.seed)
+    else:
+        made = composer.compose(heard, seed=record.seed, **request.arguments())
+    return to_midi(made[record.index], record)
+
+
+def first_difference(one: bytes, other: bytes) -> int | None:
+    """Return the first byte at which two files differ; None if they are the same."""
+    if one == other:
+        return None
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _digest(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()[:16]

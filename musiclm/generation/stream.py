@@ -1,0 +1,162 @@
+"""New music while it is drawn: notes, tempi and metres in the order in which they begin, as soon as they are certain."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from symusic import Score
+
+from .. import midi
+from .prompt import Prompt
+from .session import Continuation, GenerationSession
+
+ROUNDING = 0.6  # ticks, by which a note may lie beside the time that its ids say
+DECODE_EVERY = 64  # a look at all notes each time the music has grown by its 64th part: constant work a token
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Note:
+    """A note: seconds from the beginning of the music, pitch and velocity 0 … 127, General MIDI program, or drum."""
+
+    event = "note"
+    start: float
+    end: float
+    pitch: int
+    velocity: int
+    program: int
+    drum: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tempo:
+    """From here on so many quarters a minute; start in seconds."""
+
+    event = "tempo"
+    start: float
+    quarters_a_minute: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metre:
+    """From here on this time signature; start in seconds."""
+
+    event = "metre"
+    start: float
+    numerator: int
+    denominator: int
+
+
+Event = Note | Tempo | Metre
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """Return an event as JSON."""
+    return {"event": event.event} | dataclasses.asdict(event)
+
+
+class Stream:
+    """A variation that is heard while it is drawn: an iterator over its notes, or over its `events`.
+
+    It has the notes of the same seed's composition. Only where the loop guard steps in they differ, since what was heard
+    cannot be taken back: the music goes on hotter. Nor is anything drawn in the place of silence.
+
+    Args:
+        drawing: how to draw; live.
+        prompt: what it goes on from.
+        only_new: leave the prompt's notes out.
+
+    Attributes:
+        prompt: as given.
+        only_new: as given.
+        row: what was drawn so far; its `ended` is None until the music has ended.
+    """
+
+    def __init__(self, drawing: GenerationSession, prompt: Prompt, *, only_new: bool = False) -> None:
+        self.row = Continuation(number=0)
+        self.prompt, self.only_new, self._drawing = prompt, only_new, drawing
+        self._begin = 0.0  # where the music begins, in quarters
+        self._certain = 0.0  # up to where all was told
+
+    def __iter__(self) -> Iterator[Note]:
+        return (event for event in self.events() if isinstance(event, Note))
+
+    def events(self) -> Iterator[Event]:
+        """Yield notes, tempi and metres by their beginnings; at one time tempi and metres come first."""
+        prompt, row = self.prompt, self.row
+        if prompt.score is not None:
+            if self.only_new:
+                self._begin = self._certain = midi.last_bar_line(prompt.score, prompt.quarters)
+            yield from self._up_to(min(prompt.quarters, prompt.reached(row.ids)))
+        decoded = 0
+        for _ in self._drawing.go_on(row):
+            if row.ended is None and len(row.ids) - decoded >= len(row.ids) // DECODE_EVERY:
+                decoded = len(row.ids)
+                yield from self._up_to(prompt.reached(row.ids))
+        yield from self._up_to(float("inf"))
+
+    def _up_to(self, reached: float) -> Iterator[Event]:
+        """Yield what begins before a time, in quarters, and cannot change any more."""
+        row, prompt = self.row, self.prompt
+        score = prompt.continued(row.ids)
+        tpq = score.ticks_per_quarter
+        near = ROUNDING / tpq
+        stop = row.stop if row.ended or not self._drawing.plan.finish else None
+        limit = reached if stop is None else min(reached, stop)
+        # by program and pitch, as in a file; a note that goes on sounding where ids end may become longer
+        notes = sorted(
+            (n.time / tpq, t.is_drum, t.program, n.pitch, n.end / tpq, n.velocity)
+            for t in score.tracks
+            for n in t.notes
+            if n.time / tpq >= self._certain - near
+        )
+        if not prompt.tokenizer.says_durations and row.ended is None:
+            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 2 * near)])
+        changes = self._changes(score, limit)
+        for start, is_drum, program, pitch, end, velocity in notes:
+            if start >= limit - near:
+                break
+            if self.only_new and start < prompt.quarters - near:
+                continue
+            while changes and changes[0][0] <= start + near:
+                yield changes.pop(0)[1]
+            end = end if stop is None else min(end, stop)
+            yield Note(
+                start=self._seconds(score, start),
+                end=self._seconds(score, max(end, start + 1 / tpq)),
+                pitch=pitch,
+                velocity=velocity,
+                program=program,
+                drum=is_drum,
+            )
+        yield from (change for _, change in changes)
+        self._certain = max(self._certain, limit)
+
+    def _changes(self, score: Score, limit: float) -> list[tuple[float, Event]]:
+        """Return the tempi and metres that begin from where all was told to a limit, each with its time in quarters."""
+        found: list[tuple[float, Event]] = []
+        tpq = score.ticks_per_quarter
+        for events in (score.time_signatures, score.tempos):
+            known: Event | None = None
+            for e in sorted(events, key=lambda e: e.time):
+                at = max(self._begin, e.time / tpq)
+                start = self._seconds(score, at)
+                change = _change(e, start)
+                is_same = known is not None and dataclasses.replace(known, start=start) == change
+                known = change
+                if is_same or not self._certain - ROUNDING / tpq <= at < limit - ROUNDING / tpq:
+                    continue
+                if found and found[-1][0] == at and type(found[-1][1]) is type(change):
+                    found.pop()  # of those before the beginning the last holds
+                found.append((at, change))
+        return sorted(found, key=lambda pair: pair[0])
+
+    def _seconds(self, score: Score, quarters: float) -> float:
+        return round(midi.seconds_at(score, quarters) - midi.seconds_at(score, self._begin), 6)
+
+
+def _change(event: Any, start: float) -> Event:
+    if hasattr(event, "numerator"):
+        return Metre(start=start, numerator=event.numerator, denominator=event.denominator)
+    return Tempo(start=start, quarters_a_minute=round(event.qpm, 3))

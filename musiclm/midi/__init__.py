@@ -1,0 +1,32 @@
+"""Scores: reading and writing MIDI, musical time, edits, and a little music theory. Knows no tokenizer and no model.
+
+A score is a `symusic.Score` in ticks. Names are loaded on first use, so that `midi.theory` costs no import of symusic.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
+    from .io import parse, read, to_bytes, write
+    from .timing import Bar, bar_line, bars, end, last_bar_line, num_bars, quarters_at, seconds, seconds_at
+
+_HOME = {
+    "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
+    "io": "parse read to_bytes write",
+    "timing": "Bar bar_line bars end last_bar_line num_bars quarters_at seconds seconds_at",
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = [
+    "Bar", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars", "last_bar_line", "num_bars", "parse",
+    "quarters_at", "read", "retimed", "seconds", "seconds_at", "set_tempo", "to_bytes", "without_before", "write",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'musiclm.midi' has no attribute '{name}'")
+    return getattr(import_module(f".{_MODULE[name]}", __name__), name)

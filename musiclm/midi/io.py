@@ -1,0 +1,119 @@
+"""Scores: reading MIDI that may be damaged, writing MIDI that opens anywhere, bars and cuts.
+
+A score is a `symusic.Score` in ticks.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from symusic import Score
+
+from ..errors import MidiError
+from ..files import write_whole
+
+
+def read(path: str | Path) -> Score:
+    """Return the score in a MIDI file.
+
+    Raises:
+        MidiError: not there, not MIDI, damaged, or without a single note.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise MidiError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Score:
+    """Return the score in the bytes of a MIDI file; `name` is what errors call it.
+
+    The outline of the file is checked first: a C++ parser reads it, and what kills that cannot be caught.
+
+    Raises:
+        MidiError: not MIDI, damaged, or without a single note.
+    """
+    if not data:
+        raise MidiError(f"'{name}' is empty: give a MIDI file")
+    problem = _outline_problem(data)
+    if problem:
+        raise MidiError(f"'{name}' {problem}")
+    try:
+        score = Score.from_midi(data)
+    except Exception as error:  # symusic raises RuntimeError, ValueError and others of its own
+        raise MidiError(f"'{name}' is damaged MIDI: {str(error).splitlines()[0] or type(error).__name__}") from error
+    if score.note_num() == 0:
+        raise MidiError(f"'{name}' holds no notes")
+    if score.start() < 0 or score.end() > 2**30:
+        raise MidiError(f"'{name}' is damaged MIDI: times beyond all bounds")
+    for events in (score.tempos, score.time_signatures, score.key_signatures):
+        for event in events:
+            if (
+                event.time < score.ticks_per_quarter / 16
+            ):  # some programs write them a tick late, which makes a bar of it
+                event.time = 0
+    return score
+
+
+def _outline_problem(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"RMID":
+        return "is RIFF MIDI: convert it to a standard MIDI file"
+    if data[:4] != b"MThd":
+        return "is not a MIDI file"
+    if len(data) < 14:
+        return "is damaged MIDI: it ends within its header"
+    length, _, num_tracks, division = struct.unpack(">IHHH", data[4:14])
+    if length < 6 or 8 + length > len(data):
+        return "is damaged MIDI: its header lies about its length"
+    if division == 0 or division & 0x8000:
+        return f"has no beats (division {division:#06x}): SMPTE time is not supported"
+    at, found = 8 + length, 0
+    while at + 8 <= len(data) and found < num_tracks:
+        size = struct.unpack(">I", data[at + 4 : at + 8])[0]
+        if at + 8 + size > len(data):
+            return "is damaged MIDI: it ends within a track"
+        found += data[at : at + 4] == b"MTrk"
+        at += 8 + size
+    if not found:
+        return "is damaged MIDI: it has no track"
+    return None
+
+
+def to_bytes(score: Score) -> bytes:
+    """Return the score as a MIDI file of type 1.
+
+    On one track a note ends where the next of its pitch begins, since a MIDI file cannot say which of two that overlap
+    a note-off means; of two that begin together the longer one stays.
+    """
+    score = score.copy()
+    for track in score.tracks:
+        track.notes = _without_overlaps(track.notes)
+    return bytes(score.dumps_midi())
+
+
+def _without_overlaps(notes: Any) -> Any:
+    parts = notes.numpy()
+    time, duration, pitch = (parts[k].astype(np.int64) for k in ("time", "duration", "pitch"))
+    order = np.lexsort((-duration, time, pitch))  # of those that begin together the longest first
+    is_double = (np.diff(pitch[order], prepend=-1) == 0) & (np.diff(time[order], prepend=-1) == 0)
+    kept = order[~is_double]
+    ends = (time + duration)[kept]
+    next_onset = np.where(pitch[kept][1:] == pitch[kept][:-1], time[kept][1:], 2**62)
+    ends[:-1] = np.minimum(ends[:-1], next_onset)
+    by_time = np.argsort(time[kept], kind="stable")
+    kept, ends = kept[by_time], ends[by_time]
+    lengths = np.maximum(1, ends - time[kept]).astype(np.int32)
+    return type(notes).from_numpy(parts["time"][kept], lengths, parts["pitch"][kept], parts["velocity"][kept])
+
+
+def write(score: Score, path: str | Path, *, force: bool = False) -> None:
+    """Write a score as a MIDI file of type 1, whole or not at all.
+
+    Raises:
+        OutputError: the file is there already and `force` is false, or the place cannot be written.
+    """
+    write_whole(Path(path), to_bytes(score), force=force)

@@ -1,0 +1,1 @@
+"""Layers and single-token inference engines that several architectures share."""

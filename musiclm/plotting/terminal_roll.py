@@ -1,0 +1,135 @@
+"""Piano rolls made of characters: two pitches a line, as half blocks; systems as wide as the terminal.
+
+Knows colours as #rrggbb, but no terminal: who prints turns them into its codes, or leaves them out in a pipe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+from symusic import Score
+
+from .. import midi
+from . import pitch_name
+from .piano_roll import Drawn, drum_name
+
+MARGIN = 6  # characters, left of the notes
+FINEST = 4  # columns a quarter, where they fit
+UPPER, LOWER, BOTH = "▀", "▄", "█"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Characters of one colour, on a ground of another; None for the terminal's own."""
+
+    text: str
+    colour: str | None = None
+    ground: str | None = None
+
+
+Line = list[Run]
+
+
+def terminal_roll(
+    score: Score, notes: Sequence[Drawn], width: int = 80, prompt: float | None = None, first_bar: int = 1
+) -> Iterator[list[Line]]:
+    """Yield the systems of a score, each a list of lines no wider than `width` characters.
+
+    A column is the longest even part of a quarter that keeps four bars to a system, a sixteenth at best. Only pitches
+    that a system has are drawn in it.
+
+    Args:
+        score: for bars and metre.
+        notes: what to draw, with colours as #rrggbb.
+        width: in characters, at least 20.
+        prompt: where the prompt ends, in quarters.
+        first_bar: its number.
+    """
+    last = max(n.end for n in notes)
+    lines = list(itertools.takewhile(lambda b: b.start < last - 1e-6, midi.bars(score)))
+    longest = max(b.end - b.start for b in lines)
+    room = max(20, width) - MARGIN - 1
+    columns = next((c for c in (FINEST, 3, 2, 1) if 4 * longest * c <= room), max(0.25, room / 4 / longest))
+    first = 0
+    while first < len(lines):
+        behind = first + 1
+        while behind < len(lines) and (lines[behind].end - lines[first].start) * columns <= room:
+            behind += 1
+        begin, end = lines[first].start, lines[behind - 1].end
+        inside = [n for n in notes if n.start < end - 1e-6 and n.end > begin + 1e-6]
+        yield _system(inside, lines[first:behind], first + first_bar, min(columns, room / (end - begin)), prompt)
+        first = behind
+
+
+def _system(
+    notes: Sequence[Drawn], bars: Sequence[midi.Bar], number: int, columns: float, prompt: float | None
+) -> list[Line]:
+    begin, end = bars[0].start, bars[-1].end
+    num_columns = math.ceil((end - begin) * columns - 1e-6)
+    ruled = {round((b.start - begin) * columns) for b in bars}
+    head = [" "] * (num_columns + 8)
+    behind = 0
+    for i, bar in enumerate(bars):
+        at = round((bar.start - begin) * columns)
+        metre = f"{bar.numerator}/{bar.denominator}"
+        is_new = i > 0 and metre != f"{bars[i - 1].numerator}/{bars[i - 1].denominator}"
+        text = f"{number + i}" + (f" {metre}" if is_new or bar.start == 0 else "")
+        if at >= behind:
+            head[at : at + len(text)] = text
+            behind = at + len(text) + 1
+    if prompt is not None and begin <= prompt < end:
+        at = round((prompt - begin) * columns)
+        head[max(at, 0) : at + 5] = "▼ new"
+    made: list[Line] = [[Run(" " * MARGIN + "".join(head).rstrip()[:num_columns])]]
+    pitched = [n for n in notes if not n.is_drum]
+    if pitched:
+        low, high = min(n.pitch for n in pitched), max(n.pitch for n in pitched)
+        for upper in range(high + high % 2, low - 1, -2):  # two keys a line
+            cells = {}
+            for half, pitch in enumerate((upper, upper - 1)):
+                for column, of in _columns(
+                    [n for n in pitched if n.pitch == pitch], begin, columns, num_columns
+                ).items():
+                    cells[column, half] = of
+            name = pitch_name(upper) if upper % 12 == 0 else ""
+            made.append([Run(f"{name:>{MARGIN - 1}} "), *_runs(cells, ruled, num_columns, upper)])
+    for pitch in sorted({n.pitch for n in notes if n.is_drum}, reverse=True):
+        hits = {}
+        for n in notes:
+            if n.is_drum and n.pitch == pitch and n.start >= begin - 1e-6:
+                hits[min(num_columns - 1, int((n.start - begin) * columns + 1e-6))] = n.colour
+        name = drum_name(pitch)[: MARGIN - 1]
+        line = [Run(f"{name:>{MARGIN - 1}} ")]
+        line += [Run("●", hits[c]) if c in hits else Run("┊" if c in ruled else " ") for c in range(num_columns)]
+        made.append(line)
+    return made
+
+
+def _columns(notes: Sequence[Drawn], begin: float, columns: float, num_columns: int) -> dict[int, str]:
+    """Return the colour of each column in which one pitch sounds; a note struck again leaves a gap before it."""
+    found: dict[int, str] = {}
+    strikes = {int((n.start - begin) * columns + 1e-6) for n in notes}
+    for n in sorted(notes, key=lambda n: n.start):
+        first = max(0, int((n.start - begin) * columns + 1e-6))
+        behind = max(first + 1, round((n.end - begin) * columns))
+        if behind in strikes and behind - first > 1:
+            behind -= 1
+        for column in range(first, min(behind, num_columns)):
+            found[column] = n.colour
+    return found
+
+
+def _runs(cells: dict[tuple[int, int], str], ruled: set[int], num_columns: int, upper: int) -> Iterator[Run]:
+    """Yield the characters of a line with two keys."""
+    rule = "╌" if upper % 12 == 0 else " "
+    for column in range(num_columns):
+        above, below = cells.get((column, 0)), cells.get((column, 1))
+        if above and below:
+            yield Run(BOTH, above) if above == below else Run(UPPER, above, below)
+        elif above or below:
+            yield Run(UPPER, above) if above else Run(LOWER, below)
+        else:
+            yield Run("┊" if column in ruled else rule)

@@ -1,0 +1,205 @@
+"""Byte-pair encoding of ids (Gage 1994, Sennrich et al. 2016): frequent pairs of ids become ids of their own.
+
+A tokenizer with merges has the base tokenizer's vocabulary followed by one id a merge, in the order in which they were
+learnt. Marks are never merged. Everything that is asked of an id is asked of the base ids that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from symusic import Score
+
+from ..errors import TokenizerError
+from .base import Tokenizer
+
+MAX_TOKENS = 2_000_000  # to learn from: an even choice of the sequences; 1,000 merges then take a minute or so
+MIN_COUNT = 2  # a pair that comes once is no pattern
+
+
+class MergedTokenizer(Tokenizer):
+    """A tokenizer whose ids are those of another one, merged.
+
+    Args:
+        base: any tokenizer without features.
+        merges: the two ids that each new id stands for, base ids or earlier merges.
+
+    Raises:
+        TokenizerError: the base's ids cannot be merged, or the merges do not fit it.
+    """
+
+    def __init__(self, base: Tokenizer, merges: Sequence[Sequence[int]]) -> None:
+        if base.feature_sizes or isinstance(base, MergedTokenizer):
+            raise TokenizerError(f"the tokenizer '{base.name}' cannot be given a BPE vocabulary")
+        self.base, self.name, self.in_seconds = base, base.name, base.in_seconds
+        self.bos, self.eos = base.bos, base.eos
+        self.merges = [(int(left), int(right)) for left, right in merges]
+        self.vocab_size = base.vocab_size + len(self.merges)
+        self.expansions: list[tuple[int, ...]] = [(i,) for i in range(base.vocab_size)]
+        for left, right in self.merges:
+            if not (0 <= left < len(self.expansions) and 0 <= right < len(self.expansions)):
+                raise TokenizerError(f"the tokenizer '{self.name}' has merges of ids that it does not have")
+            self.expansions.append(self.expansions[left] + self.expansions[right])
+        self._sizes = np.array([len(e) for e in self.expansions])
+        self._flat = np.array([i for e in self.expansions for i in e])
+        self._first = np.cumsum(self._sizes) - self._sizes
+        keys = np.array([left * self.vocab_size + right for left, right in self.merges], dtype=np.int64)
+        self._ranks = np.argsort(keys, kind="stable")
+        self._keys = keys[self._ranks]
+        self._joins = np.zeros((base.vocab_size, base.vocab_size), bool)  # may merges reach over this pair of base ids
+        for left, right in self.merges:
+            self._joins[self.expansions[left][-1], self.expansions[right][0]] = True
+
+    def describe(self) -> dict[str, Any]:
+        return self.base.describe() | {"merges": [list(pair) for pair in self.merges]}
+
+    def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        ids = np.asarray(ids, dtype=np.int64)
+        sizes = self._sizes[ids]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self._flat[np.repeat(self._first[ids], sizes) + within]
+
+    def merged_ids(self, ids: np.ndarray) -> np.ndarray:
+        """Return base ids merged, (T',) int64: the earliest learnt merge first, from left to right.
+
+        Where no merge can reach across, the ids fall into words that know nothing of each other: all of them take their
+        own next merge at a time, which is some twenty passes instead of one for each of a thousand merges.
+        """
+        ids = np.array(ids, dtype=np.int64)
+        joined = self._joins[ids[:-1], ids[1:]]
+        none = len(self.merges)
+        while joined.any():
+            at = np.flatnonzero(joined)
+            keys = ids[at] * self.vocab_size + ids[at + 1]
+            place = np.minimum(np.searchsorted(self._keys, keys), none - 1)
+            ranks = np.full(len(ids), none)
+            ranks[at] = np.where(self._keys[place] == keys, self._ranks[place], none)
+            starts = np.flatnonzero(np.append(True, ~joined))
+            lowest = np.minimum.reduceat(ranks, starts)
+            if lowest.min() == none:
+                break
+            word = np.cumsum(np.append(False, ~joined))
+            at = _leftmost(np.flatnonzero((ranks < none) & (ranks == lowest[word])))
+            ids[at] = self.base.vocab_size + ranks[at]
+            ids, joined = np.delete(ids, at + 1), np.delete(joined, at)
+        return ids
+
+    def encode(self, score: Score) -> tuple[np.ndarray, int]:
+        ids, left_out = self.base.encode(score)
+        return self.merged_ids(ids), left_out
+
+    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+        strange = self.base.strange_to(self.base_ids(ids))
+        return np.array([i for i in range(self.vocab_size) if np.isin(self.base_ids([i]), strange).any()], np.int64)
+
+    def unsaid(self, score: Score) -> list[str]:
+        return self.base.unsaid(score)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
+        return self.base.decode(self.base_ids(ids))
+
+    def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
+        return self.base.quarters(self.base_ids(ids))
+
+    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.advance(self.base_ids(ids), quarters))
+
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.reopened(self.base_ids(ids), quarters))
+
+    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        since, start = self.base.since(self.base_ids(ids), quarters)
+        return (self.merged_ids(since), start) if start else (ids, 0.0)
+
+    @property
+    def is_in_time(self) -> bool:
+        return self.base.is_in_time
+
+    @property
+    def tempi(self) -> list[float]:
+        return self.base.tempi
+
+    def counts(self, ids: np.ndarray) -> np.ndarray:
+        counted = self.base.counts(np.arange(self.base.vocab_size))
+        return np.append(counted, np.ones(len(self.merges), bool))[np.asarray(ids, dtype=np.int64)]
+
+    def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
+        return self.base.num_events(self.base_ids(ids))
+
+    def transposed(self, semitones: int) -> np.ndarray:
+        return self._table(self.base.transposed(semitones))
+
+    def faster(self, steps: int) -> np.ndarray:
+        return self._table(self.base.faster(steps))
+
+    def louder(self, steps: int) -> np.ndarray:
+        return self._table(self.base.louder(steps))
+
+    def _table(self, base: np.ndarray) -> np.ndarray:
+        """Return the base's table with the merges: what stands for all that its base ids become, -1 if nothing does."""
+        known = {expansion: i for i, expansion in reversed(list(enumerate(self.expansions)))}
+        moved = [known.get(tuple(base[list(expansion)].tolist()), -1) for expansion in self.expansions]
+        return np.array(moved, dtype=np.int64)
+
+    def varied(self, ids: np.ndarray, *, semitones: int = 0, faster: int = 0, louder: int = 0) -> np.ndarray | None:
+        """See the base: the base ids are varied, and merged again."""
+        if not (semitones or faster or louder):
+            return np.asarray(ids, dtype=np.int64)
+        varied = self.base.varied(self.base_ids(ids), semitones=semitones, faster=faster, louder=louder)
+        return None if varied is None else self.merged_ids(varied)
+
+
+def learn_merges(base: Tokenizer, sequences: Iterable[np.ndarray], num_merges: int) -> MergedTokenizer:
+    """Return a tokenizer with merges learnt from ids of a base; fewer of them where no pair comes twice.
+
+    The same sequences in the same order give the same merges: of pairs that come equally often the lowest ids win.
+
+    Args:
+        base: the tokenizer that made the ids.
+        sequences: ids of whole pieces. Of more than `MAX_TOKENS` every second, third, … piece is read.
+        num_merges: how many at most.
+    """
+    if num_merges < 1:
+        raise ValueError(f"num_merges must be at least 1, not {num_merges}")
+    marks = ~base.counts(np.arange(base.vocab_size))
+    ids = np.concatenate([np.where(marks[s], -1, s) for s in _some(sequences)] or [np.zeros(0, np.int64)])
+    merges: list[tuple[int, int]] = []
+    for _ in range(num_merges):
+        size = base.vocab_size + len(merges)
+        is_pair = (ids[:-1] >= 0) & (ids[1:] >= 0)
+        alike = ids[:-1] == ids[1:]
+        at = np.append(np.flatnonzero(is_pair & ~alike), _leftmost(np.flatnonzero(is_pair & alike)))
+        counted = np.bincount(ids[at] * size + ids[at + 1], minlength=1)
+        best = int(counted.argmax())
+        if counted[best] < MIN_COUNT:
+            break
+        merges.append((best // size, best % size))
+        at = _leftmost(np.flatnonzero((ids[:-1] == best // size) & (ids[1:] == best % size)))
+        ids[at] = size
+        ids = np.delete(ids, at + 1)
+    return MergedTokenizer(base, merges)
+
+
+def _some(sequences: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return an even choice of sequences with at most `MAX_TOKENS` tokens, but at least one, in constant memory."""
+    chosen: list[np.ndarray] = []
+    every, total = 1, 0
+    for number, sequence in enumerate(sequences):
+        if number % every:
+            continue
+        chosen.append(np.asarray(sequence, dtype=np.int64))
+        total += len(sequence)
+        while total > MAX_TOKENS and len(chosen) > 1:
+            chosen, every = chosen[::2], 2 * every
+            total = sum(map(len, chosen))
+    return chosen
+
+
+def _leftmost(at: np.ndarray) -> np.ndarray:
+    """Return where pairs begin without those that overlap the one before: of a run every second."""
+    number = np.arange(len(at))
+    opens = np.append(True, np.diff(at) > 1)[: len(at)]
+    run_start = np.maximum.accumulate(np.where(opens, number, 0))
+    return at[(number - run_start) % 2 == 0]

@@ -1,0 +1,210 @@
+"""What `score` tells a model about each id to come: where in the bar, which program, what it played last, what came bars ago.
+
+Small integers, 0 where there is nothing to tell; made an id at a time. A piece's pattern is mostly what it did a bar, two or
+four ago: that is told outright, so that a model need not find it among a thousand ids.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ...midi.theory import key_profiles
+
+MAX_INTERVAL = 24
+ECHOES = (1, 2, 4)  # bars ago
+MAX_NOTES = 15  # at one position; more look alike
+MAX_OWN = 7  # of one program there
+LONGEST = 48  # positions that a note counts for in the key
+KEYS = np.round(100 * key_profiles()).astype(np.int64)
+_INTERVAL = 2 * MAX_INTERVAL + 2
+
+NONE, BAR, POSITION, PROGRAM, PITCH, DRUM, VELOCITY, DURATION, AHEAD, WRITE = range(10)
+KINDS = {
+    "Bar": BAR, "Position": POSITION, "Program": PROGRAM, "Pitch": PITCH, "PitchDrum": DRUM, "Velocity": VELOCITY,
+    "Duration": DURATION, "Ahead": AHEAD, "Write": WRITE,
+}  # fmt: skip
+
+
+class Vocabulary:
+    """What ids mean, and the sizes and references of their features.
+
+    Args:
+        kinds: of each id, MidiTok's name.
+        values: of each id, as text.
+        positions_a_beat: of durations and positions.
+    """
+
+    def __init__(self, kinds: Sequence[str], values: Sequence[str], positions_a_beat: int) -> None:
+        size = len(kinds)
+        self.kinds = [KINDS.get(kind, NONE) for kind in kinds]
+        self.values = [0] * size
+        for i, (kind, value) in enumerate(zip(self.kinds, values, strict=True)):
+            if kind == DURATION:
+                beats, fraction, resolution = map(int, value.split("."))
+                self.values[i] = max(1, min(LONGEST, round((beats + fraction / resolution) * positions_a_beat)))
+            elif kind in (POSITION, PROGRAM, PITCH, DRUM, WRITE):
+                self.values[i] = int(value)
+        self.bar = self.kinds.index(BAR) if BAR in self.kinds else 0
+        self.sizes = (
+            131,  # the program: 0 none yet, 1 drums, then 0 … 127
+            size,  # the id of the position in the bar
+            *[_INTERVAL]
+            * 3,  # from the program's last pitch to its one before, to the last of all, and to the lowest here
+            KEYS.shape[0] + 1,  # which degree of the key its last pitch is, see `grid`
+            size,  # the id of its last velocity
+            size,  # the id of its last duration
+            MAX_NOTES + 1,  # notes at this position
+            MAX_OWN + 1,  # and of this program
+            *[size] * len(ECHOES),  # what would follow, were this bar the one so many bars ago
+            size,  # the id of the pitch that this program had at this place of the last bar
+            size,  # the id of its last pitch
+        )
+        scales = {POSITION: [1], VELOCITY: [6], PITCH: [len(self.sizes) - 2, len(self.sizes) - 1]}
+        self.references = tuple(
+            (min(ids), max(ids), feature)
+            for kind, features in scales.items()
+            if (ids := [i for i in range(size) if self.kinds[i] == kind]) and ids == list(range(ids[0], ids[-1] + 1))
+            for feature in features
+            if len(ids) > 1
+        )
+
+
+class Bar:
+    """The ids of a bar by position: {id of the position: ids at it}, 0 for those in front of the first."""
+
+    __slots__ = ("at", "own", "positions")
+
+    def __init__(self) -> None:
+        self.at: dict[int, list[int]] = {0: []}
+        self.positions: list[int] = []  # rising
+        self.own: dict[tuple[int, int], list[int]] = {}  # {(position, program): pitches}
+
+    def copy(self) -> Bar:
+        copy = Bar()
+        copy.at = {position: ids.copy() for position, ids in self.at.items()}
+        copy.own = {place: ids.copy() for place, ids in self.own.items()}
+        copy.positions = self.positions.copy()
+        return copy
+
+
+class ScoreState:
+    """Where a score stands: what is needed of the past, which does not grow with it beyond some bars."""
+
+    __slots__ = (
+        "before", "classes", "current", "degree_of", "last", "lowest", "num_here", "past", "position", "program", "said",
+        "vocabulary",
+    )  # fmt: skip
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.program = 0  # as a feature
+        self.position = 0  # its id
+        self.current = Bar()
+        self.past: tuple[Bar, ...] = ()  # bars that are over, latest first; never written again
+        # of each program the id of its last pitch, that of the one before, its last velocity and duration
+        self.said: dict[int, tuple[int, int, int, int]] = {}
+        self.last = 0  # the pitch of the last note of all, an id
+        self.lowest = 0  # at this position
+        self.num_here = 0
+        self.classes = np.zeros(12, np.int64)  # for how long each pitch class has sounded, in positions
+        self.degree_of = (0, 0)  # first id of the key's mode, and its tonic
+        self.before: ScoreState | None = None  # where the stretch stood that has a hole in it
+
+    def copy(self) -> ScoreState:
+        """Return a state of its own memory."""
+        copy = ScoreState(self.vocabulary)
+        for name in self.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.current, copy.said, copy.classes = self.current.copy(), self.said.copy(), self.classes.copy()
+        return copy
+
+    def features(self, ids: Iterable[int]) -> list[tuple[int, ...]]:
+        """Return what is known behind each id, and stand behind the last."""
+        found = []
+        for i in ids:
+            self._step(i)
+            found.append(self._told())
+        return found
+
+    def _step(self, i: int) -> None:
+        kind, value = self.vocabulary.kinds[i], self.vocabulary.values[i]
+        if kind == AHEAD:
+            self.before = self.copy()
+            return
+        if kind == WRITE:
+            if self.before is not None:
+                again = self.before.copy()
+                for name in self.__slots__:
+                    setattr(self, name, getattr(again, name))
+            return
+        if kind == BAR:
+            self.past = (self.current, *self.past[: ECHOES[-1] - 1])
+            self.current = Bar()
+            self.position = self.num_here = self.lowest = 0
+            return
+        if kind == POSITION:
+            self.position, self.num_here, self.lowest = i, 0, 0
+            if i not in self.current.at:
+                self.current.at[i] = []
+                bisect.insort(self.current.positions, i)
+            return
+        self.current.at[self.position].append(i)
+        if kind == PROGRAM:
+            self.program = value + 2
+        elif kind in (PITCH, DRUM):
+            pitch, _, velocity, duration = self.said.get(self.program, (0, 0, 0, 0))
+            self.said[self.program] = i, pitch, velocity, duration
+            self.current.own.setdefault((self.position, self.program), []).append(i)
+            self.num_here += 1
+            if kind == PITCH:
+                self.last = i
+                self.lowest = min(i, self.lowest or i)
+        elif kind in (VELOCITY, DURATION):
+            pitch, earlier, velocity, duration = self.said.get(self.program, (0, 0, 0, 0))
+            velocity, duration = (i, duration) if kind == VELOCITY else (velocity, i)
+            self.said[self.program] = pitch, earlier, velocity, duration
+            if kind == DURATION and self.vocabulary.kinds[pitch] == PITCH:
+                self.classes[self.vocabulary.values[pitch] % 12] += value
+                mode, tonic = divmod(int((KEYS @ self.classes).argmax()), 12)
+                self.degree_of = 1 + 12 * mode, tonic
+
+    def _told(self) -> tuple[int, ...]:
+        vocabulary = self.vocabulary
+        pitch, before, velocity, duration = self.said.get(self.program, (0, 0, 0, 0))
+        first, tonic = self.degree_of
+        is_pitch = vocabulary.kinds[pitch] == PITCH
+        place = self.position, self.program
+        num_own = len(self.current.own.get(place, ()))
+        theirs = self.past[0].own.get(place, ()) if self.past else ()
+        return (
+            self.program,
+            self.position,
+            self._interval(pitch, before),
+            self._interval(pitch, self.last),
+            self._interval(pitch, self.lowest),
+            first + (vocabulary.values[pitch] - tonic) % 12 if is_pitch and first else 0,
+            velocity,
+            duration,
+            min(self.num_here, MAX_NOTES),
+            min(num_own, MAX_OWN),
+            *[self._echo(self.past[bars - 1]) if len(self.past) >= bars else 0 for bars in ECHOES],
+            theirs[num_own] if num_own < len(theirs) else 0,
+            pitch,
+        )
+
+    def _echo(self, bar: Bar) -> int:
+        """Return the id that would follow, were this bar that one."""
+        here, there = self.current.at[self.position], bar.at.get(self.position)
+        if there is not None and len(here) < len(there):
+            return there[len(here)]
+        following = bisect.bisect_right(bar.positions, self.position)
+        return bar.positions[following] if following < len(bar.positions) else self.vocabulary.bar
+
+    def _interval(self, start: int, end: int) -> int:
+        """Return semitones between ids of pitches, -24 … 24 as 1 … 49; 0 where one of them is none."""
+        if self.vocabulary.kinds[start] != PITCH or self.vocabulary.kinds[end] != PITCH:
+            return 0
+        return max(-MAX_INTERVAL, min(MAX_INTERVAL, end - start)) + MAX_INTERVAL + 1

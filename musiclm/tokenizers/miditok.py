@@ -1,0 +1,331 @@
+"""What the tokenizers made with MidiTok (Fradet et al. 2021) share: one stream of ids with programs for a whole score.
+
+The vocabulary is MidiTok's: Bar, TimeSig, Position, Tempo, Program, Pitch, Velocity, Duration and the like.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import warnings
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import miditok
+import numpy as np
+from symusic import Score
+
+from .. import midi
+from ..errors import MidiError, TokenizerError
+from .base import TICKS, Tokenizer
+
+MARKS = ("PAD", "BOS", "EOS", "MASK", "Ahead", "Write")  # the last two are of `score-infill`
+ADDITIONAL = (  # what MidiTok takes beside the arguments of TokenizerConfig
+    "base_tokenizer",
+    "max_bar_embedding",
+    "max_duration",
+    "max_microtiming_shift",
+    "num_microtiming_bins",
+    "ticks_per_quarter",
+    "use_microtiming",
+    "use_position_toks",
+)
+
+
+class MidiTokTokenizer(Tokenizer):
+    """A MidiTok tokenizer with one vocabulary and one stream.
+
+    Args:
+        tokenization: MidiTok's name of the class, "REMI" for one.
+        config: what MidiTok's `TokenizerConfig` takes, as JSON.
+        vocabulary: the tokens by id that a checkpoint was trained with; MidiTok must give the same ones again.
+
+    Raises:
+        TokenizerError: MidiTok does not take this configuration, or it makes more than one stream.
+    """
+
+    own_marks: tuple[str, ...] = ()  # behind MidiTok's vocabulary
+
+    def __init__(self, tokenization: str, config: dict[str, Any], vocabulary: Sequence[str] | None = None) -> None:
+        self.tokenization, self.config = tokenization, config
+        if not hasattr(self, "name"):
+            self.name = tokenization
+        self.midi_tokenizer = _made(self.name, tokenization, config)
+        by_id = sorted(self.midi_tokenizer.vocab.items(), key=lambda item: item[1])
+        self.vocabulary = [token for token, _ in by_id]
+        if vocabulary is not None and list(vocabulary) != self.vocabulary:
+            raise TokenizerError(
+                f"tokenizer '{self.name}': MidiTok {version('miditok')} makes another vocabulary than the one it was "
+                "trained with: install the version in constraints.txt"
+            )
+        tokens = [*self.vocabulary, *self.own_marks]
+        self.vocab_size = len(tokens)
+        self.bos, self.eos = self.midi_tokenizer["BOS_None"], self.midi_tokenizer["EOS_None"]
+        self.kinds = [token.split("_")[0] for token in tokens]
+        self.values = [token.split("_", 1)[1] for token in tokens]
+        self.says_durations = "Duration" in self.kinds
+        self._is_mark = np.isin(self.kinds, MARKS)
+        self._num_notes = _num_notes(self.kinds, self.values)
+        said = (v.split("/") for k, v in zip(self.kinds, self.values, strict=True) if k == "TimeSig")
+        self._signs = {(int(numerator), int(denominator)) for numerator, denominator in said}
+        self._clock = _Clock(self)
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "config": self.config, "vocabulary": self.vocabulary}
+
+    def encode(self, score: Score) -> tuple[np.ndarray, int]:
+        score = score.copy()
+        # MidiTok orders notes of one position by track: the same music has to come in the same order again
+        score.tracks = type(score.tracks)(sorted(score.tracks, key=lambda t: (t.is_drum, t.program)))
+        midi.fill_bars(score, self._signs)  # MidiTok would have the change wait for the next bar line
+        with _NoCollection():
+            sequence = self.midi_tokenizer.encode(score)
+        ids = np.asarray(sequence[0].ids if isinstance(sequence, list) else sequence.ids, dtype=np.int64)
+        num_kept = int(self._num_notes[ids].sum())
+        if num_kept == 0:
+            raise MidiError(f"no note that the tokenizer '{self.name}' can express")
+        return np.concatenate([[self.bos], ids, [self.eos]]), max(0, score.note_num() - num_kept)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
+        ids = np.asarray(ids, dtype=np.int64)
+        music = ids[~self._is_mark[ids]].tolist()
+        if "NoteOff" in self.kinds:
+            if music and "Velocity" in self.kinds and self.kinds[music[-1]] in ("NoteOn", "DrumOn"):
+                music.pop()  # without its velocity a note is no note yet
+            ends = self._ends(music)
+            latest = max((n for n, i in enumerate(music) if self.kinds[i] == "TimeShift"), default=-1)
+            if ends and any(self.kinds[i] in ("NoteOn", "DrumOn") for i in music[latest + 1 :]):
+                music.append(self.kinds.index("TimeShift"))  # the shortest: no note is of no length
+            music += ends
+        return self.midi_tokenizer.decode(music).resample(TICKS)
+
+    def _ends(self, ids: list[int]) -> list[int]:
+        """Return the ids that end what still sounds, each with its program: MidiTok drops a note without an end."""
+        program, sounding = -1, dict[tuple[int, int], int]()
+        for i in ids:
+            kind, value = self.kinds[i], self.values[i]
+            if kind == "Program":
+                program = i
+            elif kind in ("NoteOn", "DrumOn"):
+                off = self.midi_tokenizer[f"{kind[:-2]}Off_{value}"]
+                sounding[program, off] = sounding.get((program, off), 0) + 1
+            elif kind in ("NoteOff", "DrumOff"):
+                sounding[program, i] = max(0, sounding.get((program, i), 0) - 1)
+        ends: list[int] = []
+        for (program, off), number in sounding.items():
+            for _ in range(number):
+                ends += [program, off] if program >= 0 else [off]
+        return ends
+
+    def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
+        """See the base.
+
+        Raises:
+            TokenizerError: this tokenizer writes one instrument behind the other, so that no end of ids is the music's.
+        """
+        self._in_time()
+        return self._clock.quarters(np.asarray(ids, dtype=np.int64))
+
+    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        self._in_time()
+        if "Bar_None" not in self.midi_tokenizer.vocab:
+            return ids
+        metre = [i for i in ids if self.kinds[i] == "TimeSig"][-1:]
+        silence = [self.midi_tokenizer[t] for t in ("Beat_None", "Rest_None") if t in self.midi_tokenizer.vocab]
+        bar = np.array([self.midi_tokenizer["Bar_None"], *metre, *silence])
+        while self.quarters(longer := np.concatenate([ids, bar])) <= quarters + 1e-6:
+            ids = longer
+        return ids
+
+    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        if [self.kinds[i] for i in ids[-2:]] == ["Bar", "TimeSig"] and self.quarters(ids) >= quarters - 1e-6:
+            return ids[:-2]
+        return ids
+
+    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        if self.tokenization != "REMI":  # the others let notes or silence reach over a bar line
+            return ids, 0.0
+        bars, starts = self._clock.bars(ids)
+        place = int(np.searchsorted(starts, quarters + 1e-6, side="right")) - 1
+        if place < 1:
+            return ids, 0.0
+        said = [i for i in ids[: bars[place]] if self.kinds[i] == "Program"][-1:]
+        return np.concatenate([np.array(said, np.int64), ids[bars[place] :]]), float(starts[place])
+
+    @property
+    def is_in_time(self) -> bool:
+        return "Track" not in self.kinds
+
+    def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in ids bars begin, and when, in quarters, (bars,) each."""
+        return self._clock.bars(ids)
+
+    def _in_time(self) -> None:
+        if not self.is_in_time:
+            raise TokenizerError(
+                f"the tokenizer '{self.name}' writes one instrument behind the other: its music cannot be continued or "
+                "measured on the way; generate without a prompt and with --tokens"
+            )
+
+    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+        heard = {kind: [int(i) for i in ids if self.kinds[i] == kind] for kind in ("Program", "TimeSig", "Tempo")}
+        heard["TimeSig"] = heard["TimeSig"][-1:]
+        strange = [i for i, kind in enumerate(self.kinds) if heard.get(kind) and i not in heard[kind]]
+        return np.array(strange, np.int64)
+
+    def unsaid(self, score: Score) -> list[str]:
+        signs = {f"{t.numerator}/{t.denominator}" for t in score.time_signatures}
+        if "TimeSig" in self.kinds:
+            lost = signs - {value for kind, value in zip(self.kinds, self.values, strict=True) if kind == "TimeSig"}
+            read_as = "the time signature before it, or 4/4"
+        else:
+            lost, read_as = signs - {"4/4"}, "4/4"
+        return [f"'{self.name}' has no {sign}: bars of it are read as {read_as}" for sign in sorted(lost)]
+
+    def counts(self, ids: np.ndarray) -> np.ndarray:
+        return ~self._is_mark[np.asarray(ids)]
+
+    def transposed(self, semitones: int) -> np.ndarray:
+        table = np.arange(self.vocab_size)
+        for i, (kind, value) in enumerate(zip(self.kinds, self.values, strict=True)):
+            if kind in ("Pitch", "NoteOn", "NoteOff"):
+                table[i] = self.midi_tokenizer.vocab.get(f"{kind}_{int(value) + semitones}", -1)
+        return table
+
+    def faster(self, steps: int) -> np.ndarray:
+        return self._shifted("Tempo", steps)
+
+    def louder(self, steps: int) -> np.ndarray:
+        return self._shifted("Velocity", steps)
+
+    def _shifted(self, kind: str, steps: int) -> np.ndarray:
+        """Return the table that moves ids of a kind by places in the order of their values; -1 beyond the last."""
+        table = np.arange(self.vocab_size)
+        ids = sorted((i for i, k in enumerate(self.kinds) if k == kind), key=lambda i: float(self.values[i]))
+        for place, i in enumerate(ids):
+            table[i] = ids[place + steps] if 0 <= place + steps < len(ids) else -1
+        return table
+
+    def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
+        from .bpe import learn_merges
+
+        return learn_merges(self, sequences, num_merges)
+
+    @property
+    def tempi(self) -> list[float]:
+        return [float(v) for k, v in zip(self.kinds, self.values, strict=True) if k == "Tempo"]
+
+
+class _Clock:
+    """Musical time of ids, from a table of what each of them does to it."""
+
+    def __init__(self, tokenizer: MidiTokTokenizer) -> None:
+        kinds, values, config = tokenizer.kinds, tokenizer.values, tokenizer.midi_tokenizer.config
+        is_pertok = tokenizer.tokenization == "PerTok"
+        positions_a_beat = config.additional_params["ticks_per_quarter"] if is_pertok else config.max_num_pos_per_beat
+        self._begun = is_pertok  # its Bar ends a bar, all others' begins one
+        names = np.array(kinds)
+        self._is_bar, self._is_beat, self._is_metre = (names == k for k in ("Bar", "Beat", "TimeSig"))
+        self._is_position = names == "Position"
+        self._beats = np.zeros(len(kinds))  # from the last position, or that a shift lasts
+        self._metres = np.tile([1.0, 4.0], (len(kinds), 1))  # quarters a beat and a bar
+        self._is_shift = np.isin(names, ["TimeShift", "Rest"])
+        for i, (kind, value) in enumerate(zip(kinds, values, strict=True)):
+            if kind == "TimeSig":
+                numerator, denominator = map(int, value.split("/"))
+                self._metres[i] = 4 / denominator, 4 * numerator / denominator
+            elif kind == "Position":
+                self._beats[i] = int(value) / positions_a_beat
+            elif kind in ("TimeShift", "Rest") and value != "None":  # BEAT's rest fills a beat that is counted already
+                beats, fraction, resolution = map(int, value.split("."))
+                self._beats[i] = beats + fraction / resolution
+
+    def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in ids bars begin, and when, in quarters; each is as long as the time signature within it."""
+        bars = np.flatnonzero(self._is_bar[ids])
+        signs = np.flatnonzero(self._is_metre[ids])
+        metres = np.concatenate([[4.0], self._metres[ids[signs], 1]])
+        lengths = metres[np.searchsorted(signs, bars[1:])]
+        return bars, np.concatenate([[0.0], np.cumsum(lengths)])[: len(bars)]
+
+    def quarters(self, ids: np.ndarray) -> float:
+        """Return how many quarters pass before what may follow ids."""
+        signs = np.flatnonzero(self._is_metre[ids])
+        metres = np.concatenate([[[1.0, 4.0]], self._metres[ids[signs]]])
+        bars = np.flatnonzero(self._is_bar[ids])
+        ended = bars if self._begun else bars[1:]
+        bar_start = float(metres[np.searchsorted(signs, ended), 1].sum())
+        first = int(bars[-1]) if len(bars) else 0
+        within = ids[first:]
+        beat = metres[np.searchsorted(signs, np.arange(first, len(ids))), 0]
+        beats = np.where(self._is_shift[within], self._beats[within], 0.0)
+        positions = np.flatnonzero(self._is_position[within])
+        if len(positions):
+            beats[: positions[-1]] = 0.0
+            beats[positions[-1]] = self._beats[within[positions[-1]]]
+        started = np.flatnonzero(self._is_beat[within])
+        beats[started[1:]] = 1.0
+        return bar_start + float((beats * beat).sum())
+
+
+class _NoCollection:
+    """No search for garbage meanwhile: MidiTok makes several objects a token, and none of them in circles."""
+
+    def __enter__(self) -> None:
+        self._was_enabled = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self._was_enabled:
+            gc.enable()
+
+
+def _num_notes(kinds: Sequence[str], values: Sequence[str]) -> np.ndarray:
+    """Return how many notes each token begins, (V,): BEAT's patterns say it, four steps in base 3, 1 for an onset."""
+    if "Pattern" in kinds:
+        return np.array(
+            [np.base_repr(int(v), 3).count("1") if k == "Pattern" else 0 for k, v in zip(kinds, values, strict=True)]
+        )
+    beginning = ["Pitch", "PitchDrum", "NoteOn", "DrumOn", "PitchIntervalTime", "PitchIntervalChord"]
+    return np.isin(kinds, beginning).astype(np.int64)
+
+
+def _made(name: str, tokenization: str, config: dict[str, Any]) -> Any:
+    """Return MidiTok's own tokenizer."""
+    known = {*inspect.signature(miditok.TokenizerConfig).parameters, *ADDITIONAL}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise TokenizerError(f"tokenizer '{name}': MidiTok has no option {', '.join(map(repr, unknown))}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a tokenizer cannot do it switches off, and says so at each start
+            made = getattr(miditok, tokenization)(miditok.TokenizerConfig(**_from_json(config)))
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
+        raise TokenizerError(f"tokenizer '{name}': MidiTok does not take these options: {error}") from error
+    if made.is_multi_voc or not made.one_token_stream:
+        raise TokenizerError(
+            f"tokenizer '{name}': these options make several streams of ids a score; only one can be used"
+        )
+    if not {"BOS_None", "EOS_None"} <= set(made.vocab):
+        raise TokenizerError(f"tokenizer '{name}': special_tokens must hold BOS and EOS")
+    return made
+
+
+def _from_json(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `TokenizerConfig`: JSON has no numbers as keys, no tuples, and no order of keys.
+
+    MidiTok's vocabulary comes in the order of these dictionaries, and a checkpoint's JSON is sorted by text.
+    """
+    arguments = dict(config)
+    for key in ("beat_res", "beat_res_rest"):
+        if key in arguments:
+            arguments[key] = dict(sorted((tuple(map(int, k.split("_"))), v) for k, v in arguments[key].items()))
+    if "time_signature_range" in arguments:
+        arguments["time_signature_range"] = dict(
+            sorted((int(k), v) for k, v in arguments["time_signature_range"].items())
+        )
+    for key in ("pitch_range", "drums_pitch_range", "tempo_range"):
+        if key in arguments:
+            arguments[key] = tuple(arguments[key])
+    return arguments

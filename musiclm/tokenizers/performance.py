@@ -1,0 +1,279 @@
+"""Expressive piano in real time: MidiTok's MIDI-Like (after Oore et al. 2018, Performance RNN) on a grid of 10 ms.
+
+Note-on, velocity, note-off, and time shifts of 10 ms to 1 s: 88 keys, 32 velocities, 100 shifts, the 308 classes of
+Music Transformer and three marks. The ids are those of MidiTok for a score rewritten to 50 ticks a quarter at 120
+quarters a minute (a test compares them), made here with numpy: MidiTok reads ticks but no tempo, folds no pedal, and
+takes thirty times as long (40 MAESTRO pieces on one core: 0.15 s beside 4.5 s).
+
+At one time notes end before others begin, in the order in which they began, and begin from low to high. What the
+vocabulary cannot say: instruments (all tracks become one piano), drums, pitches off the keyboard, a key struck twice
+within 10 ms, tempo, metre, and silence behind the last note. The sustain pedal stays as what it does: a note rings
+until the pedal goes up or its key is struck again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from symusic import Note, Score, Tempo, Track
+from torch import Tensor
+
+from ..errors import MidiError, TokenizerError
+from .base import TICKS, Tokenizer
+from .features import performance as performance_features
+from .features.performance import NOTE_OFF, NOTE_ON, NUM_KEYS, TIME_SHIFT, VELOCITY
+
+STEPS_A_SECOND = 100
+LONGEST_SHIFT = 100  # steps
+LOWEST, HIGHEST = 21, 108  # the keys of a piano
+VELOCITIES = np.linspace(0, 127, 33, dtype=np.int64)[1:]  # MidiTok's
+QPM = 120.0
+STEPS_A_QUARTER = 50
+MAX_SECONDS = 12 * 3600  # what is longer is a damaged file
+PEDAL, PEDAL_DOWN = 64, 64  # controller, and the value from which the dampers are off
+FASTER = 1.05  # a place of `faster`
+SAME_TIME = 5e-7  # times this much apart are the same tick: symusic's seconds are float32, a note's end the sum of two
+
+PAD, BOS, EOS = 0, 1, 2
+VOCAB_SIZE = TIME_SHIFT + LONGEST_SHIFT  # the id of n steps is TIME_SHIFT + n - 1
+_IDS = np.arange(VOCAB_SIZE)
+
+
+class Performance(Tokenizer):
+    """A piano performance; see the module.
+
+    Features of the id to come, from version 2 on: what sounds and which of it is likely to end, when the last chords began,
+    how loud and how far apart the last notes were, an id near which each kind of id is likely to be; see `_playing`. A small
+    transformer learns from 0.4 million ids with them what it learns from 3 million without (benchmarks/RESULTS.md).
+
+    Args:
+        features: their version; 1 has none.
+    """
+
+    name = "performance"
+    in_seconds = True
+    vocab_size = VOCAB_SIZE
+    bos, eos = BOS, EOS
+    timing = (_IDS < NOTE_ON) | ((_IDS >= NOTE_OFF) & (_IDS < VELOCITY)) | (_IDS >= TIME_SHIFT)
+
+    def __init__(self, features: int = 2) -> None:
+        if features not in (1, 2):
+            raise TokenizerError(f"the tokenizer 'performance' has no features of version {features}")
+        self.version = features
+        if features == 2:
+            self.feature_sizes, self.references, self.feature_lead = (
+                performance_features.SIZES,
+                performance_features.REFERENCES,
+                256,
+            )
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name} if self.version == 1 else {"name": self.name, "features": self.version}
+
+    def encode(self, score: Score) -> tuple[np.ndarray, int]:
+        start, end, pitch, velocity = _on_grid(*_performed(score))
+        if not len(start):
+            raise MidiError("no note that a piano can play (drums have no pitch)")
+        if end.max() > MAX_SECONDS * STEPS_A_SECOND:
+            raise MidiError(f"longer than {MAX_SECONDS // 3600} hours")
+        number = np.arange(len(start))
+        time, is_on, order = (np.concatenate(p) for p in ((end, start), (number < 0, number >= 0), (number, number)))
+        falling = np.lexsort((order, is_on, time))
+        time, is_on, order = time[falling], is_on[falling], order[falling]
+        key = pitch[order] - LOWEST
+        gap = np.diff(time, prepend=0)
+        num_shifts = -(-gap // LONGEST_SHIFT)
+        behind = np.cumsum(num_shifts + 1 + is_on)  # where each event's ids end
+        ids = np.full(behind[-1], TIME_SHIFT + LONGEST_SHIFT - 1)
+        ids[behind - 1] = np.where(is_on, VELOCITY + velocity[order], NOTE_OFF + key)
+        ids[behind[is_on] - 2] = NOTE_ON + key[is_on]
+        last_shift = (behind - 2 - is_on)[gap > 0]
+        ids[last_shift] = TIME_SHIFT + (gap[gap > 0] - 1) % LONGEST_SHIFT
+        return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), score.note_num() - len(start)
+
+    def unsaid(self, score: Score) -> list[str]:
+        others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - set(range(8))
+        return ["'performance' knows a piano alone: it plays the other instruments' notes"] if others else []
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
+        """See the base. A note that has no end yet ends where the ids do, but is never shorter than 10 ms."""
+        ids = np.asarray(ids, dtype=np.int64)
+        now = np.cumsum(_steps(ids))
+        following = np.append(ids[1:], PAD)
+        is_on = (ids >= NOTE_ON) & (ids < NOTE_OFF) & (following >= VELOCITY) & (following < TIME_SHIFT)
+        is_off = (ids >= NOTE_OFF) & (ids < VELOCITY)
+        at = np.flatnonzero(is_on | is_off)  # without its velocity a note is no note yet
+        key = (ids[at] - NOTE_ON) % NUM_KEYS
+        by_key = np.argsort(key, kind="stable")
+        at, key = at[by_key], key[by_key]
+        stop = np.full(len(at), now[-1] if len(now) else 0)
+        same_key = np.flatnonzero(key[1:] == key[:-1])
+        stop[same_key] = now[at[same_key + 1]]  # a note ends at the next event of its key
+        begins = is_on[at]
+        at, key, stop = at[begins], key[begins], stop[begins]
+        start = now[at]
+        first_tick, last_tick = _ticks(start), _ticks(np.maximum(stop, start + 1))
+        order = np.lexsort((key, first_tick))
+        track = Track("Piano", 0, False)
+        track.notes = Note.from_numpy(
+            time=first_tick[order].astype(np.int32),
+            duration=(last_tick - first_tick)[order].astype(np.int32),
+            pitch=(key + LOWEST)[order].astype(np.int8),
+            velocity=VELOCITIES[following[at] - VELOCITY][order].astype(np.int8),
+        )
+        score = Score(TICKS)
+        score.tempos.append(Tempo(0, QPM))
+        score.tracks.append(track)
+        return score
+
+    def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
+        return float(_steps(np.asarray(ids, dtype=np.int64)).sum()) / STEPS_A_QUARTER
+
+    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        """See the base. Whole seconds only: behind a shorter shift a note would have to follow at once."""
+        missing = int((quarters - self.quarters(ids)) * STEPS_A_QUARTER + 1e-6) // LONGEST_SHIFT
+        return np.concatenate([ids, np.full(max(0, missing), TIME_SHIFT + LONGEST_SHIFT - 1)])
+
+    def counts(self, ids: np.ndarray) -> np.ndarray:
+        return np.asarray(ids) >= NOTE_ON
+
+    def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
+        """Return how many events Performance RNN and Music Transformer write: a velocity only where it changes.
+
+        It is the same with their 388 classes (128 pitches) and 308 (88 keys). Total nats over this number are nats an
+        event as their tables have them.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        velocities = ids[(ids >= VELOCITY) & (ids < TIME_SHIFT)]
+        return int(self.counts(ids).sum()) - int((velocities[1:] == velocities[:-1]).sum())
+
+    def transposed(self, semitones: int) -> np.ndarray:
+        return _moved([(NOTE_ON, NOTE_OFF), (NOTE_OFF, VELOCITY)], semitones)
+
+    def louder(self, steps: int) -> np.ndarray:
+        return _moved([(VELOCITY, TIME_SHIFT)], steps)
+
+    def faster(self, steps: int) -> np.ndarray:
+        """See the base; a place is 5 %. A shift beyond a second would need two ids: -1 here; `varied` writes both."""
+        table = np.arange(VOCAB_SIZE)
+        shifts = _scaled(np.arange(1, LONGEST_SHIFT + 1), steps)
+        table[TIME_SHIFT:] = np.where(shifts <= LONGEST_SHIFT, TIME_SHIFT + shifts - 1, -1)
+        return table
+
+    def varied(self, ids: np.ndarray, *, semitones: int = 0, faster: int = 0, louder: int = 0) -> np.ndarray | None:
+        varied = super().varied(ids, semitones=semitones, louder=louder)
+        return varied if varied is None or not faster else _at_tempo(varied, faster)
+
+    def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
+        """See the base. Merged ids have no features."""
+        from .bpe import learn_merges
+
+        return learn_merges(Performance(features=1), sequences, num_merges)
+
+    def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """See the class. The state is a `Playing` a row."""
+        if self.version == 1:
+            return super().features(tokens, state)
+        playing = (
+            [p.copy() for p in state]
+            if state is not None
+            else [performance_features.PerformanceState() for _ in range(len(tokens))]
+        )
+        rows = [p.features(row) for p, row in zip(playing, tokens.tolist(), strict=True)]
+        features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
+        return features.view(*tokens.shape, len(self.feature_sizes)), playing
+
+
+def _steps(ids: np.ndarray) -> np.ndarray:
+    """Return how many steps each id lets pass."""
+    return np.where(ids >= TIME_SHIFT, ids - TIME_SHIFT + 1, 0)
+
+
+def _ticks(steps: np.ndarray) -> np.ndarray:
+    """Return steps in ticks: 9.6 to a step, so rounding is off by half a millisecond at most."""
+    return np.floor(steps * (TICKS / STEPS_A_QUARTER) + 0.5).astype(np.int64)
+
+
+def _scaled(steps: np.ndarray, places: int) -> np.ndarray:
+    """Return durations so many times 5 % quicker, in steps, none of them nothing."""
+    return np.maximum(1, np.floor(steps / FASTER**places + 0.5).astype(np.int64))
+
+
+def _at_tempo(ids: np.ndarray, places: int) -> np.ndarray:
+    """Return ids with each silence between two events scaled, and written as `encode` writes it."""
+    is_shift = ids >= TIME_SHIFT
+    opens = is_shift & ~np.append(False, is_shift[:-1])
+    run = np.cumsum(opens) - 1  # which run of shifts each id stands in or behind
+    totals = np.bincount(run[is_shift], weights=_steps(ids)[is_shift], minlength=int(opens.sum())).astype(np.int64)
+    totals = _scaled(totals, places) if len(totals) else totals
+    num_shifts = -(-totals // LONGEST_SHIFT)
+    sizes = np.where(is_shift, 0, 1)
+    sizes[opens] = num_shifts
+    varied = np.repeat(np.where(is_shift, TIME_SHIFT + LONGEST_SHIFT - 1, ids), sizes)
+    varied[np.cumsum(sizes)[opens] - 1] = TIME_SHIFT + (totals - 1) % LONGEST_SHIFT
+    return varied
+
+
+def _moved(ranges: list[tuple[int, int]], steps: int) -> np.ndarray:
+    """Return the table that moves ids within ranges, -1 where they leave their own."""
+    table = np.arange(VOCAB_SIZE)
+    for first, behind in ranges:
+        moved = np.arange(first, behind) + steps
+        table[first:behind] = np.where((moved >= first) & (moved < behind), moved, -1)
+    return table
+
+
+Notes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Start, end, pitch, velocity of each note."""
+
+
+def _performed(score: Score) -> Notes:
+    """Return the notes that are not drums, in seconds, each as long as it rings."""
+    timed = score.to("second")
+    parts = [_rung(track) for track in timed.tracks if not track.is_drum and len(track.notes)]
+    if not parts:
+        return tuple(np.zeros(0) for _ in range(4))  # type: ignore[return-value]
+    start, end, pitch, velocity = (np.concatenate(p) for p in zip(*parts, strict=True))
+    return start, end, pitch, velocity
+
+
+def _rung(track: Track) -> Notes:
+    """Return the notes of a track in seconds, held by its pedal. The next strike of their key cuts them later."""
+    notes = track.notes.numpy()
+    start = notes["time"].astype(np.float64)
+    end = start + notes["duration"]
+    controls = track.controls.numpy() if len(track.controls) else None
+    pedal = controls["number"] == PEDAL if controls is not None else np.zeros(0, bool)
+    if controls is not None and pedal.any():
+        time, value = controls["time"][pedal].astype(np.float64), controls["value"][pedal]
+        order = np.argsort(time, kind="stable")
+        time, down = time[order], value[order] >= PEDAL_DOWN
+        rises = time[~down]
+        latest = max(float(end.max()), float(time[-1]))  # a pedal that never goes up
+        until = end * (1 + SAME_TIME)
+        last = np.searchsorted(time, until, side="right") - 1  # the last word of the pedal when the key goes up
+        held = (last >= 0) & down[np.maximum(last, 0)]
+        rise = np.append(rises, latest)[np.searchsorted(rises, until, side="right")]
+        end = np.where(held, np.maximum(end, rise), end)
+    return start, end, notes["pitch"].astype(np.int64), notes["velocity"].astype(np.int64)
+
+
+def _on_grid(start: np.ndarray, end: np.ndarray, pitch: np.ndarray, velocity: np.ndarray) -> Notes:
+    """Return what a piano can play, in steps, by start and pitch, one note of a key at a time; velocities by number."""
+    on_keys = (pitch >= LOWEST) & (pitch <= HIGHEST)
+    start, end, pitch, velocity = start[on_keys], end[on_keys], pitch[on_keys].astype(np.int64), velocity[on_keys]
+    start, end = (np.floor(t * STEPS_A_SECOND + 0.5).astype(np.int64) for t in (start, end))
+    end = np.maximum(end, start + 1)
+    by_key = np.lexsort((-velocity, -end, start, pitch))  # of two strikes within a step the longer stays
+    start, end, pitch, velocity = start[by_key], end[by_key], pitch[by_key], velocity[by_key]
+    again = (pitch[1:] == pitch[:-1]) & (start[1:] == start[:-1])
+    kept = np.append(True, ~again)[: len(start)]
+    start, end, pitch, velocity = start[kept], end[kept], pitch[kept], velocity[kept]
+    same_key = pitch[1:] == pitch[:-1]
+    end[:-1] = np.where(same_key, np.minimum(end[:-1], start[1:]), end[:-1])
+    by_time = np.lexsort((pitch, start))
+    nearest = np.searchsorted((VELOCITIES[1:] + VELOCITIES[:-1]) / 2, velocity, side="right")
+    return start[by_time], end[by_time], pitch[by_time], nearest[by_time]

@@ -1,0 +1,1 @@
+"""Training runs: configuration, setup, the optimization loop and the run folder."""

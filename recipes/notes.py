@@ -1,0 +1,222 @@
+"""Make checkpoints/instruments.safetensors from nothing: render soundfonts, prepare, train, measure.
+
+    python recipes/notes.py --recorded notes/ --families gm-families.json --work work/ \\
+        --soundfonts A320U.sf2 TimGM6mb.sf2 sf_GMbank.sf2 FluidR3_GM.sf2 OPL-3_FM_128M.sf2 MuseScore_General_Full.sf2 \\
+        --unseen GeneralUser-v1.47.sf2 -o checkpoints/instruments.safetensors
+
+The soundfonts are those of the Debian packages denemo-data, timgm6mb-soundfont, csound-soundfont, fluid-soundfont-gm,
+opl3-soundfont, musescore-general-soundfont-lossless and minuet-data. --recorded is a folder with notes.csv (file,
+split, family, source, instrument): its split dev and the unseen soundfont are only measured. Weights and temperature
+are chosen by a tenth of the rendered instruments (a soundfont's samples of one program; soundfonts that share samples
+count as one) and by the recorded sources of CHOSEN_BY. What was rendered, prepared and measured stays in --work and is
+not made twice.
+
+With --all the network that is kept has learnt from everything, the measured sets too, for so many minutes: the last weights,
+and the temperature of the network that was measured without those sets, whose figures the card has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from musiclm.audio import FAMILIES, dataset, metrics, training
+from musiclm.audio import fit as fitting
+from musiclm.audio import io as audio_io
+from musiclm.audio.classifier import NoteClassifier, loudest_picture
+from musiclm.devices import faster_in_bf16
+
+CHOSEN_BY = {"discordgm", "tonejs"}  # recorded sources held out for choosing
+RECORDED_WEIGHT = 2.0  # a recorded note is drawn as often as two rendered ones of its family would be
+CREDITS = (
+    "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
+    "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+), "
+    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence). "
+    "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
+    "No sample and no note is in the file."
+)
+
+
+def rendered(soundfonts: list[Path], folder: Path, families: Path, *, notes: int, variations: int, seed: int) -> Path:
+    """Return the folder of rendered notes, rendering them unless they are there."""
+    if not (folder / dataset.TABLE).is_file():
+        script = Path(__file__).with_name("soundfonts.py")
+        counts = {"--notes": notes, "--variation-notes": variations, "--seed": seed}
+        options = {"--families": families, "-o": folder, **counts}
+        command = [sys.executable, script, *itertools.chain(*options.items()), *soundfonts]
+        subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
+    return folder
+
+
+def prepared(
+    name: str, notes: list[dataset.LabelledNote], versions: int, seed: int, work: Path
+) -> training.PreparedNotes:
+    """Return notes as strips, from the work folder where they are there."""
+    file = work / f"{name}.pt"
+    if file.is_file():
+        kept, strips, targets = torch.load(file, weights_only=False)
+        return training.PreparedNotes(notes=kept, strips=strips, targets=targets, dropped=[])
+    *_, result = training.prepare(notes, versions=versions, seed=seed)
+    torch.save((result.notes, result.strips, result.targets), file)
+    return result
+
+
+def part(data: training.PreparedNotes, wanted: list[bool]) -> training.PreparedNotes:
+    """Return the notes of a set that are wanted."""
+    index = torch.tensor(wanted).nonzero()[:, 0]
+    notes = [n for n, w in zip(data.notes, wanted, strict=True) if w]
+    return training.PreparedNotes(notes=notes, strips=data.strips[index], targets=data.targets[index], dropped=[])
+
+
+def measured(classifier: NoteClassifier, notes: list[dataset.LabelledNote]) -> dict[str, Any]:
+    """Return the report of a set, heard as `musiclm classify` hears it."""
+    predictions = []
+    for first in range(0, len(notes), 64):
+        pictures = [loudest_picture(audio_io.read(n.path).audio) for n in notes[first : first + 64]]
+        predictions += classifier.look(pictures)
+    probabilities = torch.tensor([[p.probabilities[f] for f in FAMILIES] for p in predictions])
+    targets = torch.tensor([FAMILIES.index(n.family) for n in notes])
+    return metrics.report(probabilities, targets, [p.unsure for p in predictions])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recorded", type=Path, required=True)
+    parser.add_argument("--families", type=Path, required=True)
+    parser.add_argument("--soundfonts", type=Path, nargs="+", required=True)
+    parser.add_argument("--unseen", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--all", type=float, metavar="MINUTES", help="after measuring, train again on all there is, and keep that"
+    )
+    parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    a.work.mkdir(parents=True, exist_ok=True)
+    counts = {"notes": 2, "variations": 1} if a.quick else {"notes": 48, "variations": 16}
+    train_folder = rendered(a.soundfonts, a.work / "renders/train", a.families, seed=0, **counts)
+    counts = {"notes": 1, "variations": 1} if a.quick else {"notes": 16, "variations": 8}
+    unseen = dataset.read_notes(rendered([a.unseen], a.work / "renders/unseen", a.families, seed=0, **counts))
+    recorded = dataset.read_notes(a.recorded)
+    dev = [n for n in recorded if n.split == "dev"]
+    learnable = [dataclasses.replace(n, weight=RECORDED_WEIGHT) for n in recorded if n.split == "train"]
+    if a.quick:
+        learnable, dev = learnable[::40], dev[::10]
+    data = prepared("train", dataset.read_notes(train_folder) + learnable, 3, a.seed, a.work)
+    _, held_out = dataset.split_by_instrument([n for n in data.notes if n.split is None], share=0.1, seed=0)
+    names = {(n.family, n.source, n.instrument) for n in held_out}
+    chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
+    learn, choose = part(data, [not c for c in chosen_by]), part(data, chosen_by)
+
+    recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=faster_in_bf16())
+    told = a.work / "measured.json"
+    command = f"python recipes/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
+    if a.all and told.is_file() and json.loads(told.read_text())["command"] == command:
+        classifier = NoteClassifier.load(a.work / "measured.safetensors")
+        reports = json.loads(told.read_text())["reports"]
+    else:
+        classifier, best = fitted(learn, choose, recipe)
+        reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
+        figures = {"validation_mean_family_recall": round(best, 4)}
+        for name, report in reports.items():
+            keys = ("mean_family_recall", "accuracy", "calibration_error")
+            figures |= {f"{name}_{k}": round(report[k], 4) for k in keys}
+        classifier.card |= {
+            "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
+            "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
+            "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; neither learnt from",
+            "command": command,
+            "seed": a.seed,
+            "licence": "MIT",
+            "credits": CREDITS,
+            "figures": figures,
+        }
+        classifier.save(a.work / "measured.safetensors")
+        told.write_text(json.dumps({"command": command, "reports": reports}), encoding="utf-8")
+    if a.all:
+        sets = [data, prepared("unseen-all", unseen, 3, a.seed, a.work), prepared("dev-all", dev, 3, a.seed, a.work)]
+        everything = joined(sets)
+        last, _ = fitted(everything, None, dataclasses.replace(recipe, seconds=60 * a.all))
+        figures_of = "a sibling of the same recipe and seed that never saw the measured sets; these weights saw them"
+        last.card = {**classifier.card, **last.card, "command": f"{command} --all {a.all:g}", "figures_of": figures_of}
+        last.card["data"] = f"{len(everything.notes)} notes: all, the measured ones too"
+        last.card["measured_on"] = classifier.card["measured_on"].replace("neither", "the measured sibling neither")
+        classifier = NoteClassifier(last.model, temperature=classifier.temperature, card=last.card)
+    classifier.save(a.output)
+    a.output.with_suffix(".md").write_text(card(classifier, reports), encoding="utf-8")
+    if a.json:
+        print(json.dumps({"figures": classifier.card["figures"], "reports": reports}))
+    else:
+        print(json.dumps(classifier.card["figures"], indent=1))
+
+
+def fitted(
+    learn: training.PreparedNotes, choose: training.PreparedNotes | None, recipe: training.Recipe
+) -> tuple[NoteClassifier, float]:
+    """Return a trained classifier, and its best mean family recall on the notes that choose (0 without them)."""
+    best = 0.0
+    for event in fitting.fit(learn, choose, recipe):
+        if isinstance(event, fitting.Check):
+            check, best = event, max(best, event.recall or 0.0)
+            told = f"step {check.step}  {check.seconds:.0f} s  {check.loss:.4f} nats  {best:.4f}"
+            print(told, file=sys.stderr, flush=True)
+        else:
+            classifier = event
+    classifier.card = {"training": f"{check.step} steps of {recipe.batch} notes in {check.seconds / 60:.0f} minutes"}
+    return classifier, best
+
+
+def joined(sets: list[training.PreparedNotes]) -> training.PreparedNotes:
+    """Return several sets as one."""
+    return training.PreparedNotes(
+        notes=[note for each in sets for note in each.notes],
+        strips=torch.cat([each.strips for each in sets]),
+        targets=torch.cat([each.targets for each in sets]),
+        dropped=[],
+    )
+
+
+def card(classifier: NoteClassifier, reports: dict[str, dict[str, Any]]) -> str:
+    """Return the card as a page of Markdown."""
+    told = {k: v for k, v in classifier.card.items() if k != "figures"}
+    lines = ["# instruments", "", "The note classifier: which of NSynth's eleven families plays a recorded note.", ""]
+    lines += [f"- **{k.replace('_', ' ')}**: {v}" for k, v in told.items()]
+    lines += [
+        f"- **network**: `{classifier.model.config}`, temperature {classifier.temperature:.3f}, "
+        f"{sum(p.numel() for p in classifier.model.parameters()):,} parameters",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {k.replace('_', ' ')} | {v} |" for k, v in classifier.card["figures"].items()),
+    ]
+    for name, report in reports.items():
+        lines += [
+            "",
+            f"## {name}: {report['num_notes']} notes, mean family recall {report['mean_family_recall']:.3f}",
+            "",
+            "| plays | notes | recall | " + " | ".join(FAMILIES) + " |",
+            "|---|---|---|" + "---|" * len(FAMILIES),
+        ]
+        for family, row in zip(FAMILIES, report["confusion"], strict=True):
+            told = report["families"][family]
+            recall = "" if told["recall"] is None else f"{told['recall']:.2f}"
+            lines.append(f"| {family} | {told['num_notes']} | {recall} | " + " | ".join(str(n) for n in row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""The note classifier: sets of notes, the network, training, calibration, files."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from musiclm import checkpoint
+from musiclm.audio import FAMILIES, augment, dataset, mel, metrics, training
+from musiclm.audio import fit as fitting
+from musiclm.audio.classifier import NoteClassifier, loudest_picture
+from musiclm.audio.models.cnn import Config, NoteCNN
+from musiclm.errors import AudioError, CheckpointError, CorpusError
+
+torch.set_num_threads(1)
+TINY = Config(channels=(4, 4, 8, 8))
+
+
+def note(family: str, hz: float, seconds: float = 0.5) -> np.ndarray:
+    """Return a note that can be told: a flute is one sine, a reed a square wave."""
+    t = np.arange(int(seconds * 16_000)) / 16_000
+    wave = np.sin(2 * np.pi * hz * t)
+    return (0.5 * (wave if family == "flute" else np.sign(wave) * 0.5)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a set with a folder a family: two families, three instruments each, four notes each."""
+    root = tmp_path_factory.mktemp("notes")
+    for family in ("flute", "reed"):
+        for instrument in range(3):
+            (root / family / f"player-{instrument}").mkdir(parents=True)
+            for i in range(4):
+                hz = 300 * 1.1 ** (3 * i + instrument)
+                path = root / family / f"player-{instrument}" / f"{i}.wav"
+                soundfile.write(path, note(family, hz), 16_000)
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path) -> training.PreparedNotes:
+    *_, result = training.prepare(dataset.read_notes(folder), versions=2, seed=0, workers=1)
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: training.PreparedNotes) -> NoteClassifier:
+    """Return a tiny classifier that has learnt to tell flutes from reeds."""
+    recipe = training.Recipe(steps=40, batch=16, warmup_steps=5, learning_rate=1e-2, average=0.9, mixup=0.0, seed=1)
+    *_, classifier = fitting.fit(prepared, prepared, recipe, TINY)
+    assert isinstance(classifier, NoteClassifier)
+    return classifier
+
+
+def test_a_folder_a_family_is_read_with_its_instruments(folder: Path) -> None:
+    notes = dataset.read_notes(folder)
+    assert len(notes) == 24
+    assert {(n.family, n.instrument) for n in notes} == {
+        (f, f"{f}/player-{i}") for f in ("flute", "reed") for i in range(3)
+    }
+
+
+def test_a_table_is_read_with_its_splits(folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "some.csv"
+    with table.open("w", newline="") as file:
+        rows = [["file", "family", "instrument", "split"], [folder / "flute/player-0/0.wav", "flute", "a", "valid"]]
+        csv.writer(file).writerows([*rows, [folder / "reed/player-0/0.wav", "reed", "b", ""]])
+    read = dataset.read_notes(table)
+    assert [(n.family, n.instrument, n.split) for n in read] == [("flute", "a", "validation"), ("reed", "b", None)]
+    assert read[0].path.is_file()
+
+
+def test_an_nsynth_download_works_as_it_is(tmp_path: Path) -> None:
+    for split, name in (("train", "bass_synthetic_068-049-025"), ("valid", "vocal_acoustic_000-055-127")):
+        part = tmp_path / f"nsynth-{split}"
+        (part / "audio").mkdir(parents=True)
+        family, instrument = name.split("_")[0], name.split("-")[0]
+        example = {"instrument_family_str": family, "instrument_str": instrument, "pitch": 49}
+        (part / "examples.json").write_text(json.dumps({name: example}))
+        soundfile.write(part / "audio" / f"{name}.wav", note("flute", 300), 16_000)
+    notes = dataset.read_notes(tmp_path)
+    assert [(n.family, n.instrument, n.split) for n in notes] == [
+        ("bass", "bass_synthetic_068", "train"),
+        ("vocal", "vocal_acoustic_000", "validation"),
+    ]
+    assert all(n.path.is_file() for n in notes)
+    assert len(dataset.read_notes(tmp_path / "nsynth-train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("stem", "instrument"),
+    [
+        ("bass_synthetic_068-049-025", "bass_synthetic_068"),
+        ("cello_A3_forte", "cello"),
+        ("alto sax-C#4", "alto sax"),
+        ("piano-060", "piano"),
+        ("choir", "choir"),
+    ],
+)
+def test_a_file_name_tells_its_instrument(stem: str, instrument: str) -> None:
+    assert dataset.instrument_of(stem) == instrument
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "first line"),
+        ("path,family\na.wav,bass\n", "first line"),
+        ("file,family\na.wav,banjo\n", "line 2 .*'banjo'"),
+        ("file,family,split\na.wav,bass,mine\n", "line 2 .*'mine'"),
+        ("file,family,weight\na.wav,bass,much\n", "line 2 .*'much'"),
+    ],
+)
+def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "notes.csv").write_text(content)
+    with pytest.raises(CorpusError, match=words):
+        dataset.read_notes(tmp_path)
+
+
+def test_no_notes_say_what_a_set_looks_like(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="one folder a family"):
+        dataset.read_notes(tmp_path)
+    with pytest.raises(CorpusError, match="neither a folder"):
+        dataset.read_notes(tmp_path / "none")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_instrument_is_on_both_sides_of_a_split(folder: Path, seed: int) -> None:
+    notes = dataset.read_notes(folder)
+    learn, choose = dataset.split_by_instrument(notes, share=0.1, seed=seed)
+    assert len(learn) + len(choose) == len(notes)
+    assert {n.family for n in choose} == {"flute", "reed"}
+    assert not {(n.family, n.instrument) for n in learn} & {(n.family, n.instrument) for n in choose}
+    assert dataset.split_by_instrument(notes, share=0.1, seed=seed) == (learn, choose)
+
+
+def test_families_are_drawn_equally_often(prepared: training.PreparedNotes) -> None:
+    keep = [i for i, n in enumerate(prepared.notes) if n.family == "flute" or n.instrument.endswith("0")]
+    weights = training.draw_weights([prepared.notes[i] for i in keep])
+    flutes = torch.tensor([prepared.notes[i].family == "flute" for i in keep])
+    assert float(weights.sum()) == pytest.approx(1)
+    assert float(weights[flutes].sum()) == pytest.approx(0.5)
+
+
+def test_a_strip_holds_the_picture(folder: Path) -> None:
+    sound = torch.from_numpy(soundfile.read(folder / "reed/player-0/0.wav", dtype="float32")[0])
+    picture = augment.pictures(augment.strip(sound)[None])[0]
+    assert float((picture - mel.log_mel(sound)).abs().mean()) < 0.5  # half a step of 0.5 dB, and the first frame's edge
+
+
+def test_variations_are_pictures_and_repeat_with_their_seed(prepared: training.PreparedNotes) -> None:
+    strips = prepared.strips[:, 0]
+    one, same, other = (augment.vary(strips, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert one.shape == (24, 64, 64)
+    assert float(one.min()) >= mel.FLOOR_DB
+    assert float(one.max()) <= 0
+
+
+def test_distortion_keeps_a_sound_and_repeats_with_its_seed() -> None:
+    sound = note("reed", 300)
+    for seed in range(20):
+        spoilt = augment.distort(sound, np.random.default_rng(seed))
+        mel.check(torch.from_numpy(spoilt))
+        assert spoilt.dtype == np.float32
+        assert np.array_equal(spoilt, augment.distort(sound, np.random.default_rng(seed)))
+
+
+def test_preparing_in_two_processes_gives_the_same(
+    folder: Path, prepared: training.PreparedNotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "CHUNK", 12)
+    *_, again = training.prepare(dataset.read_notes(folder), versions=2, seed=0, workers=2)
+    assert torch.equal(again.strips, prepared.strips)
+
+
+def test_the_same_seed_trains_the_same_weights(prepared: training.PreparedNotes) -> None:
+    def run() -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        *_, step = training.train(NoteCNN(TINY), prepared, training.Recipe(steps=3, batch=8, seed=5))
+        return step.model.state_dict()
+
+    one, two = run(), run()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_it_learns_to_tell_two_families(trained: NoteClassifier) -> None:
+    for family, hz in (("flute", 415.0), ("reed", 415.0)):
+        assert trained.predict(torch.from_numpy(note(family, hz, 0.8))).family == family
+
+
+def test_one_by_one_is_all_at_once(trained: NoteClassifier) -> None:
+    pictures = [mel.log_mel(torch.from_numpy(note(f, hz))) for f in ("flute", "reed") for hz in (300, 500, 700)]
+    together = trained.look(pictures)
+    for picture, prediction in zip(pictures, together, strict=True):
+        alone = trained.look([picture])[0]
+        assert alone.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
+        assert sum(alone.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert list(alone.probabilities.values()) == sorted(alone.probabilities.values(), reverse=True)
+    assert trained.look([]) == []
+
+
+def test_a_classifier_comes_back_from_its_file(trained: NoteClassifier, tmp_path: Path) -> None:
+    trained.card = {"data": "two families"}
+    trained.save(tmp_path / "mine.safetensors")
+    again = NoteClassifier.load(tmp_path / "mine.safetensors")
+    assert again.card == trained.card
+    assert again.temperature == trained.temperature
+    sound = torch.from_numpy(note("reed", 350))
+    assert again.predict(sound).probabilities == pytest.approx(trained.predict(sound).probabilities, abs=5e-3)  # fp16
+
+
+def test_damaged_files_are_refused(trained: NoteClassifier, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    trained.save(path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    path.write_bytes(whole[:-10])
+    with pytest.raises(CheckpointError, match="cut off"):
+        NoteClassifier.load(path)
+    path.write_bytes(whole[: header + 5] + bytes([whole[header + 5] ^ 1]) + whole[header + 6 :])
+    with pytest.raises(CheckpointError, match="damaged"):
+        NoteClassifier.load(path)
+    path.write_bytes(whole.replace(b'\\"hop\\": 320', b'\\"hop\\": 160'))
+    with pytest.raises(CheckpointError, match="other pictures"):
+        NoteClassifier.load(path)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        data = bytearray(whole)
+        data[int(rng.integers(header))] = int(rng.integers(256))
+        path.write_bytes(data)
+        try:
+            NoteClassifier.load(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+
+
+def test_calibration_error_by_hand() -> None:
+    confidence = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
+    right = torch.tensor([True, True, True, False, True, False])
+    assert metrics.calibration_error(confidence, right) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+    assert metrics.calibration_error(torch.zeros(0), torch.zeros(0, dtype=torch.bool)) == 0
+
+
+def test_the_mean_family_recall_weighs_families_the_same() -> None:
+    targets = torch.tensor([0] * 8 + [1] * 2)
+    probabilities = torch.nn.functional.one_hot(torch.tensor([0] * 8 + [1, 0]), 11).float()
+    report = metrics.report(probabilities, targets, [False] * 10)
+    assert report["mean_family_recall"] == pytest.approx((1 + 0.5) / 2)
+    assert report["accuracy"] == pytest.approx(0.9)
+    assert report["families"]["vocal"] == {"num_notes": 0, "recall": None}
+    assert report["confusion"][1][:2] == [1, 1]
+
+
+def test_the_temperature_that_is_fitted_makes_scores_true() -> None:
+    """Targets drawn from softmax(scores / 2): the fit must find 2, however often each family is drawn."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20_000, 11, generator=generator) * 4
+    targets = torch.multinomial((scores / 2).softmax(dim=1), 1, generator=generator)[:, 0]
+    assert training.fit_temperature(scores, targets) == pytest.approx(2, rel=0.05)
+
+
+def test_the_classifier_is_not_taken_for_a_language_model() -> None:
+    assert "instruments" not in checkpoint.bundled()
+
+
+def test_the_bundled_classifier_is_small_and_says_what_it_is() -> None:
+    classifier = NoteClassifier.load()
+    assert sum(p.numel() for p in classifier.model.parameters()) < 2_000_000
+    assert {"data", "licence", "credits", "figures", "command", "seed"} <= classifier.card.keys()
+    assert classifier.model.config.num_families == len(FAMILIES)
+
+
+def test_the_bundled_classifier_ignores_level_and_silence() -> None:
+    """Public solutions give one answer to everybody's own recordings: wrong level, silence before the note."""
+    t = torch.arange(48_000 * 2) / 48_000
+    sound = sum(torch.sin(2 * torch.pi * 196 * k * t) / k**1.5 for k in range(1, 20)) * torch.exp(-2 * t)
+    plain = NoteClassifier.load().predict(sound, 48_000)
+    quiet = NoteClassifier.load().predict(sound * 0.003, 48_000)
+    late = NoteClassifier.load().predict(torch.cat([torch.zeros(24_000), sound]), 48_000)
+    for other in (quiet, late):
+        assert other.family == plain.family
+        assert other.probability == pytest.approx(plain.probability, abs=0.05)
+
+
+def test_silence_has_no_picture() -> None:
+    with pytest.raises(AudioError, match="silent"):
+        loudest_picture(torch.zeros(16_000))

@@ -1,0 +1,226 @@
+"""musiclm classify and musiclm classifier, as a newcomer types them."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from musiclm.cli import main
+
+from musiclm.audio import FAMILIES
+
+torch.set_num_threads(1)
+
+
+def note(hz: float = 220.0, seconds: float = 0.6, rate: int = 44_100) -> np.ndarray:
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.4 * sum(np.sin(2 * np.pi * hz * k * t) / k for k in range(1, 10)) * np.exp(-3 * t)).astype(np.float32)
+
+
+def run(*arguments: str | Path) -> int:
+    """Return the exit code of musiclm with these arguments."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(a) for a in arguments])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Return a folder with a note in several formats."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name, subtype in (("a.wav", "PCM_16"), ("b.flac", "PCM_16"), ("c.ogg", "VORBIS"), ("d.mp3", "MPEG_LAYER_III")):
+        soundfile.write(folder / name, np.stack([note(), note()], axis=1), 44_100, subtype=subtype)
+    soundfile.write(folder / "e.opus", note(rate=48_000), 48_000, format="OGG", subtype="OPUS")
+    soundfile.write(folder / "f.aiff", note(rate=8000), 8000)
+    return folder
+
+
+def test_one_answer_a_file_in_the_order_given(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order = [files / "c.ogg", files / "a.wav", files / "e.opus"]
+    assert run("classify", *order, "--json", "--top", "4") == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [a["path"] for a in answers] == [str(p) for p in order]
+    for answer in answers:
+        assert list(answer) == ["path", "family", "probability", "unsure", "top", "seconds", "sample_rate"]
+        assert answer["family"] in FAMILIES
+        assert answer["top"][0] == {"family": answer["family"], "probability": answer["probability"]}
+        assert len(answer["top"]) == 4
+        assert answer["unsure"] is (answer["probability"] < 0.5)
+        assert answer["seconds"] == pytest.approx(0.6, abs=0.1)
+    assert [a["sample_rate"] for a in answers] == [44_100, 44_100, 48_000]
+
+
+def test_formats_agree(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", files / "a.wav", files / "b.flac", "--json") == 0
+    wav, flac = json.loads(capsys.readouterr().out)
+    assert [t["family"] for t in wav["top"]] == [t["family"] for t in flac["top"]]
+    assert wav["probability"] == pytest.approx(flac["probability"], abs=1e-3)
+
+
+def test_a_folder_stands_for_the_sounds_in_it(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "notes.txt").write_text("no sound")
+    assert run("classify", files, "--json") == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [Path(a["path"]).name for a in answers] == ["a.wav", "b.flac", "c.ogg", "d.mp3", "e.opus", "f.aiff"]
+
+
+def test_a_table_for_people(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", files / "a.wav") == 0
+    told = capsys.readouterr().out
+    assert "a.wav" in told
+    assert any(f in told for f in FAMILIES)
+
+
+def test_failed_files_are_said_and_the_others_answered(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = {
+        "text.wav": b"a letter, not a sound\n" * 9,
+        "empty.wav": b"",
+        "film.m4a": b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(100),
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    soundfile.write(tmp_path / "three.wav", np.ones(3, np.float32), 16_000)
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000, np.float32), 16_000)
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    (tmp_path / "nothing").mkdir()
+    names = [*bad, "three.wav", "silence.wav", "nan.wav", "nothing", "absent.wav"]
+    assert run("classify", *(tmp_path / n for n in names), files / "a.wav", "--json") == 1
+    captured = capsys.readouterr()
+    answers = json.loads(captured.out)
+    assert [Path(a["path"]).name for a in answers] == [*names, "a.wav"]
+    assert all(list(a) == ["path", "error"] for a in answers[:-1])
+    assert answers[-1]["family"] in FAMILIES
+    assert len(captured.err.splitlines()) == len(names)
+    assert "ffmpeg" in answers[2]["error"]
+
+
+def test_standard_input_is_a_file(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((files / "c.ogg").read_bytes())))
+    assert run("classify", "-", files / "c.ogg", "--json") == 0
+    piped, named = json.loads(capsys.readouterr().out)
+    assert piped["path"] == "-"
+    assert [t["family"] for t in piped["top"]] == [t["family"] for t in named["top"]]
+
+
+def test_notes_answers_for_each_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tune = np.concatenate([note(hz, 0.7) for hz in (220, 330, 440)])
+    soundfile.write(tmp_path / "tune.wav", tune, 44_100)
+    assert run("classify", tmp_path / "tune.wav", "--notes", "--json") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert [n["start"] for n in answer["notes"]] == pytest.approx([0, 0.7, 1.4], abs=0.06)
+    assert all(list(n) == ["start", "end", "family", "probability"] for n in answer["notes"])
+    assert run("classify", tmp_path / "tune.wav", "--notes") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5  # the head, the file, its notes
+
+
+def test_any_file_name_is_read_and_shown(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets were taken for colours, and names that are not UTF-8 could not be opened."""
+    names = [files / "[red]a.wav", Path(os.fsdecode(os.fsencode(files) + b"/b\xff.wav"))]
+    try:
+        for name in names:
+            name.write_bytes((files / "a.wav").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert run("classify", *names) == 0
+    told = capsys.readouterr().out
+    assert "[red]a.wav" in told
+    assert "b\ufffd.wav" in told
+
+
+def test_wrong_usage_is_exit_code_two(files: Path) -> None:
+    assert run("classify") == 2
+    assert run("classify", files, "--top", "12") == 2
+    assert run("classifier", "train", files) == 2
+
+
+def test_a_wrong_model_is_one_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classify", files / "a.wav", "--model", files / "a.wav") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for family, power in (("flute", 3.0), ("reed", 0.3)):
+        for player in range(2):
+            folder = tmp_path / "notes" / family / str(player)
+            folder.mkdir(parents=True)
+            for i in range(4):
+                t = np.arange(8000) / 16_000
+                sound = sum(np.sin(2 * np.pi * (300 + 40 * i) * k * t) / k**power for k in range(1, 8))
+                soundfile.write(folder / f"{i}.wav", 0.2 * sound, 16_000)
+    notes, mine = tmp_path / "notes", tmp_path / "mine.safetensors"
+    assert (
+        run("classifier", "train", notes, "-o", mine, "--steps", "2", "--seed", "3", "--versions", "1", "--json") == 0
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told["steps"] == 2
+    assert told["seed"] == 3
+    assert run("classifier", "train", notes, "-o", mine, "--steps", "2") == 1  # it is there already
+    capsys.readouterr()
+
+    pytest.importorskip("matplotlib")
+    matrix = tmp_path / "confusion.png"
+    assert run("classifier", "evaluate", notes, "--model", mine, "--json", "-o", matrix) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["num_notes"] == 16
+    assert 0 <= report["mean_family_recall"] <= 1
+    assert sum(map(sum, report["confusion"])) == 16
+    assert matrix.read_bytes().startswith(b"\x89PNG")
+    assert run("classifier", "evaluate", notes, "--model", mine) == 0
+    assert "mean family recall" in capsys.readouterr().out
+
+    one = notes / "flute/0/0.wav"
+    assert run("classifier", "show", "-o", tmp_path / "pictures", "--data", notes, "--note", one) == 0
+    drawn = capsys.readouterr().out.split()
+    assert [Path(p).name for p in drawn] == ["kernels.png", "excitation.png", "saliency.png"]
+    assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in drawn)
+    assert run("classifier", "show", "-o", tmp_path / "pictures") == 1  # nothing is overwritten unasked
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys; from musiclm.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'soundfile' not in sys.modules"
+    )
+    for arguments in (["--help"], ["classify", "--help"], ["classifier", "--help"], ["classifier", "train", "--help"]):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+DATA = Path(os.environ.get("MUSICLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.mark.skipif(not (DATA / "notes.tar").is_file(), reason=f"no recorded notes: {DATA / 'notes.tar'} is absent")
+def test_the_bundled_classifier_hears_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """60 development recordings, which no weights were learnt from or chosen by; and how fast."""
+    import tarfile
+
+    with tarfile.open(DATA / "notes.tar") as archive:
+        members = [m for m in archive.getmembers() if m.isfile() and "/dev/" in m.name and m.name.endswith(".ogg")]
+        chosen = {m.name: m for m in sorted(members, key=lambda m: m.name)[::8]}
+        table = archive.extractfile(next(m for m in archive.getmembers() if m.name.endswith("notes.csv")))
+        assert table is not None
+        lines = table.read().decode().splitlines()
+        for member in chosen.values():
+            archive.extract(member, tmp_path, filter="data")
+    root = tmp_path / next(iter(chosen)).split("/")[0]
+    kept = [line for line in lines[1:] if f"{root.name}/{line.split(',')[0]}" in chosen]
+    (root / "notes.csv").write_text("\n".join([lines[0], *kept]))
+    began = time.perf_counter()
+    assert run("classifier", "evaluate", root, "--json") == 0
+    assert time.perf_counter() - began < 60
+    report = json.loads(capsys.readouterr().out)
+    assert report["num_notes"] == len(chosen)
+    assert report["accuracy"] > 0.7

@@ -1,0 +1,144 @@
+"""Reading sound: each format, any rate and channels; what cannot be read says so; mutated files crash nothing."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from musiclm.audio import io as audio_io
+from musiclm.audio import onsets
+from musiclm.errors import AudioError
+
+torch.set_num_threads(1)
+
+
+def tone(seconds: float = 0.5, rate: int = 16_000, hz: float = 440.0) -> np.ndarray:
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hz * t) * np.exp(-2 * t)).astype(np.float32)
+
+
+def written(sound: np.ndarray, rate: int, **how: str) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, sound, rate, **how)
+    return file.getvalue()
+
+
+FORMATS = {
+    "wav": {"format": "WAV", "subtype": "PCM_16"},
+    "wav-8-bit": {"format": "WAV", "subtype": "PCM_U8"},
+    "wav-float": {"format": "WAV", "subtype": "FLOAT"},
+    "flac": {"format": "FLAC", "subtype": "PCM_16"},
+    "ogg": {"format": "OGG", "subtype": "VORBIS"},
+    "opus": {"format": "OGG", "subtype": "OPUS"},
+    "mp3": {"format": "MP3", "subtype": "MPEG_LAYER_III"},
+    "aiff": {"format": "AIFF", "subtype": "PCM_16"},
+}
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_each_format_gives_the_same_sound(name: str) -> None:
+    heard = audio_io.read(written(tone(rate=48_000), 48_000, **FORMATS[name]))
+    assert heard.sample_rate == 48_000
+    assert heard.seconds == pytest.approx(0.5, abs=0.06)  # mp3 and opus fill up their last frame
+    power = float(heard.audio.square().mean())
+    assert power == pytest.approx(float((tone() ** 2).mean()), rel=0.15)
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100, 192_000])
+def test_any_rate_comes_out_at_sixteen_kilohertz(rate: int) -> None:
+    heard = audio_io.read(written(tone(1.0, rate), rate, format="WAV", subtype="FLOAT"))
+    assert abs(len(heard.audio) - 16_000) <= 2
+    assert np.abs(heard.audio.numpy()[2000:8000] - tone(1.0)[2000:8000]).max() < 0.01
+
+
+def test_a_long_file_read_in_blocks_is_the_file_read_at_once() -> None:
+    sound = tone(6.0, 44_100, 300.0)
+    import soxr
+
+    heard = audio_io.read(written(sound, 44_100, format="WAV", subtype="FLOAT"))
+    whole = soxr.resample(sound, 44_100, 16_000)
+    assert np.abs(heard.audio.numpy()[: len(whole)] - whole).max() < 1e-4
+
+
+@pytest.mark.parametrize("channels", ["left only", "opposite", "both", "six"])
+def test_any_channels_keep_the_sound(channels: str) -> None:
+    y, none = tone(), np.zeros_like(tone())
+    sides = {"left only": [y, none], "opposite": [y, -y], "both": [y, y], "six": [none, none, y, none, none, none]}
+    heard = audio_io.read(written(np.stack(sides[channels], axis=1), 16_000, format="WAV", subtype="FLOAT"))
+    assert np.abs(heard.audio.numpy() - y).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"this is a letter, not a sound\n" * 20, "no sound that can be read"),
+        (b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(100), "ffmpeg"),
+        (b"\x1a\x45\xdf\xa3" + bytes(100), "ffmpeg"),
+        (written(np.full(8000, np.nan, np.float32), 16_000, format="WAV", subtype="FLOAT"), "no numbers"),
+        (written(tone(), 500, format="WAV", subtype="PCM_16"), "500 Hz"),
+        (written(np.zeros((100, 40), np.float32), 16_000, format="WAV", subtype="PCM_16"), "40 channels"),
+    ],
+)
+def test_what_cannot_be_read_says_why_in_one_line(content: bytes, words: str) -> None:
+    with pytest.raises(AudioError, match=words) as caught:
+        audio_io.read(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="No such file"):
+        audio_io.read(tmp_path / "none.wav")
+    with pytest.raises(AudioError, match="folder"):
+        audio_io.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_mutated_files_are_read_or_refused(name: str) -> None:
+    """40 of each format here; 250 of each were run by hand."""
+    rng = np.random.default_rng(list(name.encode()))
+    original = written(tone(0.2), 16_000, **FORMATS[name])
+    for _ in range(40):
+        data = bytearray(original)
+        for _ in range(int(rng.integers(1, 20))):
+            data[int(rng.integers(len(data) if rng.random() < 0.5 else min(100, len(data))))] = int(rng.integers(256))
+        if rng.random() < 0.3:
+            data = data[: int(rng.integers(len(data)))]
+        try:
+            heard = audio_io.read(bytes(data))
+        except AudioError as error:
+            assert "\n" not in str(error)
+        else:
+            assert heard.audio.ndim == 1
+            assert bool(torch.isfinite(heard.audio).all())
+
+
+def sequence(*starts: float, seconds: float) -> torch.Tensor:
+    """Return decaying tones of different pitch and loudness that begin at `starts`."""
+    sound = torch.zeros(int(seconds * 16_000))
+    for i, start in enumerate(starts):
+        at = int(start * 16_000)
+        note = torch.from_numpy(tone(seconds, hz=220 * 1.3**i)) * (0.5 + 0.5 * i)
+        sound[at:] = note[: len(sound) - at] + 0.05 * sound[at:]
+    return sound
+
+
+def test_notes_begin_at_their_onsets() -> None:
+    starts = (0.5, 1.3, 2.0, 3.1)
+    found = [span.start / 16_000 for span in onsets.notes(sequence(*starts, seconds=4.0))]
+    assert found == pytest.approx(starts, abs=0.05)
+
+
+def test_onsets_are_the_same_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = sequence(0.5, 1.3, 2.0, 3.1, 4.4, 5.2, seconds=6.0)
+    whole = onsets.notes(sound)
+    monkeypatch.setattr(onsets, "PIECE", 16_000)
+    assert onsets.notes(sound) == whole
+
+
+def test_the_loudest_note_of_a_long_file_is_found() -> None:
+    span = onsets.loudest_note(sequence(0.5, 2.0, 5.0, seconds=7.0))
+    assert span.start / 16_000 == pytest.approx(5.0, abs=0.05)

@@ -1,0 +1,337 @@
+"""Runs: folders that may be killed at any moment; what they start from, and when they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musiclm import checkpoint, evaluation, tokenizers
+from musiclm.data import open_source
+from musiclm.errors import RunError
+from musiclm.training.config import TrainConfig
+from musiclm.training.run import Run
+from musiclm.training.setup import prepare
+from tests.conftest import tiny
+
+
+def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
+    assert run("train", "--arch", "gru", "--teacher", "bach", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 0
+    assert checkpoint.load(str(tmp_path / "a")).card["teachers"] == "bach"
+    first = (tmp_path / "a" / "best.safetensors").read_bytes()
+    assert run("train", "--resume", tmp_path / "a", "--steps", 3, "-q")[0] == 0  # it is found again
+    assert (tmp_path / "a" / "best.safetensors").read_bytes() != first
+
+
+def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
+    code, _, told = run("train", "--teacher", "score", "--steps", 2, "-o", tmp_path / "a", "-q")
+    assert code == 1
+    assert "'score-infill', not of 'grid'" in told and told.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+    assert run("train", "--teacher", "nothing", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"size": -4}, "size must be at least 1"),
+        ({"size": 30, "num_heads": 4}, "multiple of num_heads"),
+        ({"num_layers": 1.5}, "num_layers is a whole number, not 1.5"),
+        ({"vocab_size": 3}, "no 'vocab_size' to set"),
+        ({"reference": 1}, "no 'reference' to set"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(given, said: str):
+    with pytest.raises(RunError, match=said):
+        prepare(TrainConfig(arch="transformer", preset="tiny", steps=1, config=given))
+
+
+def test_a_checkpoint_keeps_its_sizes():
+    with pytest.raises(RunError, match="leave out --set"):
+        prepare(TrainConfig(arch="gru", start_from="bach-gru", steps=1, config={"size": 32}))
+
+
+def musiclm(*arguments: str, **options) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "musiclm", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def some_chorales(folder: Path) -> str:
+    """Return a folder of twenty of the bundled chorales."""
+    with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
+        archive.extractall(folder, [f"train/{i:03d}.mid" for i in range(20)])
+    return str(folder)
+
+
+def test_killed_three_times_and_resumed_it_gives_the_weights_of_the_uncut_run(tmp_path: Path):
+    data = some_chorales(tmp_path / "data")
+    options = [data, "--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--steps", "60", "--seed", "3"]
+    assert musiclm("train", *options, "-o", str(tmp_path / "whole")).wait() == 0
+    folder = tmp_path / "cut"
+    process = musiclm("train", *options, "-o", str(folder))
+    seen = 0
+    for _ in range(3):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            lines = (folder / "metrics.jsonl").read_text().count("\n") if (folder / "metrics.jsonl").exists() else 0
+            if lines > seen:
+                seen = lines
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = musiclm("train", "--resume", str(folder))
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    for name in ("best.safetensors", "last.safetensors"):
+        hashes = [checkpoint.read_header(tmp_path / run / name)[0]["sha256"] for run in ("whole", "cut")]
+        assert hashes[0] == hashes[1], name
+    lines = [[json.loads(line) for line in (tmp_path / run / "metrics.jsonl").open()] for run in ("whole", "cut")]
+    assert [(v["step"], v["validation_nats_per_token"]) for v in lines[0]] == [
+        (v["step"], v["validation_nats_per_token"]) for v in lines[1]
+    ]
+
+
+def test_a_run_killed_before_its_first_save_starts_again_from_its_seed(tmp_path: Path):
+    plan = TrainConfig(arch="gru", preset="tiny", steps=3, seed=4, precision="fp32", device="cpu")
+    Run.create(tmp_path / "a", plan).close()  # what a SIGKILL in the first second leaves
+    (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 1')
+    run = Run.open(tmp_path / "a")
+    assert [step.number for step, _ in run.train()] == [1, 2, 3]
+    run.close()
+    other = Run.create(tmp_path / "b", plan)
+    list(other.train())
+    other.close()
+    hashes = [checkpoint.read_header(tmp_path / run / "best.safetensors")[0]["sha256"] for run in ("a", "b")]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
+    run = Run.create(tmp_path / "a", TrainConfig(arch="gru", steps=3))
+    process = musiclm("train", "--resume", str(tmp_path / "a"))
+    _, told = process.communicate()
+    assert process.returncode == 1
+    assert "another process" in told
+    run.close()
+
+
+def test_a_run_is_not_begun_over_another(tmp_path: Path):
+    Run.create(tmp_path / "a", TrainConfig(arch="gru", steps=3)).close()
+    with pytest.raises(RunError, match="--resume"):
+        Run.create(tmp_path / "a", TrainConfig(arch="gru", steps=3))
+    with pytest.raises(RunError, match="no run"):
+        Run.open(tmp_path / "nowhere")
+
+
+def test_a_larger_budget_beside_resume_goes_on_with_a_finished_run(tmp_path: Path):
+    folder = str(tmp_path / "a")
+    short = [
+        some_chorales(tmp_path / "data"),
+        "--tokenizer",
+        "grid",
+        "--arch",
+        "rnn",
+        "--preset",
+        "tiny",
+        "--steps",
+        "2",
+        "--seed",
+        "1",
+        "-o",
+        folder,
+        "-q",
+    ]
+    assert musiclm("train", *short).wait() == 0
+    process = musiclm("train", "--resume", folder, "--steps", "5", "--json")
+    told, _ = process.communicate()
+    assert json.loads(told)["steps"] == 5
+    process = musiclm("train", "--resume", folder)
+    assert "used up" in process.communicate()[1] or process.returncode == 0
+
+
+def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
+    data = some_chorales(tmp_path / "data")
+    run = Run.create(
+        tmp_path / "a", TrainConfig(arch="gru", preset="tiny", data=data, steps=20, precision="fp32", device="cpu")
+    )
+    lines = [validation for _, validation in run.train() if validation is not None]
+    run.close()
+    best = min(lines, key=lambda line: line.validation_nats_per_token)
+    kept = checkpoint.load(str(tmp_path / "a"))
+    assert kept.card["calibrated"].startswith(f"logits divided by {best.temperature:g},")
+    source = open_source(data, kept.tokenizer())
+    found = evaluation.measure_loss(kept.model(), kept.tokenizer(), source.pieces("validation"))
+    assert found.nats_per_token == pytest.approx(best.validation_nats_per_token, abs=1e-4)
+
+
+def test_a_run_ends_when_validation_has_not_fallen_and_killed_and_resumed_it_ends_there_too(tmp_path: Path):
+    data = some_chorales(tmp_path / "data")
+    plan = TrainConfig(
+        arch="gru", preset="tiny", data=data, tokenizer="grid", steps=200, seed=3, precision="fp32", device="cpu",
+        learning_rate=0.5, dropout=0.1, patience=2,
+    )  # fmt: skip
+    whole = Run.create(tmp_path / "whole", plan)
+    found = []
+    for _, validation in whole.train():
+        if validation is not None:
+            found.append(validation)
+            shutil.copytree(tmp_path / "whole", tmp_path / f"cut-{len(found)}")  # what a SIGKILL here leaves
+    whole.close()
+    assert whole.stopped_because == "validation"
+    assert found[-1].step < 200
+    assert [v.is_best for v in found[-3:]] == [True, False, False]  # the rate is too high: it soon rises
+    assert whole.best == found[-3].validation_nats_per_token
+    for number in (1, len(found) - 1, len(found)):  # early; when one more validation ends it; when it is over
+        cut = Run.open(tmp_path / f"cut-{number}")
+        steps = [step.number for step, _ in cut.train()]
+        cut.close()
+        assert cut.stopped_because == "validation"
+        assert steps == list(range(found[number - 1].step + 1, found[-1].step + 1))
+        for name in ("best.safetensors", "last.safetensors"):
+            hashes = [checkpoint.read_header(run.folder / name)[0]["sha256"] for run in (whole, cut)]
+            assert hashes[0] == hashes[1], name
+    cut = Run.open(tmp_path / "cut-1")
+    cut.renew(minutes=None, steps=400, epochs=None)
+    assert cut.plan.patient_from == found[-1].step  # a new budget gives validation its time again
+    assert not cut.is_stale
+    cut.close()
+
+
+def test_fine_tuning_keeps_the_model_it_started_from_when_training_only_harms_it(tmp_path: Path):
+    plan = TrainConfig(
+        arch="gru", data=some_chorales(tmp_path / "data"), start_from="bach-gru", steps=2, precision="fp32", device="cpu",
+        learning_rate=0.9, patience=5,
+    )  # fmt: skip
+    run = Run.create(tmp_path / "a", plan)
+    (*_, (_, validation)) = run.train()
+    run.close()
+    assert validation.validation_nats_per_token > run.before == run.best
+    kept, started = checkpoint.load(str(tmp_path / "a")), checkpoint.load("bach-gru")
+    assert kept.card["figures"]["validation_nats_per_token"] == run.before
+    assert kept.card["steps"] == 0
+    assert started.card["licence"] in kept.card["licence"]
+    again = started.model().state_dict()
+    assert all(torch.equal(t, again[name]) for name, t in kept.model().state_dict().items())
+
+
+def test_fine_tuning_is_gentler_than_training_and_takes_the_models_tokenizer(tmp_path: Path):
+    from musiclm.training import setup
+
+    data = some_chorales(tmp_path / "data")
+    plan = TrainConfig(arch="gru", data=data, start_from="bach-gru", steps=5, precision="fp32", device="cpu")
+    prepared = setup.prepare(plan)
+    fresh = setup.prepare(TrainConfig(arch="gru", data=data, steps=5, precision="fp32", device="cpu"))
+    assert prepared.tokenizer.name == "grid"
+    assert prepared.recipe.learning_rate == pytest.approx(setup.TUNED_RATE * fresh.recipe.learning_rate)
+    assert prepared.recipe.warmup_steps < fresh.recipe.warmup_steps
+    assert prepared.model.config.dropout >= setup.TUNED_DROPOUT
+    weights = checkpoint.load("bach-gru").model().state_dict()
+    assert all(torch.equal(t, weights[name]) for name, t in prepared.model.state_dict().items())
+
+
+def test_a_corpus_of_another_tokenizer_is_refused_with_the_way_out(run, tmp_path: Path):
+    data, store = some_chorales(tmp_path / "data"), str(tmp_path / "store")
+    assert run("corpus", "build", data, "-o", store, "-q", "--workers", 1)[0] == 0
+    code, _, told = run("train", store, "--from", "bach-gru", "--steps", 1, "-o", tmp_path / "run", "-q")
+    assert code == 1
+    assert told.count("\n") == 1
+    assert "'score'" in told and "--tokenizer grid" in told
+    assert not (tmp_path / "run").exists()
+    code, _, told = run("train", data, "--from", "bach-gru", "--tokenizer", "score", "-o", tmp_path / "run")
+    assert code == 1 and "the model 'bach-gru' has tokens of 'grid', not of 'score'" in told
+
+
+def test_a_model_that_is_given_more_features_begins_as_what_it_was(chorales, tmp_path):
+    """Drawn at random, what it had not learnt cost a score model half a nat a token to begin with."""
+    old = tokenizers.create("grid", features=2)
+    model = tiny("transformer", old.vocab_size, **old.model_config)
+    path = tmp_path / "old.safetensors"
+    checkpoint.save(path, model, arch="transformer", tokenizer=old, card={"data": "nothing", "figures": {}})
+    newer = tmp_path / "newer.safetensors"
+    third = tokenizers.create("grid", features=3)
+    begun = tiny("transformer", third.vocab_size, **third.model_config)
+    checkpoint.save(newer, begun, arch="transformer", tokenizer=third, card={"data": "nothing", "figures": {}})
+    prepared = prepare(TrainConfig(arch="transformer", start_from=str(newer), tokenizer="grid", steps=1))
+    ids = torch.from_numpy(np.asarray(chorales.pieces("validation")[0].tokens[:80], np.int64))[None]
+    with torch.no_grad():
+        was, _ = begun.eval()(ids, None, third.features(ids)[0])
+        now, _ = prepared.model.eval()(ids, None, prepared.tokenizer.features(ids)[0])
+    assert len(prepared.tokenizer.feature_sizes) > len(third.feature_sizes)
+    torch.testing.assert_close(now, was)
+    with pytest.raises(RunError, match="other features"):
+        prepare(TrainConfig(arch="transformer", start_from=str(path), tokenizer="grid", steps=1))
+    with pytest.raises(RunError, match="has tokens of 'grid', not of 'score'"):
+        prepare(TrainConfig(arch="transformer", start_from=str(newer), tokenizer="score", steps=1))
+
+
+@pytest.mark.parametrize("within", ["validation", "step"])
+def test_what_is_cut_within_a_step_or_its_validation_is_done_again(within: str, chorales, tmp_path: Path, monkeypatch):
+    """A run that was saved there went on from weights half way to the next step, or never validated its last."""
+    plan = TrainConfig(arch="gru", preset="tiny", steps=12, seed=3, precision="fp32", device="cpu")
+    whole = Run.create(tmp_path / "whole", plan)
+    list(whole.train())
+    whole.close()
+    of, name = (evaluation, "fit_temperature") if within == "validation" else (torch.optim.Muon, "step")
+    untouched, calls = getattr(of, name), []
+
+    def cut(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 2:  # of the step that ends the run; of step 2, whose other weights are there already
+            raise KeyboardInterrupt
+        return untouched(*arguments, **options)
+
+    monkeypatch.setattr(of, name, cut)
+    run = Run.create(tmp_path / "cut", plan)
+    with pytest.raises(KeyboardInterrupt):
+        list(run.train())
+    run.close()
+    monkeypatch.setattr(of, name, untouched)
+    run = Run.open(tmp_path / "cut")
+    list(run.train())
+    run.close()
+    hashes = [checkpoint.read_header(r.folder / "best.safetensors")[0]["sha256"] for r in (whole, run)]
+    assert hashes[0] == hashes[1]
+    lines = [[json.loads(line)["step"] for line in (r.folder / "metrics.jsonl").open()] for r in (whole, run)]
+    assert lines[0] == lines[1]
+
+
+def test_a_device_that_is_not_there_is_refused_and_leaves_nothing(run, tmp_path: Path):
+    code, _, told = run("train", "--device", "mps", "--steps", 1, "-o", tmp_path / "a", "-q")
+    assert code == 1 and told.count("\n") == 1 and "no device 'mps'" in told
+    assert not (tmp_path / "a").exists()
+
+
+def test_resume_refuses_what_the_run_has_settled(run, tmp_path: Path):
+    assert run("train", "--arch", "gru", "--preset", "tiny", "--steps", 1, "-o", tmp_path / "a", "-q")[0] == 0
+    code, _, told = run("train", "--resume", tmp_path / "a", "--device", "cpu", "--set", "size=3", "--steps", 2)
+    assert code == 2 and "leave out --set, --device" in told
+
+
+def test_a_run_of_other_features_than_its_tokenizer_has_now_is_refused_in_a_line(run, tmp_path: Path):
+    """A plan that leaves the tokenizer to the data gets what that is by then; it was a traceback of torch's."""
+    made = tmp_path / "run"
+    sizes = ["--arch", "gru", "--preset", "tiny", "--steps", 1, "-q"]
+    assert run("train", *sizes, "--tokenizer", 'grid:{"features": 3}', "-o", made)[0] == 0
+    plan = json.loads((made / "run.json").read_text("utf-8"))
+    (made / "run.json").write_text(json.dumps(plan | {"tokenizer": None}), "utf-8")
+    code, _, err = run("train", "--resume", made, "--steps", 2, "-q")
+    assert code == 1
+    assert "another version of musiclm" in err and "Traceback" not in err
