@@ -76,7 +76,7 @@ def by_place(model: base.LanguageModel, tokenizer: Any, pieces: Sequence[Any]) -
     longest = max(len(piece.tokens) for piece in pieces)
     nats, counts, alive = (np.zeros(longest) for _ in range(3))
     for piece, of_piece in token_losses(model, tokenizer, pieces):
-        counted = tokenizer.counts(piece.tokens[1:])
+        counted = tokenizer.eval_mask(piece.tokens[1:])
         nats[: len(of_piece)] += of_piece * counted
         counts[: len(of_piece)] += counted
         alive[: len(of_piece)] += 1

@@ -76,7 +76,7 @@ class Frames(Tokenizer):
         _, key = np.nonzero(np.pad(roll != 0, ((0, 0), (0, 1)), constant_values=True))  # column 88: the mark
         return np.concatenate([[BOS], np.where(key == NUM_KEYS, END, FIRST_KEY + key), [EOS]])
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         return np.asarray(ids) >= END
 
     def transposed(self, semitones: int) -> np.ndarray:
@@ -100,7 +100,7 @@ class Frames(Tokenizer):
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
         raise NotImplementedError("frames have no tempo")
 
-    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         raise NotImplementedError("frames have no tempo")
 
     def describe(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def main() -> None:
             total = 0.0
             for p in pieces:
                 total += float(
-                    nats(held, tokenizer, p.tokens, 2 if several else 1)[tokenizer.counts(p.tokens[1:])].sum()
+                    nats(held, tokenizer, p.tokens, 2 if several else 1)[tokenizer.eval_mask(p.tokens[1:])].sum()
                 )
             row[form] = total / max(1, whole.num_tokens)
         rows.append(row)

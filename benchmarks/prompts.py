@@ -202,7 +202,7 @@ def check(composer: Composer, prompt: Prompt, seed: int) -> tuple[list[str], dic
     score = midi.parse(prompt.data, prompt.name)
     heard = composer.prompt(score, bars=prompt.bars, seconds=prompt.seconds)
     (made,) = composer.compose(heard, length=Length(bars=BARS), seed=seed)
-    unsaid = composer.tokenizer.unsaid(score)
+    unsaid = composer.tokenizer.unexpressed(score)
     assert heard.score is not None
     stop = heard.quarters
     if prompt.bars is None:

@@ -68,7 +68,7 @@ def main() -> None:
     if loaded:
         model = loaded.model()
         nats = [
-            float(of_piece[source.tokenizer.counts(piece.tokens[1:])].mean())
+            float(of_piece[source.tokenizer.eval_mask(piece.tokens[1:])].mean())
             for piece, of_piece in evaluation.token_losses(model, source.tokenizer, pieces)
         ]
         report |= {"model": loaded.name, "nats_per_token": spread(nats)}

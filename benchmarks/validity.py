@@ -93,7 +93,7 @@ def song(seed: int, num_bars: int = 8) -> Score:
 def drawn(tokenizer: Tokenizer, count: int, length: int, seed: int, temperature: float = 2.0) -> np.ndarray:
     """Return what a model of random weights draws from nothing, (count, length) ids behind bos."""
     model = Checkpoint(tokenizer, seed).model("cpu")
-    sampler = Sampler(temperature=temperature, rules=constraints.constraints(tokenizer))
+    sampler = Sampler(temperature=temperature, constraints=constraints.constraints(tokenizer))
     prompt = torch.full((count, 1), tokenizer.bos)
     features = tokenizer.features if tokenizer.feature_sizes else None
     steps = islice(sample_ids(model, prompt, sampler, seed=seed, features=features), length)

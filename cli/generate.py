@@ -200,7 +200,7 @@ def _heard(composer: Composer, score: Score | None, request: GenerationConfig, *
         notes, tokenizer = _console.counted(heard.left_out, "note"), composer.tokenizer.name
         how = "kept, but not heard by the model" if request.is_filling else "left out of the prompt"
         _console.say(f"{how}: {notes} that '{tokenizer}' cannot express", quiet=quiet)
-    for sentence in composer.tokenizer.unsaid(score) if score is not None and not request.is_filling else ():
+    for sentence in composer.tokenizer.unexpressed(score) if score is not None and not request.is_filling else ():
         _console.say(sentence, quiet=quiet)
     return heard
 

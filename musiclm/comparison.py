@@ -370,7 +370,7 @@ def _counts(pieces: Sequence[Piece], corpus: Corpus) -> dict[str, Any]:
     """Return how many pieces, tokens that count, notes and seconds some pieces have."""
     return {
         "num_pieces": len(pieces),
-        "num_tokens": sum(int(corpus.tokenizer.counts(piece.tokens).sum()) for piece in pieces),
+        "num_tokens": sum(int(corpus.tokenizer.eval_mask(piece.tokens).sum()) for piece in pieces),
         "num_notes": sum(piece.num_notes for piece in pieces),
         "seconds": sum(piece.seconds for piece in pieces),
     }

@@ -64,7 +64,7 @@ def main() -> None:
         "test_tokens": test.num_tokens,
         "test_bits_per_note": test.bits_per_note,
     }
-    if tokenizer.fills:
+    if tokenizer.supports_infilling:
         for split in ("validation", "test"):
             pieces = evaluation.sample_pieces(source.pieces(split), most)
             figures |= {f"{split}_{k}": v for k, v in evaluation.masked_loss(model, tokenizer, pieces).items()}

@@ -144,7 +144,7 @@ def evaluated(arguments: argparse.Namespace, corpus: Path, trained: Path) -> dic
 def frequencies(pieces: Sequence[Any], tokenizer: Any) -> np.ndarray:
     """Return how often each id that counts stands in pieces, one more than that for those that may count, as nats."""
     counts = np.bincount(np.concatenate([p.tokens for p in pieces]), minlength=tokenizer.vocab_size).astype(np.float64)
-    counts = np.where(tokenizer.counts(np.arange(tokenizer.vocab_size)), counts + 1, 0)
+    counts = np.where(tokenizer.eval_mask(np.arange(tokenizer.vocab_size)), counts + 1, 0)
     with np.errstate(divide="ignore"):
         return np.asarray(-np.log(counts / counts.sum()))
 
@@ -156,7 +156,7 @@ def figures(model: Any, tokenizer: Any, pieces: Sequence[Any], unigram: np.ndarr
     found = measure_loss(model, tokenizer, pieces, bf16=bf16)
     num_events = sum(tokenizer.num_events(piece.tokens) for piece in pieces)
     ids = np.concatenate([piece.tokens for piece in pieces])
-    ids = ids[tokenizer.counts(ids)]
+    ids = ids[tokenizer.eval_mask(ids)]
     nats = {
         "model": found.nats,
         "uniform": len(ids) * math.log(int(np.isfinite(unigram).sum())),

@@ -28,7 +28,7 @@ def test_a_window_is_a_stretch_of_a_transposed_piece_in_some_order_with_its_own_
         batch = made(number)
         for row in range(3):
             order = int(batch.features[row, 0, GRID.held - 1])
-            moved = torch.from_numpy(GRID.arranged(GRID.transposed(2)[piece.tokens], order))
+            moved = torch.from_numpy(GRID.rearranged(GRID.transposed(2)[piece.tokens], order))
             features, _ = GRID.features(moved[None])
             starts = [s for s in range(len(moved) - 60) if torch.equal(moved[s : s + 60], batch.tokens[row])]
             assert starts
@@ -50,7 +50,7 @@ def test_transposition_stays_within_the_pitches_of_the_training_pieces(chorales)
 def test_beginnings_and_ends_of_pieces_are_seen(chorales):
     made = windows(chorales.pieces("train")[:20], batch_size=16)
     batches = [made(i) for i in range(40)]
-    starts = torch.cat([~torch.from_numpy(GRID.counts(b.tokens[:, 0].numpy())) for b in batches]).float().mean()
+    starts = torch.cat([~torch.from_numpy(GRID.eval_mask(b.tokens[:, 0].numpy())) for b in batches]).float().mean()
     ends = torch.cat([(b.targets == GRID.eos).any(1) for b in batches]).float().mean()
     assert 0.01 < starts < 0.2
     assert 0.01 < ends < 0.2

@@ -103,7 +103,7 @@ def test_merges_that_bring_another_instrument_are_strange_too(song):
     base = SCORE
     merged = base.trained_bpe([base.encode(song)[0]] * 2, 40)
     ids, _ = merged.encode(song)
-    strange = merged.strange_to(ids[:-1])
+    strange = merged.new_to_prompt(ids[:-1])
     programs = {base.vocabulary[i] for i in base.base_ids(range(base.vocab_size)) if base.kinds[i] == "Program"}
     heard = {base.vocabulary[i] for i in merged.base_ids(ids) if base.kinds[i] == "Program"}
     assert {

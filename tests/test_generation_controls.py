@@ -96,8 +96,8 @@ def test_controls_come_back_from_their_description():
         instruments="piano,drums", tempo=97.3, time_signature="6/8", key="am", key_strength=0.5, pitch_range="C3-C6",
         max_polyphony=3,
     )  # fmt: skip
-    assert Controls(**json.loads(json.dumps(controls.described()))) == controls
-    assert Controls().described() == {}
+    assert Controls(**json.loads(json.dumps(controls.to_dict()))) == controls
+    assert Controls().to_dict() == {}
 
 
 def some_controls(draw: random.Random) -> Controls:

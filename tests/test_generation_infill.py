@@ -67,14 +67,14 @@ def events(score: Score, hole: infill.MaskedSpan | None = None) -> list[list[tup
 @given(st.integers(1, 1 << 24), st.integers(0, 30))
 def test_a_chorale_with_a_hole_tells_all_but_the_hole_and_then_all_of_it(number: int, index: int):
     piece = CHORALES.pieces("validation")[index].tokens
-    ids = GRID.arranged(piece, number)
+    ids = GRID.rearranged(piece, number)
     assert len(ids) <= grid_infill.LENGTH
     ahead, write = (int(np.flatnonzero(ids == mark)[0]) for mark in (grid_infill.AHEAD, grid_infill.WRITE))
     kept = ids[ahead + 1 : write]
     written = ids[write + 1 :][is_cell(ids[write + 1 :])]
     told, is_hole = kept[: len(written)], kept[: len(written)] == grid_infill.HOLE
     assert is_hole.any() and np.array_equal(told[~is_hole], written[~is_hole])
-    assert GRID.counts(ids).sum() == is_hole.sum()
+    assert GRID.eval_mask(ids).sum() == is_hole.sum()
     whole = piece[is_cell(piece)]
     stretch = np.concatenate([ids[:ahead][is_cell(ids[:ahead])], written])
     assert any(np.array_equal(whole[at : at + len(stretch)], stretch) for at in range(0, len(whole), 4))
@@ -83,7 +83,7 @@ def test_a_chorale_with_a_hole_tells_all_but_the_hole_and_then_all_of_it(number:
 @settings(max_examples=50)
 @given(st.integers(1, 1 << 24), st.integers(1, 400))
 def test_features_of_a_hole_stream_and_tell_what_is_kept(number: int, cut: int):
-    ids = GRID.arranged(CHORALES.pieces("validation")[number % 30].tokens, number)
+    ids = GRID.rearranged(CHORALES.pieces("validation")[number % 30].tokens, number)
     cut = min(cut, len(ids) - 1)
     whole, _ = GRID.features(torch.from_numpy(ids)[None])
     first, state = GRID.features(torch.from_numpy(ids[:cut])[None])
@@ -122,17 +122,17 @@ def semitones(lower: int, upper: int) -> int:
 @given(st.integers(grid_infill.IN_ORDER, (1 << 30) - 1), st.integers(0, 30))
 def test_training_has_holes_with_the_voices_in_any_order_and_their_features_say_so(number: int, index: int):
     piece = CHORALES.pieces("validation")[index].tokens
-    ids = GRID.arranged(piece, number)
+    ids = GRID.rearranged(piece, number)
     features = GRID.features(torch.from_numpy(ids)[None])[0][0]
     (order,) = set(features[:, PLAIN_GRID.held - 1].tolist())
-    whole = PLAIN_GRID.arranged(piece, order)
+    whole = PLAIN_GRID.rearranged(piece, order)
     if not (ids == grid_infill.WRITE).any():
         assert np.array_equal(ids, whole)
         return
     plain = grid_infill._without_ahead(ids)
     cells, all_cells = plain[is_cell(plain)], whole[is_cell(whole)]
     assert any(np.array_equal(all_cells[at : at + len(cells)], cells) for at in range(0, len(all_cells), 4))
-    learnt = GRID.learnt(ids)
+    learnt = GRID.loss_mask(ids)
     assert not learnt[ids == grid_infill.HOLE].any() and learnt[ids == grid_infill.HOLE].size
 
 
@@ -156,7 +156,7 @@ def test_a_score_with_a_hole_tells_each_note_once(real_midi):
     kinds = Counter()
     for number in range(1, 120):
         piece = pieces[number % len(pieces)]
-        ids = SCORE.arranged(piece, number)
+        ids = SCORE.rearranged(piece, number)
         ahead, write, begin = SCORE.parts(ids)
         kept, new = ids[ahead + 1 : write], ids[begin:]
         size = int(SCORE.values[ids[write]])
@@ -172,7 +172,7 @@ def test_a_score_with_a_hole_tells_each_note_once(real_midi):
         ]
         assert any(notes(PLAIN.decode(part)) == found + written for part in parts), number
         kinds["all" if not found else "some"] += 1
-        assert SCORE.counts(ids).sum() == len(new)
+        assert SCORE.eval_mask(ids).sum() == len(new)
     assert min(kinds.values()) > 20
 
 
@@ -204,7 +204,7 @@ def test_holes_are_the_same_each_time_and_their_own_measure(chorales, composer):
     made, again = evaluation.masked_pieces(GRID, pieces), evaluation.masked_pieces(GRID, pieces)
     assert [p.tokens.tolist() for p in made] == [p.tokens.tolist() for p in again] and len(made) == 12
     found = evaluation.measure_loss(composer("grid-infill").model, GRID, made)
-    assert found.num_tokens == sum(int(GRID.counts(p.tokens).sum()) for p in made)
+    assert found.num_tokens == sum(int(GRID.eval_mask(p.tokens).sum()) for p in made)
     assert 3 < found.nats_per_token < 7  # it knows nothing
 
 

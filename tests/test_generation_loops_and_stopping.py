@@ -73,7 +73,7 @@ def test_standing_still_counts_as_a_loop():
 def test_the_end_of_a_piece_decodes_by_itself(quarters: float, merged: bool):
     tokenizer = SCORE.trained_bpe([SCORE.encode(band())[0]] * 2, 30) if merged else SCORE
     ids = tokenizer.encode(band())[0][:-1]
-    end, start = tokenizer.since(ids, quarters)
+    end, start = tokenizer.suffix_from_bar(ids, quarters)
     assert start <= quarters
     assert start > 0 or quarters < 3
     whole, part = tokenizer.decode(ids), tokenizer.decode(end)

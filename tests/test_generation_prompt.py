@@ -101,12 +101,12 @@ def test_a_prompt_of_any_shape_goes_on_from_its_place_in_the_bar(untrained, name
 
 def test_what_cannot_be_said_of_a_prompt_is_told():
     strange = midi.parse(file(1, [metre(17, 16)], played(0, TUNE)), "strange")
-    assert "17/16" in tokenizers.create("score").unsaid(strange)[0]
-    assert "17/16" in tokenizers.create("Structured").unsaid(strange)[0]
+    assert "17/16" in tokenizers.create("score").unexpressed(strange)[0]
+    assert "17/16" in tokenizers.create("Structured").unexpressed(strange)[0]
     band = midi.parse(SHAPES["type 1"][0], "band")
-    assert tokenizers.create("score").unsaid(band) == []
-    assert "piano" in tokenizers.create("performance").unsaid(band)[0]
-    assert "four voices" in tokenizers.create("grid").unsaid(band)[0]
+    assert tokenizers.create("score").unexpressed(band) == []
+    assert "piano" in tokenizers.create("performance").unexpressed(band)[0]
+    assert "four voices" in tokenizers.create("grid").unexpressed(band)[0]
 
 
 def test_small_changes_of_tempo_stay_where_they_are(untrained):

@@ -44,10 +44,10 @@ def test_a_request_comes_back_from_what_a_file_tells_of_it():
     }  # fmt: skip
     assert set(other) <= set(GenerationConfig.names())
     for request in (GenerationConfig(), GenerationConfig(**other)):
-        assert GenerationConfig.from_told(json.loads(json.dumps(request.told()))) == request
+        assert GenerationConfig.from_record(json.loads(json.dumps(request.to_record()))) == request
     for damaged in ({"warp": 9}, {"bars": -1}, {"n": 2, "keep": 3}, [], None):
         with pytest.raises(MidiError):
-            GenerationConfig.from_told(damaged)
+            GenerationConfig.from_record(damaged)
 
 
 @pytest.mark.parametrize(

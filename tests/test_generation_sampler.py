@@ -110,7 +110,7 @@ def test_impossible_filters_are_refused(wrong: dict):
 
 def test_a_rule_keeps_out_what_it_forbids_and_may_not_forbid_everything():
     model, prompt = tiny("gru"), torch.zeros(2, 1, dtype=torch.int64)
-    tokens = drawn(model, prompt, Sampler(rules=[BannedTokens(40, range(39))]), count=5)
+    tokens = drawn(model, prompt, Sampler(constraints=[BannedTokens(40, range(39))]), count=5)
     assert (tokens == 39).all()
     with pytest.raises(ValueError, match="every token"):
-        drawn(model, prompt, Sampler(rules=[BannedTokens(40, range(40))]))
+        drawn(model, prompt, Sampler(constraints=[BannedTokens(40, range(40))]))

@@ -51,7 +51,7 @@ def test_grid_ids_come_back_through_a_midi_file(steps: list[list[int]]):
 def test_every_bundled_chorale_comes_back():
     chorales = bundled(GRID)
     assert [len(chorales.pieces(s)) for s in SPLITS] == [229, 76, 77]
-    assert sum(int(GRID.counts(p.tokens).sum()) for p in chorales.pieces("all")) == 370_144
+    assert sum(int(GRID.eval_mask(p.tokens).sum()) for p in chorales.pieces("all")) == 370_144
     for piece in chorales.pieces("validation"):
         again, left_out = GRID.encode(GRID.decode(piece.tokens))
         assert np.array_equal(again, piece.tokens)
@@ -119,11 +119,11 @@ def test_grid_features_are_what_counting_by_hand_gives():
 def test_a_chorale_in_any_order_of_voices_or_backwards_is_the_same_music():
     piece = bundled(GRID).pieces("train")[3].tokens
     score = midi.to_bytes(GRID.decode(piece))
-    written = [GRID.arranged(piece, number) for number in range(GRID.num_arrangements)]
+    written = [GRID.rearranged(piece, number) for number in range(GRID.num_rearrangements)]
     assert len({ids.tobytes() for ids in written}) == 48 and written[0] is piece
     for number, ids in enumerate(written):
         assert midi.to_bytes(GRID.decode(ids)) == score
-        assert GRID.counts(ids).sum() == GRID.counts(piece).sum() and ids[-1] == GRID.eos
+        assert GRID.eval_mask(ids).sum() == GRID.eval_mask(piece).sum() and ids[-1] == GRID.eos
         features, _ = GRID.features(torch.from_numpy(ids)[None])
         voices, numbers, last = features[0, :-1, 0], features[0, :, 13], features[0, :-2, GRID.held]
         assert voices[:4].tolist() == list(grid.ORDERS[number % 24]) and (numbers == number).all()
@@ -245,7 +245,7 @@ def test_time_goes_on_with_the_ids(name: str, song: Score):
     ids, _ = tokenizer.encode(song)
     times = [tokenizer.quarters(ids[:n]) for n in range(1, len(ids))]
     assert times == sorted(times)
-    longer = tokenizer.advance(ids[:-1], 30.0)
+    longer = tokenizer.pad_with_silence(ids[:-1], 30.0)
     assert times[-1] <= tokenizer.quarters(longer) <= 30.0
     assert tokenizer.decode(longer).note_num() == tokenizer.decode(ids).note_num()
 

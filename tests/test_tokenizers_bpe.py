@@ -81,7 +81,7 @@ def test_a_score_goes_through_merges_unchanged(merged):
     assert merged.decode(ids) == merged.base.decode(base_ids)
     assert merged.quarters(ids) == merged.base.quarters(base_ids)
     assert merged.num_events(ids) == merged.base.num_events(base_ids)
-    assert merged.counts(ids).tolist() == [False] + [True] * (len(ids) - 2) + [False]
+    assert merged.eval_mask(ids).tolist() == [False] + [True] * (len(ids) - 2) + [False]
     assert np.array_equal(merged.encode(merged.decode(ids))[0], ids)
 
 
@@ -134,8 +134,8 @@ def test_the_grammar_allows_what_was_encoded(merged):
 
 def test_silence_behind_merged_ids(merged):
     ids, _ = merged.encode(band())
-    longer = merged.advance(ids[:-1], 40)
-    assert np.array_equal(merged.base_ids(longer), merged.base.advance(merged.base_ids(ids[:-1]), 40))
+    longer = merged.pad_with_silence(ids[:-1], 40)
+    assert np.array_equal(merged.base_ids(longer), merged.base.pad_with_silence(merged.base_ids(ids[:-1]), 40))
 
 
 def test_real_files_become_shorter_by_merges_of_others():

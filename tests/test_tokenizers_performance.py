@@ -161,7 +161,7 @@ def test_events_are_counted_as_in_the_published_tables():
     ids, _ = TOKENIZER.encode(score)
     # 4 on, 4 off, 2 velocities (64 and 62 share one of 32), shifts 0.5 0.5 1 1
     assert TOKENIZER.num_events(ids) == 4 + 4 + 2 + 4
-    assert int(TOKENIZER.counts(ids).sum()) == TOKENIZER.num_events(ids) + 2
+    assert int(TOKENIZER.eval_mask(ids).sum()) == TOKENIZER.num_events(ids) + 2
 
 
 def test_transposed_louder_and_faster():
@@ -225,7 +225,7 @@ def test_whatever_the_grammar_allows_is_what_encode_writes(bias):
 def test_no_note_begins_before_the_prompt_ends():
     ids, _ = TOKENIZER.encode(pressed([(0, 1, 60, 64)]))
     for end in (1.0, 1.37, 2.5, 2.503, 4.999):
-        prompt = TOKENIZER.advance(ids[:-1], end * 2)
+        prompt = TOKENIZER.pad_with_silence(ids[:-1], end * 2)
         assert end - 1 - 1e-6 <= TOKENIZER.quarters(prompt) / 2 <= end + 1e-6
         rule = constraints.constraints(TOKENIZER, not_before=end * 2)[0]
         place = rule.beginning()

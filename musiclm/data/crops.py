@@ -37,14 +37,14 @@ class Batch:
     features: Tensor | None
 
     @property
-    def counts(self) -> Tensor:
+    def mask(self) -> Tensor:
         """Which targets count, (B, T) bool."""
         return self.targets != IGNORE
 
     @property
     def num_tokens(self) -> int:
         """How many targets count."""
-        return int(self.counts.sum())
+        return int(self.mask.sum())
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
@@ -61,7 +61,7 @@ class RandomCrops:
     Each window is varied: transposed by a random number of semitones that keeps the piece within the pitches of the
     training pieces as they are, and, half of the time each, made a little quicker or slower and louder or softer, where
     the tokenizer has ids that say so. What would leave the vocabulary is not varied. Where a piece may be written in several
-    ways (`Tokenizer.arranged`), `share_arranged` of the windows are of any of them, the others as it is.
+    ways (`Tokenizer.rearranged`), `p_rearrange` of the windows are of any of them, the others as it is.
 
     Args:
         pieces: token ids of whole pieces.
@@ -158,7 +158,7 @@ class RandomCrops:
             i = min(i, len(self.pieces) - 1)
             whole, arrangement = self.pieces[i], self._arrangement(ways)
             if arrangement:
-                whole = self.tokenizer.arranged(np.asarray(whole, np.int64), arrangement)
+                whole = self.tokenizer.rearranged(np.asarray(whole, np.int64), arrangement)
             size = len(whole) - 1
             start = 0
             if size > self.length:
@@ -171,7 +171,9 @@ class RandomCrops:
             tokens[row, : len(piece) - 1] = piece[:-1]
             targets[row, : len(piece) - 1] = piece[1:]
             if arrangement:
-                targets[row, : len(piece) - 1][~self.tokenizer.learnt(whole)[start + 1 : start + len(piece)]] = IGNORE
+                targets[row, : len(piece) - 1][~self.tokenizer.loss_mask(whole)[start + 1 : start + len(piece)]] = (
+                    IGNORE
+                )
             if features is not None and self.tokenizer.feature_lead:
                 before = self._varied(whole[max(0, start - self.tokenizer.feature_lead) : start], *varied)
                 read = torch.from_numpy(np.concatenate([before, piece[:-1]]).astype(np.int64))
@@ -182,8 +184,8 @@ class RandomCrops:
 
     def _arrangement(self, draw: np.random.Generator) -> int:
         """Return the number of a way to write a piece; draws nothing where there is only one."""
-        ways = self.tokenizer.num_arrangements
-        return int(draw.integers(ways)) if ways > 1 and draw.random() < self.tokenizer.share_arranged else 0
+        ways = self.tokenizer.num_rearrangements
+        return int(draw.integers(ways)) if ways > 1 and draw.random() < self.tokenizer.p_rearrange else 0
 
     def _varied(self, ids: np.ndarray, shift: int, faster: int, louder: int) -> np.ndarray:
         """Return ids varied as far as the vocabulary goes; they may become fewer or more."""
@@ -208,7 +210,7 @@ class RandomCrops:
             if shift:
                 moved = self.tokenizer.transposed(shift) if self._tables is None else self._tables[shift]
                 piece = moved[piece]
-            piece = self.tokenizer.arranged(piece, arrangement)
+            piece = self.tokenizer.rearranged(piece, arrangement)
             features, _ = self.tokenizer.features(torch.from_numpy(piece)[None], None)
             self._features[i, shift, arrangement] = features[0].to(torch.int16)
             if len(self._features) > MAX_CACHED:

@@ -40,7 +40,7 @@ def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dic
         for measured, known in parts:
             model = NGram([piece.tokens for piece in known], size, order)
             for piece in measured:
-                nats = model.nats(piece.tokens)[tokenizer.counts(piece.tokens[1:])]
+                nats = model.nats(piece.tokens)[tokenizer.eval_mask(piece.tokens[1:])]
                 found[name] += float(nats.sum()) / max(1, total)
     return found
 
@@ -75,7 +75,7 @@ def _repeats(tokenizer: Tokenizer, pieces: Sequence[Piece]) -> tuple[int, int]:
     lag = tokenizer.repeat_lag
     for piece in pieces:
         ids = piece.tokens
-        counts = tokenizer.counts(ids)
+        counts = tokenizer.eval_mask(ids)
         total += int(counts.sum())
         same += int((counts[lag:] & (ids[lag:] == ids[:-lag])).sum())
     return same, total

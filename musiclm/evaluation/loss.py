@@ -64,7 +64,7 @@ def measure_loss(
         bf16: whether to compute in bfloat16.
     """
     nats = sum(
-        float(of_piece[tokenizer.counts(p.tokens[1:])].sum())
+        float(of_piece[tokenizer.eval_mask(p.tokens[1:])].sum())
         for p, of_piece in token_losses(model, tokenizer, pieces, bf16)
     )
     return _counted(nats, tokenizer, pieces)
@@ -73,7 +73,7 @@ def measure_loss(
 def _counted(nats: float, tokenizer: Tokenizer, pieces: Sequence[Piece]) -> LossReport:
     return LossReport(
         nats=nats,
-        num_tokens=sum(int(tokenizer.counts(p.tokens).sum()) for p in pieces),
+        num_tokens=sum(int(tokenizer.eval_mask(p.tokens).sum()) for p in pieces),
         num_notes=sum(p.num_notes for p in pieces),
         seconds=sum(p.seconds for p in pieces),
         num_pieces=len(pieces),
@@ -90,7 +90,7 @@ def fit_temperature(
     """
     sums = np.zeros(len(TEMPERATURES))
     for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
-        sums += nats[:, tokenizer.counts(piece.tokens[1:])].sum(1)
+        sums += nats[:, tokenizer.eval_mask(piece.tokens[1:])].sum(1)
     best = int(sums.argmin())
     return TEMPERATURES[best], _counted(float(sums[best]), tokenizer, pieces)
 
@@ -117,7 +117,7 @@ def masked_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = M
     """Return stretches with holes in them, drawn from each piece by its name: what models that fill are measured on.
 
     Args:
-        tokenizer: one that `fills`.
+        tokenizer: one that `supports_infilling`.
         pieces: any.
         number: of stretches a piece.
     """
@@ -125,8 +125,8 @@ def masked_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = M
     for piece in pieces:
         first = int.from_bytes(hashlib.sha256(piece.name.encode()).digest()[:3], "big")
         for i in range(number):
-            ids = tokenizer.arranged(np.asarray(piece.tokens, np.int64), 1 + first + i)
-            if tokenizer.counts(ids).any():
+            ids = tokenizer.rearranged(np.asarray(piece.tokens, np.int64), 1 + first + i)
+            if tokenizer.eval_mask(ids).any():
                 made.append(dataclasses.replace(piece, name=f"{piece.name} {i}", tokens=ids))
     return made
 
@@ -135,7 +135,7 @@ def masked_loss(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
 ) -> dict[str, float]:
     """Return nats a token of what is missing in `holes` of pieces; nothing of a tokenizer without holes."""
-    if not tokenizer.fills:
+    if not tokenizer.supports_infilling:
         return {}
     return {
         "nats_per_hidden_token": measure_loss(

@@ -250,7 +250,7 @@ class Composer:
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt)
         if controls is not None and controls.time_signature is not None:
-            prompt = dataclasses.replace(prompt, ids=self.tokenizer.reopened(prompt.ids, prompt.quarters))
+            prompt = dataclasses.replace(prompt, ids=self.tokenizer.without_open_bar(prompt.ids, prompt.quarters))
         if controls is not None and controls.tempo is not None:
             prompt = dataclasses.replace(prompt, tempo=controls.tempo)
         return prompt
@@ -266,7 +266,7 @@ class Composer:
         log.debug("sampling with %s", chosen)
         timing = self.tokenizer.timing
         kept = None if timing is None else torch.from_numpy(timing).to(self.device)
-        return Sampler(rules=rules, held=self.tokenizer.held, timing=kept, **chosen)
+        return Sampler(constraints=rules, held=self.tokenizer.held, timing=kept, **chosen)
 
     def sampling(
         self,

@@ -112,7 +112,7 @@ class GenerationConfig:
         if self.key_strength is not None and self.key is None:
             raise ValueError("key_strength needs a key")
         _ = self.length
-        described = self.controls.described()
+        described = self.controls.to_dict()
         for field in dataclasses.fields(Controls):
             object.__setattr__(self, field.name, described.get(field.name))
 
@@ -165,12 +165,12 @@ class GenerationConfig:
             "controls": self.controls,
         }
 
-    def told(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Return what a file tells of it, as JSON: all that was asked for or has a value by itself."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False}
 
     @classmethod
-    def from_told(cls, told: Any) -> GenerationConfig:
+    def from_record(cls, told: Any) -> GenerationConfig:
         """Return the request of which a file tells.
 
         Raises:

@@ -58,7 +58,7 @@ class Controls:
         if self.max_polyphony is not None and self.max_polyphony < 1:
             raise ValueError(f"max polyphony must be at least 1, not {self.max_polyphony}")
         if not self.pitches:
-            raise ValueError(f"no pitch of {self.key} lies within {self.described()['pitch_range']}")
+            raise ValueError(f"no pitch of {self.key} lies within {self.to_dict()['pitch_range']}")
 
     @property
     def pitches(self) -> frozenset[int]:
@@ -73,7 +73,7 @@ class Controls:
         classes = parse_key(self.key)[1] if self.key is not None else frozenset(range(12))
         return frozenset(p for p in range(128) if p % 12 not in classes)
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what was asked for and nothing else, as JSON that makes the same controls again."""
         told: dict[str, Any] = {}
         if self.instruments is not None:

@@ -61,14 +61,14 @@ def sample_ids(
         if same and num_rows > 1 and state is not None:
             state = rows(state, [0] * num_rows)
     rule_states = []
-    for rule in sampler.rules:
+    for rule in sampler.constraints:
         rule_state = rule.start(num_rows)
         for t in range(prompt.shape[1]):
             rule_state = rule.step(rule_state, prompt[:, t])
         rule_states.append(rule_state)
     while True:
         with torch.inference_mode():
-            for rule, rule_state in zip(sampler.rules, rule_states, strict=True):
+            for rule, rule_state in zip(sampler.constraints, rule_states, strict=True):
                 opinion = rule.allow(rule_state)
                 if opinion is not None:
                     logits = logits + opinion.to(logits.device)
@@ -78,7 +78,7 @@ def sample_ids(
             token = _draw(sampler.probabilities(logits, kept), generators)
         yield token
         with torch.inference_mode():
-            rule_states = [r.step(s, token) for r, s in zip(sampler.rules, rule_states, strict=True)]
+            rule_states = [r.step(s, token) for r, s in zip(sampler.constraints, rule_states, strict=True)]
             given = None
             if features:
                 given, feature_state = features(token[:, None], feature_state)

@@ -138,7 +138,7 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
         MidiError: there is no such hole in the score, or not as the tokenizer needs it.
         TokenizerError: the model writes nothing.
     """
-    if not composer.tokenizer.fills:
+    if not composer.tokenizer.supports_infilling:
         ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
         raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt to fill holes: {ways}")
     where = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
@@ -200,7 +200,7 @@ class _Bars:
     ) -> tuple[Score, int]:
         """Return new notes from `start` on, at their places, and how many ids they took."""
         tokenizer = self.tokenizer
-        ids = tokenizer.advance(tokenizer.encode(self.music)[0][:-1], stop)
+        ids = tokenizer.pad_with_silence(tokenizer.encode(self.music)[0][:-1], stop)
         _, begins = tokenizer.bars(ids)
         first = int(np.searchsorted(begins, start - 1e-6))
         heard = tokenizer.heard(ids, first, num_bars)

@@ -62,7 +62,7 @@ class Prompt:
             told = f"{bars} bars" if bars is not None else f"{seconds:g} seconds"
             raise MidiError(f"the prompt is silent in its first {told}: take more of it")
         ids, left_out = tokenizer.encode(score)
-        ids = tokenizer.advance(ids[:-1], _clock(tokenizer, score, stop))
+        ids = tokenizer.pad_with_silence(ids[:-1], _clock(tokenizer, score, stop))
         # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
         reached = stop if tokenizer.in_seconds else max(stop, tokenizer.quarters(ids))
         return cls(ids=ids, quarters=reached, left_out=left_out, score=score, tokenizer=tokenizer)
@@ -107,7 +107,7 @@ class Prompt:
 
         Its tempi are the tokenizer's. It costs what that end costs, where the tokenizer can begin at a bar.
         """
-        ids, start = self.tokenizer.since(self.with_new(new), quarters)
+        ids, start = self.tokenizer.suffix_from_bar(self.with_new(new), quarters)
         if start == 0.0:
             return self.continued(new), 0.0
         return self.tokenizer.decode(ids), start

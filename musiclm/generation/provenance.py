@@ -52,7 +52,7 @@ class Record:
 
     def text(self) -> str:
         """Return it as JSON."""
-        told = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.told()}
+        told = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.to_record()}
         del told["version"], told["request"]
         return json.dumps(told, sort_keys=True)
 
@@ -111,7 +111,7 @@ def read(score: Score, name: str) -> Record:
 
 def _from(told: dict[str, Any], name: str) -> Record:
     try:
-        request = GenerationConfig.from_told(told["options"])
+        request = GenerationConfig.from_record(told["options"])
         if not 0 <= int(told["index"]) < request.n:
             raise ValueError(f"index {told['index']} of {request.n}")
         return Record(

@@ -52,7 +52,7 @@ class Sampler:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
-    rules: Sequence[Constraint] = ()
+    constraints: Sequence[Constraint] = ()
     held: int | None = None
     timing: Tensor | None = None
 

@@ -135,9 +135,9 @@ class GenerationSession:
 
     def _run(self, rows: list[Continuation], sampler: Sampler, seed: int, until: float | None = None) -> Iterator[None]:
         """Draw rows that have the same ids so far, until each has ended, has looped or has come `until` a time."""
-        may_end = stopping.AllowEos(self.prompt.tokenizer, sampler.rules)
+        may_end = stopping.AllowEos(self.prompt.tokenizer, sampler.constraints)
         if self.plan.finish:
-            sampler = dataclasses.replace(sampler, rules=[may_end])
+            sampler = dataclasses.replace(sampler, constraints=[may_end])
         tokenizer = self.prompt.tokenizer
         features = tokenizer.features if tokenizer.feature_sizes else None
         new = rows[0].ids

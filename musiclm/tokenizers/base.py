@@ -38,7 +38,7 @@ class Tokenizer(ABC):
         timing: (V,) booleans, ids that say when and how long, where those are not said of each note at once; else None.
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
-        num_arrangements: in how many ways a piece may be written, see `arranged`; 1 for only one.
+        num_arrangements: in how many ways a piece may be written, see `rearranged`; 1 for only one.
         fills: whether arrangements have holes, so that models learn to fill those; then these are what they are measured on.
         share_arranged: of training windows, those drawn from all these ways; the others are of pieces as they are.
     """
@@ -55,9 +55,9 @@ class Tokenizer(ABC):
     timing: np.ndarray | None = None
     says_durations: bool = False
     repeat_lag: int = 1
-    num_arrangements: int = 1
-    share_arranged: float = 0.75
-    fills: bool = False
+    num_rearrangements: int = 1
+    p_rearrange: float = 0.75
+    supports_infilling: bool = False
 
     @property
     def model_config(self) -> dict[str, Any]:
@@ -86,14 +86,14 @@ class Tokenizer(ABC):
         """Return the musical time, in quarters, that the next note of a piece that begins so cannot lie before."""
 
     @abstractmethod
-    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids with silence behind them, as near to a later time as the vocabulary comes without a note."""
 
-    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def without_open_bar(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids without a bar that begins at or behind a time and has nothing in it: its metre may be another."""
         return ids
 
-    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+    def suffix_from_bar(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
         """Return the end of ids from a bar line at or before a time, and when that is, in quarters: a piece of its own.
 
         Its notes are those that begin there in the whole, so many quarters earlier. A tokenizer that cannot begin
@@ -112,7 +112,7 @@ class Tokenizer(ABC):
         return []
 
     @abstractmethod
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         """Return for each id whether it is music (and counts in evaluation) or only a mark, as booleans."""
 
     @abstractmethod
@@ -148,18 +148,18 @@ class Tokenizer(ABC):
         """Return ids transposed, (T',) int64; None where they would leave the vocabulary. See `varied`."""
         return self.varied(ids, semitones=semitones)
 
-    def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
-        """Return a piece, or a stretch of it, written in another way, (T',) int64: 0 as it is, then up to `num_arrangements`.
+    def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
+        """Return a piece, or a stretch of it, written in another way, (T',) int64: 0 as it is, then up to `num_rearrangements`.
 
         The music stays the same, but what comes before what does not.
         """
         return ids
 
-    def learnt(self, ids: np.ndarray) -> np.ndarray:
+    def loss_mask(self, ids: np.ndarray) -> np.ndarray:
         """Return which ids of an arranged piece a model is to guess in training, (T,) booleans; the others are told."""
         return np.ones(len(ids), bool)
 
-    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+    def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
         """Return the ids that would bring what a prompt does not have: another instrument, metre or tempo.
 
         Args:
@@ -167,7 +167,7 @@ class Tokenizer(ABC):
         """
         return np.array([], np.int64)
 
-    def unsaid(self, score: Score) -> list[str]:
+    def unexpressed(self, score: Score) -> list[str]:
         """Return what of a score, beside notes, these ids cannot say and a listener would miss: a sentence each."""
         return []
 
@@ -176,8 +176,8 @@ class Tokenizer(ABC):
         return np.asarray(ids, dtype=np.int64)
 
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
-        """Return how many tokens published tables would count in ids: what `counts` counts, if not said otherwise."""
-        return int(self.counts(self.base_ids(ids)).sum())
+        """Return how many tokens published tables would count in ids: what `eval_mask` marks, if not said otherwise."""
+        return int(self.eval_mask(self.base_ids(ids)).sum())
 
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
         """Return this tokenizer with a vocabulary longer by pairs learnt from ids; see `musiclm.tokenizers.bpe`.

@@ -90,12 +90,12 @@ class MergedTokenizer(Tokenizer):
         ids, left_out = self.base.encode(score)
         return self.merged_ids(ids), left_out
 
-    def strange_to(self, ids: np.ndarray) -> np.ndarray:
-        strange = self.base.strange_to(self.base_ids(ids))
+    def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
+        strange = self.base.new_to_prompt(self.base_ids(ids))
         return np.array([i for i in range(self.vocab_size) if np.isin(self.base_ids([i]), strange).any()], np.int64)
 
-    def unsaid(self, score: Score) -> list[str]:
-        return self.base.unsaid(score)
+    def unexpressed(self, score: Score) -> list[str]:
+        return self.base.unexpressed(score)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return self.base.decode(self.base_ids(ids))
@@ -103,14 +103,14 @@ class MergedTokenizer(Tokenizer):
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
         return self.base.quarters(self.base_ids(ids))
 
-    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        return self.merged_ids(self.base.advance(self.base_ids(ids), quarters))
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.pad_with_silence(self.base_ids(ids), quarters))
 
-    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        return self.merged_ids(self.base.reopened(self.base_ids(ids), quarters))
+    def without_open_bar(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        return self.merged_ids(self.base.without_open_bar(self.base_ids(ids), quarters))
 
-    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
-        since, start = self.base.since(self.base_ids(ids), quarters)
+    def suffix_from_bar(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+        since, start = self.base.suffix_from_bar(self.base_ids(ids), quarters)
         return (self.merged_ids(since), start) if start else (ids, 0.0)
 
     @property
@@ -121,8 +121,8 @@ class MergedTokenizer(Tokenizer):
     def tempi(self) -> list[float]:
         return self.base.tempi
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
-        counted = self.base.counts(np.arange(self.base.vocab_size))
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
+        counted = self.base.eval_mask(np.arange(self.base.vocab_size))
         return np.append(counted, np.ones(len(self.merges), bool))[np.asarray(ids, dtype=np.int64)]
 
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -163,7 +163,7 @@ def learn_merges(base: Tokenizer, sequences: Iterable[np.ndarray], num_merges: i
     """
     if num_merges < 1:
         raise ValueError(f"num_merges must be at least 1, not {num_merges}")
-    marks = ~base.counts(np.arange(base.vocab_size))
+    marks = ~base.eval_mask(np.arange(base.vocab_size))
     ids = np.concatenate([np.where(marks[s], -1, s) for s in _some(sequences)] or [np.zeros(0, np.int64)])
     merges: list[tuple[int, int]] = []
     for _ in range(num_merges):

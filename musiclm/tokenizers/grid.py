@@ -68,8 +68,8 @@ class Grid(Tokenizer):
         if features not in OF_VERSION:
             raise TokenizerError(f"the tokenizer 'grid' has no features of version {features}")
         self.version = features
-        self.num_arrangements = 2 * len(ORDERS) if features >= 3 else 1  # half of them forwards, then half backwards
-        self.vocab_size = FIRST_ARRANGED + self.num_arrangements - 1
+        self.num_rearrangements = 2 * len(ORDERS) if features >= 3 else 1  # half of them forwards, then half backwards
+        self.vocab_size = FIRST_ARRANGED + self.num_rearrangements - 1
         holds = [MAX_HELD + 1] * len(VOICES)
         moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
         written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, KEYS.shape[1] + 1
@@ -102,7 +102,7 @@ class Grid(Tokenizer):
         ids = np.where(cells < 0, SILENCE, cells + FIRST_PITCH).ravel()
         return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), left_out
 
-    def unsaid(self, score: Score) -> list[str]:
+    def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - {PROGRAM}
         return ["'grid' knows four voices alone: a choir sings the instruments' notes"] if others else []
 
@@ -130,12 +130,12 @@ class Grid(Tokenizer):
         num_cells = int(is_cell(np.asarray(ids)).sum())
         return num_cells // len(VOICES) / STEPS_A_QUARTER
 
-    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         num_cells = int(is_cell(ids).sum())
         missing = round(quarters * STEPS_A_QUARTER) * len(VOICES) - num_cells
         return np.concatenate([ids, np.full(max(0, missing), SILENCE)])
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         return is_cell(np.asarray(ids))
 
     def transposed(self, semitones: int) -> np.ndarray:
@@ -146,7 +146,7 @@ class Grid(Tokenizer):
         )
         return table
 
-    def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
+    def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
         if not number:
             return ids
         is_backwards, order = divmod(number, len(ORDERS))

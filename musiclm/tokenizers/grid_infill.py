@@ -60,15 +60,15 @@ class GridInfill(Grid):
 
     name = "grid-infill"
     vocab_size = WRITE + 1
-    num_arrangements = 1 << 30
-    share_arranged = 0.9
-    fills = True
+    num_rearrangements = 1 << 30
+    p_rearrange = 0.9
+    supports_infilling = True
 
     def __init__(self, features: int = 3) -> None:
         if features not in (2, 3):
             raise TokenizerError(f"the tokenizer 'grid-infill' has no features of version {features}")
         super().__init__(features=features + 1)
-        self.num_arrangements, self.vocab_size = type(self).num_arrangements, type(self).vocab_size
+        self.num_rearrangements, self.vocab_size = type(self).num_rearrangements, type(self).vocab_size
         each = FIRST_ARRANGED + 1, *[2 * MAX_INTERVAL + 2] * 3, MAX_WAIT + 2
         self.feature_sizes = (*self.feature_sizes, 3, *[size for size in each for _ in range(NUM_VOICES)])
 
@@ -78,17 +78,17 @@ class GridInfill(Grid):
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return super().decode(_without_ahead(np.asarray(ids, np.int64)))
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         """See the base; of an arranged stretch only what was missing counts."""
         ids = np.asarray(ids)
         found = _parts(ids)
-        counted = super().counts(ids)
+        counted = super().eval_mask(ids)
         if found is not None:
             counted[:] = False
             counted[found.written] = found.missing
         return counted
 
-    def learnt(self, ids: np.ndarray) -> np.ndarray:
+    def loss_mask(self, ids: np.ndarray) -> np.ndarray:
         found = _parts(ids)
         learnt = np.ones(len(ids), bool)
         if found is not None:
@@ -96,7 +96,7 @@ class GridInfill(Grid):
             learnt[found.written] = found.missing
         return learnt
 
-    def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
+    def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
         """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is.
 
         From `IN_ORDER` on it may be in any order, and may be a whole piece without a hole.
@@ -108,10 +108,10 @@ class GridInfill(Grid):
         if number >= IN_ORDER:
             order = int(draw.integers(2 * len(ORDERS))) if draw.random() < 0.75 else 0
             if draw.random() < WITHOUT_HOLE:
-                return super().arranged(ids, order)
+                return super().rearranged(ids, order)
         mark, voices = int(ids[0]), ORDERS[order % len(ORDERS)]
         if order:
-            ids = super().arranged(ids, order)
+            ids = super().rearranged(ids, order)
             mark = int(ids[0])
         steps = ids[is_cell(ids)].reshape(-1, NUM_VOICES)
         size = STEPS_A_QUARTER * int(draw.integers(1, STEPS // STEPS_A_QUARTER + 1))

@@ -127,7 +127,7 @@ class MidiTokTokenizer(Tokenizer):
         self._in_time()
         return self._clock.quarters(np.asarray(ids, dtype=np.int64))
 
-    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         self._in_time()
         if "Bar_None" not in self.midi_tokenizer.vocab:
             return ids
@@ -138,12 +138,12 @@ class MidiTokTokenizer(Tokenizer):
             ids = longer
         return ids
 
-    def reopened(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def without_open_bar(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         if [self.kinds[i] for i in ids[-2:]] == ["Bar", "TimeSig"] and self.quarters(ids) >= quarters - 1e-6:
             return ids[:-2]
         return ids
 
-    def since(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
+    def suffix_from_bar(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
         if self.tokenization != "REMI":  # the others let notes or silence reach over a bar line
             return ids, 0.0
         bars, starts = self._clock.bars(ids)
@@ -168,13 +168,13 @@ class MidiTokTokenizer(Tokenizer):
                 "measured on the way; generate without a prompt and with --tokens"
             )
 
-    def strange_to(self, ids: np.ndarray) -> np.ndarray:
+    def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
         heard = {kind: [int(i) for i in ids if self.kinds[i] == kind] for kind in ("Program", "TimeSig", "Tempo")}
         heard["TimeSig"] = heard["TimeSig"][-1:]
         strange = [i for i, kind in enumerate(self.kinds) if heard.get(kind) and i not in heard[kind]]
         return np.array(strange, np.int64)
 
-    def unsaid(self, score: Score) -> list[str]:
+    def unexpressed(self, score: Score) -> list[str]:
         signs = {f"{t.numerator}/{t.denominator}" for t in score.time_signatures}
         if "TimeSig" in self.kinds:
             lost = signs - {value for kind, value in zip(self.kinds, self.values, strict=True) if kind == "TimeSig"}
@@ -183,7 +183,7 @@ class MidiTokTokenizer(Tokenizer):
             lost, read_as = signs - {"4/4"}, "4/4"
         return [f"'{self.name}' has no {sign}: bars of it are read as {read_as}" for sign in sorted(lost)]
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         return ~self._is_mark[np.asarray(ids)]
 
     def transposed(self, semitones: int) -> np.ndarray:

@@ -94,7 +94,7 @@ class Performance(Tokenizer):
         ids[last_shift] = TIME_SHIFT + (gap[gap > 0] - 1) % LONGEST_SHIFT
         return np.concatenate([[BOS], ids, [EOS]]).astype(np.int64), score.note_num() - len(start)
 
-    def unsaid(self, score: Score) -> list[str]:
+    def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - set(range(8))
         return ["'performance' knows a piano alone: it plays the other instruments' notes"] if others else []
 
@@ -132,12 +132,12 @@ class Performance(Tokenizer):
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
         return float(_steps(np.asarray(ids, dtype=np.int64)).sum()) / STEPS_A_QUARTER
 
-    def advance(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """See the base. Whole seconds only: behind a shorter shift a note would have to follow at once."""
         missing = int((quarters - self.quarters(ids)) * STEPS_A_QUARTER + 1e-6) // LONGEST_SHIFT
         return np.concatenate([ids, np.full(max(0, missing), TIME_SHIFT + LONGEST_SHIFT - 1)])
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         return np.asarray(ids) >= NOTE_ON
 
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -148,7 +148,7 @@ class Performance(Tokenizer):
         """
         ids = np.asarray(ids, dtype=np.int64)
         velocities = ids[(ids >= VELOCITY) & (ids < TIME_SHIFT)]
-        return int(self.counts(ids).sum()) - int((velocities[1:] == velocities[:-1]).sum())
+        return int(self.eval_mask(ids).sum()) - int((velocities[1:] == velocities[:-1]).sum())
 
     def transposed(self, semitones: int) -> np.ndarray:
         return _moved([(NOTE_ON, NOTE_OFF), (NOTE_OFF, VELOCITY)], semitones)

@@ -47,9 +47,9 @@ class ScoreInfill(ScoreTokenizer):
 
     name = "score-infill"
     own_marks = ("Ahead_None", *(f"Write_{size}" for size in SIZES))
-    num_arrangements = 1 << 30
-    share_arranged = 0.6
-    fills = True
+    num_rearrangements = 1 << 30
+    p_rearrange = 0.6
+    supports_infilling = True
 
     def __init__(
         self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = 2
@@ -69,15 +69,15 @@ class ScoreInfill(ScoreTokenizer):
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return super().decode(self._without_ahead(np.asarray(ids, np.int64)))
 
-    def counts(self, ids: np.ndarray) -> np.ndarray:
+    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
         """See the base; of an arranged stretch only what was missing counts."""
         ids = np.asarray(ids)
-        counted, parts = super().counts(ids), self.parts(ids)
+        counted, parts = super().eval_mask(ids), self.parts(ids)
         if parts is not None:
             counted[: parts.written] = False
         return counted
 
-    def learnt(self, ids: np.ndarray) -> np.ndarray:
+    def loss_mask(self, ids: np.ndarray) -> np.ndarray:
         learnt, parts = np.ones(len(ids), bool), self.parts(ids)
         if parts is not None:
             learnt[parts.ahead : parts.written] = False
@@ -105,7 +105,7 @@ class ScoreInfill(ScoreTokenizer):
         end = len(ids) - int(len(ids) > 0 and ids[-1] == self.eos)
         return np.append(np.flatnonzero(self._is["Bar"][ids]), end)
 
-    def arranged(self, ids: np.ndarray, number: int) -> np.ndarray:
+    def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
         """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is."""
         if not number:
             return ids

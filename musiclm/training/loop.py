@@ -106,7 +106,7 @@ def train(
         nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         loss = nats
         if teacher is not None:
-            taught = F.cross_entropy(logits.float()[batch.counts], _expected(teacher, batch, recipe)[batch.counts])
+            taught = F.cross_entropy(logits.float()[batch.mask], _expected(teacher, batch, recipe)[batch.mask])
             loss = recipe.taught * taught + (1 - recipe.taught) * nats
         model.zero_grad(set_to_none=True)
         loss.backward()

@@ -127,7 +127,7 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
         windows=windows,
         recipe=recipe,
         teacher=_teacher(plan.teachers, tokenizer, device),
-        validation=masked_pieces(tokenizer, validation) if tokenizer.fills else validation,
+        validation=masked_pieces(tokenizer, validation) if tokenizer.supports_infilling else validation,
     )
 
 

@@ -47,7 +47,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
     _check_followed(tokenizer, controls)
     permitted = np.ones(tokenizer.vocab_size, bool)
     if heard is not None:
-        permitted[tokenizer.strange_to(heard)] = False
+        permitted[tokenizer.new_to_prompt(heard)] = False
     pitches = begun_pitches(tokenizer)
     if controls.instruments is not None:
         _permit_programs(tokenizer, controls.instruments, permitted)
@@ -68,7 +68,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
 
 def _check_followed(tokenizer: Tokenizer, controls: Controls) -> None:
     """Refuse what is asked of notes where the kinds of tokens are all that is known (a drum's may lie on a piano)."""
-    asked = controls.described().keys() - {"tempo", "key_strength"}
+    asked = controls.to_dict().keys() - {"tempo", "key_strength"}
     if asked and isinstance(tokenizer, MidiTokTokenizer) and not is_followed(tokenizer):
         raise TokenizerError(
             f"the tokenizer '{tokenizer.name}' can be held to a tempo alone, not to {', '.join(sorted(asked))}: "
