@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .layers.attention_recording import recordable
 from .layers.dropout import Dropout
 
 
@@ -144,6 +145,7 @@ def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
+@recordable
 def attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, context: int) -> Tensor:
     """Return causal attention, (B, H, T, E). The last T of the S keys stand at the queries' own places.
 

@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from ..devices import resolve_precision
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .layers.attention_recording import recordable
 from .layers.dropout import Dropout
 from .layers.transformer_decoder import IncrementalTransformer
 
@@ -174,6 +175,7 @@ def _append(cache: Tensor, count: int, new: Tensor, context: int) -> tuple[Tenso
     return cache, count + num_new
 
 
+@recordable
 def relative_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances_HRE: Tensor) -> Tensor:
     """Return attention whose scores are (q·k + q·distances[query's place - key's place]) / sqrt(E).
 

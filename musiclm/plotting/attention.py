@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,8 @@ from symusic import Score
 from torch import Tensor
 
 from .. import midi
-from ..models.base import Embedding, LanguageModel, State, copy_state
+from ..models.base import LanguageModel, State, copy_state
+from ..models.layers.attention_recording import record_attention
 from ..tokenizers.base import Tokenizer
 from . import colour, figure, paler, pitch_name, to_bytes, track_name
 from .notes import AlignedNotes, Note, align
@@ -37,7 +37,6 @@ MOST_ARCS = 12  # of a note and head, in a page
 LEAST_SHARE = 0.01  # of an arc
 BEFORE, BEHIND = 40.0, 6.0  # quarters around the moment, in a picture
 HEADS = ("#d62839", "#0a9396", "#7b2cbf", "#e08e1b", "#2b59c3", "#5a8f29", "#b5179e", "#6c584c")  # unlike the tracks'
-ATTENTIONS = ("relative_attention", "attention")  # what a model's file calls its function of queries, keys and values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,34 +119,13 @@ def _owners(found: AlignedNotes) -> Tensor:
 
 @torch.no_grad()
 def by_attention(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes) -> np.ndarray | None:
-    """Return how much each head attends to each note, (L, H, N, N); None of a model without attention.
-
-    Attention is linear in its values. So it is asked a second time with other values, which say whose each token is, and
-    what comes out is the attention to each note: whatever the model adds to its scores, and without any queries x keys
-    weights kept.
-    """
-    home: Any = sys.modules[type(model).__module__]
-    name = next((n for n in ATTENTIONS if hasattr(home, n)), None)
-    if name is None:
-        return None
-    original = getattr(home, name)
+    """Return how much each head attends to each note, (L, H, N, N); None if the model has no recordable attention."""
     ids, features = _inputs(model, tokenizer, found)
-    owners_SN = _owners(found).to(ids.device)
-    asked = torch.tensor([n.said - 1 for n in found.notes], device=ids.device)
-    layers: list[np.ndarray] = []
-
-    def listening(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **named: Any) -> Any:
-        values = owners_SN.to(v.dtype).expand(*k.shape[:2], -1, -1)
-        to_notes_BHTN = original(q, k, values, *rest, **named)
-        layers.append(to_notes_BHTN[0][:, asked, :-1].float().cpu().numpy())
-        return original(q, k, v, *rest, **named)
-
-    setattr(home, name, listening)
-    try:
+    queries = torch.tensor([n.said - 1 for n in found.notes], device=ids.device)
+    with record_attention(_owners(found).to(ids.device), queries) as recorder:
         model(ids, None, features)
-    finally:
-        setattr(home, name, original)
-    return np.stack(layers)
+    layers = [layer_BHQN[0, :, :, :-1].float().cpu().numpy() for layer_BHQN in recorder.layers]
+    return np.stack(layers) if layers else None
 
 
 def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes) -> np.ndarray:
@@ -158,7 +136,6 @@ def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes)
     asked = [n.said - 1 for n in found.notes]
     starts = [max(0, place + 1 - LOOKED_BACK) for place in asked]
     states = _states(model, ids, features, sorted(set(starts)))
-    embedding = next(m for m in model.modules() if isinstance(m, Embedding))
     order = sorted(range(len(asked)), key=lambda i: asked[i])
     for rows in _batches(order, starts):
         state = (
@@ -173,7 +150,7 @@ def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes)
             leaves.append(embedded.detach().requires_grad_())
             return leaves[-1]
 
-        handle = embedding.register_forward_hook(leaf)
+        handle = model.embedding.register_forward_hook(leaf)
         try:
             logits, _ = model(ids[0, reach], state, None if features is None else features[0, reach])
         finally:
