@@ -61,7 +61,7 @@ def test_a_state_of_shuffled_rows_goes_on_as_those_rows(arch: str):
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_features_reach_a_step(arch: str):
-    model = tiny(arch, feature_sizes=(3, 40), references=((3, 39, 1),))
+    model = tiny(arch, feature_sizes=(3, 40), relative_pitch=((3, 39, 1),))
     tokens = torch.randint(0, 40, (2, 6))
     features = torch.stack([torch.randint(0, 3, (2, 6)), torch.randint(0, 40, (2, 6))], 2)
     form, state = model.for_generation("fp32"), None

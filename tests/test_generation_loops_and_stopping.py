@@ -197,9 +197,9 @@ def test_music_that_is_finished_goes_on_with_what_it_was_and_no_more_than_half_a
 def test_a_model_that_wants_to_end_may_only_when_the_music_is_long_enough(composer, name: str, monkeypatch):
     writer = composer(name)
     monkeypatch.setattr(stopping, "first_phrase_end", lambda *_: None)
-    readout = writer.model.readout
+    head = writer.model.head
     with torch.no_grad():
-        readout.bias[writer.tokenizer.eos] = 50.0
+        head.bias[writer.tokenizer.eos] = 50.0
     for composed in writer.compose(length=Length(bars=4), count=2, seed=4, finish=True):
         assert composed.ended == "piece"
         assert writer.tokenizer.eos not in composed.ids

@@ -221,14 +221,14 @@ def test_the_gru_that_is_trained_and_its_gradients_are_those_of_torch(given: boo
 @pytest.mark.parametrize("arch", ARCHS)
 def test_what_is_said_of_steps_moves_with_the_reference(arch: str):
     """A reference two ids higher moves the part of the logits that speaks of steps two ids up, and nothing else."""
-    model = tiny(arch, feature_sizes=(40,), references=((3, 39, 0),))
-    readout = model.readout
-    x = torch.randn(1, 1, readout.in_features)
-    plain = torch.nn.functional.linear(x, readout.weight, readout.bias)
+    model = tiny(arch, feature_sizes=(40,), relative_pitch=((3, 39, 0),))
+    head = model.head
+    x = torch.randn(1, 1, head.in_features)
+    plain = torch.nn.functional.linear(x, head.weight, head.bias)
     with torch.no_grad():
-        low = readout(x, torch.full((1, 1, 1), 20)) - plain
-        high = readout(x, torch.full((1, 1, 1), 22)) - plain
-        none = readout(x, torch.full((1, 1, 1), 2)) - plain  # no id of the scale: silence, for one
+        low = head(x, torch.full((1, 1, 1), 20)) - plain
+        high = head(x, torch.full((1, 1, 1), 22)) - plain
+        none = head(x, torch.full((1, 1, 1), 2)) - plain  # no id of the scale: silence, for one
     assert low[..., 3:].abs().max() > 0 and not low[..., :3].any()
     torch.testing.assert_close(high[..., 5:], low[..., 3:-2], atol=1e-6, rtol=1e-5)
     assert not none.any()
@@ -247,18 +247,18 @@ def test_features_are_looked_up_at_once_as_one_by_one():
     "wrong",
     [(3, 0), (3, 40, 0), (9, 3, 0), (3, 9, 1)],
 )
-def test_impossible_references_are_refused(wrong: tuple[int, ...]):
-    with pytest.raises(ValueError, match="references"):
-        base.BaseConfig(vocab_size=40, feature_sizes=(40,), references=(wrong,))
+def test_impossible_ranges_of_relative_pitch_are_refused(wrong: tuple[int, ...]):
+    with pytest.raises(ValueError, match="relative_pitch"):
+        base.BaseConfig(vocab_size=40, feature_sizes=(40,), relative_pitch=(wrong,))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_each_scale_has_steps_of_its_own(arch: str):
-    model = tiny(arch, feature_sizes=(40, 40), references=((3, 19, 0), (20, 39, 1)))
-    readout = model.readout
-    x = torch.randn(1, 1, readout.in_features)
+    model = tiny(arch, feature_sizes=(40, 40), relative_pitch=((3, 19, 0), (20, 39, 1)))
+    head = model.head
+    x = torch.randn(1, 1, head.in_features)
     with torch.no_grad():
-        both = readout(x, torch.tensor([[[10, 30]]]))
-        moved = readout(x, torch.tensor([[[10, 32]]]))
+        both = head(x, torch.tensor([[[10, 30]]]))
+        moved = head(x, torch.tensor([[[10, 32]]]))
     torch.testing.assert_close(both[..., :20], moved[..., :20])
     assert not torch.allclose(both[..., 20:], moved[..., 20:])

@@ -126,7 +126,7 @@ def test_gradients_taken_together_and_by_windows_are_those_of_each_alone(song, m
         place = found.notes[i].said - 1
         embedded = model.embedding(ids[:, : place + 1], features[:, : place + 1]).detach().requires_grad_()
         y, _ = model._run(embedded, None)
-        logit = model.readout(model.norm(y), features[:, : place + 1])[0, place].log_softmax(-1)[ids[0, place + 1]]
+        logit = model.head(model.norm(y), features[:, : place + 1])[0, place].log_softmax(-1)[ids[0, place + 1]]
         norms = torch.autograd.grad(logit, embedded)[0][0].norm(dim=-1).numpy().copy()
         norms[: max(0, place - 23)] = 0
         owner = found.owner[: place + 1, 0]

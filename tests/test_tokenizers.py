@@ -154,15 +154,15 @@ def test_the_last_feature_is_the_degree_that_the_voice_sang_last():
 def test_the_first_features_are_the_second_without_intervals():
     """Checkpoints from before the intervals say no version: they must go on to get the seven features they know."""
     old = tokenizers.from_description({"name": "grid"})
-    assert old.describe() == {"name": "grid"} and not old.references and old.vocab_size == 131
+    assert old.describe() == {"name": "grid"} and not old.relative_pitch and old.vocab_size == 131
     assert tokenizers.from_description(GRID.describe()).feature_sizes == GRID.feature_sizes != WIDE.feature_sizes
     piece = torch.from_numpy(bundled(GRID).pieces("train")[0].tokens)[None]
     features, wide = old.features(piece)[0], WIDE.features(piece)[0]
     assert features.shape[-1] == len(old.feature_sizes) == 7
     assert torch.equal(features, torch.cat([wide[..., :6], wide[..., -1:]], 2))
-    assert WIDE.references[0][2] == WIDE.held == len(WIDE.feature_sizes) - 1
+    assert WIDE.relative_pitch[0][2] == WIDE.held == len(WIDE.feature_sizes) - 1
     again = tokenizers.from_description(tokenizers.parse('grid:{"features": 2, "reference": false}').describe())
-    assert not again.references and again.feature_sizes == WIDE.feature_sizes
+    assert not again.relative_pitch and again.feature_sizes == WIDE.feature_sizes
 
 
 @settings(max_examples=50, deadline=None)

@@ -335,7 +335,7 @@ def test_features_stream_and_stay_in_range(ids: list[int], data: st.DataObject):
     again, _ = TOKENIZER.features(batch[:, cut:], state)  # a state may be gone on from twice
     assert torch.equal(torch.cat([first, second], 1), whole) and torch.equal(second, again)
     assert (whole >= 0).all() and all((whole[..., i] < size).all() for i, size in enumerate(TOKENIZER.feature_sizes))
-    for first_id, last_id, feature in TOKENIZER.references:
+    for first_id, last_id, feature in TOKENIZER.relative_pitch:
         told = whole[..., feature]
         assert (((told >= first_id) & (told <= last_id)) | (told == 0)).all()
 

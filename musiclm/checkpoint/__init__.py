@@ -1,9 +1,21 @@
 """Checkpoints: the file format, the names under which they are found, and the user's own folder of them."""
 
-from .format import MAX_HEADER, SUFFIX, Checkpoint, pack, read, read_header, save
+from .format import (
+    MAX_HEADER,
+    SUFFIX,
+    Checkpoint,
+    load_weights,
+    pack,
+    read,
+    read_header,
+    read_tensors,
+    rename_tensors,
+    save,
+)
 from .registry import bundled, bundled_path, default, find, infilling, installed, installed_path, load, user_folder
 
 __all__ = [
     "MAX_HEADER", "SUFFIX", "Checkpoint", "bundled", "bundled_path", "default", "find", "infilling", "installed",
-    "installed_path", "load", "pack", "read", "read_header", "save", "user_folder",
+    "installed_path", "load", "load_weights", "pack", "read", "read_header", "read_tensors", "rename_tensors", "save",
+    "user_folder",
 ]  # fmt: skip

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import struct
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointError
 from ..files import write_whole
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from ..models.base import LanguageModel
     from ..tokenizers.base import Tokenizer
+
+    Network = TypeVar("Network", bound=torch.nn.Module)
 
 SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 2**20  # bytes; the largest of ours is a hundredth of that
@@ -71,9 +74,6 @@ class Checkpoint:
         Raises:
             CheckpointError: the tensors are damaged, or are not those of the architecture.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         from .. import models
 
         config, features = {"feature_sizes": (), **self.config}, self.tokenizer().feature_sizes
@@ -82,22 +82,9 @@ class Checkpoint:
                 f"the checkpoint '{self.name}' is of another version of musiclm: '{self.tokenizer_description['name']}' "
                 "has other features now; train it again"
             )
-        data = self.path.read_bytes()
-        _, tensor_bytes = _split(data, self.name)
-        if hashlib.sha256(tensor_bytes).hexdigest() != self.sha256:
-            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its weights are not those that were saved")
-        try:
-            tensors = load(data)
-            with models.meta_init():  # no memory yet: a lying config must not cost any
-                model = models.create(self.arch, **self.config)
-        except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: {error}") from error
-        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
-            raise CheckpointError(
-                f"the checkpoint '{self.name}' is damaged: its tensors are not those of a {self.arch}"
-            )
-        model.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+        called = f"the checkpoint '{self.name}'"
+        tensors = rename_tensors(read_tensors(self.path, self.sha256, called))
+        model = load_weights(lambda: models.create(self.arch, **self.config), tensors, called, f"a {self.arch}")
         return model.to(device).eval()
 
 
@@ -131,50 +118,138 @@ def save(
 
 
 def pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """Return the bytes of a safetensors file of ours, with the hash of its tensor bytes."""
+    """Return the bytes of a safetensors file of musiclm, whose metadata has the hash of the tensor bytes too."""
     from safetensors.torch import save as to_safetensors
 
-    _, tensor_bytes = _split(to_safetensors(tensors), "")
-    digest = hashlib.sha256(tensor_bytes).hexdigest()
+    digest = hashlib.sha256(_tensor_bytes(to_safetensors(tensors))).hexdigest()
     return bytes(to_safetensors(tensors, metadata={"format": "musiclm", "sha256": digest, **metadata}))
 
 
-def read_header(path: Path, name: str | None = None) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return the metadata and the entries of the tensors of a safetensors file of ours, reading its header only.
+def check_start(start: bytes, name: str, size: int | None = None) -> None:
+    """Check the length of the header, which is read into memory, before it is read.
+
+    Args:
+        start: the first 8 bytes of a file: the length of its header, little-endian.
+        name: of the file, for the error.
+        size: of the file in bytes, if it is known.
 
     Raises:
-        CheckpointError: not there, damaged, or of another project.
+        CheckpointError: there are fewer than 8 bytes, or the header is longer than `MAX_HEADER` or than the file.
     """
+    most = MAX_HEADER if size is None else min(MAX_HEADER, size - 8)
+    if len(start) < 8 or int.from_bytes(start, "little") > most:
+        raise CheckpointError(f"'{name}' is no checkpoint of musiclm, or is cut off: it has no header")
+
+
+def read_header(path: Path, name: str | None = None) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Return the metadata of a safetensors file of musiclm and the shape of each tensor, without reading the tensors.
+
+    This does not import torch. safetensors checks that the header describes the file's bytes exactly.
+
+    Args:
+        path: the file.
+        name: of the file in errors; the path if left out.
+
+    Raises:
+        CheckpointError: it does not exist, is damaged, or belongs to another project.
+    """
+    from safetensors import SafetensorError, safe_open
+
     name = name or str(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
-            if length > min(MAX_HEADER, size - 8):
-                raise CheckpointError(f"'{name}' is no checkpoint of musiclm, or is cut off: it has no header")
-            header = json.loads(file.read(length))
+            check_start(file.read(8), name, path.stat().st_size)
+        with safe_open(path, framework="np") as tensors:
+            metadata = tensors.metadata() or {}
+            shapes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
     except OSError as error:
         raise CheckpointError(f"the checkpoint '{name}' cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"'{name}' is no checkpoint of musiclm: its header is not JSON") from error
-    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or metadata.get("format") != "musiclm" or "sha256" not in metadata:
+    except SafetensorError as error:
+        reason = str(error).rpartition("header: ")[2]  # worded differently before safetensors 0.6
+        if "JSON" in reason or "Deserialization" in reason:
+            raise CheckpointError(f"'{name}' is no checkpoint of musiclm: its header is not JSON") from error
+        if "incomplete" in reason.lower():
+            raise CheckpointError(f"the checkpoint '{name}' is cut off, or longer than its header says") from error
+        raise CheckpointError(f"the checkpoint '{name}' is damaged: {reason}") from error
+    if metadata.get("format") != "musiclm" or "sha256" not in metadata:
         raise CheckpointError(f"'{name}' is no checkpoint of musiclm: train one, or see 'musiclm models'")
+    return metadata, shapes
+
+
+def read_tensors(path: Path, sha256: str, called: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file whose header was read, in their stored types.
+
+    Args:
+        path: the file.
+        sha256: of its tensor bytes, from its header.
+        called: what the file is and its name, for errors: "the checkpoint 'bach-gru'".
+
+    Raises:
+        CheckpointError: the tensors are damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = path.read_bytes()
+    if hashlib.sha256(_tensor_bytes(data)).hexdigest() != sha256:
+        raise CheckpointError(f"{called} is damaged: its weights are not those that were saved")
     try:
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except (TypeError, KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint '{name}' is damaged: its header names no tensors") from error
-    if 8 + length + end != size:
-        raise CheckpointError(f"the checkpoint '{name}' is cut off: {size} bytes of {8 + length + end}")
-    return metadata, header
+        return load(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{called} is damaged: {error}") from error
 
 
-def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
-    if len(data) < 8:
-        raise CheckpointError(f"the checkpoint '{name}' is cut off")
-    length = struct.unpack("<Q", data[:8])[0]
-    return data[8 : 8 + length], memoryview(data)[8 + length :]
+def load_weights(make: Callable[[], Network], tensors: dict[str, torch.Tensor], called: str, kind: str) -> Network:
+    """Return a network with the weights of a file, floating-point numbers as float32.
+
+    The shapes are compared before any memory is allocated, so that a config that does not belong to the file costs none.
+
+    Args:
+        make: returns the network; called where initialisation is skipped.
+        tensors: see `read_tensors`.
+        called: what the file is and its name, for errors.
+        kind: what the network is, for errors.
+
+    Raises:
+        CheckpointError: the network cannot be made, or its tensors are not those of the file.
+    """
+    from ..models import meta_init
+
+    try:
+        with meta_init():
+            network = make()
+        expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+        if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
+            raise CheckpointError(f"{called} is damaged: its tensors are not those of {kind}")
+        as_float32 = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+        network.load_state_dict(as_float32, assign=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{called} is damaged: {error}") from error
+    return network
+
+
+def rename_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint or of a run's `resume.safetensors` by their present names.
+
+    The head of a model was called `readout` once, and its relative-pitch part `steps`.
+    """
+    prefixes = ("", "weights.", "average.", "moments.")
+    if any(name.startswith(tuple(f"{prefix}head." for prefix in prefixes)) for name in tensors):
+        return tensors
+    renamed = {}
+    for name, tensor in tensors.items():
+        for prefix in prefixes:
+            if name.startswith(f"{prefix}readout."):
+                rest = name.removeprefix(f"{prefix}readout.")
+                name = f"{prefix}head." + rest.replace("steps.", "relative_pitch.", 1)
+                break
+        renamed[name] = tensor
+    return renamed
+
+
+def _tensor_bytes(data: bytes) -> memoryview:
+    """Return what is behind the header of a safetensors file."""
+    return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
 
 
 def read(path: Path, called: str) -> Checkpoint:
@@ -183,17 +258,17 @@ def read(path: Path, called: str) -> Checkpoint:
     Raises:
         CheckpointError: it is not there, or damaged.
     """
-    metadata, entries = read_header(path, called)
+    metadata, shapes = read_header(path, called)
     try:
         stored = json.loads(metadata["checkpoint"])
-        config = _of_now(dict(stored["config"]))
+        config = _renamed_config(dict(stored["config"]))
         arch, tokenizer, card = str(stored["arch"]), dict(stored["tokenizer"]), dict(stored["card"])
-        num_parameters = sum(_product(entry["shape"]) for entry in entries.values())
+        num_parameters = sum(math.prod(shape) for shape in shapes.values())
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{called}' is no checkpoint of a model: {error!r} in its header") from error
     numbers = [v for v in config.values() if isinstance(v, int)]
     largest = max([*numbers, 0])
-    if largest > MAX_NUMBER or config.get("num_layers", 1) > len(entries) or _largest(tokenizer) > MAX_TOKENIZER_NUMBER:
+    if largest > MAX_NUMBER or config.get("num_layers", 1) > len(shapes) or _largest(tokenizer) > MAX_TOKENIZER_NUMBER:
         raise CheckpointError(f"the checkpoint '{called}' is damaged: its config is beyond all bounds")
     return Checkpoint(
         name=called,
@@ -207,11 +282,16 @@ def read(path: Path, called: str) -> Checkpoint:
     )
 
 
-def _of_now(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a config as it is called now: there was one `scale` with a `reference` once."""
+def _renamed_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's config with the present names of its fields.
+
+    `relative_pitch` was called `references` once, and before that there was one `scale` with a `reference`.
+    """
     if "scale" in config:
         scale, reference = config.pop("scale"), config.pop("reference", None)
         config["references"] = [] if reference is None else [[*scale, reference]]
+    if "references" in config:
+        config["relative_pitch"] = config.pop("references")
     return config
 
 
@@ -223,10 +303,3 @@ def _largest(description: Any) -> int:
     if isinstance(description, list):
         return max([0, *(_largest(v) for v in description)])
     return description if isinstance(description, int) else 0
-
-
-def _product(shape: list[int]) -> int:
-    product = 1
-    for n in shape:
-        product *= n
-    return product

@@ -70,7 +70,7 @@ class Model(LanguageModel):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
-        self.readout = Head(config, config.size)
+        self.head = Head(config, config.size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -79,7 +79,7 @@ class Model(LanguageModel):
             for last in (block.attention.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
 
-    def forward(
+    def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         size = self.config.size
@@ -91,8 +91,7 @@ class Model(LanguageModel):
             cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
             x_BTD, keys, values = block(x_BTD, cache)
             after += keys, values
-        logits_BTV = self.readout(self.norm(x_BTD), features)
-        return logits_BTV, (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
+        return self.norm(x_BTD), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
 
 
 class Block(nn.Module):

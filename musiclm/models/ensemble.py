@@ -1,7 +1,8 @@
-"""Several models as one: the mean of what they expect. Each is a little wrong in its own way, together they are less so."""
+"""Ensemble: the mean of several models' predicted probabilities."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -11,33 +12,44 @@ from .base import LanguageModel, State
 
 
 class Ensemble(LanguageModel):
-    """A model whose probabilities are the mean of its members'; its logits are their logarithms.
+    """A model whose probabilities are the mean of its members' probabilities; its logits are their logarithms.
 
-    Its state is those of the members, one after the other.
+    The hidden states are the members' log-probabilities, (B, T, members, V), and the head averages them. The state is
+    the number of state tensors of each member, (B, members), followed by those tensors, member by member.
 
     Args:
-        members: of one vocabulary, of any architectures; some may know only the first of the features.
+        members: of one vocabulary, of any architectures. A member may take only the first of the input features.
     """
 
     def __init__(self, members: Sequence[LanguageModel]) -> None:
         super().__init__(max((m.config for m in members), key=lambda config: len(config.feature_sizes)))
         self.members = nn.ModuleList(members)
-        self._known = [len(m.config.feature_sizes) for m in members]
-        self._ends: list[
-            int
-        ] = []  # of each member's part of the state: known after the first call, and the same always
+        self.head = MeanProbability()
 
-    def forward(
+    def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        starts = [0, *self._ends]
-        logs, after, ends = [], [], []
-        for i, member in enumerate(self.members):
-            own = None if state is None else state[starts[i] : starts[i + 1]]
-            known = None if features is None else features[..., : self._known[i]]
-            logits, then = member(tokens, own, known)
-            logs.append(logits.float().log_softmax(-1))
-            after += then
-            ends.append(len(after))
-        self._ends = ends
-        return torch.stack(logs).logsumexp(0) - torch.tensor(float(len(logs))).log(), tuple(after)
+        states = [None] * len(self.members) if state is None else _split(state)
+        log_probs: list[Tensor] = []
+        after: list[State] = []
+        for member, own_state in zip(self.members, states, strict=True):
+            num_features = len(member.config.feature_sizes)
+            own_features = None if features is None else features[..., :num_features]
+            logits_BTV, new_state = member(tokens, own_state, own_features)
+            log_probs.append(logits_BTV.float().log_softmax(-1))
+            after.append(new_state)
+        counts = torch.tensor([len(s) for s in after], device=tokens.device).repeat(tokens.shape[0], 1)
+        return torch.stack(log_probs).movedim(0, 2), (counts, *itertools.chain.from_iterable(after))
+
+
+class MeanProbability(nn.Module):
+    """Log-probabilities of several models, (B, T, members, V) -> the logarithm of their mean probability, (B, T, V)."""
+
+    def forward(self, log_probs_BTMV: Tensor) -> Tensor:
+        return log_probs_BTMV.logsumexp(2) - torch.tensor(float(log_probs_BTMV.shape[2])).log()
+
+
+def _split(state: State) -> list[State]:
+    """Return the states of the members."""
+    tensors = iter(state[1:])
+    return [tuple(itertools.islice(tensors, count)) for count in state[0][0].tolist()]

@@ -26,7 +26,7 @@ from ..devices import resolve_precision
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers.attention_recording import recordable
 from .layers.dropout import Dropout
-from .layers.transformer_decoder import IncrementalTransformer
+from .layers.transformer_decoder import BlockWeights, IncrementalTransformer
 
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
 
@@ -77,7 +77,7 @@ class Model(LanguageModel):
         blocks = [Block(config) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
-        self.readout = Head(config, config.size)
+        self.head = Head(config, config.size)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -86,7 +86,7 @@ class Model(LanguageModel):
             for last in (block.attention.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
 
-    def forward(
+    def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         x_BTD = self.dropout(self.embedding(tokens, features))
@@ -97,12 +97,13 @@ class Model(LanguageModel):
             cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
             x_BTD, keys, values, count = block(x_BTD, cache, num_cached)
             after += keys, values
-        logits_BTV = self.readout(self.norm(x_BTD), features)
         counts = torch.full((tokens.shape[0],), count, dtype=torch.int64, device=tokens.device)
-        return logits_BTV, (counts, *after)
+        return self.norm(x_BTD), (counts, *after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
-        return IncrementalTransformer(self, resolve_precision(precision, self.readout.weight.device))
+        precision = resolve_precision(precision, next(self.parameters()).device)
+        blocks = [block.weights() for block in self.blocks if isinstance(block, Block)]
+        return IncrementalTransformer(self, blocks, self.norm, precision)
 
 
 class Block(nn.Module):
@@ -116,6 +117,18 @@ class Block(nn.Module):
         self.up = nn.Linear(config.size, 4 * config.size)
         self.down = nn.Linear(4 * config.size, config.size)
         self.dropout = Dropout(config.dropout)
+
+    def weights(self) -> BlockWeights:
+        """Return the parameters of the block for decoding one token at a time; they are shared, not copied."""
+        return BlockWeights(
+            norm_attention=self.norm_attention,
+            queries_keys_values=self.attention.queries_keys_values,
+            distances_HRE=self.attention.distances_HRE,
+            out=self.attention.out,
+            norm_forward=self.norm_forward,
+            up=self.up,
+            down=self.down,
+        )
 
     def forward(
         self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int

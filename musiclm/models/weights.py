@@ -1,30 +1,27 @@
-"""Operations on the weights of whole models: temperature scaling, extrapolation and resizing."""
+"""Operations on the weights of whole models: temperature scaling, extrapolation and vocabulary growth."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from .base import Head, LanguageModel
+from ..errors import CheckpointError
+from .base import LanguageModel
 
 
 def scale_logits(model: LanguageModel, temperature: float) -> LanguageModel:
-    """Return a copy of a model whose logits are divided by a temperature."""
+    """Return a copy of a model whose logits are divided by a temperature; see `LanguageModel.scale_logits`."""
     copy = deepcopy(model)
-    with torch.no_grad():
-        for module in copy.modules():
-            if isinstance(module, Head):
-                for parameter in module.parameters():
-                    parameter.div_(temperature)
+    copy.scale_logits(temperature)
     return copy
 
 
 def extrapolate(start: LanguageModel, end: LanguageModel, factor: float) -> LanguageModel:
-    """Return a model whose weights lie beyond those of `end`, `factor` times as far from `start` as they do.
+    """Extrapolate weights: return a model with start + factor * (end - start) (Zheng et al. 2024).
 
-    Where `end` was trained on from `start`: as if it had gone on in the direction that it took (Zheng et al. 2024).
+    With factor > 1, and `end` trained from `start`, the model lies beyond `end` in the direction that training took.
     """
     moved = deepcopy(end)
     first, last = start.state_dict(), end.state_dict()
@@ -32,17 +29,28 @@ def extrapolate(start: LanguageModel, end: LanguageModel, factor: float) -> Lang
     return moved
 
 
-def resize_embeddings(weights: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return the weights of a model, with those for ids that it has not got yet as they are in another.
+def resize_embeddings(weights: dict[str, Tensor], model: LanguageModel) -> dict[str, Tensor]:
+    """Resize a checkpoint's embedding and head to the larger vocabulary of a new model, and return all its weights.
 
-    What features say that it has not got is nothing at first: with plain music it begins as the model that it was.
+    New token ids keep the fresh initialisation of `model`. The tables of new input features and of new relative-pitch
+    ranges are zero, so that the model initially behaves like the checkpoint on music without them.
+
+    Args:
+        weights: the state dict of the checkpoint's model, of the same architecture and hidden size.
+        model: with the new vocabulary; it is not changed.
+
+    Raises:
+        CheckpointError: tensors outside `embedding` and `head` differ.
     """
-    import torch
+    wanted = model.state_dict()
+    ends = tuple(f"{name}." for name in ("embedding", "head"))
+    others = {name: tensor.shape for name, tensor in wanted.items() if not name.startswith(ends)}
+    if others != {name: tensor.shape for name, tensor in weights.items() if not name.startswith(ends)}:
+        raise CheckpointError("only the embedding and the head of a model can be resized, and its other layers differ")
 
-    def whole(name: str, tensor: Any) -> Any:
-        if wanted[name].shape == tensor.shape:
-            return tensor
-        return torch.cat([tensor, wanted[name][len(tensor) :]])
+    def grown(name: str, fresh: Tensor) -> Tensor:
+        if name not in weights:
+            return torch.zeros_like(fresh)
+        return torch.cat([weights[name], fresh[len(weights[name]) :]])
 
-    silent = {name: torch.zeros_like(tensor) for name, tensor in wanted.items() if name not in weights}
-    return silent | {name: whole(name, tensor) for name, tensor in weights.items()}
+    return {name: weights[name] if name in others else grown(name, tensor) for name, tensor in wanted.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import TokenizerError
-from ..models.base import Embedding, LanguageModel
+from ..models.base import LanguageModel
 from ..tokenizers.base import Tokenizer
 from ..tokenizers.bpe import MergedTokenizer
 from ..tokenizers.grid import FIRST_PITCH, Grid
@@ -77,8 +77,7 @@ def arrange(model: LanguageModel, tokenizer: Tokenizer, lowest: int = RANGE[0], 
         raise TokenizerError(
             f"'{tokenizer.name}' has {len(pitches)} pitches from {lowest} to {highest}: take an octave"
         )
-    embedding = next(m for m in model.modules() if isinstance(m, Embedding))
-    rows = embedding.token.weight.detach().float().cpu().numpy()[[ids[int(p)] for p in pitches]]
+    rows = model.token_embeddings().detach().float().cpu().numpy()[[ids[int(p)] for p in pitches]]
     rows = rows - rows.mean(0)
     left, strengths, _ = np.linalg.svd(rows, full_matrices=False)
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)

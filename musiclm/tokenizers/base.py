@@ -32,7 +32,7 @@ class Tokenizer(ABC):
         feature_sizes: how many values each feature of a token has; see `features`.
         feature_lead: how many ids in front of a stretch are enough to make its features from; 0 if all of them have to be
             read. Stretches are then varied as a whole, with what their features know of.
-        references: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
+        relative_pitch: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
             the next token, if it is of these, is likely to be near.
         held: which feature is the id that lets go on what sounds; None if none is.
         timing: (V,) booleans, ids that say when and how long, where those are not said of each note at once; else None.
@@ -50,7 +50,7 @@ class Tokenizer(ABC):
     eos: int
     feature_sizes: tuple[int, ...] = ()
     feature_lead: int = 0
-    references: tuple[tuple[int, int, int], ...] = ()
+    relative_pitch: tuple[tuple[int, int, int], ...] = ()
     held: int | None = None
     timing: np.ndarray | None = None
     says_durations: bool = False
@@ -62,7 +62,7 @@ class Tokenizer(ABC):
     @property
     def model_config(self) -> dict[str, Any]:
         """What a model of these ids should know of them: fields of its `Config`, besides the number of ids."""
-        return {"feature_sizes": self.feature_sizes, "references": self.references}
+        return {"feature_sizes": self.feature_sizes, "relative_pitch": self.relative_pitch}
 
     @property
     def plain_size(self) -> int:

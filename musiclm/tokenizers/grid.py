@@ -77,13 +77,13 @@ class Grid(Tokenizer):
         self.feature_sizes = tuple(sizes[i] for i in OF_VERSION[features])
         self.held = OF_VERSION[features].index(14)
         if features >= 2 and reference:
-            self.references = ((FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1, self.held),)
+            self.relative_pitch = ((FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1, self.held),)
 
     def describe(self) -> dict[str, Any]:
         if self.version == 1:
             return {"name": self.name}
         described: dict[str, Any] = {"name": self.name, "features": self.version}
-        return described if self.references else {**described, "reference": False}
+        return described if self.relative_pitch else {**described, "reference": False}
 
     @property
     def plain_size(self) -> int:

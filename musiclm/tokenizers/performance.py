@@ -64,9 +64,9 @@ class Performance(Tokenizer):
             raise TokenizerError(f"the tokenizer 'performance' has no features of version {features}")
         self.version = features
         if features == 2:
-            self.feature_sizes, self.references, self.feature_lead = (
+            self.feature_sizes, self.relative_pitch, self.feature_lead = (
                 performance_features.SIZES,
-                performance_features.REFERENCES,
+                performance_features.RELATIVE_PITCH,
                 256,
             )
 

@@ -74,7 +74,11 @@ class ScoreTokenizer(MidiTokTokenizer):
         if features == 2:
             positions = self.midi_tokenizer.config.max_num_pos_per_beat
             self._known = score_features.Vocabulary(self.kinds, self.values, positions)
-            self.feature_sizes, self.references, self.feature_lead = self._known.sizes, self._known.references, 512
+            self.feature_sizes, self.relative_pitch, self.feature_lead = (
+                self._known.sizes,
+                self._known.relative_pitch,
+                512,
+            )
 
     def describe(self) -> dict[str, Any]:
         described = super().describe()

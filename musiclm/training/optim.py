@@ -8,26 +8,24 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..models.base import Head
+from ..models.base import LanguageModel
 
 MATRIX_RATE = 2.0  # how much higher Muon's learning rate is than AdamW's
 
 
-def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Return Muon (Jordan et al. 2024) for hidden matrices, which takes steps whose singular values are all alike, scaled
-    to the size of AdamW's (Liu et al. 2025); and AdamW for all else: embeddings, read-outs, norms, biases, distances.
+def make_optimizers(model: LanguageModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Return Muon for hidden matrices and AdamW for everything else, with weight decay on the head's matrices only.
+
+    Muon (Jordan et al. 2024) takes steps whose singular values are all alike, scaled here to the size of AdamW's (Liu et
+    al. 2025). Embeddings, heads, norms, biases and vectors of distances are not hidden matrices.
     """
-    ends = [m for m in model.modules() if isinstance(m, (nn.Embedding, Head))]
-    tables = {id(p) for m in ends if isinstance(m, nn.Embedding) for p in m.parameters()}
-    readouts = {id(p) for m in ends if isinstance(m, Head) for p in m.parameters() if p.ndim == 2}
-    hidden: list[Tensor] = []
-    decayed: list[Tensor] = []
-    others: list[Tensor] = []
-    for p in model.parameters():
-        if id(p) in readouts:
-            decayed.append(p)
-        else:
-            (hidden if p.ndim == 2 and id(p) not in tables else others).append(p)
+    head = {id(p) for p in model.head.parameters() if p.ndim == 2}
+    tables = [m for m in model.modules() if m is getattr(model, "embedding", None) or isinstance(m, nn.Embedding)]
+    ends = {id(p) for m in (model.head, *tables) for p in m.parameters()}
+    decayed: list[Tensor] = [p for p in model.parameters() if id(p) in head]
+    hidden: list[Tensor] = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
+    assigned = {id(p) for p in (*decayed, *hidden)}
+    others: list[Tensor] = [p for p in model.parameters() if id(p) not in assigned]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
     if not hidden:

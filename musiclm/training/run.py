@@ -310,7 +310,7 @@ class Run:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from ..checkpoint import read_header
+        from ..checkpoint import read_header, rename_tensors
         from .loop import TrainingState
 
         path = self.folder / "resume.safetensors"
@@ -321,7 +321,7 @@ class Run:
         metadata, _ = read_header(path)
         try:
             numbers = json.loads(metadata["run"])
-            tensors = load_file(path)
+            tensors = rename_tensors(load_file(path))
         except (KeyError, ValueError, SafetensorError) as error:
             raise RunError(f"'{path}' is damaged: {error}") from error
         self.best, self.best_step = numbers["best"], numbers["best_step"]

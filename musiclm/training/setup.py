@@ -109,7 +109,7 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
     except (TypeError, ValueError) as error:
         raise RunError(f"there is no such model: {error}") from error
     if started is not None:
-        model.load_state_dict(resize_embeddings(started.model().state_dict(), model.state_dict()))
+        model.load_state_dict(resize_embeddings(started.model().state_dict(), model))
     if plan.compile and device == "cpu" and not _has_compiler():
         log.warning("--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled")
     elif plan.compile:

@@ -15,6 +15,7 @@ from ...devices import resolve_precision
 from ..base import BaseConfig, Embedding, Head, LanguageModel, State
 from . import quantized
 from .dropout import Dropout
+from .incremental import IncrementalModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class RecurrentModel(LanguageModel):
         between = c.dropout if c.num_layers > 1 else 0.0
         self.layers = self.cell(c.size, c.size, num_layers=c.num_layers, batch_first=True, dropout=between)
         self.norm = nn.LayerNorm(c.size)
-        self.readout = Head(c, c.size)
+        self.head = Head(c, c.size)
         for name, weight in self.layers.named_parameters():
             if "weight_hh" in name:  # Saxe et al. 2014: orthogonal recurrence keeps gradients alive over many steps
                 for gate in weight.data.split(c.size):
@@ -68,17 +69,16 @@ class RecurrentModel(LanguageModel):
             else:
                 nn.init.zeros_(weight)
 
-    def forward(
+    def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         x_BTD = self.dropout(self.embedding(tokens, features))
         layers_first = None if state is None else tuple(t.transpose(0, 1).contiguous() for t in state)
         y_BTD, after = self._run(x_BTD, layers_first)
-        logits_BTV = self.readout(self.dropout(self.norm(y_BTD)), features)
-        return logits_BTV, tuple(t.transpose(0, 1) for t in after)
+        return self.dropout(self.norm(y_BTD)), tuple(t.transpose(0, 1) for t in after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
-        return IncrementalRNN(self, resolve_precision(precision, self.readout.weight.device))
+        return IncrementalRNN(self, resolve_precision(precision, next(self.parameters()).device))
 
     def _run(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
         if self.cell is nn.LSTM:
@@ -88,40 +88,37 @@ class RecurrentModel(LanguageModel):
         return y, (h,)
 
 
-class IncrementalRNN(LanguageModel):
-    """A model as generation runs it: several tokens at once as in training, one at a time by the shortest way.
+class IncrementalRNN(IncrementalModel):
+    """The form of a recurrent model for decoding: one token at a time runs on packed weights, several as in training.
 
-    torch's own layers lay out all their weights anew at each call: one token of an LSTM of 2 x 640 took 5.8 ms.
+    torch's own layers re-pack all their weights at each call: one token of an LSTM of 2 x 640 took 5.8 ms.
     """
 
     def __init__(self, whole: RecurrentModel, precision: str) -> None:
-        super().__init__(whole.config)
-        self.whole = whole
+        super().__init__(whole, precision)
+        self.whole: RecurrentModel = whole
         self._layers = []
         for i in range(whole.config.num_layers):
-            given, recalled = (
+            of_input, of_hidden = (
                 quantized.pack_linear(
                     getattr(whole.layers, f"weight_{n}_l{i}"), getattr(whole.layers, f"bias_{n}_l{i}"), precision
                 )
                 for n in ("ih", "hh")
             )
-            self._layers.append((given, recalled))
-        self._readout = quantized.pack_linear(whole.readout.weight, whole.readout.bias, precision)
+            self._layers.append((of_input, of_hidden))
 
-    def forward(
+    def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         if state is None or tokens.shape[1] > 1:
-            return self.whole.forward(tokens, state, features)
+            return self.whole.encode(tokens, state, features)
         x_BD = self.whole.embedding(tokens, features)[:, 0]
         after = []
-        for i, (given, recalled) in enumerate(self._layers):
+        for i, (of_input, of_hidden) in enumerate(self._layers):
             memory = tuple(t[:, i] for t in state)
-            after.append(self.whole.step(given(x_BD), recalled(memory[0].contiguous()), memory))
+            after.append(self.whole.step(of_input(x_BD), of_hidden(memory[0].contiguous()), memory))
             x_BD = after[-1][0]
-        x_BD = self.whole.norm(x_BD)
-        logits_BTV = self.whole.readout.with_steps(self._readout(x_BD)[:, None], x_BD[:, None], features)
-        return logits_BTV, tuple(torch.stack(each, 1) for each in zip(*after, strict=True))
+        return self.whole.norm(x_BD)[:, None], tuple(torch.stack(each, 1) for each in zip(*after, strict=True))
 
 
 def set_forget_bias(layers: nn.RNNBase, size: int) -> None:

@@ -5,32 +5,64 @@ B batch, H heads, S keys that are seen, D size of the model, E size of a head, R
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import devices
-from ..base import LanguageModel, State
+from ..base import Embedding, LanguageModel, State
 from . import quantized
 from .cached_attention import FloatAttention, PackedAttention
+from .incremental import IncrementalModel
 
 
-class IncrementalTransformer(LanguageModel):
-    """A model that reads several tokens at once as in training, and one at a time by the shortest way.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockWeights:
+    """The parameters of one pre-norm block with relative attention: x + attention(norm(x)), x + feed-forward(norm(x)).
 
-    The state is how many tokens came before, (B,), then what each layer's attention keeps.
+    Attributes:
+        norm_attention, norm_forward: before each sub-layer.
+        queries_keys_values: D -> 3 D.
+        distances_HRE: a vector for each head and distance 0 … R - 1.
+        out: D -> D, behind attention.
+        up, down: D -> 4 D -> D, with GELU between them.
     """
 
-    def __init__(self, whole: Any, precision: str) -> None:
-        super().__init__(whole.config)
-        self.whole = whole
-        self._embedding = quantized.fuse_embedding(whole.embedding)
-        self._steps = [IncrementalBlock(block, precision) for block in whole.blocks]
-        self._readout = quantized.pack_linear(whole.readout.weight, whole.readout.bias, precision)
+    norm_attention: nn.LayerNorm
+    queries_keys_values: nn.Linear
+    distances_HRE: Tensor
+    out: nn.Linear
+    norm_forward: nn.LayerNorm
+    up: nn.Linear
+    down: nn.Linear
 
-    def forward(
+
+class IncrementalTransformer(IncrementalModel):
+    """The form of a transformer for decoding: one token at a time runs on packed weights, several as in training.
+
+    The state is the number of tokens so far, (B,), followed by the KV cache of each layer.
+
+    Args:
+        whole: the model. Its state is the number of cached tokens, (B,), then keys and values of each layer,
+            (B, H, S, E), in chronological order.
+        blocks: its parameters, layer by layer.
+        norm: behind the last block.
+        precision: of the packed weights.
+    """
+
+    def __init__(
+        self, whole: LanguageModel, blocks: Sequence[BlockWeights], norm: nn.LayerNorm, precision: str
+    ) -> None:
+        super().__init__(whole, precision)
+        assert isinstance(whole.embedding, Embedding)
+        self._embedding = quantized.fuse_embedding(whole.embedding)
+        self._steps = [IncrementalBlock(block, precision) for block in blocks]
+        self.norm = norm
+
+    def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         if state is None or tokens.shape[1] > 1:
@@ -42,12 +74,10 @@ class IncrementalTransformer(LanguageModel):
         for i, step in enumerate(self._steps):
             x_BD, kept = step(x_BD, state[1 + each * i : 1 + each * (i + 1)], num_before)
             after += kept
-        x_BD = self.whole.norm(x_BD)
-        logits_BTV = self.whole.readout.with_steps(self._readout(x_BD)[:, None], x_BD[:, None], features)
-        return logits_BTV, (state[0] + 1, *after)
+        return self.norm(x_BD)[:, None], (state[0] + 1, *after)
 
     def _read(self, tokens: Tensor, state: State | None, features: Tensor | None) -> tuple[Tensor, State]:
-        """Run the whole model, on a state of its own kind."""
+        """Return the hidden states of the whole model, run on a state of its own kind, and the new state of this one."""
         num_before = 0
         if state is not None:
             num_before = int(state[0][0])
@@ -56,32 +86,31 @@ class IncrementalTransformer(LanguageModel):
             for i, step in enumerate(self._steps):
                 opened += step.attention.opened(state[1 + each * i : 1 + each * (i + 1)], num_before)
             state = (torch.full_like(state[0], min(num_before, self.config.context)), *opened)
-        logits_BTV, after = self.whole.forward(tokens, state, features)
+        hidden_BTD, after = self.whole.encode(tokens, state, features)
         count, num_seen = int(after[0][0]), num_before + tokens.shape[1]
         closed: list[Tensor] = []
         for i, step in enumerate(self._steps):
             keys, values = (t[:, :, max(0, count - self.config.context) : count] for t in after[1 + 2 * i : 3 + 2 * i])
             closed += step.attention.closed(keys, values, num_seen)
-        return logits_BTV, (torch.full_like(after[0], num_seen), *closed)
+        return hidden_BTD, (torch.full_like(after[0], num_seen), *closed)
 
 
 class IncrementalBlock:
     """A block at one token a row: x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
-    def __init__(self, block: Any, precision: str) -> None:
-        attention = block.attention
-        head_size = attention.distances_HRE.shape[2]
-        weight = attention.queries_keys_values.weight.detach().clone()
-        bias = attention.queries_keys_values.bias.detach().clone()
-        size = attention.out.in_features
-        weight[:size] *= head_size**-0.5  # of the queries: scores need not be scaled any more
-        bias[:size] *= head_size**-0.5
+    def __init__(self, block: BlockWeights, precision: str) -> None:
+        distances_HRE = block.distances_HRE.detach()
+        weight = block.queries_keys_values.weight.detach().clone()
+        bias = block.queries_keys_values.bias.detach().clone()
+        size = block.out.in_features
+        scale = distances_HRE.shape[2] ** -0.5
+        weight[:size] *= scale  # the queries' part: the scores need no scaling any more
+        bias[:size] *= scale
         self.queries_keys_values = quantized.pack_linear(weight, bias, precision)
-        self.out = quantized.pack_linear(attention.out.weight, attention.out.bias, precision)
+        self.out = quantized.pack_linear(block.out.weight, block.out.bias, precision)
         self.up = quantized.pack_linear(block.up.weight, block.up.bias, precision)
         self.down = quantized.pack_linear(block.down.weight, block.down.bias, precision)
         self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
-        distances_HRE = attention.distances_HRE.detach()
         kind = PackedAttention if precision != "fp32" and devices.has_fbgemm(weight.device) else FloatAttention
         self.attention = kind(distances_HRE)
 

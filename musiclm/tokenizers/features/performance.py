@@ -38,7 +38,7 @@ SIZES = (
     TIME_SHIFT,  # the velocity of the note that is nearest in pitch
     TIME_SHIFT + NUM_SHIFTS,  # the shift after which the last time between two chords has passed again
 )
-REFERENCES = (
+RELATIVE_PITCH = (
     (NOTE_ON, NOTE_OFF - 1, len(SIZES) - 4),
     (NOTE_OFF, VELOCITY - 1, len(SIZES) - 3),
     (VELOCITY, TIME_SHIFT - 1, len(SIZES) - 2),

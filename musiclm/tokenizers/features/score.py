@@ -29,7 +29,7 @@ KINDS = {
 
 
 class Vocabulary:
-    """What ids mean, and the sizes and references of their features.
+    """What ids mean, and the sizes of their features and the ranges of relative pitch.
 
     Args:
         kinds: of each id, MidiTok's name.
@@ -63,7 +63,7 @@ class Vocabulary:
             size,  # the id of its last pitch
         )
         scales = {POSITION: [1], VELOCITY: [6], PITCH: [len(self.sizes) - 2, len(self.sizes) - 1]}
-        self.references = tuple(
+        self.relative_pitch = tuple(
             (min(ids), max(ids), feature)
             for kind, features in scales.items()
             if (ids := [i for i in range(size) if self.kinds[i] == kind]) and ids == list(range(ids[0], ids[-1] + 1))
