@@ -7,7 +7,6 @@ The file is a safetensors file of ours (`musiclm.checkpoint.pack`) whose metadat
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from importlib import resources
@@ -20,7 +19,6 @@ from torch import Tensor
 from .. import checkpoint
 from ..errors import CheckpointError
 from ..files import write_whole
-from ..models import meta_init
 from . import FAMILIES, mel, onsets
 from .models.cnn import Config, NoteCNN
 
@@ -102,7 +100,10 @@ class NoteClassifier:
         bounded = len(config.channels) <= 5 and all(0 < c <= MOST_CHANNELS for c in config.channels)
         if not (bounded and 0 < config.kernel <= 15 and config.num_families == len(FAMILIES) and temperature > 0):
             raise CheckpointError(f"the classifier '{path}' is damaged: its config is beyond all bounds")
-        return cls(_model(path, config, metadata["sha256"]), temperature=temperature, card=card)
+        called = f"the classifier '{path}'"
+        tensors = checkpoint.read_tensors(path, metadata["sha256"], called)
+        model = checkpoint.load_weights(lambda: NoteCNN(config), tensors, called, "its network")
+        return cls(model, temperature=temperature, card=card)
 
     def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
         """Write the classifier to a file, whole or not at all, its weights in half precision.
@@ -162,26 +163,3 @@ def loudest_picture(audio: Tensor) -> Tensor:
     mel.check(audio)
     span = onsets.loudest_note(audio)
     return mel.log_mel(audio[span.start : span.end])
-
-
-def _model(path: Path, config: Config, sha256: str) -> NoteCNN:
-    """Return the network of a file, in float32, after checking that its tensors are those that were saved."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    if hashlib.sha256(memoryview(data)[8 + length :]).hexdigest() != sha256:
-        raise CheckpointError(f"the classifier '{path}' is damaged: its weights are not those that were saved")
-    try:
-        tensors = load(data)
-        with meta_init():
-            model = NoteCNN(config)
-        expected = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        if expected != {name: tuple(t.shape) for name, t in tensors.items()}:
-            raise CheckpointError(f"the classifier '{path}' is damaged: its tensors are not those of its network")
-        tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-        model.load_state_dict(tensors, assign=True)
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"the classifier '{path}' is damaged: {error}") from error
-    return model

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import re
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, OutputError
-from .format import MAX_HEADER, SUFFIX, Checkpoint, read
+from ..files import written_whole
+from .format import SUFFIX, Checkpoint, check_start, read
 from .registry import bundled, find, installed, installed_path, user_folder
 
 MAX_BYTES = 2**30  # of a checkpoint; the largest of ours is a twentieth of that
@@ -132,8 +131,10 @@ def _blocks(file: Any, size: int | None, told: str) -> Iterator[bytes]:
             raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has more than {MAX_BYTES // 2**20} MB")
         if len(start) < 9:
             start += block[: 9 - len(start)]
-            if len(start) == 9 and (struct.unpack("<Q", start[:8])[0] > MAX_HEADER or start[8:] != b"{"):
-                raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has no header")
+            if len(start) == 9:
+                check_start(start[:8], told)
+                if start[8:] != b"{":
+                    raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has no header")
         yield block
 
 
@@ -152,28 +153,21 @@ def install(source: Source, blocks: Iterable[bytes], *, name: str | None = None,
     """
     if name is not None:  # before anything is fetched
         _check_name(name, force=force)
-    folder, temporary = user_folder(), None
+    folder = user_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".coming-", delete=False) as file:
-            temporary = Path(file.name)
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        coming = read(temporary, source.told)
-        coming.model()  # all of it: weights, their hash, and that they are those of the architecture
-        name = (name or source.name).removesuffix(f"-{coming.arch}") + f"-{coming.arch}"
-        _check_name(name, force=force)
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(installed_path(name))
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".coming-") as beside:
+            arrived = Path(beside) / f"arrived{SUFFIX}"
+            with written_whole(arrived) as file:
+                for block in blocks:
+                    file.write(block)
+            coming = read(arrived, source.told)
+            coming.model()  # all of it: weights, their hash, and that they are those of the architecture
+            name = (name or source.name).removesuffix(f"-{coming.arch}") + f"-{coming.arch}"
+            _check_name(name, force=force)
+            arrived.replace(installed_path(name))
     except OSError as error:
         raise OutputError(f"the folder '{folder}' cannot be written: {error.strerror}; see MUSICLM_MODELS") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)  # it is there only if something went wrong, Ctrl-C for one
     return read(installed_path(name), name)
 
 
