@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--context", type=click.IntRange(2), metavar="T", help="Tokens a transformer looks back; the window grows with it."
 )
+@click.option("--layers", type=click.IntRange(1), metavar="N", help="Depth of the model instead of the preset's.")
 @click.option("--learning-rate", type=_options.FloatRange(0, min_open=True), metavar="R", help="The highest.")
 @click.option("--dropout", type=_options.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
 @click.option(
@@ -122,6 +123,7 @@ def _begun(
     tokenizer: str | None,
     weights: tuple[str, ...],
     settings: tuple[str, ...],
+    layers: int | None,
     patience: int | None,
     compiled: bool,
     seed: int | None,
@@ -157,7 +159,7 @@ def _begun(
         start_from=None if start_from is None else _absolute(start_from),
         teachers=[_absolute(teacher) for teacher in teachers],
         weights=_parsed(weights),
-        config=_settings(settings),
+        config=_config(settings, layers),
         patience=patience or (PATIENCE if start_from is not None else None),
         seed=_options.draw_seed(seed),
         threads=_options.threads(),
@@ -276,6 +278,16 @@ def _parsed(weights: tuple[str, ...]) -> dict[str, float]:
         if not folder or not 0 < parsed[folder] < math.inf:
             raise click.BadParameter(f"'{given}' is not FOLDER=W with W above 0", param_hint="--weight")
     return parsed
+
+
+def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float]:
+    """Return what --set and --layers say of the model's config."""
+    config = _settings(settings)
+    if layers is None:
+        return config
+    if "num_layers" in config:
+        raise click.UsageError("--layers and --set num_layers are the same: leave out one")
+    return {**config, "num_layers": layers}
 
 
 def _settings(given: tuple[str, ...]) -> dict[str, float]:

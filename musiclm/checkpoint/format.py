@@ -121,6 +121,7 @@ def pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
     """Return the bytes of a safetensors file of musiclm, whose metadata has the hash of the tensor bytes too."""
     from safetensors.torch import save as to_safetensors
 
+    tensors = _unshared(tensors)
     digest = hashlib.sha256(_tensor_bytes(to_safetensors(tensors))).hexdigest()
     return bytes(to_safetensors(tensors, metadata={"format": "musiclm", "sha256": digest, **metadata}))
 
@@ -245,6 +246,16 @@ def rename_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
                 break
         renamed[name] = tensor
     return renamed
+
+
+def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors with memory of their own: safetensors refuses a head that shares its matrix with the embedding."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        found[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return found
 
 
 def _tensor_bytes(data: bytes) -> memoryview:

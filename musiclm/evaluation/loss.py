@@ -173,7 +173,7 @@ def _each(
             inputs = inputs[:, : targets.shape[1]]
             features, feature_state = tokenizer.features(inputs, feature_state)
             going_on = sum(len(piece.tokens) - 1 > start for piece in batch)  # the longest stand first
-            if state is not None and len(state[0]) > going_on:
+            if state and len(state[0]) > going_on:  # a model may have no state tensors
                 state = rows(state, range(going_on))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 given = features[:going_on].to(device) if features.shape[-1] else None

@@ -167,7 +167,7 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
                 f"the model '{started.name}' has other features than '{tokenizer.name}' gives now: train anew"
             )
         if plan.config:
-            raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set")
+            raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set and --layers")
     config |= tokenizer.model_config
     for name, number in sorted(plan.config.items()):
         if name not in preset:
