@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,9 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arch", models.names())
-@pytest.mark.parametrize("name", tokenizers.NAMES)
+@pytest.mark.parametrize(
+    ("arch", "name"), [*((arch, "grid") for arch in models.names()), *(("gru", name) for name in tokenizers.NAMES)]
+)
 def test_a_model_comes_back_with_its_tokenizer(arch: str, name: str, tmp_path: Path, song):
     tokenizer = tokenizers.create(name)
     model = tiny(arch, tokenizer.vocab_size, **tokenizer.model_config)
@@ -149,3 +152,54 @@ def test_a_set_alone_is_its_model_of_fewest_nats():
     assert nats["bach-transformer"] < nats["bach-lstm"]
     assert checkpoint.find("bach")[1] == "bach-transformer"
     assert checkpoint.find("score")[1] == "score-transformer"
+
+
+def header_only(header: object, tensors: bytes = b"") -> bytes:
+    data = json.dumps(header).encode()
+    return struct.pack("<Q", len(data)) + data + tensors
+
+
+OURS = {"format": "musiclm", "sha256": ""}
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no header"),
+        (struct.pack("<Q", 3) + b"{a}", "not JSON"),
+        (struct.pack("<Q", 5) + b"[[[[[", "not JSON"),
+        (header_only({"__metadata__": {"format": 1}}), "not JSON"),
+        (header_only({"__metadata__": OURS, "a": FLOATS}, bytes(7)), "cut off"),
+        (header_only({"__metadata__": OURS, "a": FLOATS}, bytes(9)), "longer than its header says"),
+        (header_only({"__metadata__": OURS, "a": {**FLOATS, "shape": [3]}}, bytes(8)), "damaged"),
+        (header_only({"__metadata__": OURS, "a": {**FLOATS, "data_offsets": [8, 0]}}, bytes(8)), "damaged"),
+        (header_only({"__metadata__": OURS, "a": {**FLOATS, "shape": [2**62, 4]}}, bytes(8)), "damaged"),
+        (header_only({"a": FLOATS}, bytes(8)), "train one"),
+        (header_only({"__metadata__": OURS, "a": FLOATS}, bytes(8)), "no checkpoint of a model"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_wrong_with_a_header_is_said_in_one_line(tmp_path: Path, data: bytes, said: str):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        checkpoint.read(path, "m")
+    assert "\n" not in str(caught.value) and "'m'" in str(caught.value)
+
+
+def test_a_folder_and_a_missing_file_are_said_in_one_line(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            checkpoint.read_header(path)
+
+
+def test_models_are_listed_without_torch():
+    code = (
+        "import sys\nfrom musiclm.cli import main\nimport contextlib, io\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):\n"
+        "    main(['models', '--json'])\n"
+        "assert 'bach-gru' in out.getvalue()\nprint('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

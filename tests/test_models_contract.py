@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load, load_file
 from torch import nn
 
 from musiclm import checkpoint, evaluation, models, tokenizers
@@ -182,7 +182,7 @@ def test_a_model_without_a_head_is_refused_when_it_is_made():
 def test_an_architecture_without_a_head_is_refused_in_a_line(tmp_path: Path):
     code = (tmp_path / "architectures" / f"{EXAMPLE}.py").read_text()
     (tmp_path / "architectures" / "headless.py").write_text(code.replace("self.head =", "self.readout ="))
-    with pytest.raises(ValueError, match="'headless': .* has no head"):
+    with pytest.raises(ValueError, match=r"'headless': .* has no head"):
         models.create("headless", 9)
 
 

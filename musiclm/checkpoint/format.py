@@ -166,7 +166,7 @@ def read_header(path: Path, name: str | None = None) -> tuple[dict[str, str], di
     except OSError as error:
         raise CheckpointError(f"the checkpoint '{name}' cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
-        reason = str(error).rpartition("header: ")[2]  # worded differently before safetensors 0.6
+        reason = str(error).partition("header: ")[2]  # worded differently before safetensors 0.6
         if "JSON" in reason or "Deserialization" in reason:
             raise CheckpointError(f"'{name}' is no checkpoint of musiclm: its header is not JSON") from error
         if "incomplete" in reason.lower():
