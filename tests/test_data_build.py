@@ -20,10 +20,9 @@ import musiclm
 from musiclm import data, midi, tokenizers
 from musiclm.data import SPLITS, Options, build_corpus, bundled, files, open_source, open_store
 from musiclm.data import build as building
-from musiclm.data import split as splitting
 from musiclm.data.crops import RandomCrops
 from musiclm.data.fingerprint import are_copies, fingerprint
-from musiclm.errors import CorpusError, TokenizerError
+from musiclm.errors import CorpusError, Reason, TokenizerError
 from tests.data_files import benchmark, built, contents, folder_of, midi_bytes, piece
 
 MUSIC = {f"{i:02d}.mid": midi_bytes(i) for i in range(30)}
@@ -116,7 +115,7 @@ def test_an_official_split_is_used_as_it_is_and_twins_across_it_are_reported(tmp
     document = built(tmp_path / "corpus", folder_of(tmp_path / "music", files))
     sizes = {name: split["pieces"] for name, split in document["splits"].items()}
     assert sizes == {"train": 2, "validation": 1, "test": 2}
-    assert document["dropped"] == {splitting.NEAR: 1}  # other.mid is in no official split
+    assert document["dropped"] == {Reason.NEAR_COPY.text: 1}  # other.mid is in no official split
     twins = document["twins_across_splits"]
     assert (twins["groups"], twins["pieces"], twins["held_out"]) == (1, 2, 1)
 

@@ -16,7 +16,7 @@ from musiclm import midi
 from musiclm.data import sources
 from musiclm.data.clean import CUT_TO, LONGEST, clean
 from musiclm.data.parse import read_piece
-from musiclm.errors import CorpusError
+from musiclm.errors import CorpusError, Drop, Reason
 from musiclm.tokenizers import create
 from tests.data_files import folder_of, midi_bytes, piece
 
@@ -209,5 +209,5 @@ def test_an_empty_or_drum_only_piece_has_no_key():
     score.tracks.append(track)
     facts = read_piece(midi.to_bytes(score), "x.mid", create("score")).facts
     assert facts["key"] is None and facts["low"] is None
-    assert read_piece(b"", "x.mid", create("score")).reason == "is empty: give a MIDI file"
-    assert read_piece(midi_bytes(1)[:100], "x.mid", create("score")).reason == "is damaged MIDI: it ends within a track"
+    assert read_piece(b"", "x.mid", create("score")).reason == Drop(Reason.EMPTY)
+    assert read_piece(midi_bytes(1)[:100], "x.mid", create("score")).reason == Drop(Reason.TRACK_CUT)

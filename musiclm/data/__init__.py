@@ -29,7 +29,7 @@ from typing import Any
 from symusic import Score
 
 from .. import midi, tokenizers
-from ..errors import MidiError
+from ..errors import Drop, MidiError, Reason
 from ..tokenizers.base import Tokenizer
 from . import sources as finding
 from .build import Options, Progress, build_corpus
@@ -137,11 +137,12 @@ def each_score(source: str | Path) -> Iterator[tuple[str, Score | MidiError]]:
         elif isinstance(event, finding.Found):
             try:
                 if event.reason is not None:
-                    raise MidiError(event.reason)
+                    raise MidiError(event.reason.text, event.reason)
                 data = event.path.read_bytes() if event.path is not None else event.data or b""
                 yield event.name, parse_clean(data, event.name)
             except OSError as error:
-                yield event.name, MidiError(f"cannot be read: {error.strerror or error}")
+                drop = Drop(Reason.UNREADABLE, str(error.strerror or error))
+                yield event.name, MidiError(drop.text, drop)
             except MidiError as error:
                 yield event.name, error
 

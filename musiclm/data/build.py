@@ -26,7 +26,6 @@ from .workers import Pool, read
 from .write import write_store
 
 TIME_LIMIT = 60.0  # seconds a file; MAESTRO's longest takes 0.5
-TRANSIENT = ("took longer than%", "killed its reader%", "needed more than%", "cannot be read%")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,8 +111,7 @@ def build_corpus(
     work = BuildState(work_folder(output), _plan(paths, tokenizer, options))
     done = False
     try:
-        for pattern in TRANSIENT:
-            work.database.execute("DELETE FROM files WHERE reason LIKE ?", (pattern,))
+        work.forget_transient()
         progress = Progress("reading", 0, 0, 0)
         for progress in _read_all(work, paths, tokenizer, options):
             yield progress

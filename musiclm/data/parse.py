@@ -20,7 +20,7 @@ import numpy as np
 from symusic import Score
 
 from .. import midi
-from ..errors import MidiError, MusicLMError
+from ..errors import Drop, MidiError, MusicLMError, Reason
 from ..midi.theory import key_profiles
 from ..tokenizers.base import Tokenizer
 from .clean import MAX_QUARTERS, clean
@@ -50,7 +50,7 @@ class Record:
         facts: what the data doctor counts, as JSON; see `_facts`.
     """
 
-    reason: str | None
+    reason: Drop | None
     tokens: bytes = b""
     digest: bytes = b""
     key: bytes = b""
@@ -71,17 +71,18 @@ def read_piece(data: bytes, name: str, tokenizer: Tokenizer, programs: Mapping[i
         score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
         num_read = int(score.note_num())
         if num_read > MAX_NOTES:
-            return Record(f"has more than {MAX_NOTES:,} notes")
+            return Record(Drop(Reason.TOO_MANY_NOTES, f"{MAX_NOTES:,}"))
         if score.end() > MAX_QUARTERS * score.ticks_per_quarter:
-            return Record(f"is longer than {MAX_QUARTERS:,} quarters")
+            return Record(Drop(Reason.TOO_LONG, f"{MAX_QUARTERS:,}"))
         cleaned = clean(score, programs)
         if score.note_num() == 0:
-            return Record("holds no notes with a length")
+            return Record(Drop(Reason.NO_LENGTHS))
         ids, left_out = tokenizer.encode(score)
     except MusicLMError as error:
-        return Record(_reason(str(error), name))
-    except Exception as error:  # of MidiTok, on what its authors did not expect: the file's fault or theirs, and said
-        return Record(f"cannot be tokenised ({type(error).__name__})")
+        drop = error.drop if isinstance(error, MidiError) else None
+        return Record(drop or Drop(Reason.OTHER, str(error)))
+    except Exception as error:  # MidiTok raises any exception on what its authors did not expect
+        return Record(Drop(Reason.TOKENIZER_FAILED, type(error).__name__))
     form, tune = fingerprint(score), tune_prints(score).tobytes()
     tokens = ids.astype(id_type(tokenizer.vocab_size)).tobytes()
     facts = _facts(score) | {"num_notes_read": num_read, "num_notes": int(score.note_num()) - max(0, left_out)}
@@ -101,7 +102,7 @@ def parse_clean(data: bytes, name: str) -> Score:
         raise MidiError(f"'{name}' is longer than {MAX_NOTES:,} notes or {MAX_QUARTERS:,} quarters")
     clean(score)
     if score.note_num() == 0:
-        raise MidiError(f"'{name}' holds no notes with a length")
+        raise MidiError(f"'{name}' {Reason.NO_LENGTHS.text}", Drop(Reason.NO_LENGTHS))
     return score
 
 
@@ -116,19 +117,23 @@ def _parse_abc(data: bytes) -> Score:
     symusic hands abc to a program of its own by way of a file, and that program writes to standard error.
     """
     if b"\nX:" not in b"\n" + data or b"\0" in data:
-        raise MidiError("is not abc: no field X:")
+        raise _unusable(Reason.NOT_ABC)
     with tempfile.TemporaryDirectory() as folder, _silent():
         path = Path(folder, "tune.abc")
         path.write_bytes(data)
         try:
             score = Score(str(path))
         except Exception as error:
-            raise MidiError("is damaged abc") from error
+            raise _unusable(Reason.DAMAGED_ABC) from error
     if score.note_num() == 0:
-        raise MidiError("holds no notes")
+        raise _unusable(Reason.NO_NOTES)
     if score.start() < 0:
-        raise MidiError("is damaged abc: times beyond all bounds")
+        raise _unusable(Reason.ABC_TIMES)
     return score
+
+
+def _unusable(reason: Reason) -> MidiError:
+    return MidiError(reason.text, Drop(reason))
 
 
 @contextlib.contextmanager
@@ -145,13 +150,6 @@ def _silent() -> Iterator[None]:
             os.dup2(copy, fd)
             os.close(copy)
         os.close(nowhere)
-
-
-def _reason(message: str, name: str) -> str:
-    """Return an error as a reason that many files can share: without the file's name and the parser's details."""
-    text = message.replace(f"'{name}' ", "", 1)
-    text = re.sub(r"^(is damaged MIDI: )(?!it |its |times ).*", r"\1the parser gave up", text)
-    return re.sub(r"0x[0-9a-f]+", "…", text)
 
 
 def _facts(score: Score) -> dict[str, Any]:

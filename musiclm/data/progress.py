@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorpusError
+from ..errors import CorpusError, Drop
 from ..files import lock, write_whole
 from .parse import Record
 from .sources import Found, OfficialSplit
@@ -107,11 +107,12 @@ class BuildState:
         self._size = onsets + len(record.onsets)
         facts = json.dumps(record.facts, sort_keys=True) if record.reason is None else None
         where = (at, len(record.tokens), onsets, len(record.onsets))
+        reason = record.reason.stored if record.reason is not None else None
         what = (record.digest, record.key or None, record.tolerance, record.tune, facts)
         self.database.execute(
             "INSERT OR REPLACE INTO files (source, name, place, identity, seen, reason, tokens, token_bytes, onsets,"
             " onset_bytes, digest, key, tolerance, tune, facts) VALUES (?,?,?,?,1,?,?,?,?,?,?,?,?,?,?)",
-            (found.source, found.name, found.place, found.identity, record.reason, *where, *what),
+            (found.source, found.name, found.place, found.identity, reason, *where, *what),
         )
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
@@ -131,6 +132,12 @@ class BuildState:
         self.database.execute("COMMIT")
         self.database.execute("BEGIN")
         self._committed = time.monotonic()
+
+    def forget_transient(self) -> None:
+        """Forget the files whose reason may be gone by now, so that they are tried again."""
+        stored = [reason for (reason,) in self.rows("SELECT DISTINCT reason FROM files WHERE reason IS NOT NULL")]
+        again = [(reason,) for reason in stored if Drop.parse(reason).reason.is_transient]
+        self.database.executemany("DELETE FROM files WHERE reason = ?", again)
 
     def forget_unseen(self) -> None:
         """Drop files that an earlier build saw and that are gone."""

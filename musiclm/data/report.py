@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from symusic import Score
 
+from ..errors import Drop
+
 OFF_GRID = 0.2  # of a piece's onsets off the grid: above it, the piece is called performed or misaligned
 
 
@@ -16,7 +18,7 @@ class DataReport:
 
     def __init__(self) -> None:
         self.found = self.kept = self.num_notes = 0
-        self._dropped: Counter[str] = Counter()
+        self._dropped: Counter[Drop] = Counter()
         self._sums: Counter[str] = Counter()
         self._seconds = 0.0
         self._tables: dict[str, Counter[Any]] = {
@@ -34,7 +36,7 @@ class DataReport:
             )
         }
 
-    def add_file(self, reason: str | None, facts: dict[str, Any]) -> None:
+    def add_file(self, reason: Drop | None, facts: dict[str, Any]) -> None:
         """Count a file: one that was kept, or one that was dropped for a reason; facts are empty if it was not read."""
         self.found += 1
         if facts:
@@ -69,8 +71,9 @@ class DataReport:
         self._sums["copies_exact" if is_exact else "copies_near"] += 1
 
     def dropped(self) -> dict[str, int]:
-        """Return how many files were dropped, by reason, the commonest first."""
-        return dict(sorted(self._dropped.items(), key=lambda item: (-item[1], item[0])))
+        """Return how many files were dropped, by stored reason, the most frequent first."""
+        by_count = sorted(self._dropped.items(), key=lambda item: (-item[1], item[0].text))
+        return {drop.stored: count for drop, count in by_count}
 
     def report(self) -> dict[str, Any]:
         """Return all counts as JSON.

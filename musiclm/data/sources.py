@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from ..errors import CorpusError
+from ..errors import CorpusError, Drop, Reason
 
 MUSIC = (".mid", ".midi", ".kar", ".abc")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -53,7 +53,7 @@ class Found:
     identity: str
     path: Path | None = None
     data: bytes | None = None
-    reason: str | None = None
+    reason: Drop | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,18 +137,18 @@ def _file(number: int, path: Path, name: str) -> Iterator[Event]:
     try:
         status = path.stat()
     except OSError as error:
-        yield Found(number, name, 0, "", reason=f"cannot be read: {error.strerror}")
+        yield Found(number, name, 0, "", reason=Drop(Reason.UNREADABLE, str(error.strerror)))
         return
     identity = f"{status.st_size}:{status.st_mtime_ns}"
     if not path.is_file():
-        yield Found(number, name, 0, identity, reason="is not a regular file")
+        yield Found(number, name, 0, identity, reason=Drop(Reason.NOT_REGULAR))
     elif status.st_size > MAX_BYTES:
         yield Found(number, name, 0, identity, reason=_too_large())
     elif name.lower().endswith(".abc"):
         try:
             data = path.read_bytes()
         except OSError as error:
-            yield Found(number, name, 0, identity, reason=f"cannot be read: {error.strerror}")
+            yield Found(number, name, 0, identity, reason=Drop(Reason.UNREADABLE, str(error.strerror)))
             return
         yield from _tunes(number, name, 0, identity, data)
     else:
@@ -200,12 +200,11 @@ def _zip(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
                 with archive.open(info) as member:
                     data = member.read(MAX_BYTES + 1)
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-                yield Found(
-                    number, name, place, identity, reason=f"is damaged in its archive: {error}".split(" for ")[0]
-                )
+                damage = Drop(Reason.ARCHIVE_DAMAGED, str(error).split(" for ")[0])
+                yield Found(number, name, place, identity, reason=damage)
                 continue
             except (RuntimeError, NotImplementedError):
-                yield Found(number, name, place, identity, reason="is encrypted or packed in an unknown way")
+                yield Found(number, name, place, identity, reason=Drop(Reason.ENCRYPTED))
                 continue
             allowed -= len(data)
             if allowed < 0:
@@ -235,7 +234,7 @@ def _tar(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
                     continue
                 identity = f"{info.size}:{info.mtime}"
                 if not info.isreg():
-                    yield Found(number, name, place, identity, reason="is not a regular file")
+                    yield Found(number, name, place, identity, reason=Drop(Reason.NOT_REGULAR))
                 elif lower.endswith(MUSIC) and info.size > MAX_BYTES:
                     yield Found(number, name, place, identity, reason=_too_large())
                 elif is_done(number, name, place, identity):
@@ -296,8 +295,8 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _too_large() -> str:
-    return f"is larger than {MAX_BYTES >> 20} MB"
+def _too_large() -> Drop:
+    return Drop(Reason.TOO_LARGE, str(MAX_BYTES >> 20))
 
 
 class _Bomb(Exception):

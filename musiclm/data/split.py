@@ -16,15 +16,8 @@ from .progress import BuildState
 from .sources import SPLIT_NAMES
 
 ORDER = "source, name, place"
-EXACT = "has the same tokens as another file"
-NEAR = "has the same notes as another file, transposed or at another speed"
 MIN_PRINTS = 8  # of a shared tune
 MIN_PIECES = 10  # with fewer, splits are parts of pieces
-
-
-def reason_of_copy(is_exact: bool) -> str:
-    """Return why a copy was dropped."""
-    return EXACT if is_exact else NEAR
 
 
 def by_key(key: bytes) -> str:

@@ -19,7 +19,7 @@ from typing import Any, overload
 import numpy as np
 
 from .. import tokenizers
-from ..errors import CorpusError
+from ..errors import CorpusError, Drop
 from ..tokenizers.base import Tokenizer
 from .pieces import SPLITS, Corpus, Piece
 
@@ -94,7 +94,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(Path(path, "corpus.json").read_text("utf-8"))
         if document["format"] != FORMAT:
             raise CorpusError(f"'{path}' is of another version of musiclm: build it again")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        document["dropped"] = {Drop.parse(stored).text: count for stored, count in document["dropped"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
     document["name"] = Path(path).resolve().name  # not stored: a corpus has the same bytes wherever it lies
     return document
@@ -163,7 +164,10 @@ def files(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield what became of each file that was found: files.jsonl."""
     with Path(path, "files.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
-            yield json.loads(line)
+            file: dict[str, Any] = json.loads(line)
+            if "reason" in file:
+                file["reason"] = Drop.parse(file["reason"]).text
+            yield file
 
 
 class Writer:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from ..errors import CorpusError
+from ..errors import CorpusError, Drop, Reason
 from . import parse as parsing
 from .parse import Record
 from .sources import Found
@@ -102,7 +102,7 @@ class Pool:
                     record = worker.connection.recv()
                 except (EOFError, OSError):
                     worker.process.join(1)
-                    lost = self._late() if worker.process.exitcode == -_alarm() else "killed its reader"
+                    lost = self._late() if worker.process.exitcode == -_alarm() else Drop(Reason.READER_KILLED)
                 else:
                     if record is None:
                         worker.is_ready = True
@@ -116,7 +116,7 @@ class Pool:
                 if now - worker.since > self._time_limit:
                     lost = self._late()
                 elif now - worker.since > 0.5 and _memory(worker.process.pid) > MEMORY:
-                    lost = f"needed more than {MEMORY >> 30} GB of memory"
+                    lost = Drop(Reason.MEMORY, str(MEMORY >> 30))
             elif not worker.is_ready and now - worker.since > START_SECONDS:
                 lost = self._late()
             if lost is not None:
@@ -126,8 +126,8 @@ class Pool:
                 elif worker.on is not None:
                     yield worker.on, Record(lost)
 
-    def _late(self) -> str:
-        return f"took longer than {self._time_limit:g} s"
+    def _late(self) -> Drop:
+        return Drop(Reason.TIME_LIMIT, f"{self._time_limit:g}")
 
     def _replace(self, i: int) -> None:
         worker = self._workers[i]
@@ -213,6 +213,6 @@ def read(path: Path | None, data: bytes | None, name: str, read_piece: Any) -> R
         try:
             data = path.read_bytes()
         except OSError as error:
-            return Record(f"cannot be read: {error.strerror}")
+            return Record(Drop(Reason.UNREADABLE, str(error.strerror)))
     record: Record = read_piece(data, name)
     return record

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import midi
-from ..errors import CorpusError, MidiError, TokenizerError
+from ..errors import CorpusError, Drop, MidiError, Reason, TokenizerError
 from ..tokenizers.base import Tokenizer
 from . import split as splitting
 from .parse import id_type
@@ -58,19 +58,20 @@ def write_store(
             " o.source, o.name FROM files AS f LEFT JOIN files AS o ON o.rowid = f.copy_of"
             " ORDER BY f.source, f.name, f.place"
         ):
-            source, file, reason, at, size, told, split, official, is_exact, first_source, first_file = row
+            source, file, stored, at, size, told, split, official, is_exact, first_source, first_file = row
             shown = _shown(sources, source, file)
             line: dict[str, Any] = {"name": shown, "kept": False}
             is_copy = first_file is not None
             if is_copy:
                 doctor.add_copy(bool(is_exact))
                 line["copy_of"] = _shown(sources, first_source, first_file)
+            reason = Drop.parse(stored) if stored is not None else None
             if reason is None and is_copy and not official and not keep_duplicates:
-                reason = splitting.reason_of_copy(bool(is_exact))
+                reason = Drop(Reason.EXACT_COPY if is_exact else Reason.NEAR_COPY)
             facts: dict[str, Any] = json.loads(told) if told else {}
             doctor.add_file(reason, facts)
             if reason is not None:
-                line["reason"] = reason
+                line["reason"] = reason.stored
             else:
                 ids = np.frombuffer(work.bytes_at(at, size), writer.id_type)
                 line |= {"kept": True, "split": "by bars" if by_bars else split}
@@ -205,8 +206,9 @@ def _merge(folder: Path, tokenizer: Tokenizer, num_merges: int) -> Tokenizer:
 
 
 def _nothing(work: BuildState, sources: Sequence[str], problems: Sequence[str]) -> str:
-    query = "SELECT reason, COUNT(*) AS n FROM files WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason"
-    reasons = list(work.rows(query))
+    query = "SELECT reason, COUNT(*) FROM files WHERE reason IS NOT NULL GROUP BY reason"
+    found = [(Drop.parse(stored).text, count) for stored, count in work.rows(query)]
+    reasons = sorted(found, key=lambda pair: (-pair[1], pair[0]))
     told = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons[:12]]
     if not reasons:
         told = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from symusic import Score
 
-from ..errors import MidiError
+from ..errors import Drop, MidiError, Reason
 from ..files import write_whole
 
 
@@ -37,19 +37,16 @@ def parse(data: bytes, name: str) -> Score:
     Raises:
         MidiError: not MIDI, damaged, or without a single note.
     """
-    if not data:
-        raise MidiError(f"'{name}' is empty: give a MIDI file")
-    problem = _outline_problem(data)
-    if problem:
-        raise MidiError(f"'{name}' {problem}")
+    _check_outline(data, name)
     try:
         score = Score.from_midi(data)
     except Exception as error:  # symusic raises RuntimeError, ValueError and others of its own
-        raise MidiError(f"'{name}' is damaged MIDI: {str(error).splitlines()[0] or type(error).__name__}") from error
+        details = str(error).splitlines()[0] or type(error).__name__
+        raise MidiError(f"'{name}' is damaged MIDI: {details}", Drop(Reason.PARSER)) from error
     if score.note_num() == 0:
-        raise MidiError(f"'{name}' holds no notes")
+        raise _unusable(name, Reason.NO_NOTES)
     if score.start() < 0 or score.end() > 2**30:
-        raise MidiError(f"'{name}' is damaged MIDI: times beyond all bounds")
+        raise _unusable(name, Reason.MIDI_TIMES)
     for events in (score.tempos, score.time_signatures, score.key_signatures):
         for event in events:
             if (
@@ -59,28 +56,39 @@ def parse(data: bytes, name: str) -> Score:
     return score
 
 
-def _outline_problem(data: bytes) -> str | None:
+def _unusable(name: str, reason: Reason) -> MidiError:
+    return MidiError(f"'{name}' {reason.text}", Drop(reason))
+
+
+def _check_outline(data: bytes, name: str) -> None:
+    """Check the chunks of a MIDI file.
+
+    Raises:
+        MidiError: see `parse`.
+    """
+    if not data:
+        raise _unusable(name, Reason.EMPTY)
     if data[:4] == b"RIFF" and data[8:12] == b"RMID":
-        return "is RIFF MIDI: convert it to a standard MIDI file"
+        raise _unusable(name, Reason.RIFF)
     if data[:4] != b"MThd":
-        return "is not a MIDI file"
+        raise _unusable(name, Reason.NOT_MIDI)
     if len(data) < 14:
-        return "is damaged MIDI: it ends within its header"
+        raise _unusable(name, Reason.HEADER_CUT)
     length, _, num_tracks, division = struct.unpack(">IHHH", data[4:14])
     if length < 6 or 8 + length > len(data):
-        return "is damaged MIDI: its header lies about its length"
+        raise _unusable(name, Reason.HEADER_LENGTH)
     if division == 0 or division & 0x8000:
-        return f"has no beats (division {division:#06x}): SMPTE time is not supported"
+        text = Reason.SMPTE.text.replace("…", f"{division:#06x}")
+        raise MidiError(f"'{name}' {text}", Drop(Reason.SMPTE))
     at, found = 8 + length, 0
     while at + 8 <= len(data) and found < num_tracks:
         size = struct.unpack(">I", data[at + 4 : at + 8])[0]
         if at + 8 + size > len(data):
-            return "is damaged MIDI: it ends within a track"
+            raise _unusable(name, Reason.TRACK_CUT)
         found += data[at : at + 4] == b"MTrk"
         at += 8 + size
     if not found:
-        return "is damaged MIDI: it has no track"
-    return None
+        raise _unusable(name, Reason.NO_TRACK)
 
 
 def to_bytes(score: Score) -> bytes:
