@@ -1,19 +1,22 @@
-"""Files that are written whole or not at all, and never over others unasked."""
+"""Atomic writes, which never overwrite a file unless asked to, and locks between processes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from .errors import OutputError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 
 def check_writable(path: Path, *, force: bool = False) -> None:
-    """Say now, before the work is done, what would go wrong when `path` is written.
+    """Check, before the work is done, that `path` can be written.
 
     Raises:
         OutputError: it is there already and `force` is false, or is a folder; its folder is none or read-only.
@@ -29,9 +32,9 @@ def check_writable(path: Path, *, force: bool = False) -> None:
 
 
 def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
-    """Write a file by way of a temporary one beside it, so that it is never seen half written.
+    """Write a file atomically: to a temporary file beside it, which is then renamed.
 
-    What is no ordinary file, a device or a pipe, is written to and stays what it is.
+    A path that is no ordinary file, such as a device or a pipe, is written to directly.
 
     Raises:
         OutputError: see `check_writable`; or the place is full.
@@ -42,51 +45,43 @@ def write_whole(path: Path, data: bytes, *, force: bool = True) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path, *, force: bool = True) -> Iterator[IO[bytes]]:
-    """Give an open file to write to, which becomes `path` when the block is left without an error; see `write_whole`.
+    """Yield an open file, which becomes `path` when the block ends without an error; see `write_whole`.
+
+    The kernel applies the umask to the new file, so threads may write at the same time.
 
     Raises:
         OutputError: see `check_writable`; or the place is full.
     """
     check_writable(path, force=force)
-    path, temporary = path.resolve(), None
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if path.exists() and not path.is_file():
             with path.open("wb") as device:
                 yield device
             return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("x+b") as file:  # x: fails if the name is taken
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):  # it is there only if something went wrong
-                temporary.unlink()
+        with contextlib.suppress(OSError):  # it is there only if something went wrong
+            temporary.unlink()
 
 
-def lock(path: Path) -> IO[Any] | None:
-    """Return an open, locked file, or None where another process holds it.
+def lock(path: Path) -> BaseFileLock | None:
+    """Acquire the lock of a file without waiting; return None where another holder has it.
 
-    The lock goes with the file's closing and with the process, however it ends.
+    The operating system releases the lock when the process ends, however it ends; `release` does so before.
     """
-    file = path.open("a+")
+    from filelock import FileLock, Timeout
+
+    acquired = FileLock(path, thread_local=False)
     try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        acquired.acquire(timeout=0)
+    except Timeout:
         return None
-    return file
+    return acquired

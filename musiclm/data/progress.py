@@ -174,4 +174,4 @@ class BuildState:
             if remove:
                 shutil.rmtree(self.folder, ignore_errors=True)
             if self._lock is not None:
-                self._lock.close()
+                self._lock.release()

@@ -137,7 +137,7 @@ class Run:
     def close(self) -> None:
         """Let another process have the run."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
 
     def discard(self) -> None:
         """Remove the folder of a run that came to nothing, if nothing but its plan was written."""
