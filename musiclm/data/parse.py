@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
 import re
 import tempfile
@@ -183,18 +182,18 @@ def _facts(score: Score) -> dict[str, Any]:
     off = np.minimum(*(np.abs(onsets * n - np.round(onsets * n)) / n for n in (4, 6))) > TOLERANCE
     lengths = np.round(np.log2(np.maximum(duration, 1) / tpq * 8)).astype(np.int64)
     quarters = float((time + duration).max() / tpq)
-    tempo, num_tempi = _main_tempo(score, quarters)
+    tempo = midi.TempoMap(score)
     metres = sorted((t.time, t.numerator, t.denominator) for t in score.time_signatures)
     return {
-        "seconds": round(midi.seconds_at(score, quarters), 3),
+        "seconds": round(tempo.seconds_at(quarters), 3),
         "quarters": round(quarters, 3),
         "low": int(sung.min()) if len(sung) else None,
         "high": int(sung.max()) if len(sung) else None,
         "programs": programs,
         "tracks": len(used),
         "shared": len(set(used)) < len(used),
-        "tempo": round(tempo, 1),
-        "tempi": num_tempi,
+        "tempo": round(tempo.main_tempo(quarters), 1),
+        "tempi": tempo.num_changes(),
         "metre": f"{metres[0][1]}/{metres[0][2]}" if metres else "none",
         "key": _key(sung, duration[~is_drum]),
         "pitches": _sparse(sung),
@@ -203,18 +202,6 @@ def _facts(score: Score) -> dict[str, Any]:
         "off_grid": int(off.sum()),
         "flat": bool(velocity.min() == velocity.max()) and len(velocity) > 1,
     }
-
-
-def _main_tempo(score: Score, quarters: float) -> tuple[float, int]:
-    """Return the tempo that lasts longest, in quarters a minute, and how often it changes."""
-    changes = sorted((t.time / score.ticks_per_quarter, t.qpm) for t in score.tempos)
-    changes = [(0.0, 120.0), *changes]
-    lasts: dict[float, float] = {}
-    ends = [start for start, _ in changes[1:]] + [max(quarters, changes[-1][0])]
-    for (start, qpm), end in zip(changes, ends, strict=True):
-        lasts[qpm] = lasts.get(qpm, 0.0) + (min(end, quarters) - start) * 60 / qpm
-    different = sum(a[1] != b[1] for a, b in itertools.pairwise(changes[1:]))
-    return max(lasts, key=lambda qpm: (lasts[qpm], qpm)), different
 
 
 def _key(pitches: np.ndarray, durations: np.ndarray) -> str | None:

@@ -140,10 +140,11 @@ def _write_piece(
 def _parts(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield ids and score of a piece's first 80 % of bars, of the next tenth and of the last; None without a note."""
     score = tokenizer.decode(ids.astype(np.int64))
-    total = midi.num_bars(score)
+    bars = midi.BarMap(score)
+    total = bars.num_bars(midi.end(score))
     held_out = max(1, total // 10) if total >= MIN_BARS else 0
     counts = (total - 2 * held_out, held_out, held_out)
-    lines = [bar.start for bar, _ in zip(midi.bars(score), range(total + 1), strict=False)]
+    lines = [bars[i].start for i in range(total + 1)]
     at = 0
     for count in counts:
         part = midi.cut(score, lines[at], lines[at + count]) if count else None

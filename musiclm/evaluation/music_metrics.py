@@ -68,10 +68,11 @@ def notes_of(score: Score, num_bars: int | None = None) -> Notes:
     """
     tpq = score.ticks_per_quarter
     first = min((n.time for t in score.tracks for n in t.notes), default=0) / tpq
-    begin = midi.last_bar_line(score, first)
+    bars = midi.BarMap(score)
+    begin = bars.last_bar_line(first)
     stop = max(midi.end(score), begin)
     lines = [begin]
-    for bar in midi.bars(score):
+    for bar in bars:
         if bar.start < begin - 1e-6:
             continue
         if bar.start >= stop - 1e-6 or (num_bars is not None and len(lines) > num_bars):

@@ -100,6 +100,7 @@ class Stream:
         """Yield what begins before a time, in quarters, and cannot change any more."""
         row, prompt = self.row, self.prompt
         score = prompt.continued(row.ids)
+        tempo = midi.TempoMap(score)
         tpq = score.ticks_per_quarter
         near = ROUNDING / tpq
         stop = row.stop if row.ended or not self._drawing.plan.finish else None
@@ -113,7 +114,7 @@ class Stream:
         )
         if not prompt.tokenizer.says_durations and row.ended is None:
             limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 2 * near)])
-        changes = self._changes(score, limit)
+        changes = self._changes(score, tempo, limit)
         for start, is_drum, program, pitch, end, velocity in notes:
             if start >= limit - near:
                 break
@@ -123,8 +124,8 @@ class Stream:
                 yield changes.pop(0)[1]
             end = end if stop is None else min(end, stop)
             yield Note(
-                start=self._seconds(score, start),
-                end=self._seconds(score, max(end, start + 1 / tpq)),
+                start=self._seconds(tempo, start),
+                end=self._seconds(tempo, max(end, start + 1 / tpq)),
                 pitch=pitch,
                 velocity=velocity,
                 program=program,
@@ -133,7 +134,7 @@ class Stream:
         yield from (change for _, change in changes)
         self._certain = max(self._certain, limit)
 
-    def _changes(self, score: Score, limit: float) -> list[tuple[float, Event]]:
+    def _changes(self, score: Score, tempo: midi.TempoMap, limit: float) -> list[tuple[float, Event]]:
         """Return the tempi and metres that begin from where all was told to a limit, each with its time in quarters."""
         found: list[tuple[float, Event]] = []
         tpq = score.ticks_per_quarter
@@ -141,7 +142,7 @@ class Stream:
             known: Event | None = None
             for e in sorted(events, key=lambda e: e.time):
                 at = max(self._begin, e.time / tpq)
-                start = self._seconds(score, at)
+                start = self._seconds(tempo, at)
                 change = _change(e, start)
                 is_same = known is not None and dataclasses.replace(known, start=start) == change
                 known = change
@@ -152,8 +153,8 @@ class Stream:
                 found.append((at, change))
         return sorted(found, key=lambda pair: pair[0])
 
-    def _seconds(self, score: Score, quarters: float) -> float:
-        return round(midi.seconds_at(score, quarters) - midi.seconds_at(score, self._begin), 6)
+    def _seconds(self, tempo: midi.TempoMap, quarters: float) -> float:
+        return round(tempo.seconds_at(quarters) - tempo.seconds_at(self._begin), 6)
 
 
 def _change(event: Any, start: float) -> Event:

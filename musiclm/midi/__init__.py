@@ -11,18 +11,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
     from .io import parse, read, to_bytes, write
-    from .timing import Bar, bar_line, bars, end, last_bar_line, num_bars, quarters_at, seconds, seconds_at
+    from .pedal import pedal_release
+    from .timing import (
+        Bar,
+        BarMap,
+        TempoMap,
+        bar_line,
+        bars,
+        end,
+        last_bar_line,
+        num_bars,
+        quarters_at,
+        seconds,
+        seconds_at,
+    )
 
 _HOME = {
     "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
     "io": "parse read to_bytes write",
-    "timing": "Bar bar_line bars end last_bar_line num_bars quarters_at seconds seconds_at",
+    "pedal": "pedal_release",
+    "timing": "Bar BarMap TempoMap bar_line bars end last_bar_line num_bars quarters_at seconds seconds_at",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
-    "Bar", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars", "last_bar_line", "num_bars", "parse",
-    "quarters_at", "read", "retimed", "seconds", "seconds_at", "set_tempo", "to_bytes", "without_before", "write",
+    "Bar", "BarMap", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars",
+    "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "retimed", "seconds", "seconds_at",
+    "set_tempo", "to_bytes", "without_before", "write",
 ]  # fmt: skip
 
 

@@ -125,7 +125,11 @@ def set_tempo(score: Score, quarters: float, qpm: float) -> None:
 
 
 def retimed(score: Score, source: Score) -> Score:
-    """Return a score of 120 quarters a minute with its notes moved to sound at the same second by a source's tempi."""
+    """Return a score of 120 quarters a minute with its notes moved to sound at the same second by a source's tempi.
+
+    This does not use `TempoMap`. Its product (quarters per second) differs from that in the last bit, which moves one
+    note in 3,400 by a tick, and of two tempi at one tick it takes the later one; both are part of the results.
+    """
     changes = sorted({t.time: t.qpm for t in source.tempos}.items())
     at = np.array([0.0] + [time / source.ticks_per_quarter for time, _ in changes])  # quarters
     pace = np.array([120.0] + [qpm for _, qpm in changes]) / 60  # quarters a second

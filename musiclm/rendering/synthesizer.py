@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 from symusic import Score, Track
 
+from .. import midi
 from .soundfont import Region, Soundfont
 
 RATE = 44_100  # Hz
@@ -25,7 +26,7 @@ MAX_CACHED = 384 * 2**20  # bytes of keys' sounds
 SILENT = 80.0  # dB below a single note at full velocity
 SHORTEST_RELEASE = 0.02  # seconds for 100 dB; shorter ones click
 CHOKE = 0.06  # the same, of a note that another one ends
-VOLUME, PAN, EXPRESSION, PEDAL = 7, 10, 11, 64  # controllers
+VOLUME, PAN, EXPRESSION = 7, 10, 11  # controllers
 BLOCK_FILTERED, MARGIN = 4096, 256  # frames filtered at a time, and of these on either side to ring on
 DEFAULTS = {VOLUME: 100, PAN: 64, EXPRESSION: 127}
 
@@ -193,23 +194,14 @@ def _falling(length: int, decibels_a_second: float) -> np.ndarray:
 
 def _ends(track: Track, start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Return when each note is let go, in seconds: the pedal holds it until it goes up or the key is struck again."""
-    if not track.controls:
+    release = midi.pedal_release(track, end)
+    if release is end:
         return end
-    controls = track.controls.numpy()
-    pedal = controls["number"] == PEDAL
-    if not pedal.any():
-        return end
-    order = np.argsort(controls["time"][pedal], kind="stable")
-    time, is_down = controls["time"][pedal][order], controls["value"][pedal][order] >= 64
-    last = np.searchsorted(time, end, side="right") - 1
-    is_held = (last >= 0) & is_down[np.maximum(last, 0)]
-    rises = np.append(time[~is_down], max(time[-1], end.max()))
-    rise = rises[np.minimum(np.searchsorted(rises, end, side="right"), len(rises) - 1)]
     by_key = np.lexsort((start, key))
     again = np.full(len(start), np.inf)
     same = key[by_key][1:] == key[by_key][:-1]
     again[by_key[:-1][same]] = start[by_key[1:][same]]
-    return np.where(is_held, np.maximum(end, np.minimum(rise, again)), end)
+    return np.maximum(end, np.minimum(release, again))
 
 
 def _at(track: Track, start: np.ndarray, number: int) -> np.ndarray:

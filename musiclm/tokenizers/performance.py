@@ -21,6 +21,7 @@ import torch
 from symusic import Note, Score, Tempo, Track
 from torch import Tensor
 
+from .. import midi
 from ..errors import MidiError, TokenizerError
 from .base import TICKS, Tokenizer
 from .features import performance as performance_features
@@ -33,7 +34,6 @@ VELOCITIES = np.linspace(0, 127, 33, dtype=np.int64)[1:]  # MidiTok's
 QPM = 120.0
 STEPS_A_QUARTER = 50
 MAX_SECONDS = 12 * 3600  # what is longer is a damaged file
-PEDAL, PEDAL_DOWN = 64, 64  # controller, and the value from which the dampers are off
 FASTER = 1.05  # a place of `faster`
 SAME_TIME = 5e-7  # times this much apart are the same tick: symusic's seconds are float32, a note's end the sum of two
 
@@ -245,19 +245,7 @@ def _rung(track: Track) -> Notes:
     notes = track.notes.numpy()
     start = notes["time"].astype(np.float64)
     end = start + notes["duration"]
-    controls = track.controls.numpy() if len(track.controls) else None
-    pedal = controls["number"] == PEDAL if controls is not None else np.zeros(0, bool)
-    if controls is not None and pedal.any():
-        time, value = controls["time"][pedal].astype(np.float64), controls["value"][pedal]
-        order = np.argsort(time, kind="stable")
-        time, down = time[order], value[order] >= PEDAL_DOWN
-        rises = time[~down]
-        latest = max(float(end.max()), float(time[-1]))  # a pedal that never goes up
-        until = end * (1 + SAME_TIME)
-        last = np.searchsorted(time, until, side="right") - 1  # the last word of the pedal when the key goes up
-        held = (last >= 0) & down[np.maximum(last, 0)]
-        rise = np.append(rises, latest)[np.searchsorted(rises, until, side="right")]
-        end = np.where(held, np.maximum(end, rise), end)
+    end = np.maximum(end, midi.pedal_release(track, end, same_time=SAME_TIME))
     return start, end, notes["pitch"].astype(np.int64), notes["velocity"].astype(np.int64)
 
 
