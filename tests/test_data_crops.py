@@ -1,4 +1,4 @@
-"""Windows: batches are functions of their number, and stretches of pieces as they may be played."""
+"""Random crops: batches are pure functions of their number, and crops of pieces as they may be played."""
 
 from __future__ import annotations
 
@@ -9,7 +9,31 @@ import torch
 from musiclm import tokenizers
 from musiclm.data.crops import IGNORE, RandomCrops
 from musiclm.tokenizers import grid
+from tests import crops_data
 from tests.conftest import GRID, windows
+
+
+class TwoSemitones:
+    """One transposition for every piece."""
+
+    def of_piece(self, i: int) -> list[int]:
+        return [2]
+
+
+@pytest.mark.parametrize("name", crops_data.GOLDEN)
+def test_batches_are_those_of_earlier_versions_bit_for_bit(name: str, case):
+    tokenizer = case(name)
+    pieces = crops_data.pieces(tokenizer)
+    for kind, expected in zip(crops_data.KINDS, crops_data.GOLDEN[name], strict=True):
+        made = RandomCrops(pieces, tokenizer, **crops_data.options(tokenizer, kind))
+        assert crops_data.digest(made) == expected, kind
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Give a tokenizer by its name in the golden table."""
+    made = crops_data.cases(tokenizers.create)
+    return made.__getitem__
 
 
 def test_a_batch_is_a_function_of_its_number(chorales):
@@ -22,7 +46,7 @@ def test_a_batch_is_a_function_of_its_number(chorales):
 def test_a_window_is_a_stretch_of_a_transposed_piece_in_some_order_with_its_own_features(chorales):
     (piece,) = chorales.pieces("train")[:1]
     made = windows([piece], transpose=range(2, 3), length=60)
-    made._allowed = [[2]]
+    made.augmenter.transpositions = TwoSemitones()
     orders = []
     for number in range(12):
         batch = made(number)
@@ -44,7 +68,8 @@ def test_transposition_stays_within_the_pitches_of_the_training_pieces(chorales)
     made = windows(pieces)
     seen = set(torch.cat([made(i).tokens.flatten() for i in range(50)]).tolist())
     assert seen - set(range(grid.FIRST_ARRANGED, GRID.vocab_size)) <= used
-    assert sum(len(shifts) for shifts in made._allowed) > 2 * len(pieces)
+    allowed = [made.augmenter.transpositions.of_piece(i) for i in range(len(pieces))]
+    assert all(0 in shifts for shifts in allowed) and sum(map(len, allowed)) > 2 * len(pieces)
 
 
 def test_beginnings_and_ends_of_pieces_are_seen(chorales):
@@ -56,11 +81,16 @@ def test_beginnings_and_ends_of_pieces_are_seen(chorales):
     assert 0.01 < ends < 0.2
 
 
-def test_weights_say_how_often_a_piece_is_drawn(chorales):
-    pieces = [p for p in chorales.pieces("train") if len(p.tokens) > 200][:2]
-    made = windows(pieces, weights=[3 / len(pieces[0].tokens), 1 / len(pieces[1].tokens)], length=20, batch_size=20)
-    drawn = [int(np.searchsorted(made._cumulated, x, side="right")) for x in np.linspace(0, 0.999, 1000)]
-    assert 0.70 < drawn.count(0) / 1000 < 0.80
+def test_weights_say_how_often_a_piece_is_sampled():
+    """Weights of 3 : 1, each divided by the piece's length, make three crops in four of the first piece."""
+    tokenizer = tokenizers.create("grid", features=1)
+    low, high = (
+        np.array([grid.BOS, *[pitch] * 4 * num_steps, grid.EOS]) for pitch, num_steps in ((50, 100), (80, 250))
+    )
+    options = {"length": 20, "batch_size": 20, "seed": 1, "transpose": range(1)}
+    made = RandomCrops([low, high], tokenizer, weights=[3 / len(low), 1 / len(high)], **options)
+    tokens = torch.cat([made(number).tokens for number in range(50)])
+    assert 0.70 < (tokens == 50).any(1).float().mean() < 0.80
 
 
 def test_short_pieces_are_padded_and_the_padding_does_not_count(chorales):

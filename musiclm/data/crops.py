@@ -1,4 +1,4 @@
-"""Windows of pieces as training batches. A batch is a function of its number, so a resumed run sees the same ones.
+"""Random crops of pieces as training batches. A batch is a pure function of its number, so a resumed run sees the same ones.
 
 B batch, T tokens, F features.
 """
@@ -6,29 +6,26 @@ B batch, T tokens, F features.
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..tokenizers.base import Tokenizer
+from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter
 
-IGNORE = -100  # a target that does not count
-TRANSPOSITIONS = range(-5, 7)  # semitones: each of the twelve keys once
-TEMPI = range(-2, 3)  # places of tempo: some 6 % each
-VELOCITIES = range(-2, 3)  # places of velocity: 8 of 128 each, where there are 16
-MAX_CACHED = 8192  # (piece, transposition) pairs whose features are kept
+IGNORE = -100  # target id that the loss ignores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What goes in and what should come out.
+    """Input tokens, target tokens and input features.
 
     Attributes:
         tokens: (B, T) int64.
-        targets: (B, T) int64, the token after each; `IGNORE` behind the end of a piece.
+        targets: (B, T) int64, the token after each; `IGNORE` where it is no target, as behind the end of a piece.
         features: (B, T, F) int64, or None if the tokenizer has none.
     """
 
@@ -38,46 +35,64 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:
-        """Which targets count, (B, T) bool."""
+        """The loss mask, (B, T) bool."""
         return self.targets != IGNORE
 
     @property
     def num_tokens(self) -> int:
-        """How many targets count."""
+        """The number of targets."""
         return int(self.mask.sum())
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on another device."""
-        features = None if self.features is None else self.features.to(device)
-        return Batch(tokens=self.tokens.to(device), targets=self.targets.to(device), features=features)
+        """Return the batch on another device; the copy of a pinned batch to a GPU does not wait."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        features = None if self.features is None else function(self.features)
+        return Batch(tokens=function(self.tokens), targets=function(self.targets), features=features)
+
+
+class _Crop(NamedTuple):
+    """One batch element before padding.
+
+    Attributes:
+        ids: (at most T + 1,) token ids.
+        is_target: (at most T,) the loss mask of the ids behind the first, or None if all of them are targets.
+        before: ids in front of the crop that its features depend on.
+    """
+
+    ids: np.ndarray
+    is_target: np.ndarray | None
+    before: np.ndarray
 
 
 class RandomCrops:
-    """Batches of windows, drawn at random over whole pieces; `windows(number)` gives batch `number`.
+    """Batches of random crops of pieces; calling it with a number gives that batch.
 
-    A window begins anywhere in its piece; a quarter of a window's length of extra chance goes to the very beginning and
-    the very end, which a plain draw would hardly ever show. Features are those of the place in the piece.
+    A batch is a pure function of (seed, number).
 
-    Each window is varied: transposed by a random number of semitones that keeps the piece within the pitches of the
-    training pieces as they are, and, half of the time each, made a little quicker or slower and louder or softer, where
-    the tokenizer has ids that say so. What would leave the vocabulary is not varied. Where a piece may be written in several
-    ways (`Tokenizer.rearranged`), `p_rearrange` of the windows are of any of them, the others as it is.
+    Crops start uniformly at random. The first and last crop of a piece are oversampled (each counts as length / 4 extra start
+    positions), since uniform sampling would almost never select them. Features are those of the place in the piece.
+
+    Each crop is augmented, see `Augmenter`. Where a tokenizer has permutations of a piece (`Tokenizer.rearranged`), a share
+    `p_rearrange` of the crops is taken from random ones.
 
     Args:
         pieces: token ids of whole pieces.
-        tokenizer: for variations and features.
-        length: T, of a window; shorter pieces are padded.
+        tokenizer: for augmentation and features.
+        length: T, of a crop; shorter pieces are padded.
         batch_size: B.
-        seed: of all that is drawn.
-        transpose: semitones to draw from; `range(1)` for none.
-        faster: places of tempo to draw from, see `Tokenizer.faster`; `range(1)` for none.
-        louder: velocities to draw from, see `Tokenizer.louder`; `range(1)` for none.
-        weights: how much more often than its length says each piece is drawn; left out, all alike.
-        pitches: the lowest and highest pitch of each piece, None for one without; left out, all ids are looked at.
+        seed: of everything that is sampled.
+        transpose: see `Augmenter`, as `faster`, `louder` and `pitches`.
+        weights: sampling weight of each piece, beside its length; all alike if left out.
 
     Attributes:
         tokens_an_epoch: targets of all pieces.
-        tokens_a_batch: those of a batch, the mean; fewer than B T where pieces are shorter than T.
+        tokens_a_batch: the expected targets of a batch; fewer than B T where pieces are shorter than T.
     """
 
     def __init__(
@@ -106,128 +121,62 @@ class RandomCrops:
             chances *= np.asarray(weights)
         self._cumulated = np.cumsum(chances) / chances.sum()
         self.tokens_a_batch = batch_size * float(np.minimum(sizes, length) @ chances / chances.sum())
-        by_id = type(tokenizer).varied is Tokenizer.varied  # else one id may become several
-        self._tables = {s: tokenizer.transposed(s) for s in transpose} if by_id else None
-        self._reach = length + 1 if by_id else length * 5 // 4 + 1  # ids that make a window: they may become fewer
-        self._faster = {s: tokenizer.faster(s) for s in faster} if by_id else None
-        self._louder = {s: tokenizer.louder(s) for s in louder} if by_id else None
-        whole = np.arange(tokenizer.vocab_size)
-        says_tempo = any((tokenizer.faster(s) != whole).any() for s in (-1, 1))
-        says_velocity = any((tokenizer.louder(s) != whole).any() for s in (-1, 1))
-        # features of whole pieces are of those as they are, transposed: variations that they might know of are left alone
-        can_vary = not tokenizer.feature_sizes or tokenizer.feature_lead > 0
-        self._tempi = list(faster) if says_tempo and can_vary else []
-        self._velocities = list(louder) if says_velocity and can_vary else []
-        if pitches is not None and any(p is not None for p in pitches):
-            self._first, self._last = _ranges(pitches, transpose)
-            self._allowed: list[list[int]] | None = None
-        else:
-            self._allowed = self._looked_up(transpose)
-        self._features: OrderedDict[tuple[int, int, int], Tensor] = OrderedDict()
-
-    def _looked_up(self, transpose: range) -> list[list[int]]:
-        """Return the transpositions of each piece that bring no id which the training pieces do not have."""
-        tables = self._tables or {s: self.tokenizer.transposed(s) for s in transpose}
-        ids = [np.unique(piece) for piece in self.pieces]
-        used = np.zeros(self.tokenizer.vocab_size, bool)
-        for each in ids:
-            used[each] = True
-        allowed = []
-        for each in ids:
-            moved = {s: table[each] for s, table in tables.items()}
-            allowed.append([s for s, m in moved.items() if s == 0 or ((m >= 0).all() and used[m].all())] or [0])
-        return allowed
-
-    def _shifts(self, i: int) -> Sequence[int]:
-        """Return the transpositions that a piece may be given."""
-        if self._allowed is not None:
-            return self._allowed[i]
-        return range(int(self._first[i]), int(self._last[i]) + 1)
+        self.augmenter = Augmenter(
+            tokenizer, pieces, transpose=transpose, faster=faster, louder=louder, pitches=pitches
+        )
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`, always the same."""
         draw = np.random.default_rng((self.seed, number))
-        also = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no window
+        also = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no crop
         ways = np.random.default_rng((self.seed, number, 2))
+        crops = [self._crop(draw, also, ways) for _ in range(self.batch_size)]
         tokens = np.zeros((self.batch_size, self.length), np.int64)
         targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
-        num_features = len(self.tokenizer.feature_sizes)
-        features = torch.zeros(self.batch_size, self.length, num_features, dtype=torch.int64) if num_features else None
-        for row in range(self.batch_size):
-            i = int(np.searchsorted(self._cumulated, draw.random(), side="right"))
-            i = min(i, len(self.pieces) - 1)
-            whole, arrangement = self.pieces[i], self._arrangement(ways)
-            if arrangement:
-                whole = self.tokenizer.rearranged(np.asarray(whole, np.int64), arrangement)
-            size = len(whole) - 1
-            start = 0
-            if size > self.length:
-                start = int(draw.integers(-self._margin, size - self.length + self._margin + 1))
-                start = min(max(start, 0), size - self.length)
-            shifts = self._shifts(i)
-            shift = shifts[int(draw.integers(len(shifts)))]
-            varied = shift, _some(also, self._tempi), _some(also, self._velocities)
-            piece = self._varied(whole[start : start + self._reach], *varied)[: self.length + 1]
-            tokens[row, : len(piece) - 1] = piece[:-1]
-            targets[row, : len(piece) - 1] = piece[1:]
-            if arrangement:
-                targets[row, : len(piece) - 1][~self.tokenizer.loss_mask(whole)[start + 1 : start + len(piece)]] = (
-                    IGNORE
-                )
-            if features is not None and self.tokenizer.feature_lead:
-                before = self._varied(whole[max(0, start - self.tokenizer.feature_lead) : start], *varied)
-                read = torch.from_numpy(np.concatenate([before, piece[:-1]]).astype(np.int64))
-                features[row, : len(piece) - 1] = self.tokenizer.features(read[None])[0][0, len(before) :]
-            elif features is not None:
-                features[row, : len(piece) - 1] = self._of_piece(i, shift, arrangement)[start : start + len(piece) - 1]
+        for i, crop in enumerate(crops):
+            size = len(crop.ids) - 1
+            tokens[i, :size], targets[i, :size] = crop.ids[:-1], crop.ids[1:]
+            if crop.is_target is not None:
+                targets[i, :size][~crop.is_target] = IGNORE
+        features = self._features(crops) if self.tokenizer.feature_sizes else None
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
 
-    def _arrangement(self, draw: np.random.Generator) -> int:
-        """Return the number of a way to write a piece; draws nothing where there is only one."""
+    def _crop(self, draw: np.random.Generator, also: np.random.Generator, ways: np.random.Generator) -> _Crop:
+        """Return a random crop of a random piece.
+
+        Args:
+            draw: samples the piece, the start and the transposition.
+            also: samples tempo and velocity.
+            ways: samples the permutation.
+        """
+        i = min(int(np.searchsorted(self._cumulated, draw.random(), side="right")), len(self.pieces) - 1)
+        piece, permutation = self.pieces[i], self._permutation(ways)
+        if permutation:
+            piece = self.tokenizer.rearranged(np.asarray(piece, np.int64), permutation)
+        start, last = 0, len(piece) - 1 - self.length
+        if last > 0:
+            start = int(draw.integers(-self._margin, last + self._margin + 1))
+            start = min(max(start, 0), last)
+        variation = self.augmenter.sample(i, draw, also)
+        stop = start + self.augmenter.num_ids(self.length + 1)
+        ids = self.augmenter.apply(piece[start:stop], variation)[: self.length + 1]
+        is_target = self.tokenizer.loss_mask(piece)[start + 1 : start + len(ids)] if permutation else None
+        lead = self.tokenizer.feature_lead or start
+        before = self.augmenter.apply(piece[max(0, start - lead) : start], variation)
+        return _Crop(ids, is_target, before)
+
+    def _features(self, crops: Sequence[_Crop]) -> Tensor:
+        """Return the features of crops, (B, T, F) int64, 0 behind the end of a piece."""
+        read = [np.concatenate([crop.before, crop.ids[:-1]]) for crop in crops]
+        of_ids = self.tokenizer.features_of(read)
+        features = np.zeros((self.batch_size, self.length, of_ids.shape[1]), np.int64)
+        end = 0
+        for i, (crop, ids) in enumerate(zip(crops, read, strict=True)):
+            begin, end = end + len(crop.before), end + len(ids)
+            features[i, : end - begin] = of_ids[begin:end]
+        return torch.from_numpy(features)
+
+    def _permutation(self, draw: np.random.Generator) -> int:
+        """Return the number of a way to write a piece; takes no random number if there is only one way."""
         ways = self.tokenizer.num_rearrangements
         return int(draw.integers(ways)) if ways > 1 and draw.random() < self.tokenizer.p_rearrange else 0
-
-    def _varied(self, ids: np.ndarray, shift: int, faster: int, louder: int) -> np.ndarray:
-        """Return ids varied as far as the vocabulary goes; they may become fewer or more."""
-        if self._tables is None or self._faster is None or self._louder is None:
-            for how in ((shift, faster, louder), (shift, 0, 0)):
-                if any(how):
-                    varied = self.tokenizer.varied(ids, semitones=how[0], faster=how[1], louder=how[2])
-                    if varied is not None:
-                        return varied
-            return np.asarray(ids)
-        for table in (self._tables[shift], self._faster.get(faster), self._louder.get(louder)):
-            if table is not None and len(ids):
-                moved = table[ids]
-                if moved.min() >= 0:
-                    ids = moved
-        return ids
-
-    def _of_piece(self, i: int, shift: int, arrangement: int) -> Tensor:
-        """Return the features of a whole transposed piece, (T, F) int64, kept in a small type."""
-        if (i, shift, arrangement) not in self._features:
-            piece = np.asarray(self.pieces[i], dtype=np.int64)
-            if shift:
-                moved = self.tokenizer.transposed(shift) if self._tables is None else self._tables[shift]
-                piece = moved[piece]
-            piece = self.tokenizer.rearranged(piece, arrangement)
-            features, _ = self.tokenizer.features(torch.from_numpy(piece)[None], None)
-            self._features[i, shift, arrangement] = features[0].to(torch.int16)
-            if len(self._features) > MAX_CACHED:
-                self._features.popitem(last=False)
-        return self._features[i, shift, arrangement].long()
-
-
-def _some(draw: np.random.Generator, steps: Sequence[int]) -> int:
-    """Return one of the steps half of the time, else 0; draws nothing if there are none."""
-    return steps[int(draw.integers(len(steps)))] if steps and draw.random() < 0.5 else 0
-
-
-def _ranges(pitches: Sequence[tuple[int, int] | None], transpose: range) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest and the highest transposition of each piece that stays within the pitches of all, (N,) each."""
-    ends = np.array([(0, 0) if p is None else p for p in pitches], np.int16).reshape(-1, 2)
-    has_pitch = np.fromiter((p is not None for p in pitches), bool, len(pitches))
-    low, high = ends[has_pitch, 0].min(), ends[has_pitch, 1].max()
-    first = np.where(has_pitch, np.maximum(min(transpose), low - ends[:, 0]), 0)
-    last = np.where(has_pitch, np.minimum(max(transpose), high - ends[:, 1]), 0)
-    return np.minimum(first, 0), np.maximum(last, 0)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from symusic import Score
 from torch import Tensor
 
@@ -32,6 +33,8 @@ class Tokenizer(ABC):
         feature_sizes: how many values each feature of a token has; see `features`.
         feature_lead: how many ids in front of a stretch are enough to make its features from; 0 if all of them have to be
             read. Stretches are then varied as a whole, with what their features know of.
+        varies_by_id: whether `varied` does nothing else than to look each id up in the tables of `transposed`, `faster` and
+            `louder`.
         relative_pitch: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
             the next token, if it is of these, is likely to be near.
         held: which feature is the id that lets go on what sounds; None if none is.
@@ -58,6 +61,7 @@ class Tokenizer(ABC):
     num_rearrangements: int = 1
     p_rearrange: float = 0.75
     supports_infilling: bool = False
+    varies_by_id: bool = True
 
     @property
     def model_config(self) -> dict[str, Any]:
@@ -206,3 +210,15 @@ class Tokenizer(ABC):
             (B, T, F) int64, position t being about token t + 1 and made from tokens 0 … t alone.
         """
         return tokens.new_zeros(*tokens.shape, 0), None
+
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the features of whole sequences of ids, each from its beginning: those of `features`, but for training.
+
+        Args:
+            sequences: of any lengths.
+
+        Returns:
+            (N, F) int64, those of all N ids, one sequence behind the other.
+        """
+        found = [self.features(torch.from_numpy(np.asarray(ids, np.int64))[None])[0][0] for ids in sequences]
+        return np.concatenate([features.numpy() for features in found])

@@ -30,6 +30,8 @@ class MergedTokenizer(Tokenizer):
         TokenizerError: the base's ids cannot be merged, or the merges do not fit it.
     """
 
+    varies_by_id = False
+
     def __init__(self, base: Tokenizer, merges: Sequence[Sequence[int]]) -> None:
         if base.feature_sizes or isinstance(base, MergedTokenizer):
             raise TokenizerError(f"the tokenizer '{base.name}' cannot be given a BPE vocabulary")

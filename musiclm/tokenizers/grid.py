@@ -32,7 +32,7 @@ NUM_PITCHES = 128
 ORDERS = tuple(itertools.permutations(range(len(VOICES))))  # of the voices in a step; the first is theirs
 FIRST_ARRANGED = FIRST_PITCH + NUM_PITCHES  # ids of the marks that begin an arranged piece
 OF_VERSION = {1: [0, 1, 2, 3, 4, 5, 14], 2: [*range(13), 14], 3: [*range(15)], 4: [*range(16)]}  # of all features
-KEYS = np.round(10_000 * key_profiles().T).astype(np.int64)  # whole numbers: sums are exact, in whatever order
+KEYS = np.round(10_000 * key_profiles().T)  # whole numbers: sums are exact, in whatever order
 
 
 class Grid(Tokenizer):
@@ -246,7 +246,8 @@ def _degree(classes: np.ndarray, ids: np.ndarray) -> np.ndarray:
         classes: how many cells each pitch class has had, (B, T, 12).
         ids: (B, T).
     """
-    mode, tonic = np.divmod((classes @ KEYS).argmax(-1), 12)
+    scores = classes.astype(np.float64) @ KEYS  # whole numbers below 2 ** 53: exact, and many times as fast as integers
+    mode, tonic = np.divmod(scores.argmax(-1), 12)
     return np.where(ids >= FIRST_PITCH, 1 + 12 * mode + (ids - FIRST_PITCH - tonic) % 12, 0)
 
 

@@ -57,6 +57,7 @@ class Performance(Tokenizer):
     in_seconds = True
     vocab_size = VOCAB_SIZE
     bos, eos = BOS, EOS
+    varies_by_id = False  # a shift that becomes longer than a second takes two ids
     timing = (_IDS < NOTE_ON) | ((_IDS >= NOTE_OFF) & (_IDS < VELOCITY)) | (_IDS >= TIME_SHIFT)
 
     def __init__(self, features: int = 2) -> None:
@@ -185,6 +186,9 @@ class Performance(Tokenizer):
         rows = [p.features(row) for p, row in zip(playing, tokens.tolist(), strict=True)]
         features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
         return features.view(*tokens.shape, len(self.feature_sizes)), playing
+
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return performance_features.features_of(sequences) if self.version > 1 else super().features_of(sequences)
 
 
 def _steps(ids: np.ndarray) -> np.ndarray:

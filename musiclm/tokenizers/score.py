@@ -97,6 +97,11 @@ class ScoreTokenizer(MidiTokTokenizer):
         features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
         return features.view(*tokens.shape, len(self.feature_sizes)), places
 
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return (
+            score_features.features_of(self._known, sequences) if self.version > 1 else super().features_of(sequences)
+        )
+
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
         """See the base. Merged ids have no features."""
         if self.version == 1:

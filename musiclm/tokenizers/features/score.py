@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ...midi.theory import key_profiles
+from .flat import Flat, Grouped, Latest
 
 MAX_INTERVAL = 24
 ECHOES = (1, 2, 4)  # bars ago
@@ -47,6 +48,7 @@ class Vocabulary:
                 self.values[i] = max(1, min(LONGEST, round((beats + fraction / resolution) * positions_a_beat)))
             elif kind in (POSITION, PROGRAM, PITCH, DRUM, WRITE):
                 self.values[i] = int(value)
+        self.kind_table, self.value_table = np.array(self.kinds), np.array(self.values)  # for arrays of ids
         self.bar = self.kinds.index(BAR) if BAR in self.kinds else 0
         self.sizes = (
             131,  # the program: 0 none yet, 1 drums, then 0 … 127
@@ -208,3 +210,151 @@ class ScoreState:
         if self.vocabulary.kinds[start] != PITCH or self.vocabulary.kinds[end] != PITCH:
             return 0
         return max(-MAX_INTERVAL, min(MAX_INTERVAL, end - start)) + MAX_INTERVAL + 1
+
+
+NUM_PROGRAMS = 131  # as a feature: none yet, drums, then 0 … 127
+
+
+def features_of(vocabulary: Vocabulary, sequences: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the features of sequences, each from its beginning, one behind the other: (N, F) int64.
+
+    They equal those of a `ScoreState` for each sequence, but are computed with array operations.
+    """
+    parts = [part for ids in sequences for part in _resumed(vocabulary.kind_table[ids])]
+    if len(parts) == len(sequences):
+        return _features(vocabulary, Flat(sequences))
+    pieces, chosen, size = [], [], 0
+    for ids, of_sequence in zip(sequences, (_resumed(vocabulary.kind_table[ids]) for ids in sequences), strict=True):
+        for before, begin, stop in of_sequence:
+            pieces.append(np.concatenate([ids[before], ids[begin:stop]]))
+            chosen.append(np.arange(size + len(before), size + len(pieces[-1])))
+            size += len(pieces[-1])
+    return _features(vocabulary, Flat(pieces))[np.concatenate(chosen)]
+
+
+def _resumed(kinds: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
+    """Return the parts of a sequence: the indices of what stands before a part, and where it begins and stops.
+
+    WRITE resumes where the last AHEAD stands that no other WRITE has resumed.
+    """
+    before, begin = np.zeros(0, np.int64), 0
+    parts, resumable = [], []
+    for mark in np.flatnonzero((kinds == AHEAD) | (kinds == WRITE)).tolist():
+        if kinds[mark] == AHEAD:
+            resumable.append(np.concatenate([before, np.arange(begin, mark)]))
+        elif resumable:
+            parts.append((before, begin, mark))
+            before, begin = resumable.pop(), mark
+    return [*parts, (before, begin, len(kinds))]
+
+
+def _features(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
+    """Return the features of sequences in which WRITE resumes nothing, (N, F)."""
+    size = len(vocabulary.kinds)
+    ids, first = flat.ids, flat.first
+    kinds, values = vocabulary.kind_table[ids], vocabulary.value_table[ids]
+    is_bar, is_pitch = kinds == BAR, kinds == PITCH
+    is_note = is_pitch | (kinds == DRUM)
+    program = Latest(kinds == PROGRAM, first)
+    program = program.value(values[program.at] + 2)
+    places = Latest(is_bar | (kinds == POSITION), first)
+    position = places.value(np.where(is_bar, 0, ids)[places.at])
+    pitch, before, velocity, duration = _said(flat, kinds, program)
+    bars = flat.running_sum(is_bar)  # that are over
+    place = (np.cumsum(is_bar) + flat.sequence) * size + position
+    own = Grouped(place * NUM_PROGRAMS + program, is_note, ids)
+    begin, count = own.find(own.keys - size * NUM_PROGRAMS)
+    theirs = own.item(begin[own.group], count[own.group], own.seen, 0)
+    num_here, lowest = _here(flat, is_note, is_pitch, places, size)
+    pitches = Latest(is_pitch, first)
+    last = pitches.value(ids[pitches.at])
+
+    def interval(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        semitones = np.clip(end - start, -MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL + 1
+        return np.where((vocabulary.kind_table[start] == PITCH) & (vocabulary.kind_table[end] == PITCH), semitones, 0)
+
+    columns = (
+        program,
+        position,
+        interval(pitch, before),
+        interval(pitch, last),
+        interval(pitch, lowest),
+        _degrees(vocabulary, flat, kinds, values, pitch),
+        velocity,
+        duration,
+        np.minimum(num_here, MAX_NOTES),
+        np.minimum(own.seen, MAX_OWN),
+        *_echoes(vocabulary, flat, kinds, place, bars),
+        np.where(bars > 0, theirs, 0),
+        pitch,
+    )
+    return np.stack(columns).T
+
+
+def _said(flat: Flat, kinds: np.ndarray, program: np.ndarray) -> list[np.ndarray]:
+    """Return of each token's program the ids of its last pitch and the one before, its last velocity and duration."""
+    key = flat.sequence * NUM_PROGRAMS + program
+    order = np.argsort(key, kind="stable")
+    key, ids, kinds = key[order], flat.ids[order], kinds[order]
+    starts = np.append(True, key[1:] != key[:-1])[: len(key)]
+    first = np.maximum.accumulate(np.where(starts, flat.index, 0))
+    notes, velocities, durations = (
+        Latest(which, first) for which in ((kinds == PITCH) | (kinds == DRUM), kinds == VELOCITY, kinds == DURATION)
+    )
+    found = np.empty((4, len(ids)), np.int64)
+    for i, (events, back) in enumerate(((notes, 0), (notes, 1), (velocities, 0), (durations, 0))):
+        found[i, order] = events.value(ids[events.at], back)
+    return list(found)
+
+
+def _here(
+    flat: Flat, is_note: np.ndarray, is_pitch: np.ndarray, places: Latest, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of notes since the last bar line or position, and the lowest pitch of them, an id or 0."""
+    stretch = np.zeros(len(flat.ids), np.int64)
+    stretch[places.at] = 1
+    stretch[flat.index == flat.first] = 1
+    begin = np.flatnonzero(stretch)
+    stretch = np.cumsum(stretch) - 1
+    notes = np.cumsum(is_note)
+    num = notes - (notes - is_note)[begin][stretch]
+    below = stretch * (size + 1)  # a stretch's ids lie below those of all stretches before it
+    lowest = np.minimum.accumulate(np.where(is_pitch, flat.ids, size) - below) + below
+    return num, np.where(lowest < size, lowest, 0)
+
+
+def _degrees(
+    vocabulary: Vocabulary, flat: Flat, kinds: np.ndarray, values: np.ndarray, pitch: np.ndarray
+) -> np.ndarray:
+    """Return which degree of the key each pitch is, an id of the vocabulary: see `ScoreState`."""
+    is_pitch = vocabulary.kind_table[pitch] == PITCH
+    heard = Latest((kinds == DURATION) & is_pitch, flat.first)
+    at = heard.at
+    if not len(at):
+        return np.zeros(len(flat.ids), np.int64)
+    classes = vocabulary.value_table[pitch] % 12
+    of_key = KEYS.T[classes[at]] * values[at, None]
+    sums = np.cumsum(of_key, 0)
+    begins = np.append(True, np.diff(flat.sequence[at]) > 0)
+    sums -= (sums - of_key)[begins][np.cumsum(begins) - 1]
+    mode, tonic = np.divmod(sums.argmax(1), 12)
+    first = heard.value(1 + 12 * mode)
+    return np.where(is_pitch & (first > 0), first + (classes - heard.value(tonic)) % 12, 0)
+
+
+def _echoes(
+    vocabulary: Vocabulary, flat: Flat, kinds: np.ndarray, place: np.ndarray, bars: np.ndarray
+) -> list[np.ndarray]:
+    """Return the ids that would follow, were this bar one of those before, see `ECHOES`."""
+    size = len(vocabulary.kinds)
+    at_place = Grouped(place, ~np.isin(kinds, (BAR, POSITION, AHEAD, WRITE)), flat.ids)
+    found = []
+    for ago in ECHOES:
+        then = at_place.keys - ago * size
+        begin, count = at_place.find(then)
+        following = at_place.following(then)
+        following = np.where(following // size == then // size, following % size, vocabulary.bar)
+        group = at_place.group
+        echo = at_place.item(begin[group], count[group], at_place.seen, following[group])
+        found.append(np.where(bars >= ago, echo, 0))
+    return found
