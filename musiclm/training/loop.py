@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.crops import IGNORE, Batch
+from ..data.loader import load
 from ..models.base import LanguageModel
 from .optim import MATRIX_RATE, Recipe, make_optimizers, update_ema
 
@@ -90,6 +91,7 @@ def train(
         _restore(model, average, optimisers, start)
     average.eval().requires_grad_(False)
     model.train()
+    loaded = iter(load(batches, start.step, device))
     tokens, begin = start.tokens, time.monotonic() - start.seconds
     for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
         seconds = time.monotonic() - begin
@@ -99,7 +101,7 @@ def train(
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate * (MATRIX_RATE if isinstance(optimiser, torch.optim.Muon) else 1.0)
-        batch = batches(step).to(device)
+        batch = next(loaded).to(device)
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: nothing of it needs saving
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
             logits, _ = model(batch.tokens, None, batch.features)

@@ -1,0 +1,95 @@
+"""Batches in the order of their numbers, made ahead of time by a `torch.utils.data.DataLoader`.
+
+Batches are pure functions of their number, so the only state of a loader is the number that comes next: a run resumes at any
+step without a sampler to restore.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .crops import Batch
+
+MAX_WORKERS = 4  # each makes about half a million tokens a second
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
+
+T = TypeVar("T")
+
+
+class Numbered(Dataset[T]):
+    """Items by their number, without an end.
+
+    Args:
+        item: returns item `number`, always the same.
+    """
+
+    def __init__(self, item: Callable[[int], T]) -> None:
+        self.item = item
+
+    def __getitem__(self, number: int) -> T:
+        return self.item(number)
+
+
+class NumbersFrom(Sampler[int]):
+    """The numbers from `start` on, without an end."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+def num_workers(device: torch.device) -> int:
+    """Return how many processes should make the batches for training on a device.
+
+    None for training on the CPU: the processes would take the cores that train, and making batches costs less than a
+    hundredth of a step. On a GPU up to `MAX_WORKERS`, where processes can be forked.
+    """
+    if device.type != "cuda" or "fork" not in multiprocessing.get_all_start_methods():
+        return 0
+    return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
+
+
+def load(
+    batches: Callable[[int], Batch], start: int, device: torch.device, *, workers: int | None = None
+) -> DataLoader[Batch]:
+    """Return a loader of batches `start`, `start` + 1, …: iterate over it for as many as are wanted.
+
+    Workers are forked, so that they share what the batches are made of: pickled, a memory-mapped corpus would be read into
+    the memory of each. They ignore Ctrl-C, which is for the process that trains, and end with it, however it ends.
+
+    Args:
+        batches: returns batch `number`, always the same.
+        start: number of the first batch.
+        device: that the batches are for; those for a GPU are in pinned memory.
+        workers: how many processes make batches, two ahead each; 0 for this one. `num_workers` if left out.
+    """
+    workers = num_workers(device) if workers is None else workers
+    return DataLoader(
+        Numbered(batches),
+        batch_size=None,  # an item is a batch already
+        sampler=NumbersFrom(start),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="fork" if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
+        generator=torch.Generator(),  # PyTorch takes a number from it, which else came from the global one
+    )
+
+
+def _begin_worker(_: int) -> None:
+    """Leave Ctrl-C to the parent process, and end with it: a worker would keep the lock of its run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)

@@ -1,0 +1,127 @@
+"""The loader: batches in the order of their numbers, from any number on, by this process or by others."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from musiclm.data import loader
+from tests.conftest import windows
+
+CPU = torch.device("cpu")
+forks = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+
+
+def equal(one, other) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("tokens", "targets", "features"))
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=forks)])
+@pytest.mark.parametrize("start", [0, 7])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_batches_come_in_the_order_of_their_numbers_from_any_number_on(chorales, workers: int, start: int):
+    made = windows(chorales.pieces("train"))
+    loaded = list(itertools.islice(loader.load(made, start, CPU, workers=workers), 6))
+    assert len(loaded) == 6
+    for number, batch in enumerate(loaded, start):
+        assert equal(batch, made(number))
+
+
+def test_a_loader_takes_nothing_from_the_global_random_numbers(chorales):
+    """The same seed has to give the same weights and dropout, whether batches are loaded before or not."""
+    made = windows(chorales.pieces("train"))
+    torch.manual_seed(5)
+    next(iter(loader.load(made, 0, CPU)))
+    after = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(3))
+
+
+def test_training_on_the_cpu_has_no_other_processes():
+    assert loader.num_workers(CPU) == 0
+
+
+@forks
+def test_an_error_of_a_worker_is_raised_where_the_batch_is_wanted():
+    def fails(number: int):
+        raise ValueError(f"no batch {number}")
+
+    with pytest.raises(ValueError, match="no batch 3"):
+        next(iter(loader.load(fails, 3, CPU, workers=1)))
+
+
+PROGRAM = """
+    import os, sys, time, torch
+    from musiclm.data import loader
+    from musiclm.data.crops import Batch
+
+    def batch(number):
+        time.sleep(0.05)
+        return Batch(tokens=torch.tensor([[os.getpid()]]), targets=torch.tensor([[number]]), features=None)
+
+    interrupted, count = False, 0
+    batches = iter(loader.load(batch, 0, torch.device("cpu"), workers=2))
+    while count < 40:
+        try:
+            found = next(batches)
+            assert int(found.targets) == count
+            count += 1
+            print(int(found.tokens), flush=True)
+        except KeyboardInterrupt:
+            interrupted = True
+    print("interrupted" if interrupted else "never interrupted", flush=True)
+"""
+
+
+def begun(program: str) -> tuple[subprocess.Popen, list[int]]:
+    """Return a process in a group of its own that loads batches by two workers, and the workers' ids."""
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=Path(__file__).parent,
+    )
+    assert process.stdout is not None
+    workers = sorted({int(process.stdout.readline()) for _ in range(4)})
+    assert len(workers) == 2 and process.pid not in workers
+    return process, workers
+
+
+@forks
+def test_workers_leave_ctrl_c_to_the_process_that_trains():
+    """A terminal sends it to all of them; the loader still gives every batch, so that the step can be finished and saved."""
+    process, _ = begun(PROGRAM)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == "interrupted" and "Traceback" not in err
+
+
+@forks
+def test_workers_end_with_a_process_that_is_killed():
+    process, workers = begun(PROGRAM)
+    process.kill()
+    process.wait(timeout=60)
+    until = time.monotonic() + 4  # PyTorch itself looks every 5 seconds
+    while any(is_running(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
