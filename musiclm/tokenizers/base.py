@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from symusic import Score
 from torch import Tensor
 
 from ..errors import TokenizerError
+from . import vocabulary as tables
+from .vocabulary import Kind, Vocabulary
 
 TICKS = 480  # a quarter, in every score that is decoded
 
@@ -34,8 +37,8 @@ class Tokenizer(ABC):
             read. Stretches are then varied as a whole, with what their features know of.
         references: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
             the next token, if it is of these, is likely to be near.
-        held: which feature is the id that lets go on what sounds; None if none is.
-        timing: (V,) booleans, ids that say when and how long, where those are not said of each note at once; else None.
+        program: the one General MIDI program that plays all notes, where that is all that can be asked for; else None.
+        num_voices: how many voices take turns, one cell each; 1 where tokens are no cells.
         says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
         repeat_lag: how many ids before stands the one that a trivial guess would repeat.
         num_arrangements: in how many ways a piece may be written, see `rearranged`; 1 for only one.
@@ -51,8 +54,8 @@ class Tokenizer(ABC):
     feature_sizes: tuple[int, ...] = ()
     feature_lead: int = 0
     references: tuple[tuple[int, int, int], ...] = ()
-    held: int | None = None
-    timing: np.ndarray | None = None
+    program: int | None = None
+    num_voices: int = 1
     says_durations: bool = False
     repeat_lag: int = 1
     num_rearrangements: int = 1
@@ -63,6 +66,16 @@ class Tokenizer(ABC):
     def model_config(self) -> dict[str, Any]:
         """What a model of these ids should know of them: fields of its `Config`, besides the number of ids."""
         return {"feature_sizes": self.feature_sizes, "references": self.references}
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary table: the `Token` of each id, V of them. It is what other packages read; see `vocabulary.py`."""
+
+    @property
+    def unmerged(self) -> Tokenizer:
+        """The tokenizer whose ids merged ids stand for; this one where there are no merges."""
+        return self
 
     @property
     def plain_size(self) -> int:
@@ -108,12 +121,16 @@ class Tokenizer(ABC):
 
     @property
     def tempi(self) -> list[float]:
-        """The tempi that the vocabulary has, in quarters a minute; none if it has no tempo and no metre."""
-        return []
+        """The tempi of the vocabulary, in quarters per minute; empty if it has none."""
+        return [token.value for token in self.vocabulary if token.kind == Kind.TEMPO]
 
-    @abstractmethod
+    @cached_property
+    def _is_special(self) -> np.ndarray:
+        return tables.is_special(self.vocabulary)
+
     def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        """Return for each id whether it is music (and counts in evaluation) or only a mark, as booleans."""
+        """Return which ids are music and count in evaluation, (T,) booleans; the others are special tokens."""
+        return ~self._is_special[np.asarray(ids, dtype=np.int64)]
 
     @abstractmethod
     def transposed(self, semitones: int) -> np.ndarray:
@@ -165,7 +182,7 @@ class Tokenizer(ABC):
         Args:
             ids: of the prompt. Its last time signature stays; what it says nothing of is not strange.
         """
-        return np.array([], np.int64)
+        return tables.new_to_prompt(self.vocabulary, self.base_ids(ids))
 
     def unexpressed(self, score: Score) -> list[str]:
         """Return what of a score, beside notes, these ids cannot say and a listener would miss: a sentence each."""
@@ -190,6 +207,20 @@ class Tokenizer(ABC):
             TokenizerError: this tokenizer's ids cannot be merged.
         """
         raise TokenizerError(f"the tokenizer '{self.name}' cannot be given a BPE vocabulary")
+
+    def exempt_from_temperature(self, features: Tensor | None) -> Tensor | None:
+        """Return the ids whose probability stays what the model gives them, whatever the temperature and the filters.
+
+        Temperature and filters then choose among the others. Where most tokens only say that nothing changes, or say when
+        and not what, a low temperature would leave little else.
+
+        Args:
+            features: (B, F) of the token to come; None where the tokenizer has none.
+
+        Returns:
+            (B, V) or (V,) booleans; None for no such ids.
+        """
+        return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ learnt. Marks are never merged. Everything that is asked of an id is asked of th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from symusic import Score
 
 from ..errors import TokenizerError
 from .base import Tokenizer
+from .vocabulary import Kind, Token, Vocabulary
 
 MAX_TOKENS = 2_000_000  # to learn from: an even choice of the sequences; 1,000 merges then take a minute or so
 MIN_COUNT = 2  # a pair that comes once is no pattern
@@ -51,6 +53,15 @@ class MergedTokenizer(Tokenizer):
         self._joins = np.zeros((base.vocab_size, base.vocab_size), bool)  # may merges reach over this pair of base ids
         for left, right in self.merges:
             self._joins[self.expansions[left][-1], self.expansions[right][0]] = True
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        merged = self.expansions[self.base.vocab_size :]
+        return [*self.base.vocabulary, *(Token(Kind.MERGED, expansion) for expansion in merged)]
+
+    @property
+    def unmerged(self) -> Tokenizer:
+        return self.base
 
     def describe(self) -> dict[str, Any]:
         return self.base.describe() | {"merges": [list(pair) for pair in self.merges]}
@@ -90,10 +101,6 @@ class MergedTokenizer(Tokenizer):
         ids, left_out = self.base.encode(score)
         return self.merged_ids(ids), left_out
 
-    def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
-        strange = self.base.new_to_prompt(self.base_ids(ids))
-        return np.array([i for i in range(self.vocab_size) if np.isin(self.base_ids([i]), strange).any()], np.int64)
-
     def unexpressed(self, score: Score) -> list[str]:
         return self.base.unexpressed(score)
 
@@ -116,14 +123,6 @@ class MergedTokenizer(Tokenizer):
     @property
     def is_in_time(self) -> bool:
         return self.base.is_in_time
-
-    @property
-    def tempi(self) -> list[float]:
-        return self.base.tempi
-
-    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        counted = self.base.eval_mask(np.arange(self.base.vocab_size))
-        return np.append(counted, np.ones(len(self.merges), bool))[np.asarray(ids, dtype=np.int64)]
 
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
         return self.base.num_events(self.base_ids(ids))
