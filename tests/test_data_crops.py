@@ -51,7 +51,7 @@ def test_a_window_is_a_stretch_of_a_transposed_piece_in_some_order_with_its_own_
     for number in range(12):
         batch = made(number)
         for row in range(3):
-            order = int(batch.features[row, 0, GRID.held - 1])
+            order = int(batch.features[row, 0, GRID.last_cell_feature - 1])
             moved = torch.from_numpy(GRID.rearranged(GRID.transposed(2)[piece.tokens], order))
             features, _ = GRID.features(moved[None])
             starts = [s for s in range(len(moved) - 60) if torch.equal(moved[s : s + 60], batch.tokens[row])]

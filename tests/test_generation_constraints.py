@@ -44,7 +44,7 @@ def test_the_grammar_allows_all_real_music(real_midi, name: str):
         ids, _ = SCORE.encode(midi.parse(data, file))
         (place,) = rules.step(rules.start(1), torch.tensor([SCORE.bos]))
         for i in ids[1:-1]:
-            assert rules.allowed(place)[i], (file, place, SCORE.vocabulary[i])
+            assert rules.allowed(place)[i], (file, place, SCORE.miditok_vocabulary[i])
             (place,) = rules.step([place], torch.tensor([i]))
 
 
@@ -104,9 +104,9 @@ def test_merges_that_bring_another_instrument_are_strange_too(song):
     merged = base.trained_bpe([base.encode(song)[0]] * 2, 40)
     ids, _ = merged.encode(song)
     strange = merged.new_to_prompt(ids[:-1])
-    programs = {base.vocabulary[i] for i in base.base_ids(range(base.vocab_size)) if base.kinds[i] == "Program"}
-    heard = {base.vocabulary[i] for i in merged.base_ids(ids) if base.kinds[i] == "Program"}
+    programs = {base.miditok_vocabulary[i] for i in base.base_ids(range(base.vocab_size)) if base.kinds[i] == "Program"}
+    heard = {base.miditok_vocabulary[i] for i in merged.base_ids(ids) if base.kinds[i] == "Program"}
     assert {
-        base.vocabulary[i] for i in strange if i < base.vocab_size and base.kinds[i] == "Program"
+        base.miditok_vocabulary[i] for i in strange if i < base.vocab_size and base.kinds[i] == "Program"
     } == programs - heard
     assert not set(strange.tolist()) & set(ids.tolist())

@@ -211,7 +211,7 @@ def test_the_file_has_the_tempo_asked_for_and_the_model_hears_its_nearest(untrai
     (new,) = composer.compose(prompt, length=Length(bars=2), seed=1, controls=controls, only_new=True)
     assert [(t.time, round(t.qpm, 2)) for t in new.score.tempos] == [(0, 97.3)]
     rule = constraints.constraints(SCORE, heard=prompt.ids, controls=controls)[0]
-    permitted = {SCORE.vocabulary[i] for i in rule._tempi}
+    permitted = {SCORE.miditok_vocabulary[i] for i in rule._tempi}
     assert permitted == {min((f"Tempo_{t}" for t in SCORE.tempi), key=lambda t: abs(float(t[6:]) - 97.3))}
 
 

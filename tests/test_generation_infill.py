@@ -100,7 +100,7 @@ def test_features_of_a_hole_stream_and_tell_what_is_kept(number: int, cut: int):
 
     for place in range(write, len(ids) - 1):
         known = whole[0, place, first:].reshape(5, 4)
-        last = int(whole[0, place, GRID.held])
+        last = int(whole[0, place, GRID.last_cell_feature])
         for k in range(4):
             cell = place - write + k  # the next one to be written, and the others'
             now, step = told(cell), cell // 4
@@ -124,7 +124,7 @@ def test_training_has_holes_with_the_voices_in_any_order_and_their_features_say_
     piece = CHORALES.pieces("validation")[index].tokens
     ids = GRID.rearranged(piece, number)
     features = GRID.features(torch.from_numpy(ids)[None])[0][0]
-    (order,) = set(features[:, PLAIN_GRID.held - 1].tolist())
+    (order,) = set(features[:, PLAIN_GRID.last_cell_feature - 1].tolist())
     whole = PLAIN_GRID.rearranged(piece, order)
     if not (ids == grid_infill.WRITE).any():
         assert np.array_equal(ids, whole)

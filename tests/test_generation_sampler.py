@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import islice
 
 import pytest
@@ -77,13 +78,12 @@ def test_filters_leave_what_they_say():
 def test_what_is_held_keeps_its_probability_and_temperature_chooses_among_the_others():
     """A voice of a chorale holds in 78 of 100 cells: a temperature of 0.7 over all left it little else."""
     logits = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.2, 0.1, 0.0, 0.7]]).log()
-    sampler = Sampler(temperature=0.5, held=1)
-    kept = sampler.kept(torch.tensor([[9, 0], [9, 2]]), 4)
-    assert kept is not None and kept.tolist() == [[True, False, False, False], [False, False, True, False]]
+    sampler = Sampler(temperature=0.5)
+    kept = torch.tensor([[True, False, False, False], [False, False, True, False]])
     expected = torch.tensor([[0.7, 0.3 * 0.8, 0.3 * 0.2, 0.0], [0.04 / 0.54, 0.01 / 0.54, 0.0, 0.49 / 0.54]])
     torch.testing.assert_close(sampler.probabilities(logits, kept), expected)
-    torch.testing.assert_close(Sampler(held=1).probabilities(logits, kept), logits.exp())
-    assert Sampler(top_k=1, held=1).probabilities(logits, kept)[0].tolist() == pytest.approx([0.7, 0.3, 0, 0])
+    torch.testing.assert_close(Sampler().probabilities(logits, kept), logits.exp())
+    assert Sampler(top_k=1).probabilities(logits, kept)[0].tolist() == pytest.approx([0.7, 0.3, 0, 0])
     alone = torch.tensor([[0.0, float("-inf")]])
     assert sampler.probabilities(alone, torch.tensor([[True, False]])).tolist() == [[1.0, 0.0]]
 
@@ -92,14 +92,38 @@ def test_when_is_left_to_the_model_and_temperature_chooses_what():
     """At 0.95 and top-p 0.98 piano notes were half as long as those that the model has learnt from."""
     logits = torch.tensor([[0.2, 0.1, 0.2, 0.1, 0.4]]).log()
     timing = torch.tensor([False, False, True, True, False])
-    sampler = Sampler(temperature=0.5, top_p=0.9, timing=timing)
-    kept = sampler.kept(None, 5)
+    sampler = Sampler(temperature=0.5, top_p=0.9)
     expected = torch.tensor([[0.7 * 0.2, 0.0, 0.2, 0.1, 0.7 * 0.8]])
-    torch.testing.assert_close(sampler.probabilities(logits, kept), expected)
+    torch.testing.assert_close(sampler.probabilities(logits, timing), expected)
     only_time = logits.masked_fill(~timing, float("-inf"))
-    torch.testing.assert_close(sampler.probabilities(only_time, kept)[0, 2:4], torch.tensor([2 / 3, 1 / 3]))
-    sounds_and_strikes = tokenizers.create("performance").timing
-    assert sounds_and_strikes is not None and (~sounds_and_strikes).sum() == 88 + 32
+    torch.testing.assert_close(sampler.probabilities(only_time, timing)[0, 2:4], torch.tensor([2 / 3, 1 / 3]))
+
+
+def test_tokenizers_say_which_ids_temperature_leaves_alone():
+    exempt = tokenizers.create("performance").exempt_from_temperature(None)
+    assert exempt is not None and (~exempt).sum() == 88 + 32  # keys and velocities are chosen
+    grid = tokenizers.create("grid")
+    ids = torch.tensor([[grid.bos, 70, 60, 50, 40], [grid.bos, 71, 61, 51, 41]])
+    features, _ = grid.features(ids)
+    sustained = grid.exempt_from_temperature(features[:, -1])
+    assert sustained is not None and sustained.nonzero().tolist() == [[0, 70], [1, 71]]  # the soprano's turn again
+    assert tokenizers.create("score").exempt_from_temperature(None) is None
+
+
+def test_sampling_asks_which_tokens_are_exempt_at_each_step():
+    """Greedy but for one token: at temperature near 0 and with an exempt token that is impossible, nothing else changes."""
+    model, prompt = tiny("gru"), torch.zeros(2, 1, dtype=torch.int64)
+    asked = []
+
+    def exempt(features):
+        asked.append(features)
+        return torch.arange(40) == 7
+
+    cold = Sampler(temperature=1e-3, constraints=[BannedTokens(40, [7])])
+    tokens = drawn(model, prompt, dataclasses.replace(cold, exempt=exempt), count=5)
+    assert torch.equal(tokens, drawn(model, prompt, cold, count=5)) and asked == [None] * 5
+    free = dataclasses.replace(cold, exempt=exempt, constraints=())
+    assert (drawn(model, prompt.expand(2, -1), free, count=40) == 7).any()
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0}, {"min_p": 2}])

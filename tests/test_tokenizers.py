@@ -125,7 +125,7 @@ def test_a_chorale_in_any_order_of_voices_or_backwards_is_the_same_music():
         assert midi.to_bytes(GRID.decode(ids)) == score
         assert GRID.eval_mask(ids).sum() == GRID.eval_mask(piece).sum() and ids[-1] == GRID.eos
         features, _ = GRID.features(torch.from_numpy(ids)[None])
-        voices, numbers, last = features[0, :-1, 0], features[0, :, 13], features[0, :-2, GRID.held]
+        voices, numbers, last = features[0, :-1, 0], features[0, :, 13], features[0, :-2, GRID.last_cell_feature]
         assert voices[:4].tolist() == list(grid.ORDERS[number % 24]) and (numbers == number).all()
         assert torch.equal(last[4:], torch.from_numpy(ids[1:-5]))  # whoever sings, its last pitch is its own
 
@@ -143,7 +143,7 @@ def test_the_last_feature_is_the_degree_that_the_voice_sang_last():
     for t, i in enumerate(piece[:-1].tolist()):
         if i >= grid.FIRST_PITCH:
             counts[(i - grid.FIRST_PITCH) % 12] += 1
-        last = int(features[0, t, GRID.held])
+        last = int(features[0, t, GRID.last_cell_feature])
         fits = [np.corrcoef(counts, p)[0, 1] for p in key_profiles()] if t else [0.0]
         key = int(np.argmax(fits))
         wanted = 1 + 12 * (key // 12) + (last - grid.FIRST_PITCH - key) % 12 if last >= grid.FIRST_PITCH else 0
@@ -160,7 +160,7 @@ def test_the_first_features_are_the_second_without_intervals():
     features, wide = old.features(piece)[0], WIDE.features(piece)[0]
     assert features.shape[-1] == len(old.feature_sizes) == 7
     assert torch.equal(features, torch.cat([wide[..., :6], wide[..., -1:]], 2))
-    assert WIDE.relative_pitch[0][2] == WIDE.held == len(WIDE.feature_sizes) - 1
+    assert WIDE.relative_pitch[0][2] == WIDE.last_cell_feature == len(WIDE.feature_sizes) - 1
     again = tokenizers.from_description(tokenizers.parse('grid:{"features": 2, "reference": false}').describe())
     assert not again.relative_pitch and again.feature_sizes == WIDE.feature_sizes
 

@@ -55,7 +55,12 @@ def test_any_walk_is_what_the_tokenizer_would_write(tokenizer):
 def test_faults_are_found_where_there_are_some():
     """The measure itself: each of these decodes, and MidiTok counts no error in the first four."""
     score = tokenizers.create("score")
-    beginning = ["Bar_None", "TimeSig_3/4", "Position_0", next(t for t in score.vocabulary if t.startswith("Tempo"))]
+    beginning = [
+        "Bar_None",
+        "TimeSig_3/4",
+        "Position_0",
+        next(t for t in score.miditok_vocabulary if t.startswith("Tempo")),
+    ]
 
     def found(*rest: str) -> list[str]:
         return validity.faults(score, np.array([score.midi_tokenizer[name] for name in (*beginning, *rest)]))
@@ -82,7 +87,7 @@ def test_shifts_and_programs_of_real_music_are_allowed(real_midi, name: str, arc
             if i == tokenizer.eos:
                 break
             sounds = name == "MIDILike" and i in rule.closed(place)
-            assert rule.allowed(place)[i] or sounds, (file, place, tokenizer.vocabulary[i])
+            assert rule.allowed(place)[i] or sounds, (file, place, tokenizer.miditok_vocabulary[i])
             place = rule.after(place, i)
 
 

@@ -264,9 +264,7 @@ class Composer:
         """Return the sampler of these rules that chooses as `sampling` says; how long notes last stays the model's choice."""
         chosen = self.sampling(**how)
         log.debug("sampling with %s", chosen)
-        timing = self.tokenizer.timing
-        kept = None if timing is None else torch.from_numpy(timing).to(self.device)
-        return Sampler(constraints=rules, held=self.tokenizer.held, timing=kept, **chosen)
+        return Sampler(constraints=rules, exempt=self.tokenizer.exempt_from_temperature, **chosen)
 
     def sampling(
         self,

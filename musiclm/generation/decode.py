@@ -74,8 +74,8 @@ def sample_ids(
                     logits = logits + opinion.to(logits.device)
             if bool(torch.isneginf(logits).all(1).any()):
                 raise ValueError("the rules forbid every token")
-            kept = sampler.kept(last_given, logits.shape[1])
-            token = _draw(sampler.probabilities(logits, kept), generators)
+            exempt = sampler.exempt(last_given) if sampler.exempt is not None else None
+            token = _draw(sampler.probabilities(logits, exempt), generators)
         yield token
         with torch.inference_mode():
             rule_states = [r.step(s, token) for r, s in zip(sampler.constraints, rule_states, strict=True)]

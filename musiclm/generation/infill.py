@@ -7,10 +7,12 @@ in parts, each of which hears those before it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from ..checkpoint import infilling
 from ..errors import CheckpointError, MidiError, TokenizerError
 from ..midi import theory
 from ..tokenizers import grid, grid_infill, score_infill
+from ..tokenizers.base import Tokenizer
 from . import constraints
 from .composer import Composer, Composition
 from .config import GenerationConfig, Length
@@ -142,19 +145,45 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
         ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
         raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt to fill holes: {ways}")
     where = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
-    filler = _Voices if isinstance(composer.tokenizer, grid.Grid) else _Bars
-    fillers = [filler(composer, score, where, request) for _ in range(request.n)]
+    fillers = [infiller(composer.tokenizer, composer, score, where, request) for _ in range(request.n)]
     if fillers[0].num_parts > 1:
         log.info("the hole is written in %d parts, each of which hears those before it", fillers[0].num_parts)
     return [each.filled(seed, index) for index, each in enumerate(fillers)]
 
 
+class Infiller(Protocol):
+    """What fills the masked span of a score with a tokenizer's ids."""
+
+    num_parts: int
+
+    def filled(self, seed: int, index: int) -> Composition:
+        """Return one variation."""
+
+
+@functools.singledispatch
+def infiller(
+    tokenizer: Tokenizer, composer: Composer, score: Score, where: MaskedSpan, request: GenerationConfig
+) -> Infiller:
+    """Return what fills a masked span with a tokenizer's ids; an infilling tokenizer registers its own by its class.
+
+    Raises:
+        TokenizerError: there is none for this tokenizer.
+    """
+    raise TokenizerError(f"nothing fills masked spans with ids of the tokenizer '{tokenizer.name}'")
+
+
 class _Bars:
     """How `score-infill` fills: some bars at a time, their missing notes alone."""
 
-    def __init__(self, composer: Composer, score: Score, where: MaskedSpan, request: GenerationConfig) -> None:
-        assert isinstance(composer.tokenizer, score_infill.ScoreInfill)
-        self.composer, self.tokenizer, self.hole, self.request = composer, composer.tokenizer, where, request
+    def __init__(
+        self,
+        tokenizer: score_infill.ScoreInfill,
+        composer: Composer,
+        score: Score,
+        where: MaskedSpan,
+        request: GenerationConfig,
+    ) -> None:
+        self.composer, self.tokenizer, self.hole, self.request = composer, tokenizer, where, request
         self.music = without(score, where)
         self.tempo_and_metre = score
         self.players = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
@@ -235,6 +264,9 @@ class _Bars:
         return count
 
 
+infiller.register(score_infill.ScoreInfill, _Bars)
+
+
 def _voice_of(track: Track) -> tuple[int, bool]:
     return (0 if track.is_drum else track.program), track.is_drum
 
@@ -273,10 +305,16 @@ def put(score: Score, track: int, notes: Sequence[tuple[float, float, int, int]]
 class _Voices:
     """How `grid-infill` fills: cell after cell, those that are kept among them."""
 
-    def __init__(self, composer: Composer, score: Score, where: MaskedSpan, request: GenerationConfig) -> None:
+    def __init__(
+        self,
+        tokenizer: grid_infill.GridInfill,
+        composer: Composer,
+        score: Score,
+        where: MaskedSpan,
+        request: GenerationConfig,
+    ) -> None:
         self.composer, self.hole, self.request, self.music = composer, where, request, without(score, where)
-        assert isinstance(composer.tokenizer, grid_infill.GridInfill)
-        self.tokenizer = composer.tokenizer
+        self.tokenizer = tokenizer
         self.voice_of = _singers(score)
         self.start, self.stop = (math.ceil(at * grid.STEPS_A_QUARTER - 1e-6) for at in (where.start, where.stop))
         end = math.ceil(midi.end(score) * grid.STEPS_A_QUARTER - 1e-6)
@@ -342,6 +380,9 @@ class _Voices:
             ]
             put(music, track_of[voice], notes, self.hole.start, self.hole.stop)
         return music
+
+
+infiller.register(grid_infill.GridInfill, _Voices)
 
 
 def _singers(score: Score) -> dict[int, int]:

@@ -6,7 +6,7 @@ B batch, T tokens, V vocabulary, F features.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +28,9 @@ class Constraint(Protocol):
         """Return the state after a token, (B,). The prompt goes through here too."""
 
 
+Exempt = Callable[[Tensor | None], Tensor | None]
+"""(B, F) features of the token to come, or None -> (B, V) or (V,) booleans, or None."""
+
 COLDEST = 1e-6  # temperatures below it are none
 
 
@@ -41,11 +44,8 @@ class Sampler:
         top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020).
         min_p: only tokens at least this times as likely as the likeliest (Nguyen et al. 2024).
         rules: each may forbid tokens, before anything else.
-        held: which feature is a token whose probability stays what the model gives it, or None; temperature and filters
-            choose among the others (but temperature 0 among all). Where most tokens only say that nothing changes,
-            a low temperature would leave nothing but those.
-        timing: (V,) booleans, tokens of which each keeps its probability in the same way, or None. Where time goes on by one
-            of a hundred shifts and a note ends by one certain token, a low temperature would make notes too short.
+        exempt: which tokens keep the probability that the model gives them, by the features of the token to come; the
+            temperature and the filters choose among the others (but temperature 0 among all). None for no such tokens.
     """
 
     temperature: float = 1.0
@@ -53,8 +53,7 @@ class Sampler:
     top_p: float | None = None
     min_p: float | None = None
     constraints: Sequence[Constraint] = ()
-    held: int | None = None
-    timing: Tensor | None = None
+    exempt: Exempt | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -66,29 +65,24 @@ class Sampler:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], not {value}")
 
-    def probabilities(self, logits: Tensor, kept: Tensor | None = None) -> Tensor:
+    def probabilities(self, logits: Tensor, exempt: Tensor | None = None) -> Tensor:
         """Return (B, V) float32 probabilities to draw from, given (B, V) logits that the rules have seen.
 
         Args:
-            kept: (B, V) or (V,) booleans, tokens whose probability stays as it is; see `kept`.
+            exempt: (B, V) or (V,) booleans, the tokens whose probability stays as it is.
         """
         logits = logits.float()
         if self.temperature < COLDEST:
             return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-        if kept is None:
+        if exempt is None:
             return self._chosen(logits)
-        own = logits.softmax(1) * kept
+        exempt = exempt.to(logits.device)
+        own = logits.softmax(1) * exempt
         share = own.sum(1, keepdim=True)
-        others = logits.masked_fill(kept, float("-inf"))
+        others = logits.masked_fill(exempt, float("-inf"))
         is_free = ~torch.isneginf(others).all(1, keepdim=True)
         others = torch.where(is_free, self._chosen(others) * (1 - share), 0.0)
         return others + torch.where(is_free, own, own / share)
-
-    def kept(self, given: Tensor | None, size: int) -> Tensor | None:
-        """Return which of so many tokens keep their probability, given the (B, F) features of the last; None for none."""
-        if self.held is None or given is None:
-            return self.timing
-        return given[:, self.held, None] == torch.arange(size, device=given.device)
 
     def _chosen(self, logits: Tensor) -> Tensor:
         """Return the probabilities that temperature and filters leave."""

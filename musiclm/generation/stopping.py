@@ -10,9 +10,8 @@ from symusic import Score
 from torch import Tensor
 
 from .. import midi
-from ..tokenizers import performance
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.miditok import MidiTokTokenizer
+from ..tokenizers.vocabulary import later_ids
 from .sampler import Constraint
 
 RINGING = 1 / 8  # quarters that a note may ring over a bar line, as players let it
@@ -28,7 +27,8 @@ class AllowEos:
     def __init__(self, tokenizer: Tokenizer, rules: Sequence[Constraint]) -> None:
         self.open: set[int] = set()
         self._rules, self._eos = rules, tokenizer.eos
-        self._later = _later(tokenizer)
+        later = later_ids(tokenizer.vocabulary)
+        self._later = None if later is None else later.tolist()
 
     def start(self, batch: int) -> list[Any]:
         return [rule.start(batch) for rule in self._rules]
@@ -46,18 +46,6 @@ class AllowEos:
 
     def step(self, state: list[Any], token: Tensor) -> list[Any]:
         return [rule.step(each, token) for rule, each in zip(self._rules, state, strict=True)]
-
-
-def _later(tokenizer: Tokenizer) -> list[int] | None:
-    """Return the ids that go on to a later time, bars where the tokenizer has them; None if any id may."""
-    base = getattr(tokenizer, "base", tokenizer)
-    if isinstance(base, performance.Performance):
-        return list(range(performance.TIME_SHIFT, performance.VOCAB_SIZE))
-    if isinstance(base, MidiTokTokenizer):
-        for kinds in (("Bar",), ("TimeShift", "Rest", "Beat")):
-            if found := [i for i, kind in enumerate(base.kinds) if kind in kinds]:
-                return found
-    return None
 
 
 def phrase_ends(score: Score, line: float) -> bool:

@@ -9,11 +9,8 @@ import numpy as np
 
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
+from ..tokenizers import vocabulary
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.bpe import MergedTokenizer
-from ..tokenizers.grid import FIRST_PITCH, Grid
-from ..tokenizers.miditok import MidiTokTokenizer
-from ..tokenizers.performance import LOWEST, NOTE_ON, NUM_KEYS, Performance
 from . import PITCHES, figure, pitch_name, to_bytes
 
 if TYPE_CHECKING:
@@ -46,15 +43,7 @@ def pitch_ids(tokenizer: Tokenizer) -> dict[int, int]:
     Raises:
         TokenizerError: no id of this tokenizer is one pitch.
     """
-    base = tokenizer.base if isinstance(tokenizer, MergedTokenizer) else tokenizer
-    found: dict[int, int] = {}
-    if isinstance(base, Grid):
-        found = {pitch: FIRST_PITCH + pitch for pitch in range(128)}
-    elif isinstance(base, Performance):
-        found = {LOWEST + key: NOTE_ON + key for key in range(NUM_KEYS)}
-    elif isinstance(base, MidiTokTokenizer):
-        kinds = zip(base.kinds, base.values, strict=True)
-        found = {int(value): i for i, (kind, value) in enumerate(kinds) if kind in ("Pitch", "NoteOn")}
+    found = vocabulary.pitch_ids(tokenizer.vocabulary)
     if not found:
         raise TokenizerError(f"no id of the tokenizer '{tokenizer.name}' is one pitch: nothing can be drawn")
     return found

@@ -16,15 +16,7 @@ from symusic import Score
 from .. import midi
 from ..errors import TokenizerError
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.bpe import MergedTokenizer
-from ..tokenizers.grid import FIRST_PITCH, SILENCE, VOICES, Grid, is_cell
-from ..tokenizers.miditok import MARKS, MidiTokTokenizer
-from ..tokenizers.performance import NOTE_OFF, NOTE_ON, NUM_KEYS, VELOCITY, Performance
-from ..tokenizers.performance import TIME_SHIFT as FIRST_SHIFT
-
-BEGINS = ("Pitch", "PitchDrum", "NoteOn", "DrumOn")
-SHAPES = ("Velocity", "Duration", "MicroTiming")
-ENDS = ("NoteOff", "DrumOff")
+from ..tokenizers.vocabulary import BEGINS, ENDS, SHAPES, SPECIAL, Kind, Vocabulary, base_of, expansions, has
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,26 +81,22 @@ def align(tokenizer: Tokenizer, score: Score) -> AlignedNotes:
     if tokenizer.in_seconds:
         decoded = midi.retimed(decoded, score)
     midi.carry_over(score, decoded, tempi=tokenizer.tempi)
-    base = tokenizer.base_ids(ids)
-    teller = tokenizer.base if isinstance(tokenizer, MergedTokenizer) else tokenizer
-    if isinstance(teller, Grid):
-        said, owner = _on_grid(base)
-    elif isinstance(teller, Performance):
-        said, owner = _of_events(*_performed(base))
-    elif isinstance(teller, MidiTokTokenizer) and "Pattern" not in teller.kinds:
-        said, owner = _of_events(*_of_kinds(teller, base))
+    base, table = tokenizer.base_ids(ids), base_of(tokenizer.vocabulary)
+    if has(table, Kind.CELL):
+        said, owner = _on_grid(table, base, tokenizer.num_voices)
+    elif has(table, *BEGINS):
+        said, owner = _of_events(table, base)
     else:
         raise TokenizerError(
-            f"the ids of the tokenizer '{tokenizer.name}' do not say one note each: nothing can be drawn"
+            f"the ids of the tokenizer '{tokenizer.name}' do not say one note each: nothing can be plotted"
         )
-    by_track = isinstance(teller, Grid) or "Track" in getattr(teller, "kinds", ())
-    notes = _notes(decoded, by_track)
+    notes = _notes(decoded, by_track=has(table, Kind.CELL, Kind.TRACK))
     if len(notes) != len(said) or [n.pitch for n in notes] != [pitch for _, pitch in said]:
         raise TokenizerError(f"the tokenizer '{tokenizer.name}' gives notes in another order: nothing can be drawn")
     notes = [dataclasses.replace(n, said=place) for n, (place, _) in zip(notes, said, strict=True)]
     owners = owner[:, None]
-    if isinstance(tokenizer, MergedTokenizer):
-        owners, places = _merged(tokenizer, ids, owner)
+    if len(base) > len(ids):
+        owners, places = _merged(tokenizer.vocabulary, ids, owner)
         notes = [dataclasses.replace(n, said=int(places[n.said])) for n in notes]
     order = sorted(range(len(notes)), key=lambda i: (notes[i].start, notes[i].said))
     rank = np.append(np.argsort(order), -1)  # -1 stays
@@ -139,78 +127,55 @@ def _notes(score: Score, by_track: bool) -> list[Note]:
     return [note for _, note in sorted(found, key=lambda pair: pair[0])]
 
 
-def _on_grid(ids: np.ndarray) -> tuple[Said, np.ndarray]:
-    """Return what is said where, voice by voice, and whose each cell is."""
-    places = np.flatnonzero(is_cell(ids))
+def _on_grid(table: Vocabulary, ids: np.ndarray, num_voices: int) -> tuple[Said, np.ndarray]:
+    """Return which cells begin notes, voice by voice, and which note each id belongs to."""
+    tokens = [table[i] for i in ids]
+    places = [place for place, token in enumerate(tokens) if token.kind in (Kind.CELL, Kind.SILENCE)]
     said, owner = Said(), np.full(len(ids), -1)
-    for voice in range(len(VOICES)):
-        mine = places[voice :: len(VOICES)]
-        last = SILENCE
-        for place in mine.tolist():
-            cell = int(ids[place])
-            if cell >= FIRST_PITCH:
-                if cell != last:
-                    said.append((place, cell - FIRST_PITCH))
+    for voice in range(num_voices):
+        last = None
+        for place in places[voice::num_voices]:
+            pitch = tokens[place].value  # None for silence
+            if pitch is not None:
+                if pitch != last:
+                    said.append((place, pitch))
                 owner[place] = len(said) - 1
-            last = cell
+            last = pitch
     return said, owner
 
 
-def _performed(ids: np.ndarray) -> tuple[list[str], list[int], list[int]]:
-    """Return what each id of `performance` does, its pitch and its program."""
-    does, pitches = [], []
-    for i in ids.tolist():
-        if NOTE_ON <= i < VELOCITY:
-            does.append("begins" if i < NOTE_OFF else "ends")
-            pitches.append((i - NOTE_ON) % NUM_KEYS + 21)
-        else:
-            does.append("shapes" if VELOCITY <= i < FIRST_SHIFT else "leads" if i >= FIRST_SHIFT else "marks")
-            pitches.append(-1)
-    return does, pitches, [0] * len(does)
-
-
-def _of_kinds(tokenizer: MidiTokTokenizer, ids: np.ndarray) -> tuple[list[str], list[int], list[int]]:
-    """Return what each id of MidiTok's does, its pitch and its program."""
-    does, pitches, programs = [], [], []
-    program = 0
-    for i in ids.tolist():
-        kind, value = tokenizer.kinds[i], tokenizer.values[i]
-        program = int(value) if kind == "Program" else program
-        known = {**dict.fromkeys(BEGINS, "begins"), **dict.fromkeys(SHAPES, "shapes"), **dict.fromkeys(ENDS, "ends")}
-        does.append("marks" if kind in MARKS else known.get(kind, "leads"))
-        pitches.append(int(value) if kind in BEGINS + ENDS else -1)
-        programs.append(program)
-    return does, pitches, programs
-
-
-def _of_events(does: list[str], pitches: list[int], programs: list[int]) -> tuple[Said, np.ndarray]:
-    """Return what is said where, and whose each id is: what leads up to a beginning or an end is of that note."""
-    said, owner = Said(), np.full(len(does), -1)
+def _of_events(table: Vocabulary, ids: np.ndarray) -> tuple[Said, np.ndarray]:
+    """Return which ids begin notes, and which note each id belongs to: what leads to a beginning or an end is of that note."""
+    said, owner = Said(), np.full(len(ids), -1)
     leading: list[int] = []
     sounding: dict[tuple[int, int], int] = {}
-    latest = -1
-    for place, (what, pitch, program) in enumerate(zip(does, pitches, programs, strict=True)):
-        if what == "leads":
-            leading.append(place)
-            continue
-        if what == "marks":
+    latest, program = -1, 0
+    for place, i in enumerate(ids.tolist()):
+        kind, value = table[i]
+        if kind in SPECIAL:
             leading.clear()
             continue
-        if what == "begins":
-            said.append((place, pitch))
-            latest = sounding[program, pitch] = len(said) - 1
-        note = latest if what != "ends" else sounding.pop((program, pitch), -1)
+        if kind == Kind.PROGRAM:
+            program = value
+        if kind in BEGINS:
+            said.append((place, value))
+            latest = sounding[program, value] = len(said) - 1
+        elif kind not in SHAPES and kind not in ENDS:
+            leading.append(place)
+            continue
+        note = sounding.pop((program, value), -1) if kind in ENDS else latest
         owner[[*leading, place]] = note
         leading.clear()
     return said, owner
 
 
-def _merged(tokenizer: MergedTokenizer, ids: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _merged(vocabulary: Vocabulary, ids: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return whose each merged id is, (T, most base ids of one), and for each base id the place of its merged one.
 
     A merged id has its base ids' owners in turn, repeated, so that each base id has about the same share.
     """
-    sizes = np.array([len(tokenizer.expansions[i]) for i in ids])
+    expanded = expansions(vocabulary)
+    sizes = np.array([len(expanded[i]) for i in ids])
     first = np.cumsum(sizes) - sizes
     widest = int(np.lcm.reduce(np.unique(sizes))) if len(np.unique(sizes)) < 4 else 4 * int(sizes.max())
     at = first[:, None] + np.arange(widest)[None] * sizes[:, None] // widest

@@ -1,10 +1,13 @@
-"""Tokenizers by name. `grid`, `performance` and `score` are ours to describe; see each one's file.
+"""Tokenizers by name. `REGISTRY` has one line for each; its class is imported only when a tokenizer is made.
 
-The others are MidiTok's, by its names and with its options: see `others.py`. Knowing a name costs no import of MidiTok.
+`grid`, `performance`, `score` and the two for infilling are this project's, see each one's file. The others are MidiTok's, by
+its names and with its options, see `miditok_presets`. Knowing a name imports neither MidiTok nor torch nor numpy.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,71 +16,85 @@ from ..errors import TokenizerError
 if TYPE_CHECKING:
     from .base import Tokenizer
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Registered:
+    """What is known of a tokenizer without importing it.
+
+    Attributes:
+        module: where its class is; relative to this package where it begins with a dot.
+        name: of the class.
+        options: what users may write in NAME:JSON, besides MidiTok's options.
+        arguments: what the class is given first.
+        is_miditok: whether all other options are MidiTok's, and are given to the class as `config`.
+        has_versions: whether its features have versions; a description without one then means version 1.
+        supports_infilling: whether its models can write within a score.
+    """
+
+    module: str
+    name: str
+    options: tuple[str, ...] = ()
+    arguments: tuple[Any, ...] = ()
+    is_miditok: bool = False
+    has_versions: bool = False
+    supports_infilling: bool = False
+
+    def load(self) -> Any:
+        """Return the class."""
+        return getattr(importlib.import_module(self.module, __package__), self.name)
+
+
+def _own(module: str, name: str, *options: str, **known: Any) -> Registered:
+    return Registered(module=module, name=name, options=options, has_versions=True, **known)
+
+
 MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
-OWN_OPTIONS = {  # beside MidiTok's; the version of its features for one
-    "score": ("features",),
-    "score-infill": ("features",),
-    "performance": ("features",),
-    "grid": ("features", "reference"),
-    "grid-infill": (),
+REGISTRY: dict[str, Registered] = {
+    "score": _own(".score", "ScoreTokenizer", "features", is_miditok=True),
+    "score-infill": _own(".score_infill", "ScoreInfill", "features", is_miditok=True, supports_infilling=True),
+    "performance": _own(".performance", "Performance", "features"),
+    "grid": _own(".grid", "Grid", "features", "reference"),
+    "grid-infill": _own(".grid_infill", "GridInfill", supports_infilling=True),
+    **{
+        n: Registered(module=".miditok_presets", name="PresetTokenizer", arguments=(n,), is_miditok=True)
+        for n in MIDITOK
+    },
 }
-NAMES = ("score", "score-infill", "performance", "grid", "grid-infill", *MIDITOK)
-INFILLING = ("score-infill", "grid-infill")  # whose models write within a score
-SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")
+NAMES = tuple(REGISTRY)
+INFILLING = tuple(name for name, known in REGISTRY.items() if known.supports_infilling)
+SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")  # of MidiTok; no model here reads them
 
 
 def create(name: str, **options: Any) -> Tokenizer:
     """Return the tokenizer of this name.
 
     Args:
-        name: one of `NAMES`.
-        options: `config`, a dictionary of MidiTok's options, for `score` and MidiTok's own; and what `describe` gave.
+        name: a key of `REGISTRY`.
+        options: arguments of its class; of those made with MidiTok also `config`, a dictionary of MidiTok's options.
 
     Raises:
         TokenizerError: there is none of this name, or it does not take these options.
     """
-    _check(name)
+    known = _known(name)
     try:
-        if name == "grid":
-            from .grid import Grid
-
-            return Grid(**options)
-        if name == "grid-infill":
-            from .grid_infill import GridInfill
-
-            return GridInfill(**options)
-        if name == "performance":
-            from .performance import Performance
-
-            return Performance(**options)
-        if name == "score":
-            from .score import ScoreTokenizer
-
-            return ScoreTokenizer(**options)
-        if name == "score-infill":
-            from .score_infill import ScoreInfill
-
-            return ScoreInfill(**options)
-        from .miditok_presets import PresetTokenizer
-
-        return PresetTokenizer(name, **options)
+        return known.load()(*known.arguments, **options)
     except TypeError as error:
         raise TokenizerError(f"tokenizer '{name}': {error}") from error
 
 
 def parse(text: str) -> Tokenizer:
-    """Return the tokenizer that users write as NAME or NAME:JSON, `TSD:{"num_velocities": 8}` for one.
+    """Return the tokenizer that users write as NAME or NAME:JSON, for example `TSD:{"num_velocities": 8}`.
 
     Raises:
         TokenizerError: there is none of this name, or it does not take these options.
     """
     name, config = _parts(text)
-    own = {option: config.pop(option) for option in OWN_OPTIONS.get(name, ()) if option in config}
+    own = {option: config.pop(option) for option in _known(name).options if option in config}
     return create(name, **own, config=config) if config else create(name, **own)
 
 
 def check_name(text: str) -> None:
-    """Say whether NAME or NAME:JSON may be a tokenizer, without making it.
+    """Check that NAME or NAME:JSON can be a tokenizer, without making it.
 
     Raises:
         TokenizerError: there is none of this name, or what follows is not a JSON object.
@@ -92,10 +109,10 @@ def from_description(description: dict[str, Any]) -> Tokenizer:
         TokenizerError: there is none of this name, or it does not take these options.
     """
     options = dict(description)
-    merges = options.pop("merges", None)
-    if options.get("name") in OWN_OPTIONS:
-        options.setdefault("features", 1)  # a description says the version, but for the first
-    tokenizer = create(str(options.pop("name", None)), **options)
+    merges, name = options.pop("merges", None), str(options.pop("name", None))
+    if _known(name).has_versions:
+        options.setdefault("features", 1)  # a description says the version, except for the first
+    tokenizer = create(name, **options)
     if merges is None:
         return tokenizer
     from .bpe import MergedTokenizer
@@ -107,7 +124,7 @@ def _parts(text: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of NAME or NAME:JSON."""
     name, colon, options = text.partition(":")
     name = name.strip()
-    _check(name)
+    known = _known(name)
     if not colon:
         return name, {}
     try:
@@ -118,17 +135,18 @@ def _parts(text: str) -> tuple[str, dict[str, Any]]:
         ) from error
     if not isinstance(config, dict):
         raise TokenizerError(f"""the options in '{text}' are not a JSON object: write {name}:{{"option": value}}""")
-    if name in ("performance", "grid", "grid-infill") and (unknown := sorted(set(config) - set(OWN_OPTIONS[name]))):
-        have = f": {' and '.join(OWN_OPTIONS[name])} are all" if OWN_OPTIONS[name] else ""
+    if not known.is_miditok and (unknown := sorted(set(config) - set(known.options))):
+        have = f": its options are {' and '.join(known.options)}" if known.options else ""
         raise TokenizerError(f"the tokenizer '{name}' has no option '{unknown[0]}'{have}")
     return name, config
 
 
-def _check(name: str) -> None:
+def _known(name: str) -> Registered:
     if name in SEVERAL_VOCABULARIES:
         raise TokenizerError(
-            f"the tokenizer '{name}' writes several vocabularies at a time, and a model here reads one id a step: "
-            f"take one of {', '.join(NAMES)}"
+            f"the tokenizer '{name}' writes several vocabularies at once, but a model here reads one id per step: "
+            f"take one of {', '.join(REGISTRY)}"
         )
-    if name not in NAMES:
-        raise TokenizerError(f"no tokenizer '{name}': one of {', '.join(NAMES)}")
+    if name not in REGISTRY:
+        raise TokenizerError(f"no tokenizer '{name}': one of {', '.join(REGISTRY)}")
+    return REGISTRY[name]

@@ -1,12 +1,13 @@
-"""What every tokenizer does: a score to ids and back, and what it knows of ids on the way.
+"""The interface of tokenizers: a score to ids and back, the vocabulary table, and tables of augmentations.
 
-A score is a `symusic.Score` in ticks. Knows nothing of models.
+A score is a `symusic.Score` in ticks. This module imports no models.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,35 +16,38 @@ from symusic import Score
 from torch import Tensor
 
 from ..errors import TokenizerError
+from . import vocabulary as tables
+from .vocabulary import Kind, Vocabulary
 
-TICKS = 480  # a quarter, in every score that is decoded
+TICKS = 480  # per quarter, in every decoded score
 
 
 class Tokenizer(ABC):
     """Score <-> ids.
 
-    decode(encode(score)) is the score on what the vocabulary can express, and encode(decode(ids)) is the ids.
+    Invariants: decode(encode(score)) is the score as far as the vocabulary can express it, and encode(decode(ids)) is ids.
+
+    A new tokenizer implements the abstract methods and gets one line in `musiclm.tokenizers.REGISTRY`.
 
     Attributes:
-        name: what users call it.
-        in_seconds: whether it counts real time; its scores then run at 120 quarters a minute, whatever the tempo was.
+        name: its key in the registry.
+        in_seconds: whether it counts real time; its scores then have 120 quarters per minute, whatever the tempo was.
         vocab_size: ids are 0 … vocab_size - 1.
         bos: the id before the first of a piece.
-        eos: the id behind the last of a piece.
-        feature_sizes: how many values each feature of a token has; see `features`.
-        feature_lead: how many ids in front of a stretch are enough to make its features from; 0 if all of them have to be
-            read. Stretches are then varied as a whole, with what their features know of.
-        varies_by_id: whether `varied` does nothing else than to look each id up in the tables of `transposed`, `faster` and
-            `louder`.
-        relative_pitch: ids that stand in a row as pitches do, the first and the last of them, and which feature is the one that
-            the next token, if it is of these, is likely to be near.
-        held: which feature is the id that lets go on what sounds; None if none is.
-        timing: (V,) booleans, ids that say when and how long, where those are not said of each note at once; else None.
-        says_durations: whether a note's length is known when it begins; else it lasts until ids say that it ends.
-        repeat_lag: how many ids before stands the one that a trivial guess would repeat.
-        num_arrangements: in how many ways a piece may be written, see `rearranged`; 1 for only one.
-        fills: whether arrangements have holes, so that models learn to fill those; then these are what they are measured on.
-        share_arranged: of training windows, those drawn from all these ways; the others are of pieces as they are.
+        eos: the id after the last of a piece.
+        feature_sizes: the number of values of each input feature; see `features`.
+        feature_lead: how many ids before a crop are enough to compute its features; 0 if all of them are needed.
+        varies_by_id: whether `varied` only looks each id up in the tables of `transposed`, `faster` and `louder`.
+        relative_pitch: (first id, last id, feature) of ids that are ordered as pitches are, and the input feature whose value
+            is an id that the next token is likely to be near.
+        program: the one General MIDI program that plays all notes, where that is all that can be asked for; else None.
+        num_voices: how many voices take turns, one cell each; 1 where tokens are not cells.
+        says_durations: whether a note's length is known when it begins; else it lasts until an id ends it.
+        repeat_lag: the distance in ids at which the repetition baseline copies.
+        num_rearrangements: how many ways of writing a piece there are, see `rearranged`.
+        supports_infilling: whether rearrangements have masked spans, so that models learn infilling; evaluation then uses
+            them.
+        p_rearrange: the share of training crops that are rearranged.
     """
 
     name: str
@@ -53,92 +57,106 @@ class Tokenizer(ABC):
     eos: int
     feature_sizes: tuple[int, ...] = ()
     feature_lead: int = 0
+    varies_by_id: bool = True
     relative_pitch: tuple[tuple[int, int, int], ...] = ()
-    held: int | None = None
-    timing: np.ndarray | None = None
+    program: int | None = None
+    num_voices: int = 1
     says_durations: bool = False
     repeat_lag: int = 1
     num_rearrangements: int = 1
     p_rearrange: float = 0.75
     supports_infilling: bool = False
-    varies_by_id: bool = True
 
     @property
     def model_config(self) -> dict[str, Any]:
-        """What a model of these ids should know of them: fields of its `Config`, besides the number of ids."""
+        """The fields of a model's `Config` that depend on the tokenizer, besides the number of ids."""
         return {"feature_sizes": self.feature_sizes, "relative_pitch": self.relative_pitch}
 
     @property
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary table: the `Token` of each id, V of them. It is what other packages read; see `vocabulary.py`."""
+
+    @property
+    def unmerged(self) -> Tokenizer:
+        """The tokenizer whose ids merged ids stand for; this one where there are no merges."""
+        return self
+
+    @property
     def plain_size(self) -> int:
-        """How many ids a piece as it is may have; those from there on are marks of arrangements alone."""
+        """The number of ids that a piece in its usual order uses; later ids are special tokens of rearrangements."""
         return self.vocab_size
 
     @abstractmethod
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
-        """Return the ids of a whole piece, (T,) int64, with bos and eos around them; and the number of notes left out.
+        """Return the ids of a whole piece with bos and eos, (T,) int64, and the number of notes left out.
 
         Raises:
-            MidiError: not one note can be expressed.
+            MidiError: no note can be expressed.
         """
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
-        """Return the score of any beginning of a piece, at `TICKS` ticks a quarter; bos and eos may be there or not."""
+        """Return the score of any prefix of a piece, at `TICKS` ticks per quarter, with or without bos and eos."""
 
     @abstractmethod
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
-        """Return the musical time, in quarters, that the next note of a piece that begins so cannot lie before."""
+        """Return the time, in quarters, before which no further note of a piece with this prefix can begin."""
 
     @abstractmethod
     def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        """Return ids with silence behind them, as near to a later time as the vocabulary comes without a note."""
+        """Return ids followed by silence that reaches as close to a later time as the vocabulary allows without a note."""
 
     def without_open_bar(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        """Return ids without a bar that begins at or behind a time and has nothing in it: its metre may be another."""
+        """Return ids without an empty bar that begins at or after a time, so that it can have another time signature."""
         return ids
 
     def suffix_from_bar(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
-        """Return the end of ids from a bar line at or before a time, and when that is, in quarters: a piece of its own.
+        """Return the suffix of ids from a bar line at or before a time, and the time of that bar line in quarters.
 
-        Its notes are those that begin there in the whole, so many quarters earlier. A tokenizer that cannot begin
-        anywhere returns all, and 0.
+        The suffix is a piece by itself: its notes are those of the whole, that many quarters earlier. A tokenizer whose
+        pieces cannot begin at a bar line returns all ids, and 0.
         """
         return ids, 0.0
 
     @property
     def is_in_time(self) -> bool:
-        """Whether the music comes in the order of time, so that `quarters` can say how far ids have come."""
+        """Whether ids are in order of time, so that `quarters` is the time that they have reached."""
         return True
 
     @property
     def tempi(self) -> list[float]:
-        """The tempi that the vocabulary has, in quarters a minute; none if it has no tempo and no metre."""
-        return []
+        """The tempi of the vocabulary, in quarters per minute; empty if it has none."""
+        return [token.value for token in self.vocabulary if token.kind == Kind.TEMPO]
 
-    @abstractmethod
+    @cached_property
+    def _is_special(self) -> np.ndarray:
+        return tables.is_special(self.vocabulary)
+
     def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        """Return for each id whether it is music (and counts in evaluation) or only a mark, as booleans."""
+        """Return which ids are music and count in evaluation, (T,) booleans; the others are special tokens."""
+        return ~self._is_special[np.asarray(ids, dtype=np.int64)]
 
     @abstractmethod
     def transposed(self, semitones: int) -> np.ndarray:
-        """Return what each id becomes under transposition, (V,) int64; -1 where it leaves the vocabulary."""
+        """Return the id that each id becomes under transposition, (V,) int64; -1 where it leaves the vocabulary."""
 
     def faster(self, steps: int) -> np.ndarray:
-        """Return what each id becomes at a tempo so many places quicker, (V,) int64; -1 where it leaves the vocabulary.
+        """Return the id that each id becomes so many tempo steps faster, (V,) int64; -1 where it leaves the vocabulary.
 
-        A place is one of the tempi that the vocabulary has, in their order; ids that say no tempo stay as they are.
+        A step is one tempo of the vocabulary, in rising order; ids that are no tempo do not change.
         """
         return np.arange(self.vocab_size)
 
     def louder(self, steps: int) -> np.ndarray:
-        """Return what each id becomes so many velocities louder, (V,) int64; -1 where it leaves the vocabulary."""
+        """Return the id that each id becomes so many velocity steps louder, (V,) int64; -1 where it leaves the vocabulary."""
         return np.arange(self.vocab_size)
 
     def varied(self, ids: np.ndarray, *, semitones: int = 0, faster: int = 0, louder: int = 0) -> np.ndarray | None:
-        """Return ids transposed, quicker and louder, (T',) int64; None where they would leave the vocabulary.
+        """Return ids transposed, faster and louder, (T',) int64; None where they would leave the vocabulary.
 
-        The tables do the same an id at a time, and here that is all; where an id stands for several (`trained_bpe`),
-        or tempo lies in the times themselves (`performance`), only this is right, and T' may differ from T.
+        Here this is a lookup in the three tables. Where one id stands for several (`trained_bpe`), or the tempo is in the
+        times themselves (`performance`), the tables are not enough, and T' may differ from T.
         """
         ids = np.asarray(ids, dtype=np.int64)
         for table, steps in ((self.transposed, semitones), (self.faster, faster), (self.louder, louder)):
@@ -153,61 +171,77 @@ class Tokenizer(ABC):
         return self.varied(ids, semitones=semitones)
 
     def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
-        """Return a piece, or a stretch of it, written in another way, (T',) int64: 0 as it is, then up to `num_rearrangements`.
+        """Return a piece, or a part of it, with its tokens in another order, (T',) int64; the music stays the same.
 
-        The music stays the same, but what comes before what does not.
+        Args:
+            ids: of the piece.
+            number: 0 … `num_rearrangements` - 1; 0 is the piece as it is.
         """
         return ids
 
     def loss_mask(self, ids: np.ndarray) -> np.ndarray:
-        """Return which ids of an arranged piece a model is to guess in training, (T,) booleans; the others are told."""
+        """Return the loss mask of a rearranged piece, (T,) booleans: False for given context."""
         return np.ones(len(ids), bool)
 
     def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
-        """Return the ids that would bring what a prompt does not have: another instrument, metre or tempo.
+        """Return the ids that would bring an instrument, time signature or tempo that a prompt does not have, (N,) int64.
 
         Args:
-            ids: of the prompt. Its last time signature stays; what it says nothing of is not strange.
+            ids: of the prompt. Only its last time signature is kept; what it does not mention is not limited.
         """
-        return np.array([], np.int64)
+        return tables.new_to_prompt(self.vocabulary, self.base_ids(ids))
 
     def unexpressed(self, score: Score) -> list[str]:
-        """Return what of a score, beside notes, these ids cannot say and a listener would miss: a sentence each."""
+        """Return what is lost of a score, besides notes, and a listener would miss: one sentence each."""
         return []
 
     def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return ids without merges, (T',) int64: each merged one as those that it was learnt from."""
+        """Return ids with each merged id replaced by the base ids that it stands for, (T',) int64."""
         return np.asarray(ids, dtype=np.int64)
 
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
-        """Return how many tokens published tables would count in ids: what `eval_mask` marks, if not said otherwise."""
+        """Return how many tokens published tables would count in ids: those of `eval_mask` unless overridden."""
         return int(self.eval_mask(self.base_ids(ids)).sum())
 
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
-        """Return this tokenizer with a vocabulary longer by pairs learnt from ids; see `musiclm.tokenizers.bpe`.
+        """Return this tokenizer with a vocabulary extended by byte-pair encoding; see `musiclm.tokenizers.bpe`.
 
         Args:
             sequences: ids of whole pieces, of training pieces only.
-            num_merges: how many to learn at most.
+            num_merges: the largest number of merges.
 
         Raises:
             TokenizerError: this tokenizer's ids cannot be merged.
         """
         raise TokenizerError(f"the tokenizer '{self.name}' cannot be given a BPE vocabulary")
 
+    def exempt_from_temperature(self, features: Tensor | None) -> Tensor | None:
+        """Return the ids whose probability stays what the model gives them, whatever the temperature and the filters.
+
+        Temperature and filters then choose among the others. Where most tokens only say that nothing changes, or say when
+        and not what, a low temperature would leave little else.
+
+        Args:
+            features: (B, F) of the token to come; None where the tokenizer has none.
+
+        Returns:
+            (B, V) or (V,) booleans; None for no such ids.
+        """
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what makes this tokenizer again, as JSON: `musiclm.tokenizers.from_description` takes it."""
+        """Return JSON from which `musiclm.tokenizers.from_description` makes this tokenizer again."""
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Return what is known about each token to come, and the state after the last: a streaming function.
+        """Return the input features of each next token, and the state after the last: a streaming function.
 
         Args:
             tokens: (B, T) int64.
             state: what an earlier call returned, or None at the beginning of a piece.
 
         Returns:
-            (B, T, F) int64, position t being about token t + 1 and made from tokens 0 … t alone.
+            (B, T, F) int64. Position t describes token t + 1 and depends on tokens 0 … t alone.
         """
         return tokens.new_zeros(*tokens.shape, 0), None
 

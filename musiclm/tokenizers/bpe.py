@@ -1,12 +1,13 @@
 """Byte-pair encoding of ids (Gage 1994, Sennrich et al. 2016): frequent pairs of ids become ids of their own.
 
-A tokenizer with merges has the base tokenizer's vocabulary followed by one id a merge, in the order in which they were
-learnt. Marks are never merged. Everything that is asked of an id is asked of the base ids that it stands for.
+A tokenizer with merges has the base tokenizer's vocabulary, followed by one id for each merge in the order of learning.
+Special tokens are never merged. All questions about a merged id are answered through its base ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,18 @@ from symusic import Score
 
 from ..errors import TokenizerError
 from .base import Tokenizer
+from .vocabulary import Kind, Token, Vocabulary
 
 MAX_TOKENS = 2_000_000  # to learn from: an even choice of the sequences; 1,000 merges then take a minute or so
 MIN_COUNT = 2  # a pair that comes once is no pattern
 
 
 class MergedTokenizer(Tokenizer):
-    """A tokenizer whose ids are those of another one, merged.
+    """A tokenizer that replaces frequent pairs of another tokenizer's ids by ids of their own.
 
     Args:
-        base: any tokenizer without features.
-        merges: the two ids that each new id stands for, base ids or earlier merges.
+        base: any tokenizer without input features.
+        merges: the pair of ids that each new id stands for, base ids or earlier merges.
 
     Raises:
         TokenizerError: the base's ids cannot be merged, or the merges do not fit it.
@@ -50,9 +52,18 @@ class MergedTokenizer(Tokenizer):
         keys = np.array([left * self.vocab_size + right for left, right in self.merges], dtype=np.int64)
         self._ranks = np.argsort(keys, kind="stable")
         self._keys = keys[self._ranks]
-        self._joins = np.zeros((base.vocab_size, base.vocab_size), bool)  # may merges reach over this pair of base ids
+        self._joins = np.zeros((base.vocab_size, base.vocab_size), bool)  # can a merge span this pair of base ids
         for left, right in self.merges:
             self._joins[self.expansions[left][-1], self.expansions[right][0]] = True
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        merged = self.expansions[self.base.vocab_size :]
+        return [*self.base.vocabulary, *(Token(Kind.MERGED, expansion) for expansion in merged)]
+
+    @property
+    def unmerged(self) -> Tokenizer:
+        return self.base
 
     def describe(self) -> dict[str, Any]:
         return self.base.describe() | {"merges": [list(pair) for pair in self.merges]}
@@ -64,10 +75,10 @@ class MergedTokenizer(Tokenizer):
         return self._flat[np.repeat(self._first[ids], sizes) + within]
 
     def merged_ids(self, ids: np.ndarray) -> np.ndarray:
-        """Return base ids merged, (T',) int64: the earliest learnt merge first, from left to right.
+        """Return base ids merged, (T',) int64: merges apply in the order of learning, each from left to right.
 
-        Where no merge can reach across, the ids fall into words that know nothing of each other: all of them take their
-        own next merge at a time, which is some twenty passes instead of one for each of a thousand merges.
+        Pairs that no merge can span split the ids into independent words. Each pass applies the next merge of every word at
+        once, which takes about twenty passes instead of one for each of a thousand merges.
         """
         ids = np.array(ids, dtype=np.int64)
         joined = self._joins[ids[:-1], ids[1:]]
@@ -92,10 +103,6 @@ class MergedTokenizer(Tokenizer):
         ids, left_out = self.base.encode(score)
         return self.merged_ids(ids), left_out
 
-    def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
-        strange = self.base.new_to_prompt(self.base_ids(ids))
-        return np.array([i for i in range(self.vocab_size) if np.isin(self.base_ids([i]), strange).any()], np.int64)
-
     def unexpressed(self, score: Score) -> list[str]:
         return self.base.unexpressed(score)
 
@@ -119,14 +126,6 @@ class MergedTokenizer(Tokenizer):
     def is_in_time(self) -> bool:
         return self.base.is_in_time
 
-    @property
-    def tempi(self) -> list[float]:
-        return self.base.tempi
-
-    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        counted = self.base.eval_mask(np.arange(self.base.vocab_size))
-        return np.append(counted, np.ones(len(self.merges), bool))[np.asarray(ids, dtype=np.int64)]
-
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
         return self.base.num_events(self.base_ids(ids))
 
@@ -140,13 +139,13 @@ class MergedTokenizer(Tokenizer):
         return self._table(self.base.louder(steps))
 
     def _table(self, base: np.ndarray) -> np.ndarray:
-        """Return the base's table with the merges: what stands for all that its base ids become, -1 if nothing does."""
+        """Return the base's table extended to merges: the id of what the base ids become, -1 if there is none."""
         known = {expansion: i for i, expansion in reversed(list(enumerate(self.expansions)))}
         moved = [known.get(tuple(base[list(expansion)].tolist()), -1) for expansion in self.expansions]
         return np.array(moved, dtype=np.int64)
 
     def varied(self, ids: np.ndarray, *, semitones: int = 0, faster: int = 0, louder: int = 0) -> np.ndarray | None:
-        """See the base: the base ids are varied, and merged again."""
+        """See the base class: the base ids are varied and then merged again."""
         if not (semitones or faster or louder):
             return np.asarray(ids, dtype=np.int64)
         varied = self.base.varied(self.base_ids(ids), semitones=semitones, faster=faster, louder=louder)

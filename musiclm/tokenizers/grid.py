@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..errors import MidiError, TokenizerError
 from ..midi.theory import key_profiles
 from .base import TICKS, Tokenizer
+from .vocabulary import Kind, Token, Vocabulary
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
 BOS, EOS, SILENCE, FIRST_PITCH = 0, 1, 2, 3
@@ -62,28 +64,39 @@ class Grid(Tokenizer):
 
     name = "grid"
     bos, eos = BOS, EOS
-    repeat_lag = len(VOICES)
+    repeat_lag = num_voices = len(VOICES)
 
     def __init__(self, features: int = 4, reference: bool = True) -> None:
         if features not in OF_VERSION:
             raise TokenizerError(f"the tokenizer 'grid' has no features of version {features}")
         self.version = features
-        self.num_rearrangements = 2 * len(ORDERS) if features >= 3 else 1  # half of them forwards, then half backwards
-        self.vocab_size = FIRST_ARRANGED + self.num_rearrangements - 1
+        self.num_orders = 2 * len(ORDERS) if features >= 3 else 1  # half of them forwards, then half backwards
+        self.num_rearrangements = self.num_orders
+        self.vocab_size = FIRST_ARRANGED + self.num_orders - 1
         holds = [MAX_HELD + 1] * len(VOICES)
         moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
         written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, KEYS.shape[1] + 1
         sizes = len(VOICES), STEPS_A_QUARTER, *holds, *moves, *others, written, last, degree
         self.feature_sizes = tuple(sizes[i] for i in OF_VERSION[features])
-        self.held = OF_VERSION[features].index(14)
+        self.last_cell_feature = OF_VERSION[features].index(14)
         if features >= 2 and reference:
-            self.relative_pitch = ((FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1, self.held),)
+            self.relative_pitch = ((FIRST_PITCH, FIRST_PITCH + NUM_PITCHES - 1, self.last_cell_feature),)
 
     def describe(self) -> dict[str, Any]:
         if self.version == 1:
             return {"name": self.name}
         described: dict[str, Any] = {"name": self.name, "features": self.version}
         return described if self.relative_pitch else {**described, "reference": False}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return [
+            Token(Kind.BOS),
+            Token(Kind.EOS),
+            Token(Kind.SILENCE),
+            *(Token(Kind.CELL, pitch) for pitch in range(NUM_PITCHES)),
+            *(Token(Kind.REARRANGEMENT, number) for number in range(1, self.num_orders)),
+        ]
 
     @property
     def plain_size(self) -> int:
@@ -135,9 +148,6 @@ class Grid(Tokenizer):
         missing = round(quarters * STEPS_A_QUARTER) * len(VOICES) - num_cells
         return np.concatenate([ids, np.full(max(0, missing), SILENCE)])
 
-    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        return is_cell(np.asarray(ids))
-
     def transposed(self, semitones: int) -> np.ndarray:
         table = np.arange(self.vocab_size)
         pitches = np.arange(NUM_PITCHES) + semitones
@@ -153,6 +163,12 @@ class Grid(Tokenizer):
         steps = ids[is_cell(ids)].reshape(-1, len(VOICES))[:, ORDERS[order]]
         steps = steps[::-1] if is_backwards else steps
         return np.concatenate([[FIRST_ARRANGED + number - 1], steps.ravel(), ids[ids == EOS]])
+
+    def exempt_from_temperature(self, features: Tensor | None) -> Tensor | None:
+        """See the base: the id that sustains the voice's last cell, which 78 of 100 cells do."""
+        if features is None:
+            return None
+        return features[:, self.last_cell_feature, None] == torch.arange(self.vocab_size, device=features.device)
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class. The state is the number of cells so far and of the arrangement, (B,) each, of each voice in that

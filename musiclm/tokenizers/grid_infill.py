@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from .grid import (  # fmt: skip
     interval,
     is_cell,
 )
+from .vocabulary import Kind, Token, Vocabulary
 
 NUM_VOICES = len(VOICES)
 HOLE, AHEAD, WRITE = (FIRST_ARRANGED + 2 * len(ORDERS) - 1 + i for i in range(3))
@@ -71,6 +73,10 @@ class GridInfill(Grid):
         self.num_rearrangements, self.vocab_size = type(self).num_rearrangements, type(self).vocab_size
         each = FIRST_ARRANGED + 1, *[2 * MAX_INTERVAL + 2] * 3, MAX_WAIT + 2
         self.feature_sizes = (*self.feature_sizes, 3, *[size for size in each for _ in range(NUM_VOICES)])
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return [*super().vocabulary, Token(Kind.MASK), Token(Kind.INFILL_CONTEXT), Token(Kind.INFILL_SPAN)]
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "features": self.version - 1}
@@ -146,7 +152,7 @@ class GridInfill(Grid):
             rows[:, : plain.shape[2]] = plain[0].numpy()
             rows[:, plain.shape[2]] = reading.part
             if reading.part == WRITING:
-                rows[:, plain.shape[2] + 1 :] = _told(reading.kept, at, rows[:, self.held])
+                rows[:, plain.shape[2] + 1 :] = _told(reading.kept, at, rows[:, self.last_cell_feature])
             parts.append(rows)
             kept = np.concatenate([reading.kept, cells]) if reading.part == KEEPING else reading.kept
             reading = dataclasses.replace(reading, grid=grid_state, position=reading.position + len(cells), kept=kept)

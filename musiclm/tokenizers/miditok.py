@@ -9,6 +9,8 @@ import gc
 import inspect
 import warnings
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -19,8 +21,21 @@ from symusic import Score
 from .. import midi
 from ..errors import MidiError, TokenizerError
 from .base import TICKS, Tokenizer
+from .vocabulary import Kind, Token, Vocabulary, has, is_kind
 
-MARKS = ("PAD", "BOS", "EOS", "MASK", "Ahead", "Write")  # the last two are of `score-infill`
+KINDS = {  # of MidiTok's names; the last two are of `score-infill`
+    "PAD": Kind.PAD, "BOS": Kind.BOS, "EOS": Kind.EOS, "MASK": Kind.MASK, "Bar": Kind.BAR, "Beat": Kind.BEAT,
+    "Position": Kind.POSITION, "TimeShift": Kind.TIME_SHIFT, "Rest": Kind.REST, "TimeSig": Kind.TIME_SIGNATURE,
+    "Tempo": Kind.TEMPO, "Program": Kind.PROGRAM, "Track": Kind.TRACK, "Pitch": Kind.NOTE_ON, "PitchDrum": Kind.DRUM_ON,
+    "NoteOn": Kind.NOTE_ON, "DrumOn": Kind.DRUM_ON, "NoteOff": Kind.NOTE_OFF, "DrumOff": Kind.DRUM_OFF,
+    "Velocity": Kind.VELOCITY, "Duration": Kind.DURATION, "MicroTiming": Kind.MICRO_TIMING, "Pattern": Kind.PATTERN,
+    "PitchIntervalTime": Kind.PITCH_INTERVAL, "PitchIntervalChord": Kind.PITCH_INTERVAL,
+    "Ahead": Kind.INFILL_CONTEXT, "Write": Kind.INFILL_SPAN,
+}  # fmt: skip
+OF_PATTERNS = {
+    "Pitch": Kind.PITCH,
+    "PitchDrum": Kind.DRUM_PITCH,
+}  # BEAT's pitches: a note begins where a pattern says so
 ADDITIONAL = (  # what MidiTok takes beside the arguments of TokenizerConfig
     "base_tokenizer",
     "max_bar_embedding",
@@ -45,7 +60,7 @@ class MidiTokTokenizer(Tokenizer):
         TokenizerError: MidiTok does not take this configuration, or it makes more than one stream.
     """
 
-    own_marks: tuple[str, ...] = ()  # behind MidiTok's vocabulary
+    own_special_tokens: tuple[str, ...] = ()  # behind MidiTok's vocabulary
 
     def __init__(self, tokenization: str, config: dict[str, Any], vocabulary: Sequence[str] | None = None) -> None:
         self.tokenization, self.config = tokenization, config
@@ -53,26 +68,29 @@ class MidiTokTokenizer(Tokenizer):
             self.name = tokenization
         self.midi_tokenizer = _made(self.name, tokenization, config)
         by_id = sorted(self.midi_tokenizer.vocab.items(), key=lambda item: item[1])
-        self.vocabulary = [token for token, _ in by_id]
-        if vocabulary is not None and list(vocabulary) != self.vocabulary:
+        self.miditok_vocabulary = [token for token, _ in by_id]
+        if vocabulary is not None and list(vocabulary) != self.miditok_vocabulary:
             raise TokenizerError(
                 f"tokenizer '{self.name}': MidiTok {version('miditok')} makes another vocabulary than the one it was "
                 "trained with: install the version in constraints.txt"
             )
-        tokens = [*self.vocabulary, *self.own_marks]
+        tokens = [*self.miditok_vocabulary, *self.own_special_tokens]
         self.vocab_size = len(tokens)
         self.bos, self.eos = self.midi_tokenizer["BOS_None"], self.midi_tokenizer["EOS_None"]
         self.kinds = [token.split("_")[0] for token in tokens]
         self.values = [token.split("_", 1)[1] for token in tokens]
-        self.says_durations = "Duration" in self.kinds
-        self._is_mark = np.isin(self.kinds, MARKS)
-        self._num_notes = _num_notes(self.kinds, self.values)
-        said = (v.split("/") for k, v in zip(self.kinds, self.values, strict=True) if k == "TimeSig")
-        self._signs = {(int(numerator), int(denominator)) for numerator, denominator in said}
+        self.says_durations = has(self.vocabulary, Kind.DURATION)
+        self._num_notes = np.array([_num_notes(token) for token in self.vocabulary])
+        self._signs = {token.value for token in self.vocabulary if token.kind == Kind.TIME_SIGNATURE}
         self._clock = _Clock(self)
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "config": self.config, "vocabulary": self.vocabulary}
+        return {"name": self.name, "config": self.config, "vocabulary": self.miditok_vocabulary}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        kinds = KINDS | OF_PATTERNS if "Pattern" in self.kinds else KINDS
+        return [_token(kinds.get(k, Kind.OTHER), k, v) for k, v in zip(self.kinds, self.values, strict=True)]
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
         score = score.copy()
@@ -89,7 +107,7 @@ class MidiTokTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)
-        music = ids[~self._is_mark[ids]].tolist()
+        music = ids[~self._is_special[ids]].tolist()
         if "NoteOff" in self.kinds:
             if music and "Velocity" in self.kinds and self.kinds[music[-1]] in ("NoteOn", "DrumOn"):
                 music.pop()  # without its velocity a note is no note yet
@@ -155,7 +173,7 @@ class MidiTokTokenizer(Tokenizer):
 
     @property
     def is_in_time(self) -> bool:
-        return "Track" not in self.kinds
+        return not has(self.vocabulary, Kind.TRACK)
 
     def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where in ids bars begin, and when, in quarters, (bars,) each."""
@@ -168,23 +186,11 @@ class MidiTokTokenizer(Tokenizer):
                 "measured on the way; generate without a prompt and with --tokens"
             )
 
-    def new_to_prompt(self, ids: np.ndarray) -> np.ndarray:
-        heard = {kind: [int(i) for i in ids if self.kinds[i] == kind] for kind in ("Program", "TimeSig", "Tempo")}
-        heard["TimeSig"] = heard["TimeSig"][-1:]
-        strange = [i for i, kind in enumerate(self.kinds) if heard.get(kind) and i not in heard[kind]]
-        return np.array(strange, np.int64)
-
     def unexpressed(self, score: Score) -> list[str]:
-        signs = {f"{t.numerator}/{t.denominator}" for t in score.time_signatures}
-        if "TimeSig" in self.kinds:
-            lost = signs - {value for kind, value in zip(self.kinds, self.values, strict=True) if kind == "TimeSig"}
-            read_as = "the time signature before it, or 4/4"
-        else:
-            lost, read_as = signs - {"4/4"}, "4/4"
+        signs = {(t.numerator, t.denominator) for t in score.time_signatures}
+        lost = {f"{numerator}/{denominator}" for numerator, denominator in signs - (self._signs or {(4, 4)})}
+        read_as = "the time signature before it, or 4/4" if self._signs else "4/4"
         return [f"'{self.name}' has no {sign}: bars of it are read as {read_as}" for sign in sorted(lost)]
-
-    def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        return ~self._is_mark[np.asarray(ids)]
 
     def transposed(self, semitones: int) -> np.ndarray:
         table = np.arange(self.vocab_size)
@@ -212,53 +218,47 @@ class MidiTokTokenizer(Tokenizer):
 
         return learn_merges(self, sequences, num_merges)
 
-    @property
-    def tempi(self) -> list[float]:
-        return [float(v) for k, v in zip(self.kinds, self.values, strict=True) if k == "Tempo"]
-
 
 class _Clock:
     """Musical time of ids, from a table of what each of them does to it."""
 
     def __init__(self, tokenizer: MidiTokTokenizer) -> None:
-        kinds, values, config = tokenizer.kinds, tokenizer.values, tokenizer.midi_tokenizer.config
+        table, config = tokenizer.vocabulary, tokenizer.midi_tokenizer.config
         is_pertok = tokenizer.tokenization == "PerTok"
         positions_a_beat = config.additional_params["ticks_per_quarter"] if is_pertok else config.max_num_pos_per_beat
         self._begun = is_pertok  # its Bar ends a bar, all others' begins one
-        names = np.array(kinds)
-        self._is_bar, self._is_beat, self._is_metre = (names == k for k in ("Bar", "Beat", "TimeSig"))
-        self._is_position = names == "Position"
-        self._beats = np.zeros(len(kinds))  # from the last position, or that a shift lasts
-        self._metres = np.tile([1.0, 4.0], (len(kinds), 1))  # quarters a beat and a bar
-        self._is_shift = np.isin(names, ["TimeShift", "Rest"])
-        for i, (kind, value) in enumerate(zip(kinds, values, strict=True)):
-            if kind == "TimeSig":
-                numerator, denominator = map(int, value.split("/"))
-                self._metres[i] = 4 / denominator, 4 * numerator / denominator
-            elif kind == "Position":
-                self._beats[i] = int(value) / positions_a_beat
-            elif kind in ("TimeShift", "Rest") and value != "None":  # BEAT's rest fills a beat that is counted already
-                beats, fraction, resolution = map(int, value.split("."))
-                self._beats[i] = beats + fraction / resolution
+        self._is_bar, self._is_beat, self._is_position, self._is_signature = (
+            is_kind(table, kind) for kind in (Kind.BAR, Kind.BEAT, Kind.POSITION, Kind.TIME_SIGNATURE)
+        )
+        self._is_shift = is_kind(table, Kind.TIME_SHIFT, Kind.REST)
+        self._beats = np.zeros(len(table))  # from the bar line to a position, or the length of a shift
+        self._lengths = np.tile([1.0, 4.0], (len(table), 1))  # quarters per beat and per bar
+        for i, (kind, value) in enumerate(table):
+            if kind == Kind.TIME_SIGNATURE:
+                numerator, denominator = value
+                self._lengths[i] = 4 / denominator, 4 * numerator / denominator
+            elif kind == Kind.POSITION:
+                self._beats[i] = value / positions_a_beat
+            elif self._is_shift[i] and value is not None:  # BEAT's rest fills a beat that is counted already
+                self._beats[i] = value // 1 + float(value % 1)
 
     def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where in ids bars begin, and when, in quarters; each is as long as the time signature within it."""
         bars = np.flatnonzero(self._is_bar[ids])
-        signs = np.flatnonzero(self._is_metre[ids])
-        metres = np.concatenate([[4.0], self._metres[ids[signs], 1]])
-        lengths = metres[np.searchsorted(signs, bars[1:])]
+        signatures = np.flatnonzero(self._is_signature[ids])
+        lengths = np.concatenate([[4.0], self._lengths[ids[signatures], 1]])[np.searchsorted(signatures, bars[1:])]
         return bars, np.concatenate([[0.0], np.cumsum(lengths)])[: len(bars)]
 
     def quarters(self, ids: np.ndarray) -> float:
         """Return how many quarters pass before what may follow ids."""
-        signs = np.flatnonzero(self._is_metre[ids])
-        metres = np.concatenate([[[1.0, 4.0]], self._metres[ids[signs]]])
+        signatures = np.flatnonzero(self._is_signature[ids])
+        lengths = np.concatenate([[[1.0, 4.0]], self._lengths[ids[signatures]]])
         bars = np.flatnonzero(self._is_bar[ids])
         ended = bars if self._begun else bars[1:]
-        bar_start = float(metres[np.searchsorted(signs, ended), 1].sum())
+        bar_start = float(lengths[np.searchsorted(signatures, ended), 1].sum())
         first = int(bars[-1]) if len(bars) else 0
         within = ids[first:]
-        beat = metres[np.searchsorted(signs, np.arange(first, len(ids))), 0]
+        beat = lengths[np.searchsorted(signatures, np.arange(first, len(ids))), 0]
         beats = np.where(self._is_shift[within], self._beats[within], 0.0)
         positions = np.flatnonzero(self._is_position[within])
         if len(positions):
@@ -281,14 +281,30 @@ class _NoCollection:
             gc.enable()
 
 
-def _num_notes(kinds: Sequence[str], values: Sequence[str]) -> np.ndarray:
-    """Return how many notes each token begins, (V,): BEAT's patterns say it, four steps in base 3, 1 for an onset."""
-    if "Pattern" in kinds:
-        return np.array(
-            [np.base_repr(int(v), 3).count("1") if k == "Pattern" else 0 for k, v in zip(kinds, values, strict=True)]
-        )
-    beginning = ["Pitch", "PitchDrum", "NoteOn", "DrumOn", "PitchIntervalTime", "PitchIntervalChord"]
-    return np.isin(kinds, beginning).astype(np.int64)
+def _token(kind: Kind, name: str, text: str) -> Token:
+    """Return a token of MidiTok's, given its kind and what stands in front of and behind its underscore."""
+    if text == "None":
+        return Token(kind)
+    if kind in (Kind.OTHER, Kind.BAR, Kind.TRACK):
+        return Token(kind, f"{name}_{text}" if kind == Kind.OTHER else text)
+    if kind == Kind.TIME_SIGNATURE:
+        numerator, denominator = map(int, text.split("/"))
+        return Token(kind, (numerator, denominator))
+    if kind == Kind.TEMPO:
+        return Token(kind, float(text))
+    if kind in (Kind.TIME_SHIFT, Kind.REST, Kind.DURATION):
+        beats, part, parts_per_beat = map(int, text.split("."))
+        return Token(kind, beats + Fraction(part, parts_per_beat))
+    if kind == Kind.PATTERN:  # of BEAT: four steps in base 3, 1 for an onset
+        return Token(kind, np.base_repr(int(text), 3).count("1"))
+    return Token(kind, int(text))
+
+
+def _num_notes(token: Token) -> int:
+    """Return how many notes a token begins."""
+    if token.kind == Kind.PATTERN:
+        return int(token.value)
+    return int(token.kind in (Kind.NOTE_ON, Kind.DRUM_ON, Kind.PITCH_INTERVAL))
 
 
 def _made(name: str, tokenization: str, config: dict[str, Any]) -> Any:

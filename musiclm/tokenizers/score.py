@@ -73,7 +73,7 @@ class ScoreTokenizer(MidiTokTokenizer):
         self.version = features
         if features == 2:
             positions = self.midi_tokenizer.config.max_num_pos_per_beat
-            self._known = score_features.Vocabulary(self.kinds, self.values, positions)
+            self._known = score_features.Vocabulary(self.vocabulary, positions)
             self.feature_sizes, self.relative_pitch, self.feature_lead = (
                 self._known.sizes,
                 self._known.relative_pitch,
@@ -106,4 +106,4 @@ class ScoreTokenizer(MidiTokTokenizer):
         """See the base. Merged ids have no features."""
         if self.version == 1:
             return super().trained_bpe(sequences, num_merges)
-        return type(self)(self.config, self.vocabulary, features=1).trained_bpe(sequences, num_merges)
+        return type(self)(self.config, self.miditok_vocabulary, features=1).trained_bpe(sequences, num_merges)

@@ -20,6 +20,7 @@ import numpy as np
 from symusic import Score
 
 from .score import ScoreTokenizer
+from .vocabulary import Kind, find, ids_of, is_kind, pitches_on
 
 SIZES = (1, 2, 4, 8)  # bars of a hole
 CHANCES = (0.2, 0.25, 0.35, 0.2)  # of each
@@ -46,7 +47,7 @@ class ScoreInfill(ScoreTokenizer):
     """
 
     name = "score-infill"
-    own_marks = ("Ahead_None", *(f"Write_{size}" for size in SIZES))
+    own_special_tokens = ("Ahead_None", *(f"Write_{size}" for size in SIZES))
     num_rearrangements = 1 << 30
     p_rearrange = 0.6
     supports_infilling = True
@@ -55,16 +56,17 @@ class ScoreInfill(ScoreTokenizer):
         self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = 2
     ) -> None:
         super().__init__(config, vocabulary, features)
-        kinds = np.array(self.kinds)
-        self.ahead = int(np.flatnonzero(kinds == "Ahead")[0])
-        self.write = {int(self.values[i]): int(i) for i in np.flatnonzero(kinds == "Write")}
-        self._is_write = kinds == "Write"
-        self._is = {kind: kinds == kind for kind in ("Bar", "Position", "Tempo", "Program", "TimeSig", "Pitch")}
-        self._pitch = np.array([int(v) if k == "Pitch" else -1 for k, v in zip(self.kinds, self.values, strict=True)])
+        table = self.vocabulary
+        self.ahead = find(table, Kind.INFILL_CONTEXT)
+        self.write = {table[i].value: i for i in ids_of(table, Kind.INFILL_SPAN).tolist()}
+        self._is_write, self._is_bar = is_kind(table, Kind.INFILL_SPAN), is_kind(table, Kind.BAR)
+        self._is_position, self._is_tempo = is_kind(table, Kind.POSITION), is_kind(table, Kind.TEMPO)
+        self._is_program, self._is_time_signature = is_kind(table, Kind.PROGRAM), is_kind(table, Kind.TIME_SIGNATURE)
+        self._pitch = pitches_on(table)
 
     @property
     def plain_size(self) -> int:
-        return len(self.vocabulary)
+        return len(self.miditok_vocabulary)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return super().decode(self._without_ahead(np.asarray(ids, np.int64)))
@@ -93,7 +95,7 @@ class ScoreInfill(ScoreTokenizer):
         if not len(ahead) or not len(write):
             return None
         begin = int(write[0]) + 1
-        says_program = begin < len(ids) and bool(self._is["Program"][ids[begin]])
+        says_program = begin < len(ids) and bool(self._is_program[ids[begin]])
         return Parts(int(ahead[0]), begin - 1, begin + int(says_program))
 
     def _without_ahead(self, ids: np.ndarray) -> np.ndarray:
@@ -103,7 +105,7 @@ class ScoreInfill(ScoreTokenizer):
     def bar_starts(self, ids: np.ndarray) -> np.ndarray:
         """Return where in ids each bar begins, and behind them where the last one ends, (bars + 1,)."""
         end = len(ids) - int(len(ids) > 0 and ids[-1] == self.eos)
-        return np.append(np.flatnonzero(self._is["Bar"][ids]), end)
+        return np.append(np.flatnonzero(self._is_bar[ids]), end)
 
     def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
         """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is."""
@@ -166,12 +168,12 @@ class ScoreInfill(ScoreTokenizer):
         return np.concatenate([[said] if said >= 0 else [], ids[begin : starts[first]]]).astype(np.int64)
 
     def _program_before(self, ids: np.ndarray, place: int) -> int:
-        said = np.flatnonzero(self._is["Program"][ids[:place]])
+        said = np.flatnonzero(self._is_program[ids[:place]])
         return int(ids[said[-1]]) if len(said) else -1
 
     def _programs(self, ids: np.ndarray) -> np.ndarray:
         """Return the program, an id, of the note that each id belongs to, (T,); -1 for ids that are of no note."""
-        is_program = self._is["Program"][ids]
+        is_program = self._is_program[ids]
         last = np.maximum.accumulate(np.where(is_program, np.arange(len(ids)), -1))
         return np.where((self._of_note(ids) >= 0) & (last >= 0), ids[np.maximum(last, 0)], -1)
 
@@ -184,8 +186,8 @@ class ScoreInfill(ScoreTokenizer):
     def _tops(self, ids: np.ndarray) -> np.ndarray:
         """Return which ids are of the highest note of their position, drums excepted, (T,) booleans."""
         begins = self._of_note(ids)
-        notes = np.flatnonzero(self._is["Pitch"][ids])
-        group = np.cumsum(self._is["Bar"][ids] | self._is["Position"][ids])
+        notes = np.flatnonzero(self._pitch[ids] >= 0)
+        group = np.cumsum(self._is_bar[ids] | self._is_position[ids])
         highest = np.full(int(group[-1]) + 1, -1)
         np.maximum.at(highest, group[notes], self._pitch[ids[notes]])
         is_top = np.zeros(len(ids), bool)
@@ -236,19 +238,19 @@ class ScoreInfill(ScoreTokenizer):
         begin, end = int(starts[first]), int(starts[stop])
         part, programs = ids[begin:end], self._programs(ids[:end])[begin:]
         keep = (programs >= 0) & chosen[begin:end]
-        keep |= self._is["Bar"][part] | self._is["TimeSig"][part]
+        keep |= self._is_bar[part] | self._is_time_signature[part]
         if tempi:
-            keep |= self._is["Tempo"][part]
+            keep |= self._is_tempo[part]
         found: list[int] = []
         position = -1
-        for i in np.flatnonzero(keep | self._is["Position"][part]).tolist():
+        for i in np.flatnonzero(keep | self._is_position[part]).tolist():
             token = int(part[i])
-            if self._is["Position"][token]:
+            if self._is_position[token]:
                 position = token
                 continue
-            if self._is["Bar"][token]:
+            if self._is_bar[token]:
                 position = -1
-            elif programs[i] >= 0 or self._is["Tempo"][token]:
+            elif programs[i] >= 0 or self._is_tempo[token]:
                 if position >= 0:
                     found.append(position)
                     position = -1

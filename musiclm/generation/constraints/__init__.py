@@ -1,31 +1,28 @@
-"""Rules made from a tokenizer: what may follow what, so that every sample is music that can be played and written.
+"""Constraints made from a tokenizer: what may follow what, so that every sample is music that can be played and written.
 
-What a user asks for is built into the same grammar: rules that know nothing of each other can leave no way on when they
-come together, and this one looks ahead (see `base.Grammar`).
+What a user asks for is built into the same grammar: constraints that are ignorant of each other can leave no token when they
+come together, and this one looks ahead (see `base.Grammar`). Importing the modules below registers their grammars.
 
 B batch, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ...tokenizers.base import Tokenizer
-from ...tokenizers.bpe import MergedTokenizer
-from ...tokenizers.grid import Grid
-from ...tokenizers.miditok import MidiTokTokenizer
-from ...tokenizers.performance import Performance
 from ..controls import Controls
 from ..sampler import Constraint
-from .base import BannedTokens, Grammar, LogitBias
+from .base import BannedTokens, Grammar, Limits, LogitBias
+from .dispatch import grammar_class
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
 from .grid import GridGrammar
 from .kept import KeptCells
 from .kinds import TypeGraph
-from .limits import Limits, is_followed, limits, logit_bias
+from .limited import LimitedGrammar
+from .limits import limits, logit_bias
 from .merged import MergedGrammar
+from .miditok import is_followed
 from .performance import PerformanceGrammar
 from .score import ScoreGrammar
 
@@ -34,6 +31,7 @@ __all__ = [
     "Grammar",
     "GridGrammar",
     "KeptCells",
+    "LimitedGrammar",
     "Limits",
     "LogitBias",
     "MergedGrammar",
@@ -45,14 +43,9 @@ __all__ = [
     "TypeGraph",
     "constraints",
     "grammar",
-]  # fmt: skip
-
-FOLLOWING: dict[str, Any] = {
-    "REMI": ScoreGrammar,
-    "TSD": TsdGrammar,
-    "MIDILike": MidiLikeGrammar,
-    "Structured": StructuredGrammar,
-}
+    "grammar_class",
+    "is_followed",
+]
 
 
 def constraints(
@@ -62,38 +55,33 @@ def constraints(
     heard: np.ndarray | None = None,
     controls: Controls | None = None,
 ) -> list[Constraint]:
-    """Return the rules that keep a tokenizer's ids playable, the music going on, and what was asked for.
+    """Return the constraints that keep samples playable, make the music continue, and hold what was asked for.
 
     Args:
         tokenizer: any.
-        not_before: no new note may begin before this time, in the tokenizer's quarters; only those tokenizers hold to it
-            whose notes could lie before the prompt's end.
-        heard: ids of the prompt, whose instruments, metre and tempi are kept; None for no such rule.
-        controls: what new music keeps to; it wins over what is heard.
+        not_before: no new note may begin before this time, in the tokenizer's quarters; only those grammars hold it whose
+            notes could begin before the prompt's end.
+        heard: ids of the prompt, whose instruments, time signature and tempi are kept; None for no such constraint.
+        controls: what new music is limited to; they win over the prompt.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of the controls.
     """
     controls = controls or Controls()
-    base, heard_ids = tokenizer, heard
-    if isinstance(tokenizer, MergedTokenizer):
-        base = tokenizer.base
-        heard_ids = None if heard is None else tokenizer.base_ids(heard)
-    made: Grammar = grammar(base, not_before, limits(base, controls, heard_ids))
-    if isinstance(tokenizer, MergedTokenizer):
-        made = MergedGrammar(tokenizer, made)
+    base_heard = None if heard is None else tokenizer.base_ids(heard)
+    made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_heard))
     weights = logit_bias(tokenizer, controls)
     return [made] if weights is None else [made, LogitBias(weights)]
 
 
 def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None = None) -> Grammar:
-    """Return the grammar of a tokenizer without merges."""
-    if isinstance(tokenizer, Performance):
-        return PerformanceGrammar(not_before, limits)
-    if isinstance(tokenizer, Grid):
-        return GridGrammar(tokenizer.vocab_size, limits)
-    if isinstance(tokenizer, MidiTokTokenizer) and is_followed(tokenizer):
-        return FOLLOWING[tokenizer.tokenization](tokenizer, not_before, limits)
-    if isinstance(tokenizer, MidiTokTokenizer):
-        return TypeGraph(tokenizer, limits)
-    return BannedTokens(tokenizer.vocab_size, [tokenizer.bos, tokenizer.eos])
+    """Return the grammar of a tokenizer.
+
+    Args:
+        tokenizer: any.
+        not_before: see `constraints`.
+        limits: of its base ids.
+    """
+    base = tokenizer.unmerged
+    made = grammar_class(base)(base, not_before, limits)
+    return made if base is tokenizer else MergedGrammar(tokenizer, made)

@@ -6,17 +6,19 @@ import math
 
 import numpy as np
 
+from ...midi.theory import DRUMS
 from ...tokenizers.miditok import MidiTokTokenizer
-from .base import Grammar
-from .limits import Limits
+from ...tokenizers.vocabulary import BEGINS, ENDS, SPECIAL, Kind, ids_of
+from .base import Grammar, Limits
 
 NONE = np.array([], np.int64)
-BOS, BAR, TIME_SIGNATURE, POSITION, SHIFT, TEMPO, PROGRAM, PITCH, VELOCITY, DURATION, OFF = range(11)
-KINDS = {
-    "Bar": BAR, "TimeSig": TIME_SIGNATURE, "Position": POSITION, "TimeShift": SHIFT, "Tempo": TEMPO, "Program": PROGRAM,
-    "Pitch": PITCH, "PitchDrum": PITCH, "NoteOn": PITCH, "DrumOn": PITCH, "Velocity": VELOCITY, "Duration": DURATION,
-    "NoteOff": OFF, "DrumOff": OFF,
-}  # fmt: skip
+BOS, BAR, TIME_SIGNATURE, POSITION, SHIFT, TEMPO = map(
+    int, (Kind.BOS, Kind.BAR, Kind.TIME_SIGNATURE, Kind.POSITION, Kind.TIME_SHIFT, Kind.TEMPO)
+)  # plain integers: places are hashed and compared once or more per token
+PROGRAM, PITCH, VELOCITY, DURATION, OFF = map(
+    int, (Kind.PROGRAM, Kind.NOTE_ON, Kind.VELOCITY, Kind.DURATION, Kind.NOTE_OFF)
+)
+ALIKE = dict.fromkeys(SPECIAL, BOS) | dict.fromkeys(BEGINS, PITCH) | dict.fromkeys(ENDS, OFF)
 
 
 class MultiTrackGrammar(Grammar):
@@ -25,37 +27,37 @@ class MultiTrackGrammar(Grammar):
     A tempo is said when it changes; so is a program, or else before each note. Times are in ticks.
 
     Args:
-        tokenizer: of those that `limits.is_followed`.
+        tokenizer: of those that `miditok.is_followed`.
         not_before: in quarters; no note begins before it.
         limits: what new music keeps to.
     """
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer.vocab_size)
-        kinds, values, config = tokenizer.kinds, tokenizer.values, tokenizer.midi_tokenizer.config
+        table = tokenizer.vocabulary
         permitted = limits.permitted if limits else np.ones(self.vocab_size, bool)
-        self._kinds = [KINDS.get(kind, BOS) for kind in kinds]
+        self._kinds = [ALIKE.get(token.kind, int(token.kind)) for token in table]
         self._max_polyphony = limits.max_polyphony if limits else None
-        self._says_each_program = not config.program_changes
-        self._metres, ticks = _metres(tokenizer)
+        self._says_each_program = not tokenizer.midi_tokenizer.config.program_changes
+        self._metres, ticks = _beats(tokenizer)
         self._not_before = math.ceil(not_before * ticks - 1e-6)
         self._lengths = {
-            i: (int(beats) * int(parts) + int(part), int(parts))
-            for i, kind in enumerate(kinds)
-            if kind in ("Duration", "TimeShift")
-            for beats, part, parts in [values[i].split(".")]
+            i: (value.numerator, value.denominator)
+            for i, (kind, value) in enumerate(table)
+            if kind in (Kind.DURATION, Kind.TIME_SHIFT)
         }
-        self._velocities, self._durations = np.flatnonzero(_is(tokenizer, "Velocity")), _ids(tokenizer, "Duration")
-        self._time_signatures = np.flatnonzero(_is(tokenizer, "TimeSig") & permitted)
-        self._tempi = np.flatnonzero(_is(tokenizer, "Tempo") & permitted)
-        tempi = _ids(tokenizer, "Tempo").tolist()
-        self._tempo_holds = {-1: not tempi} | {i: bool(permitted[i]) for i in tempi}
-        every = sorted(_ids(tokenizer, "Program").tolist(), key=lambda i: (values[i] == "-1", int(values[i])))
+        self._velocities, self._durations = ids_of(table, Kind.VELOCITY), ids_of(table, Kind.DURATION)
+        self._time_signatures = _permitted(ids_of(table, Kind.TIME_SIGNATURE), permitted)
+        tempi = ids_of(table, Kind.TEMPO)
+        self._tempi = _permitted(tempi, permitted)
+        self._tempo_holds = {-1: not len(tempi)} | {i: bool(permitted[i]) for i in tempi.tolist()}
+        programs = {i: table[i].value for i in ids_of(table, Kind.PROGRAM).tolist()}
+        every = sorted(programs, key=lambda i: (programs[i] == DRUMS, programs[i]))
         self._order = {program: place for place, program in enumerate(every)} | {-1: -1}
         self._orders = np.full(self.vocab_size, -1)
         self._orders[every] = np.arange(len(every))
-        self._drums = next((i for i in every if values[i] == "-1"), -2)
-        tuned, drums = (np.flatnonzero(_is(tokenizer, *names) & permitted) for names in BEGIN)
+        self._drums = next((i for i in every if programs[i] == DRUMS), -2)
+        tuned, drums = (_permitted(ids_of(table, kind), permitted) for kind in (Kind.NOTE_ON, Kind.DRUM_ON))
         self._pitches_of = {i: (drums if i == self._drums else tuned) if permitted[i] else NONE for i in every} | {
             -1: NONE
         }
@@ -92,21 +94,14 @@ class MultiTrackGrammar(Grammar):
         return tuple(sorted((*ends, end), reverse=True)[: self._max_polyphony])
 
 
-BEGIN = ("Pitch", "NoteOn"), ("PitchDrum", "DrumOn")
+def _permitted(ids: np.ndarray, permitted: np.ndarray) -> np.ndarray:
+    return ids[permitted[ids]]
 
 
-def _is(tokenizer: MidiTokTokenizer, *kinds: str) -> np.ndarray:
-    return np.isin(tokenizer.kinds, kinds)
-
-
-def _ids(tokenizer: MidiTokTokenizer, kind: str) -> np.ndarray:
-    return np.flatnonzero(_is(tokenizer, kind))
-
-
-def _metres(tokenizer: MidiTokTokenizer) -> tuple[dict[int, tuple[int, int]], int]:
-    """Return ticks a beat and beats a bar, by time signature's id, -1 for 4/4; and ticks a quarter."""
-    signs = {i: tokenizer.values[i] for i in _ids(tokenizer, "TimeSig").tolist()} | {-1: "4/4"}
-    parts = {i: tuple(map(int, sign.split("/"))) for i, sign in signs.items()}
-    finest = max(4, *(denominator for _, denominator in parts.values()))
+def _beats(tokenizer: MidiTokTokenizer) -> tuple[dict[int, tuple[int, int]], int]:
+    """Return ticks per beat and beats per bar, by the id of the time signature, -1 for 4/4; and ticks per quarter."""
+    table = tokenizer.vocabulary
+    signatures = {-1: (4, 4)} | {i: token.value for i, token in enumerate(table) if token.kind == Kind.TIME_SIGNATURE}
+    finest = max(4, *(denominator for _, denominator in signatures.values()))
     ticks = int(tokenizer.midi_tokenizer.config.max_num_pos_per_beat) * finest // 4
-    return {i: (4 * ticks // denominator, numerator) for i, (numerator, denominator) in parts.items()}, ticks
+    return {i: (4 * ticks // denominator, numerator) for i, (numerator, denominator) in signatures.items()}, ticks

@@ -5,10 +5,11 @@ B batch, V vocabulary.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,20 @@ MAX_PLACES = 4096  # for which a grammar keeps what may follow
 CLOSED = np.float32("-inf")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What new music of a tokenizer is limited to.
+
+    Attributes:
+        permitted: which ids may come, (V,) booleans. Where the tempo, time signature or program that holds is not
+            permitted, it has to change before a note begins.
+        max_polyphony: how many notes may sound at once, drums excepted; None for any number.
+    """
+
+    permitted: np.ndarray
+    max_polyphony: int | None = None
+
+
 class Grammar(ABC):
     """A rule that knows for one row at a time what may follow, by the place where the row stands.
 
@@ -25,9 +40,18 @@ class Grammar(ABC):
     allowed tokens lead to, some token is allowed: what would leave no way on is closed before it. Where a prompt stops
     within a note that may not come, the note is left as it is.
 
+    Those that `dispatch.grammar_class` returns are made as (tokenizer, not_before, limits); see `constraints`.
+
     Args:
         vocab_size: V.
+
+    Attributes:
+        follows_notes: whether it can hold limits on the ids that may come; else only a tempo can be asked for, of the score.
+        counts_notes: whether it can hold a maximal polyphony.
     """
+
+    follows_notes: ClassVar[bool] = True
+    counts_notes: ClassVar[bool] = True
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...tokenizers.miditok import MidiTokTokenizer
+from ...tokenizers.vocabulary import Kind, find, has, ids_of
 from .band import BOS, DURATION, NONE, OFF, PITCH, PROGRAM, SHIFT, TEMPO, TIME_SIGNATURE, VELOCITY, MultiTrackGrammar
-from .limits import Limits
+from .base import Limits
 
 ENDLESS = 2**40  # ticks
 
@@ -46,7 +47,7 @@ class Moment(NamedTuple):
 
 
 class TsdGrammar(MultiTrackGrammar):
-    """What MidiTok's TSD would itself write, and nothing else; see `BandGrammar` too.
+    """What MidiTok's TSD would itself write, and nothing else; see `MultiTrackGrammar` too.
 
     A silence is the longest shifts that it holds, one after the other; a time signature comes at a bar line only, when it
     changes, before the tempo, and that before notes. A silence ends where some note may begin.
@@ -54,8 +55,9 @@ class TsdGrammar(MultiTrackGrammar):
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer, not_before, limits)
-        self._has_metres, self._has_tempi = "TimeSig" in tokenizer.kinds, "Tempo" in tokenizer.kinds
-        shifts = [i for i, kind in enumerate(tokenizer.kinds) if kind == "TimeShift"]
+        table = tokenizer.vocabulary
+        self._has_signatures, self._has_tempi = has(table, Kind.TIME_SIGNATURE), has(table, Kind.TEMPO)
+        shifts = ids_of(table, Kind.TIME_SHIFT).tolist()
         self._shifts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         for beat in {beat for beat, _ in self._metres.values()}:
             ticks = {i: self._ticks(i, beat) for i in shifts}
@@ -85,13 +87,13 @@ class TsdGrammar(MultiTrackGrammar):
 
     def _between(self, p: Moment) -> list[np.ndarray]:
         """Return what may come where no note has been begun and left without all that it needs."""
-        if self._has_metres and p.metre < 0:
+        if self._has_signatures and p.metre < 0:
             return [self._time_signatures]
         if self._has_tempi and p.tempo < 0:
             return [self._tempi]
         following = [self._later(p)]
         if p.silent <= 0:
-            if p.kind == SHIFT and self._has_metres and p.since % self._bar(p) == 0:
+            if p.kind == SHIFT and self._has_signatures and p.since % self._bar(p) == 0:
                 following.append(self._time_signatures[self._time_signatures != p.metre])
             if p.kind in (SHIFT, TIME_SIGNATURE) and self._has_tempi:
                 changes = self._tempi[self._tempi != p.tempo]
@@ -156,7 +158,7 @@ class TsdGrammar(MultiTrackGrammar):
         by = self._ticks(token, beat)
         gap = int(gaps[int(np.searchsorted(times, by))])
         room = min((p.room if p.kind == SHIFT else ENDLESS) - by, gap)
-        since = (p.since + by) % self._bar(p) if self._has_metres else 0
+        since = (p.since + by) % self._bar(p) if self._has_signatures else 0
         ends = tuple(end - by for end in p.ends if end > by) if p.ends else ()
         silent = max(0, p.silent - by)
         return Moment(SHIFT, p.metre, since, room, p.tempo, p.program, -1, -1, silent, ends, p.sounding, 0)
@@ -171,11 +173,9 @@ class MidiLikeGrammar(TsdGrammar):
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer, not_before, limits)
-        vocabulary = tokenizer.midi_tokenizer.vocab
+        table, end_kind = tokenizer.vocabulary, {Kind.NOTE_ON: Kind.NOTE_OFF, Kind.DRUM_ON: Kind.DRUM_OFF}
         self._end_of = {
-            i: vocabulary[f"{kind.replace('On', 'Off')}_{tokenizer.values[i]}"]
-            for i, kind in enumerate(tokenizer.kinds)
-            if kind in ("NoteOn", "DrumOn")
+            i: find(table, end_kind[kind], pitch) for i, (kind, pitch) in enumerate(table) if kind in end_kind
         }
         self._begin_of = {end: begin for begin, end in self._end_of.items()}
 
@@ -237,7 +237,7 @@ class MidiLikeGrammar(TsdGrammar):
 
 
 class StructuredGrammar(MultiTrackGrammar):
-    """What MidiTok's Structured would itself write, and nothing else; see `BandGrammar` too.
+    """What MidiTok's Structured would itself write, and nothing else; see `MultiTrackGrammar` too.
 
     Shift, program, pitch, velocity and duration take turns. A shift leads to where some note may begin.
     """
@@ -247,9 +247,9 @@ class StructuredGrammar(MultiTrackGrammar):
         self._says_each_program = True
         beat = self._metres[-1][0]
         self._ticks = {i: parts * beat // parts_a_beat for i, (parts, parts_a_beat) in self._lengths.items()}
-        self._none = tokenizer.midi_tokenizer["TimeShift_0.0.1"]
+        self._none = find(tokenizer.vocabulary, Kind.TIME_SHIFT, 0)
         self._ticks[self._none] = 0
-        shifts = [i for i, kind in enumerate(tokenizer.kinds) if kind == "TimeShift" and i != self._none]
+        shifts = [i for i in ids_of(tokenizer.vocabulary, Kind.TIME_SHIFT).tolist() if i != self._none]
         self._shifts = np.array(sorted(shifts, key=self._ticks.__getitem__))
         self._times = np.array([self._ticks[i] for i in self._shifts.tolist()])
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...tokenizers import grid
-from .base import Grammar
-from .limits import Limits
+from ...tokenizers.vocabulary import Kind, is_kind
+from .base import Grammar, Limits
+from .dispatch import grammar_class
 
 
 class Step(NamedTuple):
@@ -22,14 +23,16 @@ class GridGrammar(Grammar):
     """Cells only. Voices that sing beyond as many as may are silent: those that come first sing.
 
     Args:
-        vocab_size: V.
-        limits: what new music keeps to.
+        tokenizer: `grid` or `grid-infill`.
+        not_before: not used: every cell comes behind those before it.
+        limits: what new music is limited to.
     """
 
-    def __init__(self, vocab_size: int, limits: Limits | None = None) -> None:
-        super().__init__(vocab_size)
-        permitted = limits.permitted.copy() if limits else np.ones(self.vocab_size, bool)
-        permitted &= grid.is_cell(np.arange(vocab_size))
+    def __init__(self, tokenizer: grid.Grid, not_before: float = 0.0, limits: Limits | None = None) -> None:
+        super().__init__(tokenizer.vocab_size)
+        permitted = is_kind(tokenizer.vocabulary, Kind.CELL, Kind.SILENCE)
+        if limits is not None:
+            permitted &= limits.permitted
         self._cells, self._silence = np.flatnonzero(permitted), np.array([grid.SILENCE])
         max_polyphony = limits.max_polyphony if limits else None
         self._most = len(grid.VOICES) if max_polyphony is None else max_polyphony
@@ -46,3 +49,8 @@ class GridGrammar(Grammar):
         if place.cells == len(grid.VOICES) - 1:
             return Step()
         return Step(place.cells + 1, place.singing + (token != grid.SILENCE))
+
+
+@grammar_class.register
+def _(tokenizer: grid.Grid) -> type[Grammar]:
+    return GridGrammar

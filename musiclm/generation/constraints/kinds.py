@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...tokenizers.miditok import MARKS, MidiTokTokenizer
-from .base import Grammar
-from .limits import Limits
+from ...tokenizers.miditok import MidiTokTokenizer
+from ...tokenizers.vocabulary import is_special
+from .base import Grammar, Limits
 
 
 class TypeGraph(Grammar):
@@ -16,15 +16,18 @@ class TypeGraph(Grammar):
 
     Args:
         tokenizer: any of MidiTok's.
-        limits: what new music keeps to.
+        not_before: not used.
+        limits: what new music is limited to: here no more than what the prompt has.
     """
 
-    def __init__(self, tokenizer: MidiTokTokenizer, limits: Limits | None = None) -> None:
+    follows_notes = False
+
+    def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer.vocab_size)
         self._kinds = tokenizer.kinds
         kinds = np.array(tokenizer.kinds)
         graph = tokenizer.midi_tokenizer.tokens_types_graph
-        permitted = ~np.isin(kinds, MARKS)
+        permitted = ~is_special(tokenizer.vocabulary)
         if limits is not None:
             permitted &= limits.permitted
         self._following: dict[str, np.ndarray] = {}

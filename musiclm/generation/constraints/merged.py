@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ...tokenizers.bpe import MergedTokenizer
+from ...tokenizers.base import Tokenizer
+from ...tokenizers.vocabulary import Kind, expansions, ids_of
 from .base import Grammar
 
 
@@ -17,11 +18,11 @@ class MergedGrammar(Grammar):
     from some base ids wherever they stand (velocities from a pitch) is asked when the tree is made.
     """
 
-    def __init__(self, tokenizer: MergedTokenizer, grammar: Grammar) -> None:
+    def __init__(self, tokenizer: Tokenizer, grammar: Grammar) -> None:
         super().__init__(tokenizer.vocab_size)
-        self._grammar, self._expansions = grammar, tokenizer.expansions
+        self._grammar, self._expansions = grammar, expansions(tokenizer.vocabulary)
         self._tree = _Branch()
-        for i in range(tokenizer.base.vocab_size, tokenizer.vocab_size):
+        for i in ids_of(tokenizer.vocabulary, Kind.MERGED).tolist():
             branch = self._tree
             for base_id in self._expansions[i]:
                 branch = branch.branches.setdefault(grammar.alike(base_id), _Branch())

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ...tokenizers import performance
-from .base import Grammar
-from .limits import Limits
+from .base import Grammar, Limits
+from .dispatch import grammar_class
 
 
 class Performing(NamedTuple):
@@ -35,12 +35,15 @@ class PerformanceGrammar(Grammar):
     began, then beginnings from low to high, each with its velocity; a silence is whole seconds and what is left.
 
     Args:
+        tokenizer: `performance`.
         not_before: in quarters; before it there is only silence, and one shift ends behind it.
         limits: what new music keeps to.
     """
 
-    def __init__(self, not_before: float = 0.0, limits: Limits | None = None) -> None:
-        super().__init__(performance.VOCAB_SIZE)
+    def __init__(
+        self, tokenizer: performance.Performance, not_before: float = 0.0, limits: Limits | None = None
+    ) -> None:
+        super().__init__(tokenizer.vocab_size)
         self._not_before = math.ceil(not_before * performance.STEPS_A_QUARTER - 1e-6)
         permitted = limits.permitted if limits else np.ones(self.vocab_size, bool)
         self._begins = performance.NOTE_ON + np.flatnonzero(permitted[performance.NOTE_ON : performance.NOTE_OFF])
@@ -91,3 +94,8 @@ class PerformanceGrammar(Grammar):
             i = p.sounding.index(token - t.NOTE_OFF)
             return Performing(t.NOTE_OFF, p.silent, p.sounding[:i] + p.sounding[i + 1 :], i)
         return p._replace(last=token)
+
+
+@grammar_class.register
+def _(tokenizer: performance.Performance) -> type[Grammar]:
+    return PerformanceGrammar

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...tokenizers.miditok import MidiTokTokenizer
+from ...tokenizers.vocabulary import Kind, has, ids_of
 from .band import BAR, BOS, DURATION, PITCH, POSITION, PROGRAM, TEMPO, TIME_SIGNATURE, VELOCITY, MultiTrackGrammar
-from .limits import Limits
+from .base import Limits
 
 
 class Place(NamedTuple):
@@ -41,7 +42,7 @@ class Place(NamedTuple):
 
 
 class ScoreGrammar(MultiTrackGrammar):
-    """What MidiTok's REMI would itself write, and nothing else; see `BandGrammar` too.
+    """What MidiTok's REMI would itself write, and nothing else; see `MultiTrackGrammar` too.
 
     Bars have a time signature; positions rise and lie within their bar. A position comes only if some note may begin
     there.
@@ -49,21 +50,23 @@ class ScoreGrammar(MultiTrackGrammar):
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer, not_before, limits)
-        kinds, values = tokenizer.kinds, tokenizer.values
+        table = tokenizer.vocabulary
         self._positions_a_beat = int(tokenizer.midi_tokenizer.config.max_num_pos_per_beat)
-        self._has_metres, self._has_tempi = "TimeSig" in kinds, "Tempo" in kinds
-        self._position_of = {i: int(values[i]) for i, kind in enumerate(kinds) if kind == "Position"}
+        self._has_signatures, self._has_tempi = has(table, Kind.TIME_SIGNATURE), has(table, Kind.TEMPO)
+        self._position_of = {i: token.value for i, token in enumerate(table) if token.kind == Kind.POSITION}
         self._positions = np.array(sorted(self._position_of, key=self._position_of.__getitem__))
-        self._bar = np.array([kinds.index("Bar")])
+        self._bar = ids_of(table, Kind.BAR)
 
     def beginning(self) -> Place:
         beat, beats = self._metres[-1]
         return Place(
-            beat=beat, num_positions=0 if self._has_metres else beats * self._positions_a_beat, silent=self._not_before
+            beat=beat,
+            num_positions=0 if self._has_signatures else beats * self._positions_a_beat,
+            silent=self._not_before,
         )
 
     def seen(self, place: Place) -> Hashable:
-        if place.kind in (BOS, PITCH, VELOCITY) or (place.kind == BAR and self._has_metres):
+        if place.kind in (BOS, PITCH, VELOCITY) or (place.kind == BAR and self._has_signatures):
             return place.kind
         if place.kind == PROGRAM and not place.ends:
             return place.program, place.order, place.pitch
@@ -73,7 +76,7 @@ class ScoreGrammar(MultiTrackGrammar):
         p = place
         if p.kind == BOS:
             return [self._bar]
-        if p.kind == BAR and self._has_metres:
+        if p.kind == BAR and self._has_signatures:
             return [self._time_signatures]
         if p.kind == PITCH:
             return [self._velocities]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ...midi.theory import key_profiles
+from ..vocabulary import Kind, Token
 from .flat import Flat, Grouped, Latest
 
 MAX_INTERVAL = 24
@@ -22,30 +23,25 @@ LONGEST = 48  # positions that a note counts for in the key
 KEYS = np.round(100 * key_profiles()).astype(np.int64)
 _INTERVAL = 2 * MAX_INTERVAL + 2
 
-NONE, BAR, POSITION, PROGRAM, PITCH, DRUM, VELOCITY, DURATION, AHEAD, WRITE = range(10)
-KINDS = {
-    "Bar": BAR, "Position": POSITION, "Program": PROGRAM, "Pitch": PITCH, "PitchDrum": DRUM, "Velocity": VELOCITY,
-    "Duration": DURATION, "Ahead": AHEAD, "Write": WRITE,
-}  # fmt: skip
+BAR, POSITION, PROGRAM, PITCH, DRUM = map(int, (Kind.BAR, Kind.POSITION, Kind.PROGRAM, Kind.NOTE_ON, Kind.DRUM_ON))
+VELOCITY, DURATION, AHEAD, WRITE = map(int, (Kind.VELOCITY, Kind.DURATION, Kind.INFILL_CONTEXT, Kind.INFILL_SPAN))
 
 
 class Vocabulary:
     """What ids mean, and the sizes of their features and the ranges of relative pitch.
 
     Args:
-        kinds: of each id, MidiTok's name.
-        values: of each id, as text.
+        tokens: of each id.
         positions_a_beat: of durations and positions.
     """
 
-    def __init__(self, kinds: Sequence[str], values: Sequence[str], positions_a_beat: int) -> None:
-        size = len(kinds)
-        self.kinds = [KINDS.get(kind, NONE) for kind in kinds]
+    def __init__(self, tokens: Sequence[Token], positions_a_beat: int) -> None:
+        size = len(tokens)
+        self.kinds = [int(token.kind) for token in tokens]
         self.values = [0] * size
-        for i, (kind, value) in enumerate(zip(self.kinds, values, strict=True)):
+        for i, (kind, (_, value)) in enumerate(zip(self.kinds, tokens, strict=True)):
             if kind == DURATION:
-                beats, fraction, resolution = map(int, value.split("."))
-                self.values[i] = max(1, min(LONGEST, round((beats + fraction / resolution) * positions_a_beat)))
+                self.values[i] = max(1, min(LONGEST, round(value * positions_a_beat)))
             elif kind in (POSITION, PROGRAM, PITCH, DRUM, WRITE):
                 self.values[i] = int(value)
         self.kind_table, self.value_table = np.array(self.kinds), np.array(self.values)  # for arrays of ids
