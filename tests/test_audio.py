@@ -12,12 +12,12 @@ import torch
 from musiclm import checkpoint
 from musiclm.audio import FAMILIES, augment, dataset, mel, metrics, training
 from musiclm.audio import fit as fitting
+from musiclm.audio import models as note_models
 from musiclm.audio.classifier import NoteClassifier, loudest_picture
-from musiclm.audio.models.cnn import Config, NoteCNN
 from musiclm.errors import AudioError, CheckpointError, CorpusError
 
 torch.set_num_threads(1)
-TINY = Config(channels=(4, 4, 8, 8))
+TINY = {"channels": (4, 4, 8, 8)}
 
 
 def note(family: str, hz: float, seconds: float = 0.5) -> np.ndarray:
@@ -50,8 +50,8 @@ def prepared(folder: Path) -> training.PreparedNotes:
 @pytest.fixture(scope="module")
 def trained(prepared: training.PreparedNotes) -> NoteClassifier:
     """Return a tiny classifier that has learnt to tell flutes from reeds."""
-    recipe = training.Recipe(steps=40, batch=16, warmup_steps=5, learning_rate=1e-2, average=0.9, mixup=0.0, seed=1)
-    *_, classifier = fitting.fit(prepared, prepared, recipe, TINY)
+    recipe = training.Recipe(steps=40, batch=16, warmup_steps=5, learning_rate=1e-2, ema_decay=0.9, mixup=0.0, seed=1)
+    *_, classifier = fitting.fit(prepared, prepared, recipe, config=TINY)
     assert isinstance(classifier, NoteClassifier)
     return classifier
 
@@ -138,9 +138,9 @@ def test_no_instrument_is_on_both_sides_of_a_split(folder: Path, seed: int) -> N
     assert dataset.split_by_instrument(notes, share=0.1, seed=seed) == (learn, choose)
 
 
-def test_families_are_drawn_equally_often(prepared: training.PreparedNotes) -> None:
+def test_families_are_sampled_equally_often(prepared: training.PreparedNotes) -> None:
     keep = [i for i, n in enumerate(prepared.notes) if n.family == "flute" or n.instrument.endswith("0")]
-    weights = training.draw_weights([prepared.notes[i] for i in keep])
+    weights = training.sampling_weights([prepared.notes[i] for i in keep])
     flutes = torch.tensor([prepared.notes[i].family == "flute" for i in keep])
     assert float(weights.sum()) == pytest.approx(1)
     assert float(weights[flutes].sum()) == pytest.approx(0.5)
@@ -182,7 +182,7 @@ def test_preparing_in_two_processes_gives_the_same(
 def test_the_same_seed_trains_the_same_weights(prepared: training.PreparedNotes) -> None:
     def run() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        *_, step = training.train(NoteCNN(TINY), prepared, training.Recipe(steps=3, batch=8, seed=5))
+        *_, step = training.train(note_models.create("cnn", **TINY), prepared, training.Recipe(steps=3, batch=8, seed=5))
         return step.model.state_dict()
 
     one, two = run(), run()

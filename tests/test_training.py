@@ -67,8 +67,8 @@ def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
         return float((wanted * (wanted.log() - found)).sum(-1).mean())
 
     before = difference()
-    recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3, taught=1.0)
-    steps = list(train(model, made, recipe, average=average, teacher=teacher))
+    recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3)
+    steps = list(train(model, made, recipe, average=average, teacher=teacher, distillation_weight=1.0))
     assert difference() < 0.7 * before
     assert steps[-1].nats > math.log(GRID.vocab_size) - 1  # what is told is of the music, not of the teacher
 
