@@ -182,7 +182,9 @@ def test_preparing_in_two_processes_gives_the_same(
 def test_the_same_seed_trains_the_same_weights(prepared: training.PreparedNotes) -> None:
     def run() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        *_, step = training.train(note_models.create("cnn", **TINY), prepared, training.Recipe(steps=3, batch=8, seed=5))
+        *_, step = training.train(
+            note_models.create("cnn", **TINY), prepared, training.Recipe(steps=3, batch=8, seed=5)
+        )
         return step.model.state_dict()
 
     one, two = run(), run()
