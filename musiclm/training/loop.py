@@ -113,13 +113,7 @@ def fit(
         start: the state of an earlier run of the same recipe; the weights are taken from it.
     """
     device = next(model.parameters()).device
-    if start is None:
-        average.load_state_dict(model.state_dict())
-        start = TrainingState(step=0, tokens=0, seconds=0.0, tensors={})
-    else:
-        _restore(model, average, optimizers, start)
-    average.eval().requires_grad_(False)
-    model.train()
+    start = _begin(model, average, optimizers, start)
     in_order = iter(map(batches, itertools.count(start.step)) if callable(batches) else batches)
     tokens, begin = start.tokens, time.monotonic() - start.seconds
     for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
@@ -133,11 +127,7 @@ def fit(
             return
         recipe.seed_dropout(step)
         found = loss(model, batch.to(device))
-        model.zero_grad(set_to_none=True)
-        found.total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for optimizer in optimizers:
-            optimizer.step()
+        _update(model, found.total, optimizers, recipe.clip)
         update_ema(average, model, recipe.ema_decay_at(step))
         tokens += found.num_targets
         number, seconds = step + 1, time.monotonic() - begin
@@ -205,6 +195,29 @@ def _tensors(model: nn.Module, average: nn.Module, optimizers: Sequence[torch.op
         for optimizer in optimizers:
             tensors |= {f"moments.{name}.{key}": t for key, t in optimizer.state.get(parameter, {}).items()}
     return tensors
+
+
+def _begin(
+    model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer], start: TrainingState | None
+) -> TrainingState:
+    """Put model, EMA weights and optimizers into the state to start from, a new run's if None, and return it."""
+    if start is None:
+        average.load_state_dict(model.state_dict())
+        start = TrainingState(step=0, tokens=0, seconds=0.0, tensors={})
+    else:
+        _restore(model, average, optimizers, start)
+    average.eval().requires_grad_(False)
+    model.train()
+    return start
+
+
+def _update(model: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> None:
+    """Take one step of the optimizers along the gradient of the loss, whose norm is clipped."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        optimizer.step()
 
 
 def _restore(
