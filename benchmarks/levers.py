@@ -70,7 +70,7 @@ def constant(self: loop.Recipe, step: int, seconds: float) -> float:
 
 
 OTHERWISE = {  # what is put in the place of what, where it is left out
-    "muon": (loop, "_optimisers", adamw),
+    "muon": (loop, "make_optimizers", adamw),
     "pre-norm": (transformer.Block, "forward", post_norm),
     "falling rate": (loop.Recipe, "rate", constant),
 }

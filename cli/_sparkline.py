@@ -1,4 +1,4 @@
-"""Pictures made of characters."""
+"""Plots made of characters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """Return the last `width` values as bars of eight heights; nothing of no values."""
+    """Return the last `width` values as bars of eight heights; an empty string without values."""
     shown = list(values)[-width:]
     if not shown:
         return ""
@@ -19,7 +19,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def thinned(values: Sequence[float], count: int) -> list[float]:
-    """Return so many means of even parts of the values, or the values themselves if they are fewer: all of a curve."""
+    """Return the means of `count` parts of the values of equal length, or the values themselves if they are fewer."""
     if len(values) <= count:
         return list(values)
     edges = [len(values) * i // count for i in range(count + 1)]

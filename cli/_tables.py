@@ -1,4 +1,4 @@
-"""How comparisons and musical statistics are shown: tables of 80 columns, and a line about each of their columns."""
+"""Tables of comparisons and musical statistics, 80 columns wide, with a legend of their columns."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 from ._console import counted, duration
 
 COLUMNS = (
-    ("size", "numbers that were learnt"),
-    ("seen", "training tokens learnt from, repeats and transpositions counted"),
-    ("train/s", "training tokens a second, validations left out"),
-    ("gen/s", "tokens a second when writing one piece"),
-    ("valid", "nats a token (natural logarithm), validation: it chose the checkpoint"),
-    ("test", "nats a token, test: measured once, of that checkpoint"),
-    ("b/note", "bits a note (logarithm to base 2), test"),
-    ("bits/s", "bits a second of music, test"),
+    ("size", "parameters"),
+    ("seen", "training tokens, with repeats and transpositions"),
+    ("train/s", "training tokens/s, without validations"),
+    ("gen/s", "tokens/s when generating one piece"),
+    ("valid", "nats/token (natural logarithm), validation: selects the checkpoint"),
+    ("test", "nats/token, test: measured once, of that checkpoint"),
+    ("b/note", "bits/note (logarithm to base 2), test"),
+    ("bits/s", "bits per second of music, test"),
 )
 STATISTICS = (
     ("pitch_class_entropy", "pitch\nclasses", "entropy of the twelve pitch classes, bits"),
     ("scale_consistency", "in\nscale", "largest share of notes in one major scale"),
-    ("note_density", "notes/\nquarter", "notes a quarter"),
-    ("polyphony", "at\nonce", "notes that sound together"),
-    ("note_length", "note\nlength", "length of a note, quarters"),
+    ("note_density", "notes/\nquarter", "notes per quarter"),
+    ("polyphony", "at\nonce", "number of notes that sound together"),
+    ("note_length", "note\nlength", "duration of a note, quarters"),
     ("bar_repetition", "bars\nagain", "share of bars that repeat an earlier one"),
 )
 BASELINES = {
-    "uniform": "all tokens alike",
-    "unigram": "how frequent each token is",
-    "repeat": "the token before again (grid: the voice's last cell)",
-    "5-gram": "what followed the last 4 tokens (grid: 1 step), modified Kneser-Ney",
+    "uniform": "the same probability for all tokens",
+    "unigram": "token frequencies",
+    "repeat": "the previous token again (grid: the last cell of the voice)",
+    "5-gram": "modified Kneser-Ney, given the last 4 tokens (grid: 1 step)",
 }
 DIVERGENCE = "Kullback-Leibler divergence between the same two densities, nats"
 OVERLAP = (
@@ -43,13 +43,13 @@ def show_comparison(report: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    told = [f"{report[split]['num_pieces']} {split}" for split in ("train", "validation", "test")]
-    console.print(f"{report['data']}: {', '.join(told)} pieces, tokenizer {report['tokenizer']}", markup=False)
+    counts = [f"{report[split]['num_pieces']} {split}" for split in ("train", "validation", "test")]
+    console.print(f"{report['data']}: {', '.join(counts)} pieces, tokenizer {report['tokenizer']}", markup=False)
     console.print(
         f"preset {report['preset']}, {_budget(report['budget'])} each, seed {report['seed']}, {report['device']}, "
         f"{report['precision']}, {report['threads']} thread{'s' * (report['threads'] != 1)}\n"
     )
-    console.print(_surprise(report))
+    console.print(_losses(report))
     tokens = " and ".join(f"{report[split]['num_tokens']:,} {split}" for split in ("validation", "test"))
     console.print(f"[dim]{tokens} tokens measured, whole pieces[/dim]")
     console.print(_legend([*COLUMNS, *((name, BASELINES.get(name, "")) for name in report["baselines"])]))
@@ -57,7 +57,7 @@ def show_comparison(report: dict[str, Any]) -> None:
     console.print(_music(report))
     bars, samples = report["statistics"]["bars"], report["statistics"]["num_samples"]
     console.print(
-        f"[dim]means of {samples} samples of {bars} bars, from nothing, and of the pieces' first {bars} bars[/dim]"
+        f"[dim]means of {samples} samples of {bars} bars, unconditional, and of the first {bars} bars of the pieces[/dim]"
     )
     legend = [(heading.replace("/\n", "/").replace("\n", " "), meaning) for _, heading, meaning in STATISTICS]
     console.print(_legend([*legend, ("overlap", OVERLAP)]))
@@ -66,7 +66,7 @@ def show_comparison(report: dict[str, Any]) -> None:
         if model["problem"]:
             console.print(f"{model['arch']}: {model['problem']}", markup=False)
     paths = [model["midi"] for model in report["models"] if model["midi"]]
-    console.print(f"gone on with {report['prompt']}: {', '.join(paths)}", markup=False)
+    console.print(f"continuations of {report['prompt']}: {', '.join(paths)}", markup=False)
 
 
 def _legend(lines: Sequence[tuple[str, str]]) -> Any:
@@ -79,10 +79,10 @@ def _legend(lines: Sequence[tuple[str, str]]) -> Any:
 
 
 def _budget(budget: dict[str, Any]) -> str:
-    told = [duration(60 * budget["minutes"])] if budget["minutes"] else []
-    told += [counted(budget["steps"], "step")] if budget["steps"] else []
-    told += [counted(budget["epochs"], "epoch")] if budget["epochs"] else []
-    return " or ".join(told)
+    parts = [duration(60 * budget["minutes"])] if budget["minutes"] else []
+    parts += [counted(budget["steps"], "step")] if budget["steps"] else []
+    parts += [counted(budget["epochs"], "epoch")] if budget["epochs"] else []
+    return " or ".join(parts)
 
 
 def _table(first: str, headings: list[str]) -> Any:
@@ -95,7 +95,8 @@ def _table(first: str, headings: list[str]) -> Any:
     return table
 
 
-def _surprise(report: dict[str, Any]) -> Any:
+def _losses(report: dict[str, Any]) -> Any:
+    """Return the table of losses and speeds of models and baselines."""
     table = _table("", [name for name, _ in COLUMNS])
     keys = ("validation_nats_per_token", "test_nats_per_token", "bits_per_note", "bits_per_second")
     for model in report["models"]:
@@ -114,6 +115,7 @@ def _surprise(report: dict[str, Any]) -> Any:
 
 
 def _music(report: dict[str, Any]) -> Any:
+    """Return the table of musical statistics of test pieces, training pieces and samples."""
     table = _table("", [heading for _, heading, _ in STATISTICS] + ["overlap"])
     rows = [("test pieces", report["statistics"]["test pieces"], None)]
     rows.append(
@@ -126,8 +128,8 @@ def _music(report: dict[str, Any]) -> Any:
     return table
 
 
-def _spread(told: dict[str, Any]) -> str:
-    mean, deviation = _figure(told["mean"], 3), _figure(told["deviation"], 3)
+def _spread(figures: dict[str, Any]) -> str:
+    mean, deviation = _figure(figures["mean"], 3), _figure(figures["deviation"], 3)
     return f"{mean} ± {deviation}" if deviation else mean
 
 
@@ -145,19 +147,19 @@ def _short(number: float | None) -> str:
 
 
 def show_statistics(name: str, found: dict[str, Any], reference: dict[str, Any] | None) -> None:
-    """Print the statistics of a set of pieces on standard output, beside those of a reference if there is one."""
+    """Print the musical statistics of a set of pieces, beside those of a reference if there is one."""
     from rich.console import Console
 
     console = Console(highlight=False)
     table = _table("mean ± deviation", [name, *(["reference", "overlap", "divergence"] if reference else [])])
-    for key, told in found.items():
-        row = [_spread(told)]
+    for key, figures in found.items():
+        row = [_spread(figures)]
         if reference:
-            row += [_spread(reference[key]), _figure(told["overlapped_area"], 3), _figure(told["divergence"], 3)]
+            row += [_spread(reference[key]), _figure(figures["overlapped_area"], 3), _figure(figures["divergence"], 3)]
         table.add_row(key.replace("_", " "), *row)
     console.print(table)
     legend = [(key.replace("_", " "), meaning) for key, _, meaning in STATISTICS]
-    legend.append(("groove consistency", "neighbouring bars alike in their onsets; high for anything"))
+    legend.append(("groove consistency", "similarity of the onsets of neighbouring bars; high for most music"))
     if reference:
         legend.append(("overlap", "area shared by the densities of distances within the reference and to it, 0 … 1"))
         legend.append(("divergence", DIVERGENCE))

@@ -1,4 +1,4 @@
-"""What the commands share that train: what is asked for, a new folder for it, and Ctrl-C."""
+"""What the commands share that train models: options, budgets, new folders, Ctrl-C and the progress line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUDGET = ("minutes", "steps", "epochs")
 
 
 def given(*, beside: Collection[str]) -> list[str]:
-    """Return what the command line says but `beside`, as it is called there: DATA, --arch, -o."""
+    """Return the names of the parameters on the command line except `beside`: DATA, --arch, -o."""
     context = click.get_current_context()
     return [
         p.opts[0] if isinstance(p, click.Option) else p.human_readable_name
@@ -28,23 +28,23 @@ def given(*, beside: Collection[str]) -> list[str]:
 
 
 def budget(minutes: float | None, steps: int | None, epochs: float | None) -> str:
-    """Return a budget in words: 3 minutes or 200 steps."""
+    """Return a budget as text: 3 minutes or 200 steps."""
     parts = {"minute": minutes, "step": steps, "epoch": epochs}
     return " or ".join(_console.counted(number, name) for name, number in parts.items() if number)
 
 
 def new_folder(stem: Path) -> Path:
-    """Return the first of stem-001, stem-002 … that is not there yet."""
+    """Return the first of stem-001, stem-002 … that does not exist."""
     folders = (stem.with_name(f"{stem.name}-{number:03d}") for number in itertools.count(1))
     return next(folder for folder in folders if not folder.exists())
 
 
 class Interrupts:
-    """Whether Ctrl-C was pressed: some libraries swallow its KeyboardInterrupt while they are imported.
+    """Whether Ctrl-C was pressed. Some libraries swallow its KeyboardInterrupt while they are imported.
 
     Attributes:
-        seen: it was.
-        is_patient: what is under way is finished first, a training step and what is saved behind it; pressed again, it is not.
+        seen: whether it was.
+        is_patient: whether the current step and its save are finished first; a second Ctrl-C interrupts at once.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Interrupts:
             self.seen = True
             raise KeyboardInterrupt
         self.seen = True
-        os.write(2, b"\nStopping when this step is done; Ctrl-C again: at once\n")  # print may be what it came into
+        os.write(2, b"\nStopping after this step; Ctrl-C again: at once\n")  # print may be what was interrupted
 
 
 @contextlib.contextmanager
@@ -75,17 +75,17 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 class Line:
-    """The one line on a terminal that is written over as a run goes on; nothing elsewhere."""
+    """The progress line of a terminal, which is overwritten; elsewhere there is none."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.is_live = _console.is_terminal() and not quiet
         self.quiet = quiet
 
     def show(self, text: str) -> None:
-        """Write over it."""
+        """Overwrite the line."""
         if self.is_live:
             click.echo(f"\r\x1b[K{text[:79]}", err=True, nl=False)
 
     def say(self, text: str) -> None:
-        """Say something that stays, in its place."""
+        """Print a message that stays in place of the line."""
         _console.say(("\r\x1b[K" if self.is_live else "") + text, quiet=self.quiet)

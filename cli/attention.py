@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..devices import resolve_device
 from ..files import write_whole
-from . import _console, _options
-from .show import cut, parsed_bars
+from . import _console, _options, _scores
+
+if TYPE_CHECKING:
+    from ..plotting.attention import Attention
 
 
 @click.command(
@@ -17,12 +19,12 @@ from .show import cut, parsed_bars
 )
 @click.argument("file", metavar="FILE")
 @_options.model
-@click.option("-o", "--output", metavar="PATH", help="A page, .html (the default), or a picture, .png or .svg.")
+@click.option("-o", "--output", metavar="PATH", help="A page, .html (default), or a picture, .png or .svg.")
 @click.option("--at", metavar="BAR[:BEAT]", help="The moment: the highest note there.")
-@click.option("--layer", type=click.IntRange(1), metavar="L", help="Counted from 1; the last if left out.")
-@click.option("--heads", metavar="H,H", help="Counted from 1; all if left out.")
-@click.option("--matrices", is_flag=True, help="A picture of the matrices of all layers and heads.")
-@click.option("--bars", metavar="A-B", help="Only these bars: the model hears no others.")
+@click.option("--layer", type=click.IntRange(1), metavar="L", help="Counted from 1; default: the last.")
+@click.option("--heads", metavar="H,H", help="Counted from 1; default: all.")
+@click.option("--matrices", is_flag=True, help="Draw the attention matrices of all layers and heads.")
+@click.option("--bars", metavar="A-B", help="Only these bars; the model is given no others.")
 @_options.device
 @_options.force
 @_options.quiet
@@ -39,59 +41,54 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Draw which notes a model looks back at when it chooses each note of the MIDI file FILE (- for standard input).
+    """Draw the attention of a model from each note of the MIDI file FILE (- for standard input) to the notes before.
 
-    The page needs no network: drag through the music, choose layer and heads. For a model without attention it is the
-    gradient of each pitch's probability over the notes before. Longer music than 400 notes is cut: see --bars.
+    The page works offline: drag through the music, choose layer and heads. For a model without attention it shows the
+    gradient of each pitch's probability with respect to the notes before. Only 400 notes are drawn: see --bars.
     """
     from .. import plotting
 
-    chosen, moment = parsed_bars(bars), _moment(at)
+    chosen, moment = _scores.parsed_bars(bars), _moment(at)
     wanted = None if heads is None else _heads(heads)
     path = Path(output or f"{'musiclm' if file == '-' else Path(file).stem}.{'png' if matrices else 'html'}")
     plotting.check_output(path, force=force, kinds=plotting.KINDS if matrices else (".html", *plotting.KINDS))
-    data = _console.read_bytes(file)
-    from .. import midi
-
-    score = midi.parse(data, file)
-    if chosen is not None:
-        score, _ = cut(score, chosen, file)
-    from .. import checkpoint
+    score, first = _scores.read(file, chosen)
     from ..plotting import attention
 
-    loaded = checkpoint.load(model or checkpoint.default())
-    heard_by = loaded.model(resolve_device(device))
-    first = chosen[0] if chosen else 1
-    found = attention.attention(heard_by, loaded.tokenizer(), score, first_bar=first)
-    num_layers, num_heads = found.shares.shape[:2]
-    if layer is not None and layer > num_layers:
-        raise click.BadParameter(f"'{loaded.name}' has {num_layers}", param_hint="--layer")
-    if wanted is not None and max(wanted) >= num_heads:
-        raise click.BadParameter(f"'{loaded.name}' has {num_heads}", param_hint="--heads")
-    if found.heard.left_out:
-        _console.say(
-            f"left out: {_console.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
-            quiet=quiet,
-        )
+    loaded, language_model = _scores.load_model(model, device)
+    found = attention.attention(language_model, loaded.tokenizer(), score, first_bar=first)
+    _check_choice(found, loaded.name, layer, wanted, moment[0])
+    _scores.say_left_out(found.heard.left_out, quiet=quiet)
     if found.num_left:
         _console.say(
             f"only the first {len(found.heard.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet
         )
-    last = first + midi.num_bars(found.heard.score) - 1
-    if moment[0] is not None and not first <= moment[0] <= last:
-        raise click.BadParameter(f"what is drawn are bars {first} to {last}", param_hint="--at")
-    note, which = found.at(*moment), (layer or num_layers) - 1
-    title = f"{Path(file).name}: what {loaded.name} looks back at"
+    note, which = found.at(*moment), (layer or found.shares.shape[0]) - 1
+    title = f"{Path(file).name}: attention of {loaded.name}"
     if path.suffix.lower() == ".html":
         page = attention.page(found, name=loaded.name, title=title, note=note, layer=which, heads=wanted)
         drawn = page.encode()
     elif matrices:
         drawn = attention.matrices(found, path.suffix.lower(), title=title)
     else:
-        told = f"{title} (layer {which + 1})" if found.by == "attention" else f"{title} (gradient)"
-        drawn = attention.picture(found, path.suffix.lower(), note=note, layer=which, heads=wanted, title=told)
+        title = f"{title} (layer {which + 1})" if found.by == "attention" else f"{title} (gradient)"
+        drawn = attention.picture(found, path.suffix.lower(), note=note, layer=which, heads=wanted, title=title)
     write_whole(path, drawn, force=force)
     click.echo(str(path))
+
+
+def _check_choice(found: Attention, model: str, layer: int | None, heads: list[int] | None, bar: int | None) -> None:
+    """Raise a usage error if the model has no such layer or head (from 0), or if the bar is not among those drawn."""
+    from .. import midi
+
+    num_layers, num_heads = found.shares.shape[:2]
+    if layer is not None and layer > num_layers:
+        raise click.BadParameter(f"'{model}' has {num_layers}", param_hint="--layer")
+    if heads is not None and max(heads) >= num_heads:
+        raise click.BadParameter(f"'{model}' has {num_heads}", param_hint="--heads")
+    last = found.first_bar + midi.num_bars(found.heard.score) - 1
+    if bar is not None and not found.first_bar <= bar <= last:
+        raise click.BadParameter(f"the drawn bars are {found.first_bar} to {last}", param_hint="--at")
 
 
 def _moment(at: str | None) -> tuple[int | None, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..devices import resolve_bf16
+from ..devices import resolve_bf16, resolve_device
 from ..errors import AudioError, CorpusError, OutputError
 from ..files import check_writable, write_whole
 from . import _console, _options
@@ -15,84 +15,121 @@ from . import _console, _options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..audio.classifier import NoteClassifier
     from ..audio.dataset import LabelledNote
-    from ..audio.training import PreparedNotes
+    from ..audio.fit import Check
+    from ..audio.training import PreparedNotes, Recipe
 
-SHARE_HELD_OUT = 0.1  # of the instruments of each family, when the set names no validation split
-model_option = click.option("--model", metavar="FILE", help="A classifier file; left out, the bundled one.")
+DEFAULT_MINUTES = 10.0
+SHARE_HELD_OUT = 0.1  # of the instruments of each family, if the set has no validation split
+model_option = click.option("--model", metavar="FILE", help="A classifier file; default: the bundled one.")
 
 
 @click.group("classifier")
 def command() -> None:
-    """Train, measure and look into the note classifier."""
+    """Train, evaluate and inspect the note classifier."""
 
 
 @command.command("train", epilog="Example: musiclm classifier train nsynth/ -o mine.safetensors --minutes 10")
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The classifier file to write.")
+@click.option("--arch", metavar="NAME", help="The architecture; default: cnn.")
 @click.option(
-    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; 10 if none is given."
+    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; default: 10."
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
-@click.option("--versions", type=click.IntRange(1, 10), default=3, show_default=True, help="Of each note, one clean.")
+@click.option(
+    "--versions", type=click.IntRange(1, 10), default=3, show_default=True, help="Of each note; one is unchanged."
+)
 @_options.seed
+@_options.device
 @_options.precision
 @_options.force
 @_options.json_output
 @_options.quiet
 def train(
-    data: Path,
-    output: Path,
-    minutes: float | None,
-    steps: int | None,
-    versions: int,
-    seed: int | None,
-    precision: str,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+    data: Path, output: Path, arch: str | None, seed: int | None, versions: int, device: str, precision: str,
+    force: bool, as_json: bool, quiet: bool, **budget: Any,
+) -> None:  # fmt: skip
     """Train a classifier on a set of labelled notes.
 
-    DIR is an NSynth download, a folder with one folder a family (bass, brass, ...; folders within are instruments), or
-    a CSV with the columns file and family, and perhaps instrument, source, split and weight. A tenth of the instruments
-    of each family is held out to choose the weights by, unless the set has a validation split; dev and test are left
-    out.
+    DIR is an NSynth download, a folder with one folder per family (bass, brass, ...; the folders in it are
+    instruments), or a CSV file with the columns file and family, and optionally instrument, source, split and weight.
+    If the set has no validation split, a tenth of the instruments of each family is held out to select the weights.
+    The splits dev and test are left out.
+    """
+    from ..audio import models as note_models
+
+    if arch is not None and arch not in note_models.names():
+        known = ", ".join(note_models.names())
+        raise click.BadParameter(f"no architecture '{arch}': one of {known}", param_hint="--arch")
+    check_writable(output, force=force)
+    seed = _options.draw_seed(seed)
+    learn, choose = _split(data, seed, quiet=quiet)
+
+    from ..audio.training import Recipe
+
+    where = resolve_device(device)
+    arch = arch or note_models.DEFAULT
+    if budget["minutes"] is None and budget["steps"] is None:
+        budget["minutes"] = DEFAULT_MINUTES
+    minutes, steps = budget["minutes"], budget["steps"]
+    recipe = Recipe(
+        steps=steps,
+        seconds=None if minutes is None else 60 * minutes,
+        seed=seed,
+        bf16=resolve_bf16(precision, where),
+        **note_models.training(arch),
+    )
+    prepared = _prepare(learn, versions=versions, seed=seed, quiet=quiet)
+    held_out = _prepare(choose, versions=1, seed=seed, quiet=quiet) if choose else None
+    classifier, last, best = _fitted(prepared, held_out, recipe, arch, where, quiet=quiet)
+    classifier.card = {
+        "data": str(data),
+        "command": f"musiclm classifier train {data} -o {output} --seed {seed} --versions {versions}"
+        + (f" --arch {arch}" if arch != note_models.DEFAULT else "")
+        + (f" --minutes {minutes:g}" if minutes is not None else "")
+        + (f" --steps {steps}" if steps is not None else ""),
+        "num_notes": len(prepared.notes),
+        "figures": {"validation_mean_family_recall": best},
+    }
+    classifier.save(output)
+    figures = {"steps": last.step, "seconds": round(last.seconds, 1), "validation_mean_family_recall": best}
+    if as_json:
+        document = {"classifier": str(output), "seed": seed, "num_notes": len(prepared.notes)}
+        _console.print_json(document | figures)
+    else:
+        click.echo(output)
+
+
+def _split(data: Path, seed: int, *, quiet: bool) -> tuple[list[LabelledNote], list[LabelledNote]]:
+    """Return the training notes and the held-out notes of a set.
+
+    Raises:
+        CorpusError: the set cannot be read, or all its notes are of the splits dev or test.
     """
     from ..audio import dataset
 
-    check_writable(output, force=force)
     notes = [n for n in dataset.read_notes(data) if n.split not in ("dev", "test")]
     if not notes:
-        raise CorpusError(f"no notes to learn from in '{data}': all are of the splits dev or test")
-    seed = _options.draw_seed(seed)
+        raise CorpusError(f"no training notes in '{data}': all are of the splits dev or test")
     learn, choose = dataset.split_by_instrument(notes, share=SHARE_HELD_OUT, seed=seed)
-    _console.say(f"{_census(learn)}; {len(choose):,} notes of other instruments to choose by; seed {seed}", quiet=quiet)
+    _console.say(f"{_census(learn)}; {len(choose):,} held-out notes of other instruments; seed {seed}", quiet=quiet)
     if not choose:
-        _console.say("Warning: each family has one instrument only: nothing to choose the weights by", quiet=quiet)
+        _console.say("Warning: each family has one instrument only: no notes to select the weights by", quiet=quiet)
+    return learn, choose
 
+
+def _fitted(
+    learn: PreparedNotes, choose: PreparedNotes | None, recipe: Recipe, arch: str, device: str, *, quiet: bool
+) -> tuple[NoteClassifier, Check, float | None]:
+    """Train, reporting each check; return the classifier, the last check and the best recall on held-out notes."""
     from ..audio import fit as fitting
-    from ..audio.classifier import NoteClassifier
-    from ..audio.training import Recipe
 
-    bf16 = resolve_bf16(precision, "cpu")
-    if minutes is None and steps is None:
-        minutes = 10.0
-    recipe = Recipe(steps=steps, seconds=minutes * 60 if minutes is not None else None, seed=seed, bf16=bf16)
-    prepared = _prepare(learn, versions=versions, seed=seed, quiet=quiet)
-    held_out = _prepare(choose, versions=1, seed=seed, quiet=quiet) if choose else None
-    last, best = None, None
-    for event in fitting.fit(prepared, held_out, recipe):
-        if isinstance(event, NoteClassifier):
-            event.card = {
-                "data": str(data),
-                "command": f"musiclm classifier train {data} -o {output} --seed {seed} --versions {versions}"
-                + (f" --minutes {minutes:g}" if minutes is not None else "")
-                + (f" --steps {steps}" if steps is not None else ""),
-                "num_notes": len(prepared.notes),
-                "figures": {"validation_mean_family_recall": best},
-            }
-            event.save(output)
+    best = None
+    for event in fitting.fit(learn, choose, recipe, arch=arch, device=device):
+        if not isinstance(event, fitting.Check):
+            classifier = event
             continue
         last = event
         best = event.recall if event.is_best else best
@@ -102,19 +139,7 @@ def train(
             f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{mark}",
             quiet=quiet,
         )
-    if as_json and last is not None:
-        _console.print_json(
-            {
-                "classifier": str(output),
-                "seed": seed,
-                "num_notes": len(prepared.notes),
-                "steps": last.step,
-                "seconds": round(last.seconds, 1),
-                "validation_mean_family_recall": best,
-            }
-        )
-    else:
-        click.echo(output)
+    return classifier, last, best
 
 
 @command.command("evaluate", epilog="Example: musiclm classifier evaluate nsynth-test/ -o confusion.png")
@@ -123,16 +148,16 @@ def train(
 @click.option(
     "--split", type=click.Choice(["train", "validation", "dev", "test", "all"]), default="all", show_default=True
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the confusion matrix: a PNG file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the confusion matrix to a PNG file.")
 @_options.force
 @_options.json_output
 @_options.quiet
 def evaluate(
     data: Path, model: str | None, split: str, output: Path | None, force: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Measure a classifier on a set of labelled notes (DIR: as in train).
+    """Evaluate a classifier on a set of labelled notes (DIR: as in train).
 
-    The headline is the mean family recall, in which families weigh the same.
+    The main figure is the mean family recall: each family has the same weight.
     """
     if output is not None:
         _check_png(output, force=force)
@@ -165,32 +190,32 @@ def evaluate(
 
 @command.command("show", epilog="Example: musiclm classifier show -o pictures/ --data notes/ --note cello.wav")
 @model_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder for the pictures.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder for the plots.")
 @click.option(
-    "--data", metavar="DIR", type=click.Path(path_type=Path), help="Notes to find what excites each kernel most."
+    "--data",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Notes, to find those that excite each kernel most.",
 )
-@click.option(
-    "--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording to draw the saliency map of."
-)
+@click.option("--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording whose saliency map to draw.")
 @_options.force
 @_options.quiet
 def show(model: str | None, output: Path, data: Path | None, note: Path | None, force: bool, quiet: bool) -> None:
-    """Draw what the classifier learnt: its first kernels, the notes that excite each most, where it looks in a note."""
+    """Plot a classifier: its first kernels, the notes that excite each most, and the saliency map of a note."""
+    _make_folder(output)
     wanted = ["kernels.png"] + (["excitation.png"] if data else []) + (["saliency.png"] if note else [])
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"'{output}' is a file: name a folder")
-    if not output.is_dir():
-        if not output.parent.is_dir():
-            raise OutputError(f"no folder '{output.parent}': make it, or choose another place")
-        output.mkdir()
     for name in wanted:
         _check_png(output / name, force=force)
     from ..audio import classifier, dataset, plots
     from ..audio import io as audio_io
 
     loaded = classifier.NoteClassifier.load(model)
-    write_whole(output / "kernels.png", plots.kernels(loaded), force=force)
-    if data is not None:
+    if not plots.has_kernels(loaded):
+        wanted = [name for name in wanted if name == "saliency.png"]
+        _console.say("this architecture has no kernels to draw", quiet=quiet)
+    if "kernels.png" in wanted:
+        write_whole(output / "kernels.png", plots.kernels(loaded), force=force)
+    if data is not None and "excitation.png" in wanted:
         prepared = _prepare(dataset.read_notes(data), versions=1, seed=0, quiet=quiet)
         write_whole(output / "excitation.png", plots.excitation(loaded, prepared), force=force)
     if note is not None:
@@ -203,24 +228,38 @@ def show(model: str | None, output: Path, data: Path | None, note: Path | None, 
         click.echo(output / name)
 
 
+def _make_folder(path: Path) -> None:
+    """Make a folder if there is none.
+
+    Raises:
+        OutputError: it is a file, or its parent does not exist.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"'{path}' is a file: name a folder")
+    if not path.is_dir():
+        if not path.parent.is_dir():
+            raise OutputError(f"no folder '{path.parent}': make it, or choose another place")
+        path.mkdir()
+
+
 def _check_png(path: Path, *, force: bool) -> None:
     if path.suffix.lower() != ".png":
-        raise OutputError(f"'{path}' is no PNG: name a file that ends in .png")
+        raise OutputError(f"'{path}' is not a PNG file: its name must end in .png")
     check_writable(path, force=force)
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
-        raise OutputError("pictures need matplotlib: pip install 'musiclm[pictures]'")
+        raise OutputError("plots need matplotlib: pip install 'musiclm[pictures]'")
 
 
 def _census(notes: Sequence[LabelledNote]) -> str:
     families = {n.family for n in notes}
     instruments = {(n.family, n.instrument) for n in notes}
-    return f"{len(notes):,} notes of {len(instruments):,} instruments in {len(families)} families to learn from"
+    return f"{len(notes):,} notes of {len(instruments):,} instruments in {len(families)} families for training"
 
 
 def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: bool) -> PreparedNotes:
-    """Return notes prepared for training, with a bar on a terminal; says what could not be read."""
+    """Return prepared notes, with a progress bar on a terminal; reports the notes that could not be read."""
     from ..audio import training
 
     watched = _console.is_terminal() and not quiet
@@ -240,7 +279,7 @@ def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: 
 
 
 def _listen(classifier: Any, notes: Sequence[LabelledNote], *, quiet: bool) -> tuple[list[int], list[Any], int]:
-    """Return (families' numbers, predictions, how many could not be read) of notes, heard as `classify` hears them."""
+    """Return (numbers of the true families, predictions, how many could not be read), with the pipeline of `classify`."""
     from ..audio import FAMILIES
     from .classify import hear_all
 
@@ -265,18 +304,18 @@ def _print_report(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
     families = list(report["families"])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("plays", no_wrap=True, min_width=10)
+    table.add_column("true family", no_wrap=True, min_width=10)
     for header in ("notes", "recall", *(f[:4] for f in families)):
         table.add_column(header, justify="right", no_wrap=True)
     for family, row in zip(families, report["confusion"], strict=True):
-        told = report["families"][family]
-        recall = "" if told["recall"] is None else f"{told['recall']:.2f}"
-        table.add_row(family, str(told["num_notes"]), recall, *(str(n) if n else "·" for n in row))
+        figures = report["families"][family]
+        recall = "" if figures["recall"] is None else f"{figures['recall']:.2f}"
+        table.add_row(family, str(figures["num_notes"]), recall, *(str(n) if n else "·" for n in row))
     console.print(table)
     sure = report["accuracy_when_sure"]
     console.print(
         f"\nmean family recall {report['mean_family_recall']:.3f} (chance {report['chance']:.3f}), "
-        f"right {report['accuracy']:.3f} of {report['num_notes']:,} notes,\n"
+        f"accuracy {report['accuracy']:.3f} of {report['num_notes']:,} notes,\n"
         f"calibration error {report['calibration_error']:.3f}, unsure {report['unsure']:.3f}"
-        + (f", right when sure {sure:.3f}" if sure is not None else "")
+        + (f", accuracy when sure {sure:.3f}" if sure is not None else "")
     )

@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
     from ..audio.classifier import NoteClassifier, Prediction
 
-BATCH = 64  # pictures looked at together
+BATCH = 64  # files classified together
 STANDARD_INPUT = "-"
 LONGEST_INPUT = 2**30  # bytes of standard input
 
 
 @click.command("classify", epilog="Example: musiclm classify note.wav other.flac --top 3")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
-@click.option("--model", metavar="MODEL", help="A classifier file; left out, the bundled one.")
-@click.option("--top", type=click.IntRange(1, 11), default=3, show_default=True, help="How many families to name.")
-@click.option("--notes", is_flag=True, help="Cut each file at its onsets and answer for each note.")
+@click.option("--model", metavar="MODEL", help="A classifier file; default: the bundled one.")
+@click.option("--top", type=click.IntRange(1, 11), default=3, show_default=True, help="How many families to list.")
+@click.option("--notes", is_flag=True, help="Cut each file at its onsets and classify each note.")
 @_options.json_output
 @_options.quiet
 def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as_json: bool, quiet: bool) -> None:
-    """Tell which family of instruments plays a recorded note.
+    """Predict the instrument family of a recorded note.
 
-    FILE is wav, flac, ogg, opus, mp3 or aiff, of any rate and number of channels; a folder stands for all of them in
-    it, and - for standard input. The answer is for the file's loudest note. An answer more likely wrong than right is
-    marked with a question mark.
+    FILE is wav, flac, ogg, opus, mp3 or aiff, of any rate and number of channels; a folder stands for all sound files
+    in it, and - for standard input. The loudest note of each file is classified. A prediction that is more likely wrong
+    than right is marked with a question mark.
     """
     paths = _paths(files)
     from ..audio.classifier import NoteClassifier
@@ -59,14 +59,14 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
 
 
 def _paths(files: Sequence[str]) -> list[str]:
-    """Return the files meant, in the order given, those of a folder in order of their names."""
+    """Return the files in the order given; those of a folder are sorted by name."""
     from ..audio.dataset import SUFFIXES
 
     paths: list[str] = []
     for name in files:
         if name != STANDARD_INPUT and Path(name).is_dir():
             inside = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            paths += inside or [name]  # reading the folder itself then says what is wrong
+            paths += inside or [name]  # reading the folder itself then raises the error
         else:
             paths.append(name)
     return paths
@@ -75,9 +75,9 @@ def _paths(files: Sequence[str]) -> list[str]:
 def hear_all(
     classifier: NoteClassifier, paths: list[str], *, notes: bool = False, quiet: bool = False
 ) -> Iterator[tuple[dict[str, Any], list[Prediction]]]:
-    """Yield (what is known of the file, its predictions: the loudest note's first) in order, BATCH files at a time.
+    """Yield (properties of the file, its predictions, that of the loudest note first) in order, BATCH files at a time.
 
-    A bar is shown on a terminal when there are more files than that.
+    With more files than that a terminal shows a progress bar.
     """
     return _with_progress(_hear_all(classifier, paths, notes=notes), len(paths), quiet=quiet)
 
@@ -97,14 +97,14 @@ def _hear_all(
 
 @contextlib.contextmanager
 def _libraries_silenced() -> Iterator[None]:
-    """Keep what C libraries write to descriptor 2 from people: libmpg123 has several lines for each damaged mp3.
+    """Suppress what C libraries write to descriptor 2: libmpg123 writes several lines for each damaged mp3.
 
-    Our own words still arrive, by another descriptor of the same place.
+    Messages of this program still appear, through a duplicate of the descriptor.
     """
     ours, theirs = sys.stderr, None
     try:
         theirs = os.dup(2) if ours.fileno() == 2 else None
-    except (OSError, ValueError, AttributeError):  # somebody put something else in its place: a test, a notebook
+    except (OSError, ValueError, AttributeError):  # stderr was replaced: by a test, a notebook
         theirs = None
     if theirs is None:
         yield
@@ -125,7 +125,7 @@ def _libraries_silenced() -> Iterator[None]:
 
 
 def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
-    """Return what is known of a file before it is looked at, and the pictures to look at: its loudest note's first."""
+    """Return the properties of a file, and the pictures to classify, that of its loudest note first."""
     from ..audio import io as audio_io
     from ..audio import mel, onsets
     from ..audio.classifier import loudest_picture
@@ -143,7 +143,7 @@ def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
             try:
                 pictures.append(mel.log_mel(recording.audio[span.start : span.end]))
                 spans.append({"start": span.start / mel.SAMPLE_RATE, "end": span.end / mel.SAMPLE_RATE})
-            except AudioError:  # a stretch without sound between two notes is no note
+            except AudioError:  # a silent span between two onsets is not a note
                 continue
     except AudioError as error:
         return {"path": path, "error": str(error)}, []
@@ -183,11 +183,11 @@ def _with_progress(answers: Iterator[Any], total: int, *, quiet: bool) -> Iterat
         return
     from rich.progress import track
 
-    yield from track(answers, "listening", total=total, console=_console.console(), transient=True)
+    yield from track(answers, "classifying", total=total, console=_console.console(), transient=True)
 
 
 def _shown(path: str) -> str:
-    """Return a path as it can be printed: names that are not UTF-8 with a mark, brackets not taken for colours."""
+    """Return a printable path: bytes that are not UTF-8 are replaced, and brackets are escaped for rich."""
     from rich.markup import escape
 
     return escape(os.fsencode(path).decode("utf-8", "replace"))
@@ -221,5 +221,5 @@ def _print_table(answers: list[dict[str, Any]]) -> None:
                 table.add_row("", when, note["family"], f"{note['probability']:.0%}")
         else:
             table.add_row(*row, ", ".join(f"{t['family']} {t['probability']:.0%}" for t in a["top"][1:]))
-    width = None if sys.stdout.isatty() else 1000  # lines stay whole for the next program
+    width = None if sys.stdout.isatty() else 1000  # no line breaks for the next program
     Console(highlight=False, width=width).print(table)

@@ -18,7 +18,7 @@ from . import _console, _options, _training
 if TYPE_CHECKING:
     from ..comparison import Comparison
 
-MINUTES = 3.0  # of each, if no budget is given
+MINUTES = 3.0  # for each architecture, if no budget is given
 
 
 @click.command(
@@ -27,36 +27,41 @@ MINUTES = 3.0  # of each, if no budget is given
     "musiclm compare --resume lecture",
 )
 @click.argument("data", required=False)
-@click.option("--archs", metavar="NAMES", help="With commas; rnn,lstm,gru,transformer if left out.")
-@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the models; small if left out.")
-@click.option("-o", "--output", metavar="FOLDER", help="Default: a new one, compare-001 for one.")
+@click.option("--archs", metavar="NAMES", help="Separated by commas; default: rnn,lstm,gru,transformer.")
+@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the models; default: small.")
+@click.option("-o", "--output", metavar="FOLDER", help="Default: a new folder such as compare-001.")
 @click.option(
-    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget of each; 3 by default."
+    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget of each: minutes; default: 3."
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget of each: steps.")
-@click.option(
-    "--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
-)
-@click.option("--resume", metavar="FOLDER", help="Go on with a comparison; a budget beside it is the new total.")
+@click.option("--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: passes over the data.")
+@click.option("--resume", metavar="FOLDER", help="Continue a comparison; a budget given with it is the new total.")
 @click.option("--tokenizer", metavar="NAME[:JSON]", help="As for 'musiclm train'.")
-@click.option("--prompt", metavar="FILE", help="MIDI that each model goes on from; default: a test piece's beginning.")
 @click.option(
-    "--prompt-bars", type=click.IntRange(1), metavar="N", help="Only the prompt's first N bars; 4 by default."
+    "--prompt", metavar="FILE", help="MIDI file that each model continues; default: the start of a test piece."
 )
-@click.option("--bars", type=click.IntRange(1), metavar="N", help="Of samples and continuations; 16 by default.")
-@click.option("--samples", type=click.IntRange(3, 256), metavar="N", help="Pieces that each writes; 16 by default.")
-@click.option("--most-tokens", type=click.IntRange(1), metavar="N", help="Measured of each split; 200000 by default.")
+@click.option(
+    "--prompt-bars", type=click.IntRange(1), metavar="N", help="Only the first N bars of the prompt; default: 4."
+)
+@click.option("--bars", type=click.IntRange(1), metavar="N", help="Length of samples and continuations; default: 16.")
+@click.option("--samples", type=click.IntRange(3, 256), metavar="N", help="Samples of each model; default: 16.")
+@click.option(
+    "--most-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Tokens measured per split; default: 200000.",
+)
 @_options.seed
 @_options.device
 @_options.precision
 @_options.json_output
 @_options.quiet
 def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> None:
-    """Train several architectures on the same DATA, and measure them side by side.
+    """Train several architectures on the same DATA, and compare them.
 
-    Data, tokenizer, budget and seed are the same for each. DATA is as for 'musiclm train'; left out, the bundled
-    chorales. Trivial baselines stand beside the models, statistics of what they write beside those of real pieces, and
-    each goes on with the same prompt in a MIDI file. It can be stopped at any moment; --resume goes on.
+    Data, tokenizer, budget and seed are the same for each. DATA is as for 'musiclm train'; default: the bundled
+    chorales. The tables show the losses next to trivial baselines, and the musical statistics of samples next to those
+    of real pieces. Each model continues the same prompt. It can be interrupted at any time; --resume continues.
     """
     _console.show_log(quiet=quiet)
     comparison = _begun(**asked) if resume is None else _resumed(Path(resume), asked)
@@ -65,7 +70,7 @@ def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> Non
         with _training.interrupts() as interrupts:
             report = _compared(comparison, interrupts, quiet=quiet)
     except KeyboardInterrupt:
-        _console.say(f"\nStopped. To go on: musiclm compare --resume {shlex.quote(str(comparison.folder))}")
+        _console.say(f"\nStopped. To continue: musiclm compare --resume {shlex.quote(str(comparison.folder))}")
         sys.exit(130)
     except MusicLMError:
         if resume is None:
@@ -80,11 +85,13 @@ def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> Non
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Comparison:
-    """Return a comparison to go on with, its budget renewed if one is given."""
+    """Return the comparison to continue, its budget renewed if one is given."""
     from ..comparison import Comparison
 
     if given := _training.given(beside=("resume", *_training.BUDGET, "as_json", "quiet", "verbose")):
-        raise click.UsageError(f"--resume takes all but the budget from the folder: leave out {', '.join(given)}")
+        raise click.UsageError(
+            f"--resume takes everything but the budget from the folder: leave out {', '.join(given)}"
+        )
     comparison = Comparison.open(folder)
     budget = {name: asked[name] for name in _training.BUDGET}
     if any(value is not None for value in budget.values()):
@@ -106,7 +113,7 @@ def _begun(
     precision: str,
     **asked: Any,
 ) -> Comparison:
-    """Return a new comparison; what is asked beside the rest is in its request by the same name."""
+    """Return a new comparison; the other options are fields of `ComparisonConfig` with the same name."""
     from .. import tokenizers
     from ..comparison import PROMPT_BARS, Comparison, ComparisonConfig
 
@@ -135,12 +142,12 @@ def _begun(
 
 
 def _compared(comparison: Comparison, interrupts: _training.Interrupts, *, quiet: bool) -> dict[str, Any]:
-    """Train and measure what is left to do, and return the report."""
-    _ = comparison.corpus  # before anything is trained
+    """Train and measure the remaining architectures, and return the report."""
+    _ = comparison.corpus  # its errors appear before anything is trained
     for arch in comparison.request.archs:
         if comparison.measured(arch) is None:
             _train(comparison, arch, interrupts, quiet=quiet)
-            _console.say(f"{arch}: measuring and writing music", quiet=quiet)
+            _console.say(f"{arch}: measuring and generating music", quiet=quiet)
             comparison.measure(arch)
         interrupts.check()
     _console.say("counting the baselines", quiet=quiet)
@@ -148,7 +155,7 @@ def _compared(comparison: Comparison, interrupts: _training.Interrupts, *, quiet
 
 
 def _train(comparison: Comparison, arch: str, interrupts: _training.Interrupts, *, quiet: bool) -> None:
-    """Train what is left of an architecture's run, showing on a terminal how far it is."""
+    """Train the rest of an architecture's run, with a progress line on a terminal."""
     line = _training.Line(quiet=quiet)
     last_shown = 0.0
     steps = comparison.train(arch)
@@ -169,7 +176,7 @@ def _train(comparison: Comparison, arch: str, interrupts: _training.Interrupts, 
         interrupts.check()
     finally:
         interrupts.is_patient = False
-        steps.close()  # saves where it stands
+        steps.close()  # saves the last step
 
 
 def _names(archs: str | None) -> list[str]:
@@ -182,7 +189,7 @@ def _names(archs: str | None) -> list[str]:
             known = ", ".join(models.names())
             raise click.BadParameter(f"no architecture '{name}': one of {known}", param_hint="--archs")
     if len(set(names)) < len(names):
-        raise click.BadParameter("the same architecture twice", param_hint="--archs")
+        raise click.BadParameter("an architecture is named twice", param_hint="--archs")
     return names
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from ..files import write_whole
-from . import _console, _options
+from . import _console, _options, _scores
 
 
 @click.command("embedding", epilog="Example: musiclm embedding --model bach -o pitches.png")
 @_options.model
-@click.option("-o", "--output", metavar="PATH", help="A .png or .svg; left out, embedding.png.")
+@click.option("-o", "--output", metavar="PATH", help="A .png or .svg file; default: embedding.png.")
 @click.option("--lowest", type=click.IntRange(0, 127), default=40, show_default=True, help="The lowest pitch drawn.")
 @click.option("--highest", type=click.IntRange(0, 127), default=79, show_default=True, help="The highest.")
 @_options.force
@@ -21,9 +21,9 @@ from . import _console, _options
 def command(
     model: str | None, output: str | None, lowest: int, highest: int, force: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Draw how a model arranges the pitches: their embeddings by principal components, and how alike intervals are.
+    """Draw the pitch embeddings of a model: their principal components, and the cosine similarity of each interval.
 
-    Pitches outside the range were hardly heard in training: their embeddings have learnt little.
+    Pitches outside the range are rare in the training data: their embeddings are hardly trained.
     """
     from .. import plotting
 
@@ -32,13 +32,12 @@ def command(
         plotting.check_output(path, force=force)
     if highest - lowest < 11:
         raise click.UsageError("--lowest and --highest must be an octave apart")
-    from .. import checkpoint
     from ..plotting import embedding
 
-    loaded = checkpoint.load(model or checkpoint.default())
-    found = embedding.arrange(loaded.model(), loaded.tokenizer(), lowest, highest)
+    loaded, language_model = _scores.load_model(model)
+    found = embedding.arrange(language_model, loaded.tokenizer(), lowest, highest)
     if path is not None:
-        drawn = embedding.picture(found, path.suffix.lower(), title=f"how {loaded.name} arranges the pitches")
+        drawn = embedding.picture(found, path.suffix.lower(), title=f"pitch embeddings of {loaded.name}")
         write_whole(path, drawn, force=force)
     if as_json:
         document = {"model": loaded.name, **embedding.document(found)}
@@ -46,5 +45,5 @@ def command(
     else:
         click.echo(str(path))
     octave, fifth, tritone = (found.likeness[i - 1] if len(found.likeness) >= i else float("nan") for i in (12, 7, 6))
-    told = f"mean cosine: an octave {octave:.2f}, a fifth {fifth:.2f}, a tritone {tritone:.2f}"
-    _console.say(told, quiet=quiet or as_json)
+    cosines = f"mean cosine similarity: octave {octave:.2f}, fifth {fifth:.2f}, tritone {tritone:.2f}"
+    _console.say(cosines, quiet=quiet or as_json)

@@ -14,7 +14,7 @@ from . import _console, _options
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from ..data import Piece
+    from ..data import Corpus, Piece
     from ..tokenizers.base import Tokenizer
 
 
@@ -23,15 +23,22 @@ if TYPE_CHECKING:
 )
 @click.argument("model")
 @click.argument("data", required=False)
-@click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Which pieces.")
-@click.option("--most-tokens", type=click.IntRange(1), metavar="N", help="Whole pieces of no more tokens, by hash.")
+@click.option("--split", type=click.Choice(["train", "validation", "test", "all"]), help="Which pieces to measure.")
+@click.option(
+    "--most-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Measure whole pieces, chosen by hash, of at most N tokens.",
+)
 @click.option(
     "--samples",
     type=click.IntRange(3, 256),
     metavar="N",
-    help="Have MODEL write N pieces, and compare their statistics.",
+    help="Generate N pieces and compare their musical statistics.",
 )
-@click.option("--bars", type=click.IntRange(1), metavar="N", help="Of samples, and of what is set beside them: 16.")
+@click.option(
+    "--bars", type=click.IntRange(1), metavar="N", help="Length of the samples and of the pieces beside them; 16."
+)
 @_options.seed
 @_options.device
 @_options.precision
@@ -50,31 +57,18 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Measure how surprised MODEL is by the music in DATA.
+    """Compute the loss of MODEL on DATA in nats/token, bits/note and bits/second, next to baselines.
 
     MODEL is a name, a checkpoint file or a run folder. DATA is a corpus, an archive, a folder of MIDI files or one
-    file; left out, what MODEL was trained on. Fewer nats a token, bits a note and bits a second mean that it knows the
-    music better.
+    file; by default the data that MODEL was trained on. Lower is better.
     """
     if samples is None and (bars is not None or seed is not None):
         raise click.UsageError("--bars and --seed need --samples")
     from .. import checkpoint, evaluation
-    from ..data import BUNDLED, open_source
-    from ..training.config import stored_config
 
     loaded = checkpoint.load(model)
-    of_chorales = loaded.name in checkpoint.bundled() and loaded.tokenizer_description["name"].startswith("grid")
-    if data is None and not of_chorales and loaded.card.get("data") != BUNDLED:
-        plan = stored_config(Path(model))
-        if plan is None or plan.data is None:
-            raise CorpusError(f"'{model}' does not say where its data is: name a corpus or a folder of MIDI files")
-        data = plan.data
-        split = split or "test"
     _console.show_log(quiet=quiet)
-    source = open_source(data, loaded.tokenizer())
-    split = split or ("test" if source.is_split else "all")
-    if not source.pieces(split):
-        raise CorpusError(f"no {split} pieces in '{source.name}': choose another --split")
+    source, split = _source(loaded, model, data, split)
     where = resolve_device(device)
     bf16 = resolve_bf16(precision, where) if precision != "auto" else False
     report = evaluation.report(loaded.model(where), source, split, name=loaded.name, most_tokens=most_tokens, bf16=bf16)
@@ -88,43 +82,39 @@ def command(
     if as_json:
         _console.print_json(report)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"{report['model']} on {report['corpus']}, {split}: {_console.counted(report['num_pieces'], 'piece')}"
-    click.echo(title)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", no_wrap=True)
-    table.add_column("nats/token", justify="right")
-    table.add_column("bits/note", justify="right")
-    table.add_column("bits/second", justify="right")
-    rows = {report["model"]: report["nats_per_token"], **report["baselines"]}
-    for name, nats in rows.items():
-        share = nats / report["nats_per_token"]
-        notes, seconds = report["bits_per_note"] * share, report["bits_per_second"] * share
-        table.add_row(name, f"{nats:.4f}", f"{notes:.3f}", f"{seconds:.2f}")
-    Console().print(table)
-    counted = report["baselines_counted"]
-    told = f"baselines counted on {_console.counted(counted['num_pieces'], counted['on'] + ' piece')}"
-    told += f", {_console.counted(counted['num_tokens'], 'token')}"
-    if counted["on"] == "measured":
-        told += "; a piece tells an n-gram nothing about itself"
-    _console.say(told, quiet=quiet)
+    _show(report, quiet=quiet)
     if samples is not None:
-        from . import _tables
+        _show_statistics(report["statistics"])
 
-        found = report["statistics"]
-        click.echo()
-        _tables.show_statistics(f"{samples} samples", found["samples"], found["reference"])
-        area = found["mean_overlapped_area"]
-        overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
-        _console.say(f"{_console.counted(found['bars'], 'bar')} of each; {overlap}, seed {found['seed']}")
+
+def _source(loaded: Checkpoint, model: str, data: str | None, split: str | None) -> tuple[Corpus, str]:
+    """Return the data to measure a model on, and the split: by default those of its training run.
+
+    Raises:
+        CorpusError: the data is not known, or the split has no pieces.
+    """
+    from .. import checkpoint
+    from ..data import BUNDLED, open_source
+    from ..training.config import stored_config
+
+    of_chorales = loaded.name in checkpoint.bundled() and loaded.tokenizer_description["name"].startswith("grid")
+    if data is None and not of_chorales and loaded.card.get("data") != BUNDLED:
+        config = stored_config(Path(model))
+        if config is None or config.data is None:
+            raise CorpusError(f"'{model}' does not say where its data is: name a corpus or a folder of MIDI files")
+        data = config.data
+        split = split or "test"
+    source = open_source(data, loaded.tokenizer())
+    split = split or ("test" if source.is_split else "all")
+    if not source.pieces(split):
+        raise CorpusError(f"no {split} pieces in '{source.name}': choose another --split")
+    return source, split
 
 
 def _statistics(
     loaded: Checkpoint, where: str, tokenizer: Tokenizer, pieces: Sequence[Piece], count: int, bars: int, seed: int
 ) -> dict[str, Any]:
-    """Return what samples of a model are like, beside the pieces that it was measured on."""
+    """Return the musical statistics of samples of a model, and those of the pieces that it is measured on."""
     from ..evaluation import music_metrics
     from ..generation.composer import Composer, Length
 
@@ -139,3 +129,39 @@ def _statistics(
         "reference": music_metrics.of_set(reference),
         "mean_overlapped_area": music_metrics.mean_overlap(found),
     }
+
+
+def _show(report: dict[str, Any], *, quiet: bool) -> None:
+    """Print the losses of a report as a table, the baselines below the model."""
+    from rich.console import Console
+    from rich.table import Table
+
+    pieces = _console.counted(report["num_pieces"], "piece")
+    click.echo(f"{report['model']} on {report['corpus']}, {report['split']}: {pieces}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    table.add_column("nats/token", justify="right")
+    table.add_column("bits/note", justify="right")
+    table.add_column("bits/second", justify="right")
+    for name, nats in {report["model"]: report["nats_per_token"], **report["baselines"]}.items():
+        share = nats / report["nats_per_token"]
+        notes, seconds = report["bits_per_note"] * share, report["bits_per_second"] * share
+        table.add_row(name, f"{nats:.4f}", f"{notes:.3f}", f"{seconds:.2f}")
+    Console().print(table)
+    counted = report["baselines_counted"]
+    text = f"baselines counted on {_console.counted(counted['num_pieces'], counted['on'] + ' piece')}"
+    text += f", {_console.counted(counted['num_tokens'], 'token')}"
+    if counted["on"] == "measured":
+        text += "; the n-gram of a piece is counted on the other pieces"
+    _console.say(text, quiet=quiet)
+
+
+def _show_statistics(found: dict[str, Any]) -> None:
+    """Print the musical statistics of the samples beside those of the pieces."""
+    from . import _tables
+
+    click.echo()
+    _tables.show_statistics(f"{found['num_samples']} samples", found["samples"], found["reference"])
+    area = found["mean_overlapped_area"]
+    overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
+    _console.say(f"{_console.counted(found['bars'], 'bar')} of each; {overlap}, seed {found['seed']}")

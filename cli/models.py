@@ -25,27 +25,27 @@ NONCOMMERCIAL = "not for commercial use"
 @_options.json_output
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List models: those that come with musiclm and those that you installed, with data, licence, size, figures.
+    """List the bundled and the installed models, with data, licence, size and figures.
 
-    MUSICLM_MODELS names the folder of installed ones; left out, it is in your data folder.
+    MUSICLM_MODELS names the folder of the installed models; by default it is in your data folder.
     """
     if context.invoked_subcommand is not None:
         if as_json:
-            raise click.UsageError("--json lists all models: put it behind what you ask for")
+            raise click.UsageError("--json lists all models: put it after the subcommand")
         return
     _list(as_json=as_json)
 
 
 @command.command("install", epilog="Example: musiclm models install runs/mine --name mine")
 @click.argument("source", metavar="FILE|URL")
-@click.option("--name", metavar="NAME", help="What to call it; its architecture is added. Default: the file's name.")
+@click.option("--name", metavar="NAME", help="The name, to which the architecture is added; default: that of the file.")
 @_options.force
 @_options.json_output
 @_options.quiet
 def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bool) -> None:
-    """Put a checkpoint into your own folder of models: a file, a run folder, or an https, http or file address.
+    """Install a checkpoint into your folder of models: a file, a run folder, or an https, http or file address.
 
-    It is read whole first: nothing in it can run code. From then on --model finds it by its name.
+    The file is checked first, and nothing in it can run code. Then --model finds it by its name.
     """
     from .. import checkpoint
     from ..checkpoint import card as cards
@@ -58,7 +58,7 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
     of_set = found.name.rpartition("-")[0]
     called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
     _console.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
-    _console.say(f"licence of the weights: {_licence(figures)}")  # whoever installs is told, -q or not
+    _console.say(f"licence of the weights: {_licence(figures)}")  # always shown, even with -q
     _console.say(f"Next: musiclm generate --model {called}", quiet=quiet)
     if as_json:
         _console.print_json(figures | {"installed": True})
@@ -70,14 +70,14 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
 @click.argument("name", metavar="NAME")
 @_options.quiet
 def remove(name: str, quiet: bool) -> None:
-    """Remove a model that you installed; those that come with musiclm stay."""
+    """Remove an installed model; bundled models cannot be removed."""
     from ..checkpoint import install as installing
 
     _console.say(f"removed {installing.remove(name)}", quiet=quiet)
 
 
 def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
-    """Yield the blocks of a source, showing on a terminal how many have come."""
+    """Yield the blocks of a source, with a progress bar on a terminal."""
     if quiet or not _console.is_terminal():
         yield from source.blocks
         return
@@ -125,7 +125,7 @@ def _size(figures: dict[str, Any]) -> str:
 
 
 def _licence(figures: dict[str, Any]) -> str:
-    """Return the licence of a model's weights, and in plain words if it is not for commercial use."""
+    """Return the licence of a model's weights, with a note if it forbids commercial use."""
     from ..checkpoint.install import is_noncommercial
 
     licence = _plain(figures["licence"] or "not said")
@@ -133,5 +133,5 @@ def _licence(figures: dict[str, Any]) -> str:
 
 
 def _plain(told: object) -> str:
-    """Return what somebody else wrote into a card without what would move the cursor of a terminal."""
+    """Return a text from a card without control characters, which could move the cursor of a terminal."""
     return "".join(c if c.isprintable() else " " for c in str(told))

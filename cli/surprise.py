@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..devices import resolve_device
 from ..files import write_whole
-from . import _console, _options
-from .show import cut, parsed_bars, print_roll
+from . import _console, _options, _scores
 
 if TYPE_CHECKING:
     from ..plotting.surprise import NoteSurprisals
 
-MOST_SURPRISING = 8  # notes that are listed
+MOST_SURPRISING = 8  # how many notes are listed
 
 
 @click.command(
@@ -23,8 +21,8 @@ MOST_SURPRISING = 8  # notes that are listed
 )
 @click.argument("file", metavar="FILE")
 @_options.model
-@click.option("-o", "--output", metavar="PATH", help="A .png or .svg; left out, the terminal.")
-@click.option("--bars", metavar="A-B", help="Only these bars: the model hears no others.")
+@click.option("-o", "--output", metavar="PATH", help="A .png or .svg file; by default the terminal.")
+@click.option("--bars", metavar="A-B", help="Only these bars; the model is given no others.")
 @_options.device
 @_options.force
 @_options.json_output
@@ -39,36 +37,25 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw which notes of the MIDI file FILE (- for standard input) a model did not expect.
+    """Draw the surprisal of each note of the MIDI file FILE (- for standard input) under a model.
 
-    A note's surprise is the sum of -ln p over its tokens, in nats: what leads up to it, says it and ends it.
+    The surprisal of a note is the sum of -ln p over its tokens, in nats: those that set its time, those of the note
+    itself and those of its end.
     """
     from .. import plotting
 
-    chosen = parsed_bars(bars)
+    chosen = _scores.parsed_bars(bars)
     path = None if output is None else Path(output)
     if path is not None:
         plotting.check_output(path, force=force)
-    data = _console.read_bytes(file)
-    from .. import midi
-
-    score = midi.parse(data, file)
-    if chosen is not None:
-        score, _ = cut(score, chosen, file)
-    from .. import checkpoint
+    score, first = _scores.read(file, chosen)
     from ..plotting import surprise
 
-    loaded = checkpoint.load(model or checkpoint.default())
-    heard_by = loaded.model(resolve_device(device))
-    first = chosen[0] if chosen else 1
-    found = surprise.surprise(heard_by, loaded.tokenizer(), score, first_bar=first)
-    if found.heard.left_out:
-        _console.say(
-            f"left out: {_console.counted(found.heard.left_out, 'note')} that the model's tokenizer cannot express",
-            quiet=quiet,
-        )
+    loaded, language_model = _scores.load_model(model, device)
+    found = surprise.surprise(language_model, loaded.tokenizer(), score, first_bar=first)
+    _scores.say_left_out(found.heard.left_out, quiet=quiet)
     if path is not None:
-        title = f"{Path(file).name}: what {loaded.name} did not expect"
+        title = f"{Path(file).name}: surprisal by {loaded.name}"
         write_whole(path, surprise.picture(found, path.suffix.lower(), title=title), force=force)
     if as_json:
         document = {"path": file, **surprise.document(found, loaded.name)}
@@ -77,8 +64,8 @@ def command(
         click.echo(str(path))
     else:
         _print(found)
-    told = f"{loaded.name}: {found.nats.mean():.2f} nats a note, {_console.counted(len(found.nats), 'note')}"
-    _console.say(told, quiet=quiet or as_json)
+    mean = f"{loaded.name}: {found.nats.mean():.2f} nats/note, {_console.counted(len(found.nats), 'note')}"
+    _console.say(mean, quiet=quiet or as_json)
 
 
 def _print(found: NoteSurprisals) -> None:
@@ -87,7 +74,7 @@ def _print(found: NoteSurprisals) -> None:
 
     from ..plotting import surprise
 
-    console = print_roll(found.heard.score, surprise.notes(found), first_bar=found.first_bar)
+    console = _scores.print_roll(found.heard.score, surprise.notes(found), first_bar=found.first_bar)
     shares = [i / 10 for i in range(11)]
     key = Text("0 ") + Text("").join(Text("█", style=surprise.colour_of(s)) for s in shares)
     console.print(key + Text(f" {found.scale:.1f} nats"))

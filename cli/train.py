@@ -28,51 +28,52 @@ if TYPE_CHECKING:
 )
 @click.argument("data", required=False)
 @click.option("--arch", metavar="NAME", help="rnn, lstm, gru, absolute or transformer (the default).")
-@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; small if left out.")
-@click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new one in runs/.")
+@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; default: small.")
+@click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new folder in runs/.")
 @click.option(
-    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget; 10 if nothing is said."
+    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget: minutes; 10 without a budget."
 )
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Budget: steps.")
-@click.option(
-    "--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: times through the data."
-)
-@click.option("--resume", metavar="RUN", help="Go on with a run; a budget beside it is the new total.")
-@click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from a checkpoint's weights.")
+@click.option("--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: passes over the data.")
+@click.option("--resume", metavar="RUN", help="Continue a run; a budget given with it is the new total.")
+@click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from the weights of a checkpoint.")
 @click.option(
     "--teacher",
     "teachers",
     multiple=True,
     metavar="MODEL",
-    help="Learn from what a checkpoint expects, too; several times: from their mean.",
+    help="Distil from this checkpoint as well; repeat for an ensemble of teachers.",
 )
 @click.option(
     "--tokenizer",
     metavar="NAME[:JSON]",
-    help="score, performance, grid, or one of MidiTok's with its options, 'TSD:{\"num_velocities\": 8}' for one; "
+    help="score, performance, grid, or one of MidiTok's with its options, for example 'TSD:{\"num_velocities\": 8}'; "
     "default: grid for the chorales, else score.",
 )
+@click.option("--weight", "weights", multiple=True, metavar="FOLDER=W", help="Sampling weight of a folder in DATA.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Training sequences per step.")
+@click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens per training sequence.")
 @click.option(
-    "--weight", "weights", multiple=True, metavar="FOLDER=W", help="Draw W times as often from this folder of DATA."
+    "--context",
+    type=click.IntRange(2),
+    metavar="T",
+    help="Tokens that a transformer attends to; the window grows with it.",
 )
-@click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Windows a step.")
-@click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens a window.")
+@click.option("--learning-rate", type=_options.FloatRange(0, min_open=True), metavar="R", help="Peak learning rate.")
 @click.option(
-    "--context", type=click.IntRange(2), metavar="T", help="Tokens a transformer looks back; the window grows with it."
+    "--dropout", type=_options.FloatRange(0, 1, max_open=True), metavar="P", help="Dropout instead of the preset's."
 )
 @click.option("--layers", type=click.IntRange(1), metavar="N", help="Depth of the model instead of the preset's.")
-@click.option("--learning-rate", type=_options.FloatRange(0, min_open=True), metavar="R", help="The highest.")
-@click.option("--dropout", type=_options.FloatRange(0, 1, max_open=True), metavar="P", help="Instead of the preset's.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="NAME=N", help="Another size than the preset's: --set size=192."
+    "--set", "settings", multiple=True, metavar="NAME=N", help="A hyperparameter of the model: --set size=192."
 )
 @click.option(
     "--patience",
     type=click.IntRange(1),
     metavar="N",
-    help="Stop when validation has not fallen N times; 5 with --from, else the budget alone ends it.",
+    help="Stop early after N validations without improvement; 5 with --from, else never.",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Through torch.compile: half a minute before the first step.")
+@click.option("--compile", "compiled", is_flag=True, help="Use torch.compile; the first step takes half a minute.")
 @_options.seed
 @_options.device
 @_options.precision
@@ -80,12 +81,12 @@ if TYPE_CHECKING:
 @_options.json_output
 @_options.quiet
 def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked: Any) -> None:
-    """Train a model on DATA: a corpus, an archive, a folder of MIDI files or one file; left out, the bundled chorales.
+    """Train a model on DATA: a corpus, an archive, a folder of MIDI files or one file; default: the bundled chorales.
 
-    A run can be stopped at any moment, by Ctrl-C or worse; --resume goes on with it.
+    Training can be interrupted at any time; --resume continues exactly.
 
-    --from fine-tunes: a lower rate, at least a tenth of dropout, the model's own tokenizer; it ends when validation has not
-    fallen for a while, and the best checkpoint, which may be the one it started from, is what is kept.
+    --from fine-tunes: with a lower learning rate, a dropout of at least 0.1 and the tokenizer of the model. It stops early
+    when the validation loss no longer improves. The best checkpoint is kept, even if it is the one it started from.
     """
     _console.show_log(quiet=quiet)
     run = _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
@@ -99,11 +100,11 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Run:
-    """Return a run to go on with, its budget renewed if one is given."""
+    """Return the run to continue, its budget renewed if one is given."""
     from ..training.run import Run
 
     if given := _training.given(beside=("resume", *_training.BUDGET, "force", "as_json", "quiet", "verbose")):
-        raise click.UsageError(f"--resume takes all but the budget from the run: leave out {', '.join(given)}")
+        raise click.UsageError(f"--resume takes everything but the budget from the run: leave out {', '.join(given)}")
     run = Run.open(folder)
     budget = {name: asked[name] for name in _training.BUDGET}
     if any(value is not None for value in budget.values()):
@@ -131,7 +132,7 @@ def _begun(
     force: bool,
     **asked: Any,
 ) -> Run:
-    """Return a new run; what is asked beside the rest is in the plan by the same name."""
+    """Return a new run; the other options are fields of `TrainConfig` with the same name."""
     from .. import checkpoint, models, tokenizers
     from ..training.config import TrainConfig
     from ..training.run import DEFAULT_MINUTES, Run
@@ -172,7 +173,7 @@ def _begun(
 
 
 def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
-    """Train a run to its end or Ctrl-C, and tell what came of it."""
+    """Train a run to its end or to Ctrl-C, and report the result."""
     steps = run.train()
     step, tokens_per_second = None, 0.0
     try:
@@ -182,37 +183,27 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
                 interrupts.check()
                 interrupts.is_patient = True
         if step is None and run.last_validation is None:
-            raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one beside --resume")
+            raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one with --resume")
         stopped_because = run.stopped_because
     except KeyboardInterrupt:
         stopped_because = "interrupted"
         steps.close()
-        _console.say(f"\nStopped and saved. To go on: musiclm train --resume {shlex.quote(str(run.folder))}")
+        _console.say(f"\nStopped and saved. To continue: musiclm train --resume {shlex.quote(str(run.folder))}")
         if not as_json:
             sys.exit(130)
     finally:
         run.close()
-    checkpoint = run.folder / "best.safetensors"
-    document: dict[str, Any] = {
-        "checkpoint": str(checkpoint) if checkpoint.exists() else None,
-        "arch": run.plan.arch,
-        "num_parameters": step.model.num_parameters if step else None,
-        "steps": step.number if step else (run.last_validation or {}).get("step", 0),
-        "tokens": step.tokens if step else (run.last_validation or {}).get("tokens", 0),
-        "tokens_per_second": tokens_per_second,
-        "best_validation_nats_per_token": run.best if checkpoint.exists() else None,
-        "stopped_because": stopped_because,
-    }
     if as_json:
-        _console.print_json(document)
+        _console.print_json(_result(run, step, tokens_per_second, stopped_because))
         if stopped_because == "interrupted":
             sys.exit(130)
         return
-    click.echo(str(checkpoint))
+    click.echo(str(_best(run)))
     if stopped_because == "validation":
-        times = _console.counted(run.plan.patience or 0, "time")
+        patience = _console.counted(run.plan.patience or 0, "validation")
         _console.say(
-            f"stopped: validation has not fallen {times}; the best, of step {run.best_step:,}, is kept", quiet=quiet
+            f"stopped early: {patience} without improvement; the best checkpoint, of step {run.best_step:,}, is kept",
+            quiet=quiet,
         )
     _console.say(
         f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
@@ -220,15 +211,34 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     )
 
 
+def _best(run: Run) -> Path:
+    return run.folder / "best.safetensors"
+
+
+def _result(run: Run, step: Step | None, tokens_per_second: float, stopped_because: str) -> dict[str, Any]:
+    """Return the result of a run after its last step, as --json prints it; the step is None if none was taken."""
+    last = run.last_validation or {}
+    return {
+        "checkpoint": str(_best(run)) if _best(run).exists() else None,
+        "arch": run.plan.arch,
+        "num_parameters": step.model.num_parameters if step else None,
+        "steps": step.number if step else last.get("step", 0),
+        "tokens": step.tokens if step else last.get("tokens", 0),
+        "tokens_per_second": tokens_per_second,
+        "best_validation_nats_per_token": run.best if _best(run).exists() else None,
+        "stopped_because": stopped_because,
+    }
+
+
 def _followed(
     run: Run, steps: Iterable[tuple[Step, Validation | None]], *, quiet: bool
 ) -> Iterator[tuple[Step, float]]:
-    """Yield steps and tokens a second since the first of them, showing how far the run is."""
+    """Yield each step with the tokens/s since the first one, showing the progress of the run."""
     from ._sparkline import sparkline, thinned
 
     line = _training.Line(quiet=quiet)
     began, first_tokens, last_shown, tokens_per_second = 0.0, None, time.monotonic(), 0.0
-    losses: list[float] = []  # for the eye: smoothed, a point each time the line is drawn
+    losses: list[float] = []  # smoothed, one point each time the line is shown
     smooth = None
     for step, validation in steps:
         now = time.monotonic()
@@ -263,7 +273,7 @@ def _described(plan: TrainConfig) -> str:
 
 
 def _absolute(model: str) -> str:
-    """Return a model as run.json names it: files by their whole path."""
+    """Return the name of a model for run.json: the absolute path if it is a file or a folder."""
     return str(Path(model).resolve()) if Path(model).exists() else model
 
 
@@ -291,15 +301,15 @@ def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float]:
 
 
 def _settings(given: tuple[str, ...]) -> dict[str, float]:
-    """Return what --set says: NAME=N each."""
+    """Return the values of --set, NAME=N each."""
     found: dict[str, float] = {}
     for text in given:
         name, _, number = text.partition("=")
         try:
             value = float(number)
         except ValueError as error:
-            raise click.UsageError(f"--set takes NAME=N, size=192 for one, not '{text}'") from error
+            raise click.UsageError(f"--set takes NAME=N, for example size=192, not '{text}'") from error
         if not math.isfinite(value):
-            raise click.UsageError(f"--set takes NAME=N, size=192 for one, not '{text}'")
+            raise click.UsageError(f"--set takes NAME=N, for example size=192, not '{text}'")
         found[name.strip()] = int(value) if value == int(value) and name.strip() != "dropout" else value
     return found

@@ -1,14 +1,14 @@
-"""Architectures side by side: the same data, tokenizer, budget and seed for each; a folder that survives being killed.
+"""Comparison of architectures with the same data, tokenizer, budget and seed, in a crash-safe, resumable folder.
 
-    compare.json     what was asked for
-    ARCH/            the run of each architecture (`musiclm.training.run`), which `musiclm train --resume` and others take
-    ARCH/pace.json   how many tokens it has learnt from in how much time, validations left out
-    ARCH/measured.json   what was measured of its best checkpoint; measured again if that changes
-    prompt.mid       what every model was given to go on from
-    ARCH.mid         how each did
-    results.json     everything, as `musiclm compare --json` prints it
+    compare.json     the `ComparisonConfig`
+    ARCH/            the run of each architecture (`musiclm.training.run`), a run folder for all commands
+    ARCH/pace.json   training tokens and seconds, without validations
+    ARCH/measured.json   the measurements of its best checkpoint; repeated if that changes
+    prompt.mid       the prompt of every model
+    ARCH.mid         the continuation by each model
+    results.json     the report, as `musiclm compare --json` prints it
 
-Validation chooses each run's checkpoint; test figures are of that one. A comparison that was stopped goes on with the
+The checkpoint of each run is selected on validation; test is only reported. An interrupted comparison continues with the
 architecture where it stopped.
 """
 
@@ -41,15 +41,15 @@ FORMAT = 1
 
 @dataclasses.dataclass(kw_only=True)
 class ComparisonConfig:
-    """What a comparison was asked for: compare.json.
+    """The configuration of a comparison: compare.json.
 
     Attributes:
-        archs: of `musiclm.models.names()`, in the order in which they are trained and shown.
-        preset, data, tokenizer, minutes, steps, epochs, seed, threads, device, precision, command: see `run.Plan`; the
-            same for all. The precision is the one that the first run finds faster.
-        samples: pieces that each model writes from nothing, for statistics.
-        bars: how long they are, how much of a real piece is set beside them, and how much new music follows the prompt.
-        most_tokens: of the validation and of the test pieces that are measured; whole pieces, by hash.
+        archs: names from `musiclm.models.names()`, in the order in which they are trained and shown.
+        preset, data, tokenizer, minutes, steps, epochs, seed, threads, device, precision, command: see `TrainConfig`;
+            the same for all. The precision is the one that the first run measures as faster.
+        samples: how many unconditional samples of each model the statistics are of.
+        bars: the length of samples and continuations, and of the real pieces beside them.
+        most_tokens: how many tokens of the validation and of the test pieces are measured; whole pieces, by hash.
     """
 
     archs: list[str]
@@ -80,19 +80,19 @@ class Comparison:
         """Return a new comparison in a new folder.
 
         Args:
-            folder: made here.
-            request: what is asked for.
-            prompt: what every model is to go on from; left out, the first bars of a test piece.
+            folder: where; it is made.
+            request: the configuration.
+            prompt: the prompt of every model; by default the first bars of a test piece.
 
         Raises:
-            RunError: the folder is there already, or cannot be made.
+            RunError: the folder exists already, or cannot be made.
         """
         from .midi import write
 
         if (folder / "compare.json").exists():
-            raise RunError(f"'{folder}' is a comparison already: 'musiclm compare --resume {folder}' goes on with it")
+            raise RunError(f"'{folder}' is a comparison already: 'musiclm compare --resume {folder}' continues it")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"'{folder}' is there already: choose another place with -o")
+            raise RunError(f"'{folder}' exists already: choose another place with -o")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -108,7 +108,7 @@ class Comparison:
         """Return the comparison in a folder.
 
         Raises:
-            RunError: there is none, or it is damaged.
+            RunError: there is no comparison, or it is damaged.
         """
         path = folder / "compare.json"
         if not path.is_file():
@@ -127,7 +127,7 @@ class Comparison:
         write_whole(self.folder / "compare.json", (json.dumps(document, indent=1) + "\n").encode())
 
     def discard(self) -> None:
-        """Remove the folder of a comparison that came to nothing, if nothing was trained in it."""
+        """Remove the folder if nothing was trained in it."""
         if {path.name for path in self.folder.iterdir()} <= {"compare.json", "prompt.mid"}:
             for path in self.folder.iterdir():
                 path.unlink()
@@ -135,10 +135,10 @@ class Comparison:
 
     @functools.cached_property
     def corpus(self) -> Corpus:
-        """What all are trained and measured on.
+        """The data on which all architectures are trained and measured.
 
         Raises:
-            CorpusError: there is none, or one of its splits is empty.
+            CorpusError: there is no data, or one of its splits is empty.
         """
         from . import tokenizers
         from .data import SPLITS, open_source
@@ -151,7 +151,7 @@ class Comparison:
         return found
 
     def train(self, arch: str) -> Generator[tuple[Step, Validation | None], None, None]:
-        """Yield each step of an architecture's run that is still to be done, as `Run.train` does.
+        """Yield the remaining steps of an architecture's run, as `Run.train` does.
 
         Closing the generator saves the last step.
         """
@@ -166,7 +166,7 @@ class Comparison:
                 run.plan = dataclasses.replace(run.plan, **asked)  # a larger budget
                 run.write_plan()
         else:
-            run = Run.create(folder, TrainConfig(arch=arch, **asked), force=True)  # killed before its plan was written
+            run = Run.create(folder, TrainConfig(arch=arch, **asked), force=True)  # killed before run.json was written
         steps = run.train()
         pace = self._pace(arch)
         last_tokens, began = 0, 0.0
@@ -189,11 +189,11 @@ class Comparison:
         try:
             stored: dict[str, float] = json.loads((self.folder / arch / "pace.json").read_text("utf-8"))
             return {key: float(stored[key]) for key in ("tokens", "seconds")}
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or cut off: it counts from here on
+        except (OSError, ValueError, KeyError, TypeError):  # missing or cut off: counting begins here
             return {"tokens": 0.0, "seconds": 0.0}
 
     def measured(self, arch: str) -> dict[str, Any] | None:
-        """Return what was measured of an architecture's checkpoint after its whole budget; None if it was not yet."""
+        """Return the measurements of an architecture's checkpoint after the whole budget; None if there are none."""
         from . import checkpoint
 
         try:
@@ -205,7 +205,7 @@ class Comparison:
         return document if is_same else None
 
     def measure(self, arch: str) -> dict[str, Any]:
-        """Measure an architecture's best checkpoint and return what `report` tells of it."""
+        """Measure an architecture's best checkpoint and return its part of the report."""
         from . import checkpoint, evaluation
         from .generation.composer import Composer
 
@@ -237,7 +237,7 @@ class Comparison:
         return told
 
     def _music(self, composer: Composer, arch: str) -> dict[str, Any]:
-        """Return how fast a model writes, what its samples are like, and where its continuation of the prompt is."""
+        """Return the generation speed of a model, the statistics of its samples, and the path of its continuation."""
         from . import midi
         from .evaluation import music_metrics
         from .generation import provenance
@@ -273,7 +273,7 @@ class Comparison:
             num_tokens = sum(sample.num_new_tokens for sample in samples)
             told["generation_tokens_per_second_in_batch"] = num_tokens / (time.monotonic() - began)
             told["sample_statistics"] = [music_metrics.of_score(sample.score, request.bars) for sample in samples]
-        except MusicLMError as error:  # a model that has learnt next to nothing may write no note: the others go on
+        except MusicLMError as error:  # an untrained model may generate no note: continue with the others
             told["problem"] = str(error)
         return told
 
@@ -286,7 +286,7 @@ class Comparison:
         return sample_pieces(self.corpus.pieces(split), self.request.most_tokens)
 
     def _prompt(self) -> Path:
-        """Return the prompt's file; made of the first test piece, by hash, that has bars to spare, if none was given."""
+        """Return the file of the prompt; by default it is made of the first test piece, by hash, that is long enough."""
         from . import evaluation, midi
 
         path = self.folder / "prompt.mid"
@@ -299,7 +299,7 @@ class Comparison:
         return path
 
     def report(self) -> dict[str, Any]:
-        """Return everything, measuring what is not measured yet; it is in results.json then, too."""
+        """Return the report, after the measurements that are missing, and write results.json."""
         from . import evaluation
         from .evaluation import music_metrics
 
@@ -367,7 +367,7 @@ _DIVISORS = ("num_tokens", "num_notes", "seconds")
 
 
 def _counts(pieces: Sequence[Piece], corpus: Corpus) -> dict[str, Any]:
-    """Return how many pieces, tokens that count, notes and seconds some pieces have."""
+    """Return the numbers of pieces, measured tokens, notes and seconds."""
     return {
         "num_pieces": len(pieces),
         "num_tokens": sum(int(corpus.tokenizer.eval_mask(piece.tokens).sum()) for piece in pieces),

@@ -10,14 +10,15 @@ import soundfile
 import torch
 
 from musiclm import checkpoint
-from musiclm.audio import FAMILIES, augment, dataset, mel, metrics, training
+from musiclm.audio import FAMILIES, augment, dataset, mel, metrics, plots, training
 from musiclm.audio import fit as fitting
+from musiclm.audio import models as note_models
 from musiclm.audio.classifier import NoteClassifier, loudest_picture
-from musiclm.audio.models.cnn import Config, NoteCNN
+from musiclm.audio.models.base import NoteModel
 from musiclm.errors import AudioError, CheckpointError, CorpusError
 
 torch.set_num_threads(1)
-TINY = Config(channels=(4, 4, 8, 8))
+TINY = {"channels": (4, 4, 8, 8)}
 
 
 def note(family: str, hz: float, seconds: float = 0.5) -> np.ndarray:
@@ -50,8 +51,8 @@ def prepared(folder: Path) -> training.PreparedNotes:
 @pytest.fixture(scope="module")
 def trained(prepared: training.PreparedNotes) -> NoteClassifier:
     """Return a tiny classifier that has learnt to tell flutes from reeds."""
-    recipe = training.Recipe(steps=40, batch=16, warmup_steps=5, learning_rate=1e-2, average=0.9, mixup=0.0, seed=1)
-    *_, classifier = fitting.fit(prepared, prepared, recipe, TINY)
+    recipe = training.Recipe(steps=40, batch=16, warmup_steps=5, learning_rate=1e-2, ema_decay=0.9, mixup=0.0, seed=1)
+    *_, classifier = fitting.fit(prepared, prepared, recipe, config=TINY)
     assert isinstance(classifier, NoteClassifier)
     return classifier
 
@@ -122,7 +123,7 @@ def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, content: str, words: s
 
 
 def test_no_notes_say_what_a_set_looks_like(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="one folder a family"):
+    with pytest.raises(CorpusError, match="one folder per family"):
         dataset.read_notes(tmp_path)
     with pytest.raises(CorpusError, match="neither a folder"):
         dataset.read_notes(tmp_path / "none")
@@ -138,9 +139,9 @@ def test_no_instrument_is_on_both_sides_of_a_split(folder: Path, seed: int) -> N
     assert dataset.split_by_instrument(notes, share=0.1, seed=seed) == (learn, choose)
 
 
-def test_families_are_drawn_equally_often(prepared: training.PreparedNotes) -> None:
+def test_families_are_sampled_equally_often(prepared: training.PreparedNotes) -> None:
     keep = [i for i, n in enumerate(prepared.notes) if n.family == "flute" or n.instrument.endswith("0")]
-    weights = training.draw_weights([prepared.notes[i] for i in keep])
+    weights = training.sampling_weights([prepared.notes[i] for i in keep])
     flutes = torch.tensor([prepared.notes[i].family == "flute" for i in keep])
     assert float(weights.sum()) == pytest.approx(1)
     assert float(weights[flutes].sum()) == pytest.approx(0.5)
@@ -182,11 +183,72 @@ def test_preparing_in_two_processes_gives_the_same(
 def test_the_same_seed_trains_the_same_weights(prepared: training.PreparedNotes) -> None:
     def run() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        *_, step = training.train(NoteCNN(TINY), prepared, training.Recipe(steps=3, batch=8, seed=5))
+        *_, step = training.train(
+            note_models.create("cnn", **TINY), prepared, training.Recipe(steps=3, batch=8, seed=5)
+        )
         return step.model.state_dict()
 
     one, two = run(), run()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("arch", note_models.names())
+def test_every_architecture_trains_and_comes_back_from_its_file(
+    arch: str, prepared: training.PreparedNotes, tmp_path: Path
+) -> None:
+    recipe = training.Recipe(steps=2, batch=8, seed=1)
+    *_, classifier = fitting.fit(prepared, None, recipe, arch=arch, config=note_models.preset(arch, "tiny"))
+    assert note_models.arch_of(classifier.model) == arch
+    classifier.save(tmp_path / "mine.safetensors")
+    again = NoteClassifier.load(tmp_path / "mine.safetensors")
+    assert note_models.arch_of(again.model) == arch
+    assert again.model.config == classifier.model.config
+    training.Recipe(steps=1, **note_models.training(arch))
+
+
+def test_a_classifier_file_without_arch_is_a_cnn_and_one_of_no_architecture_is_refused(
+    trained: NoteClassifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    trained.save(path)
+    metadata, _ = checkpoint.read_header(path)
+    for arch, is_read in ((None, True), ("nothing", False)):
+        stored = {k: v for k, v in json.loads(metadata["classifier"]).items() if k != "arch"}
+        stored |= {} if arch is None else {"arch": arch}
+        tensors = trained.model.state_dict()
+        path.write_bytes(checkpoint.pack(tensors, {"classifier": json.dumps(stored)}))
+        if is_read:
+            assert note_models.arch_of(NoteClassifier.load(path).model) == "cnn"
+        else:
+            with pytest.raises(CheckpointError, match="no architecture 'nothing'"):
+                NoteClassifier.load(path)
+
+
+@pytest.mark.parametrize(
+    "config", [{"channels": ()}, {"channels": (0,)}, {"channels": (4, 2000)}, {"kernel": 99}, {"heads": 2}]
+)
+def test_an_impossible_config_of_a_network_is_refused(config: dict) -> None:
+    with pytest.raises(ValueError):
+        note_models.create("cnn", **config)
+
+
+def test_a_network_without_kernels_has_no_plot_of_them(trained: NoteClassifier, prepared) -> None:
+    class Linear(NoteModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = torch.nn.Linear(64 * 64, 11)
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            return self.last(pictures.flatten(1))
+
+    assert plots.has_kernels(trained)
+    other = NoteClassifier(Linear())
+    assert not plots.has_kernels(other)
+    for draw in (lambda: plots.kernels(other), lambda: plots.excitation(other, prepared)):
+        with pytest.raises(ValueError, match="no kernels"):
+            draw()
+    *_, step = training.train(other.model, prepared, training.Recipe(steps=2, batch=8))  # any network trains
+    assert step.number == 2
 
 
 def test_it_learns_to_tell_two_families(trained: NoteClassifier) -> None:

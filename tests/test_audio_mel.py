@@ -138,9 +138,9 @@ def test_a_picture_lies_between_its_floor_and_nought() -> None:
         (torch.zeros(0), "too short"),
         (torch.ones(3), "too short"),
         (torch.zeros(16_000), "silent"),
-        (torch.full((16_000,), float("nan")), "no numbers"),
-        (torch.full((16_000,), float("inf")), "no numbers"),
-        (torch.full((16_000,), 1e30), "beyond all bounds"),
+        (torch.full((16_000,), float("nan")), "not finite"),
+        (torch.full((16_000,), float("inf")), "not finite"),
+        (torch.full((16_000,), 1e30), "out of bounds"),
     ],
 )
 def test_what_is_no_sound_is_refused_in_a_word(audio: torch.Tensor, words: str) -> None:

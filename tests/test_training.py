@@ -13,7 +13,8 @@ import torch
 from musiclm import evaluation, models
 from musiclm.models import base, weights
 from musiclm.models.ensemble import Ensemble
-from musiclm.training.loop import train
+from musiclm.training.cadence import Cadence, EarlyStopping
+from musiclm.training.loop import Step, train
 from musiclm.training.optim import Recipe
 from tests.conftest import GRID, tiny, windows
 
@@ -67,10 +68,60 @@ def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
         return float((wanted * (wanted.log() - found)).sum(-1).mean())
 
     before = difference()
-    recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3, taught=1.0)
-    steps = list(train(model, made, recipe, average=average, teacher=teacher))
+    recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3)
+    steps = list(train(model, made, recipe, average=average, teacher=teacher, distillation_weight=1.0))
     assert difference() < 0.7 * before
     assert steps[-1].nats > math.log(GRID.vocab_size) - 1  # what is told is of the music, not of the teacher
+
+
+def test_batches_may_come_in_order_instead_of_by_number(chorales):
+    made = windows(chorales.pieces("train")[:10])
+    recipe = Recipe(steps=4, warmup_steps=2)
+
+    def trained(batches, start=None):
+        model, average = (tiny("gru", GRID.vocab_size, **GRID.model_config) for _ in range(2))
+        return [(s.nats, s.tokens, s.state()) for s in train(model, batches, recipe, average=average, start=start)]
+
+    by_number = trained(made)
+    assert len(by_number) == 4
+    in_order = trained(made(number) for number in range(4))
+    assert [each[:2] for each in in_order] == [each[:2] for each in by_number]
+    assert len(trained(iter([made(0)]))) == 1  # the run ends with its batches
+    model, average = (tiny("gru", GRID.vocab_size, **GRID.model_config) for _ in range(2))
+    first = next(train(model, made, recipe, average=average)).state()
+    rest = trained((made(number) for number in range(1, 4)), start=first)
+    assert [each[:2] for each in rest] == [each[:2] for each in by_number[1:]]
+
+
+def test_a_run_validates_twenty_times_by_steps_and_each_twenty_seconds_by_the_clock():
+    def step(number: int, seconds: float, progress: float = 0.5) -> Step:
+        return Step(
+            number=number, nats=1.0, tokens=0, seconds=seconds, rate=0.1, progress=progress, model=None, state=None
+        )
+
+    by_steps = Cadence(Recipe(steps=1000), 0.0)
+    assert [n for n in range(1, 1000) if by_steps.is_due(step(n, 0.0))] == list(range(50, 1000, 50))
+    assert by_steps.is_due(step(1000, 0.0, progress=1.0))
+    by_clock = Cadence(Recipe(seconds=600), 100.0)  # the run was resumed at 100 seconds
+    assert not by_clock.is_due(step(50, 119.0))
+    assert by_clock.is_due(step(51, 121.0))
+    by_clock.done(step(51, 121.0), 5.0)  # a validation of 5 seconds: the next one 50 seconds later
+    assert not by_clock.is_due(step(52, 175.0))
+    assert by_clock.is_due(step(53, 176.0))
+
+
+def test_early_stopping_counts_the_validations_after_the_best_and_after_a_new_budget():
+    stopping = EarlyStopping()
+    for number, nats in ((10, 3.0), (20, 2.0), (30, 2.0)):
+        stopping.add(number, nats)
+    assert (stopping.best, stopping.best_step) == (2.0, 20)
+    assert stopping.is_over(1, since=0)
+    assert not stopping.is_over(2, since=0)
+    assert not stopping.is_over(1, since=30)
+    assert not stopping.is_over(None, since=0)
+    stopping.add(40, 2.5)
+    assert stopping.is_over(2, since=0)
+    assert stopping.is_over(1, since=30)
 
 
 @pytest.mark.parametrize("arch", models.names())

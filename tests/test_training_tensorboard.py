@@ -5,6 +5,15 @@ from __future__ import annotations
 import pytest
 
 from musiclm.training import tensorboard
+from musiclm.training.loop import Step, TrainingState
+
+
+def taken(number: int, nats: float) -> Step:
+    """Return a step of a run."""
+    state = TrainingState(step=number, tokens=number, seconds=0.0, tensors={})
+    return Step(
+        number=number, nats=nats, tokens=number, seconds=0.0, rate=0.1, progress=0.0, model=None, state=lambda: state
+    )
 
 
 def test_a_run_that_goes_on_takes_back_the_points_behind_its_place(tmp_path):
@@ -14,7 +23,7 @@ def test_a_run_that_goes_on_takes_back_the_points_behind_its_place(tmp_path):
     for first, last in ((0, 40), (20, 30)):
         writer = tensorboard.TensorBoard(tmp_path, first)
         for step in range(first + 1, last + 1):
-            writer.add(step, nats=float(last), rate=0.1, tokens=step, validation_nats=2.0 if step == 30 else None)
+            writer.add(taken(step, nats=float(last)), 2.0 if step == 30 else None)
         writer.close()
     curves = EventAccumulator(str(tmp_path / tensorboard.FOLDER))
     curves.Reload()
@@ -26,6 +35,6 @@ def test_a_run_that_goes_on_takes_back_the_points_behind_its_place(tmp_path):
 def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
     writer = tensorboard.TensorBoard(tmp_path, 0)
-    writer.add(1, nats=1.0, rate=0.1, tokens=1, validation_nats=None)
+    writer.add(taken(1, nats=1.0), None)
     writer.close()
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
-"""Which family of instruments plays a recorded note: a picture of the sound, and a small CNN that looks at it.
+"""The note classifier: predicts the instrument family of a recorded note from its log-mel spectrogram.
 
-The eleven families are those of NSynth (Engel et al. 2017). Names are loaded on first use, as in `musiclm` itself.
+The eleven families are those of NSynth (Engel et al. 2017). Public names are loaded on first use, as in `musiclm`.
 """
 
 from __future__ import annotations

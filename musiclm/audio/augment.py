@@ -1,8 +1,8 @@
-"""What makes a network trained on clean notes work on everybody's recordings: each note spoilt in many ways.
+"""Data augmentation: makes a network trained on clean notes robust to all kinds of recordings.
 
-In two steps. `distort` works on samples (detuning, a room, clipping, a codec) and is slow: done once or twice a note,
-and kept as a strip, a picture with room to move in. `vary` works on a batch of strips (equaliser, reverberation, late
-starts, cuts, noise, masks) and is fast: done anew each time a note is seen. Knows nothing of families and networks.
+There are two stages. `distort` works on samples (detuning, a room, clipping, a codec) and is slow: it is done once or
+twice per note, and the result is stored as a strip, a picture with margins. `vary` works on a batch of strips
+(equalizer, reverberation, late starts, cuts, noise, masks) and is fast: it is done for each batch.
 Letters in names: B batch, M mel bands, T frames.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import mel
 
-MARGIN = 8  # frames of a strip before the onset, and after the picture's end
+MARGIN = 8  # frames of a strip before the onset, and after the end of the picture
 STRIP_FRAMES = mel.NUM_FRAMES + 2 * MARGIN
 STRIP_SAMPLES = (STRIP_FRAMES - 1) * mel.HOP
 STEP_DB = 0.5  # of a strip's values: 0 … 255 stand for -127.5 … 0 dB below its loudest point
@@ -25,7 +25,7 @@ CODECS = (("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
 
 
 def strip(audio: Tensor) -> Tensor:
-    """Return the picture of a note with MARGIN frames more on either side, uint8, (64 mel bands, 80 frames).
+    """Return the picture of a note with MARGIN more frames on either side, uint8, (64 mel bands, 80 frames).
 
     Args:
         audio: mono at SAMPLE_RATE, (samples,); neither silent nor shorter than SHORTEST.
@@ -38,7 +38,7 @@ def strip(audio: Tensor) -> Tensor:
 
 
 def pictures(strips: Tensor) -> Tensor:
-    """Return the pictures of strips as they are: (B, 64 mel bands, 64 frames) in dB below the loudest point."""
+    """Return the pictures of unaugmented strips: (B, 64 mel bands, 64 frames) in dB below the loudest point."""
     return mel.to_db(_power(strips)[..., MARGIN : MARGIN + mel.NUM_FRAMES])
 
 
@@ -48,11 +48,11 @@ def _power(strips: Tensor) -> Tensor:
 
 
 def distort(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a note as somebody else may have recorded it: out of tune, in a room, clipped, through a codec.
+    """Return a distorted note: out of tune, in a room, clipped or through a codec, each with some probability.
 
     Args:
         audio: mono at SAMPLE_RATE, float32, (samples,).
-        rng: of all chance.
+        rng: the source of randomness.
     """
     import soxr
 
@@ -71,7 +71,7 @@ def distort(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _in_a_room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return audio with early echoes and a tail of noise that dies away by 60 dB in 0.1 to 1 second."""
+    """Return audio with early echoes and a noise tail that decays by 60 dB in 0.1 to 1 second."""
     decay = float(np.exp(rng.uniform(np.log(0.1), np.log(1.0))))  # seconds
     n = int(min(decay, 0.7) * mel.SAMPLE_RATE)
     response = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / (decay * mel.SAMPLE_RATE))
@@ -101,11 +101,11 @@ def through_codec(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def vary(strips: Tensor, generator: torch.Generator) -> Tensor:
-    """Return new pictures of notes, each spoilt in its own way: (B, 64 mel bands, 64 frames) in [-80, 0] dB.
+    """Return augmented pictures of notes, each with its own random parameters: (B, 64 mel bands, 64 frames), [-80, 0] dB.
 
     Args:
         strips: (B, 64 mel bands, 80 frames), uint8.
-        generator: of all chance.
+        generator: the source of randomness.
     """
     g = generator
     power = _power(strips)
@@ -116,7 +116,7 @@ def vary(strips: Tensor, generator: torch.Generator) -> Tensor:
     ends_B = torch.where(_chance(len(power), 0.35, g), _log_uniform(len(power), 15, 64, g), 64.0)
     lasts_BT = (frames_T < ends_B[:, None]).float()
     noise = _noise(power, g)
-    noise_stops_B = _chance(len(power), 0.5, g).float()  # the file ends with the note, or the note ends in its noise
+    noise_stops_B = _chance(len(power), 0.5, g).float()  # either the file ends with the note, or the noise continues
     noise = noise * torch.lerp(torch.ones_like(lasts_BT), lasts_BT, noise_stops_B[:, None])[:, None]
     db = mel.to_db(power * lasts_BT[:, None] + noise)
     floor_B = torch.where(_chance(len(db), 0.25, g), _uniform(len(db), -80, -40, g), mel.FLOOR_DB)
@@ -125,7 +125,7 @@ def vary(strips: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _equaliser(n: int, g: torch.Generator) -> Tensor:
-    """Return gains in dB, (n, 64): a slope, three hills or valleys, now and then an end cut off."""
+    """Return gains in dB, (n, 64): a slope, three peaks or dips, sometimes a high or low cut."""
     bands = torch.linspace(-1, 1, mel.NUM_BANDS)
     gains = torch.randn(n, 1, generator=g) * 4 * bands
     for _ in range(3):
@@ -138,7 +138,7 @@ def _equaliser(n: int, g: torch.Generator) -> Tensor:
 
 
 def _reverberate(power: Tensor, g: torch.Generator) -> Tensor:
-    """Return power smeared in time for a third of the batch, as far rooms and long releases do."""
+    """Return power smeared in time for a third of the batch, like reverberation and long releases."""
     n, lags = len(power), torch.arange(1, 33)
     decay = _log_uniform(n, 1.5, 25, g)  # frames until it has fallen by 10 dB
     wet = torch.where(_chance(n, 0.3, g), torch.pow(10.0, _uniform(n, -3.5, -0.5, g)), 0.0)
@@ -148,7 +148,7 @@ def _reverberate(power: Tensor, g: torch.Generator) -> Tensor:
 
 
 def _start(power: Tensor, g: torch.Generator) -> Tensor:
-    """Return 64 frames of each strip: from the onset give or take, or (a sixth of them) from after the attack."""
+    """Return 64 frames of each strip: from about the onset or, for a sixth of them, from after the attack."""
     n = len(power)
     near = (torch.randn(n, generator=g) * 1.5).round() + MARGIN
     late = _uniform(n, MARGIN, 2 * MARGIN, g).round()
@@ -158,7 +158,7 @@ def _start(power: Tensor, g: torch.Generator) -> Tensor:
 
 
 def _noise(power: Tensor, g: torch.Generator) -> Tensor:
-    """Return noise for half the batch, 10 to 60 dB below the note's mean, of a random colour."""
+    """Return noise for half the batch, 10 to 60 dB below the mean of the note, with a random spectral slope."""
     n = len(power)
     colour = torch.linspace(-1, 1, mel.NUM_BANDS) * (torch.randn(n, 1, generator=g) * 8)
     level = torch.where(_chance(n, 0.5, g), torch.pow(10.0, _uniform(n, -6, -1, g)), 0.0)
@@ -168,7 +168,7 @@ def _noise(power: Tensor, g: torch.Generator) -> Tensor:
 
 
 def _mask(db: Tensor, g: torch.Generator) -> Tensor:
-    """Return pictures with some bands and some frames taken out (SpecAugment, Park et al. 2019)."""
+    """Return pictures with some bands and some frames masked (SpecAugment, Park et al. 2019)."""
     n = len(db)
     for axis, widest, size in ((1, 10, mel.NUM_BANDS), (2, 12, mel.NUM_FRAMES)):
         start = _uniform(n, 0, size, g)

@@ -1,7 +1,7 @@
-"""The note classifier: weights and temperature from a file, probabilities of the eleven families out.
+"""The note classifier: a network with a temperature, its file, and its predictions.
 
-The file is a safetensors file of ours (`musiclm.checkpoint.pack`) whose metadata has `classifier`, a JSON object of
-`config`, `temperature`, `families`, `picture` and `card`. Nothing in it can run code.
+The file is a safetensors file (`musiclm.checkpoint.pack`) whose metadata has `classifier`, a JSON object of `arch` (the
+CNN if absent), `config`, `temperature`, `families`, `picture` and `card`. Nothing in it can run code.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from torch import Tensor
 from .. import checkpoint
 from ..errors import CheckpointError
 from ..files import write_whole
-from . import FAMILIES, mel, onsets
-from .models.cnn import Config, NoteCNN
+from . import FAMILIES, mel, models, onsets
+from .models.base import NoteModel
 
 BUNDLED = "instruments.safetensors"
-UNSURE_BELOW = 0.5  # a calibrated probability: under it the answer is more likely wrong than right
-LOOKED_AT_ONCE = 256  # pictures, for the memory they take
-MOST_CHANNELS = 1024
+UNSURE_BELOW = 0.5  # calibrated probability; below it the prediction is more likely wrong than right
+BATCH = 256  # pictures in one forward pass, for the memory they take
 PICTURE = {
     "sample_rate": mel.SAMPLE_RATE,
     "fft_size": mel.FFT_SIZE,
@@ -39,7 +38,7 @@ PICTURE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a note sounds like.
+    """The prediction for a note.
 
     Attributes:
         probabilities: of each family, calibrated, most likely first, summing to 1.
@@ -54,25 +53,25 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """Return how likely that family is."""
+        """Return the probability of that family."""
         return self.probabilities[self.family]
 
     @property
     def unsure(self) -> bool:
-        """Return whether the answer is more likely wrong than right."""
+        """Return whether the prediction is more likely wrong than right."""
         return self.probability < UNSURE_BELOW
 
 
 class NoteClassifier:
-    """Tells which family of instruments plays a note.
+    """Predicts the instrument family of a note.
 
     Attributes:
         model: the network, in evaluation mode.
-        temperature: what its scores are divided by, so that the probabilities come true.
+        temperature: the divisor of its logits that calibrates the probabilities.
         card: data, licence, command, figures.
     """
 
-    def __init__(self, model: NoteCNN, *, temperature: float = 1.0, card: dict[str, Any] | None = None) -> None:
+    def __init__(self, model: NoteModel, *, temperature: float = 1.0, card: dict[str, Any] | None = None) -> None:
         self.model = model.eval()
         self.temperature = temperature
         self.card = card or {}
@@ -82,31 +81,31 @@ class NoteClassifier:
         """Return the classifier of a file, or the bundled one.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or it was trained on other pictures.
+            CheckpointError: there is no such file, it is damaged, or it was trained on another kind of pictures.
         """
         path = Path(path) if path is not None else Path(str(resources.files("musiclm.checkpoints"))) / BUNDLED
         metadata, _ = checkpoint.read_header(path)
         try:
             stored = json.loads(metadata["classifier"])
-            fields = {**stored["config"], "channels": tuple(int(c) for c in stored["config"]["channels"])}
-            config, temperature, card = Config(**fields), float(stored["temperature"]), dict(stored["card"])
+            arch, fields = stored.get("arch", models.DEFAULT), dict(stored["config"])
+            config, temperature = models.make_config(arch, fields), float(stored["temperature"])
+            card = dict(stored["card"])
             same = stored["picture"] == PICTURE and stored["families"] == list(FAMILIES)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"'{path}' is no classifier of notes: {error!r} in its header") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"'{path}' is not a note classifier: {error!r} in its header") from error
         if not same:
             raise CheckpointError(
-                f"'{path}' was trained on other pictures or families than this version's: train it anew"
+                f"'{path}' was trained on other pictures or families than this version uses: train it again"
             )
-        bounded = len(config.channels) <= 5 and all(0 < c <= MOST_CHANNELS for c in config.channels)
-        if not (bounded and 0 < config.kernel <= 15 and config.num_families == len(FAMILIES) and temperature > 0):
-            raise CheckpointError(f"the classifier '{path}' is damaged: its config is beyond all bounds")
+        if config.num_families != len(FAMILIES) or not temperature > 0:
+            raise CheckpointError(f"the classifier '{path}' is damaged: its config has impossible values")
         called = f"the classifier '{path}'"
         tensors = checkpoint.read_tensors(path, metadata["sha256"], called)
-        model = checkpoint.load_weights(lambda: NoteCNN(config), tensors, called, "its network")
+        model = checkpoint.load_weights(lambda: models.create(arch, **fields), tensors, called, "its network")
         return cls(model, temperature=temperature, card=card)
 
     def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
-        """Write the classifier to a file, whole or not at all, its weights in half precision.
+        """Write the classifier to a file, whole or not at all, with its weights in half precision.
 
         Raises:
             OutputError: the place cannot be written.
@@ -116,6 +115,7 @@ class NoteClassifier:
             for name, t in self.model.state_dict().items()
         }
         stored = {
+            "arch": models.arch_of(self.model),
             "config": dataclasses.asdict(self.model.config),
             "temperature": self.temperature,
             "families": list(FAMILIES),
@@ -125,23 +125,23 @@ class NoteClassifier:
         write_whole(path, checkpoint.pack(tensors, {"classifier": json.dumps(stored, sort_keys=True)}))
 
     def predict(self, audio: Tensor, sample_rate: int = mel.SAMPLE_RATE) -> Prediction:
-        """Return what the loudest note of a recording sounds like.
+        """Return the prediction for the loudest note of a recording.
 
         Args:
             audio: mono, floating point, (samples,); any level.
             sample_rate: Hz.
 
         Raises:
-            AudioError: too short, silent, or holding values that are no numbers.
+            AudioError: the recording is too short or silent, or has values that are not finite.
         """
         return self.look([loudest_picture(mel.resample(audio, sample_rate))])[0]
 
     @torch.inference_mode()
     def look(self, pictures: Sequence[Tensor]) -> list[Prediction]:
-        """Return what each picture shows: `mel.log_mel` makes them, (64 mel bands, 64 frames) each."""
+        """Return the prediction for each picture; `mel.log_mel` makes them, (64 mel bands, 64 frames) each."""
         if not pictures:
             return []
-        parts = [self.model(part) for part in torch.stack(list(pictures)).split(LOOKED_AT_ONCE)]
+        parts = [self.model(part) for part in torch.stack(list(pictures)).split(BATCH)]
         probabilities = (torch.cat(parts) / self.temperature).softmax(dim=1)
         return [
             Prediction(
@@ -152,7 +152,7 @@ class NoteClassifier:
 
 
 def loudest_picture(audio: Tensor) -> Tensor:
-    """Return the picture of a recording's loudest note, (64 mel bands, 64 frames).
+    """Return the picture of the loudest note of a recording, (64 mel bands, 64 frames).
 
     Args:
         audio: mono at SAMPLE_RATE, (samples,).

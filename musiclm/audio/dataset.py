@@ -1,7 +1,6 @@
-"""Sets of labelled notes on disk: an NSynth download as it is, a folder a family, or a table (CSV).
+"""Sets of labelled notes on disk: an NSynth download, one folder per family, or a table (CSV).
 
-Splits go by instrument, never by note: two notes of one violin on two sides of a split measure memory, not hearing.
-Knows nothing of pictures and networks.
+Splits are by instrument, never by note: with notes of one violin in two splits one would measure memorization.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ class LabelledNote:
     Attributes:
         path: the file.
         family: one of FAMILIES.
-        source: where it comes from: a soundfont, a sample library, a data set.
-        instrument: what played it; notes of one instrument stay on one side of a split.
-        split: train, validation, dev or test where the set says so.
-        weight: how often it is drawn in training, relative to its like.
+        source: a soundfont, a sample library or a data set.
+        instrument: the instrument; all its notes are in the same split.
+        split: train, validation, dev or test, if the set defines it.
+        weight: sampling weight in training, relative to notes of the same instrument.
     """
 
     path: Path
@@ -52,12 +51,12 @@ def read_notes(place: Path) -> list[LabelledNote]:
     """Return the notes of a set, in order of their files.
 
     Args:
-        place: a table with the columns file (relative to the table) and family, and perhaps instrument, source, split
-            and weight; a folder that holds such a table as notes.csv; an NSynth folder (examples.json and audio/), or a
-            folder of such; a folder with one folder a family, in which a folder within is an instrument.
+        place: a table with the columns file (relative to the table) and family, and optionally instrument, source,
+            split and weight; a folder with such a table as notes.csv; an NSynth folder (examples.json and audio/), or
+            a folder of such folders; a folder with one folder per family, whose folders are instruments.
 
     Raises:
-        CorpusError: it is none of these, or names a family that is none.
+        CorpusError: it is none of these, or an unknown family is named.
     """
     if place.is_file():
         return _table(place)
@@ -69,7 +68,7 @@ def read_notes(place: Path) -> list[LabelledNote]:
     notes = [note for folder in nsynth for note in _nsynth(folder)] if nsynth else _family_folders(place)
     if not notes:
         raise CorpusError(
-            f"no notes in '{place}': it needs a {TABLE}, NSynth's {NSYNTH}, or one folder a family "
+            f"no notes in '{place}': it needs a {TABLE}, NSynth's {NSYNTH}, or one folder per family "
             f"({', '.join(FAMILIES)})"
         )
     return notes
@@ -94,7 +93,7 @@ def _table(path: Path) -> list[LabelledNote]:
         try:
             weight = float(row.get("weight") or 1)
         except ValueError as error:
-            raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is no number") from error
+            raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not a number") from error
         notes.append(
             LabelledNote(
                 path=path.parent / file_name,
@@ -113,7 +112,7 @@ def _nsynth(folder: Path) -> list[LabelledNote]:
         examples = json.loads((folder / NSYNTH).read_text(encoding="utf-8"))
         named = [(name, e["instrument_family_str"], e["instrument_str"]) for name, e in sorted(examples.items())]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorpusError(f"'{folder / NSYNTH}' is not NSynth's: {error!r}") from error
+        raise CorpusError(f"'{folder / NSYNTH}' is not a file of NSynth: {error!r}") from error
     split = SPLITS.get(folder.name.removeprefix("nsynth-"))
     return [
         LabelledNote(
@@ -136,9 +135,9 @@ def _family_folders(place: Path) -> list[LabelledNote]:
 
 
 def instrument_of(stem: str) -> str:
-    """Return which instrument a file name without its suffix names: what comes before the pitch or a number.
+    """Return the instrument in a file name without its suffix: the part before the pitch or a number.
 
-    NSynth's names keep their instrument's number: bass_synthetic_068-049-025 is a note of bass_synthetic_068.
+    Names of NSynth keep the number of the instrument: bass_synthetic_068-049-025 is a note of bass_synthetic_068.
     """
     nsynth = _NSYNTH_NAME.match(stem)
     return nsynth.group(1) if nsynth else _PITCH_OR_NUMBER.split(stem, maxsplit=1)[0]
@@ -147,11 +146,11 @@ def instrument_of(stem: str) -> str:
 def split_by_instrument(
     notes: Iterable[LabelledNote], *, share: float, seed: int
 ) -> tuple[list[LabelledNote], list[LabelledNote]]:
-    """Return (notes to learn from, notes to choose by).
+    """Return (training notes, held-out notes).
 
-    Where the set names a validation split, that is it; else whole instruments of each family are drawn until they hold
-    `share` of the family's instruments, at least one; a family with a single instrument is learnt only. Notes of the
-    splits dev and test are in neither.
+    If the set defines a validation split, it is held out. Otherwise a random `share` of the instruments of each family
+    is held out, at least one; a family with a single instrument is used for training only. Notes of the splits dev and
+    test are in neither.
     """
     kept = [n for n in notes if n.split not in ("dev", "test")]
     if any(n.split == "validation" for n in kept):

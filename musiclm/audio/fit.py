@@ -1,35 +1,35 @@
-"""From labelled notes to a classifier: trains, looks at the held-out instruments now and then, keeps the best weights.
+"""From labelled notes to a classifier: trains, validates on the held-out instruments, keeps the best weights.
 
-Weights and temperature are chosen by the notes held out for that, so a figure measured on them is flattered: report
-others.
+Weights and temperature are selected on the held-out notes, so a figure measured on these is optimistic: report others.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
-from . import augment, metrics, training
+from . import augment, metrics, models, training
 from .classifier import UNSURE_BELOW, NoteClassifier
-from .models.cnn import Config, NoteCNN
+from .models.base import NoteModel
 
-CHECKS = 20  # looks at the held-out instruments in a run
+CHECKS = 20  # validations in a run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """A look at how far a run is.
+    """A validation during a run.
 
     Attributes:
         step: steps taken.
-        seconds: of training so far.
-        progress: which part of the budget is used, 0 … 1.
-        loss: mean of the steps since the last look, in nats, of spoilt notes and smoothed labels.
+        seconds: training time so far.
+        progress: the share of the budget that is used, 0 … 1.
+        loss: mean training loss since the last check, in nats, of augmented notes and smoothed labels.
         recall: mean family recall on the held-out instruments, or None if there are none.
-        is_best: whether these are the weights to keep so far.
+        is_best: whether these are the best weights so far.
     """
 
     step: int
@@ -44,22 +44,31 @@ def fit(
     learn: training.PreparedNotes,
     choose: training.PreparedNotes | None,
     recipe: training.Recipe,
-    config: Config | None = None,
+    *,
+    arch: str = models.DEFAULT,
+    config: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> Iterator[Check | NoteClassifier]:
-    """Yield a Check now and then, and at last the classifier: the best weights, and the temperature that suits them.
+    """Yield a `Check` about every twentieth of the budget, and at last the classifier: best weights, fitted temperature.
 
     Args:
-        learn: notes to learn from.
-        choose: notes of other instruments to choose by; without them the last weights are kept, at temperature 1.
+        learn: the training notes.
+        choose: held-out notes of other instruments; without them the last weights are kept, at temperature 1.
         recipe: how to train.
-        config: of the network.
+        arch: one of `audio.models.names()`.
+        config: fields of its `Config`; the others have their defaults.
+        device: where to train; the classifier that is yielded is on the CPU.
+
+    Raises:
+        CheckpointError: no such architecture.
+        ValueError: an impossible config, or a budget of no steps.
     """
     torch.manual_seed(recipe.seed)
-    model = NoteCNN(config or Config())
+    model = models.create(arch, **(config or {})).to(device)
     kept, best, next_check, losses = None, -1.0, 1 / CHECKS, []
     step = None
     for step in training.train(model, learn, recipe):
-        losses.append(step.loss)
+        losses.append(step.nats)
         if step.progress < next_check and step.progress < 1:
             continue
         next_check = step.progress + 1 / CHECKS
@@ -78,16 +87,21 @@ def fit(
         losses = []
     if step is None:
         raise ValueError("a run of no steps trains nothing")
-    final = (kept or step.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    yield _calibrated(kept or step.model, choose)
+
+
+def _calibrated(model: NoteModel, choose: training.PreparedNotes | None) -> NoteClassifier:
+    """Return the classifier of a trained network, on the CPU, with the temperature that suits the held-out notes."""
+    model = model.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     temperature = 1.0
     if choose is not None:
-        scores = training.scores(final, augment.pictures(choose.strips[:, 0]))
+        scores = training.scores(model, augment.pictures(choose.strips[:, 0]))
         temperature = training.fit_temperature(scores, choose.targets)
-    yield NoteClassifier(final, temperature=temperature)
+    return NoteClassifier(model, temperature=temperature)
 
 
-def mean_family_recall(model: NoteCNN, prepared: training.PreparedNotes) -> float:
-    """Return the mean family recall of a network on notes as they are."""
+def mean_family_recall(model: NoteModel, prepared: training.PreparedNotes) -> float:
+    """Return the mean family recall of a network on unchanged notes."""
     scores = training.scores(model, augment.pictures(prepared.strips[:, 0]))
     probabilities = scores.softmax(dim=1)
     unsure = (probabilities.amax(dim=1) < UNSURE_BELOW).tolist()

@@ -1,6 +1,6 @@
 """Reads sound files of any rate, length and number of channels as mono at SAMPLE_RATE, block by block.
 
-What libsndfile reads can be read: wav, flac, ogg, opus, mp3, aiff and others. Knows nothing of notes.
+It reads the formats of libsndfile: wav, flac, ogg, opus, mp3, aiff and others.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LONGEST = 2 * 3600  # seconds of one file: 460 MB of samples
 BLOCK = 2**16  # frames read at a time
 MOST_CHANNELS = 32
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz
-# Below this share of the loudest channel's power the mean of all channels does not do them justice: one channel only,
-# or channels that cancel each other out.
+# If the mean of all channels has less than this share of the loudest channel's power, the loudest one is used: only one
+# channel has sound, or the channels cancel each other out.
 SHARE_OF_LOUDEST = 0.4
-# First bytes of what is often offered and cannot be read: (at, bytes, name)
+# The first bytes of common formats that cannot be read: (offset, bytes, name)
 FOREIGN = (
     (4, b"ftyp", "MPEG-4 (m4a, mp4)"),
     (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
@@ -37,11 +37,11 @@ FOREIGN = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recording:
-    """What a file holds.
+    """The content of a sound file.
 
     Attributes:
         audio: mono at SAMPLE_RATE, float32, (samples,).
-        seconds: how long the file is.
+        seconds: the duration of the file.
         sample_rate: of the file, Hz.
     """
 
@@ -51,23 +51,23 @@ class Recording:
 
 
 class _Content(io.BytesIO):
-    """The content of a file, in which a damaged header may well point before the beginning."""
+    """The content of a file whose header, if damaged, may point to before the beginning."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
             return super().seek(offset, whence)
         except (ValueError, OverflowError):
-            return -1  # as C's lseek says it; libsndfile then gives up in its own way
+            return -1  # as C's lseek returns it; libsndfile then reports its own error
 
 
 def read(source: Path | bytes) -> Recording:
-    """Return a sound file as mono: the mean of its channels, or the loudest one where the mean loses most of the sound.
+    """Return a sound file as mono: the mean of its channels, or the loudest one if the mean loses most of the power.
 
     Args:
-        source: a file, or the content of one.
+        source: the path of a file, or its content.
 
     Raises:
-        AudioError: there is none, it cannot be read, or it is beyond all bounds.
+        AudioError: there is no such file, it cannot be read, or its rate, channels or length are out of bounds.
     """
     import soundfile
 
@@ -91,23 +91,24 @@ def read(source: Path | bytes) -> Recording:
 
 
 def _named(path: Path) -> str | bytes:
-    """Return a file's name as libsndfile takes it: bytes where names are bytes, for not all of them are UTF-8."""
+    """Return the name of a file for libsndfile: bytes on systems whose names are bytes, since not all are UTF-8."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _why(start: bytes, error: Exception) -> str:
+    """Return the reason why a file that starts with these bytes cannot be read."""
     for at, magic, name in FOREIGN:
         if start[at : at + len(magic)] == magic:
             return f"{name} cannot be read: convert it with 'ffmpeg -i FILE note.wav'"
     reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-    return f"no sound that can be read ({reason}): wav, flac, ogg, opus, mp3 and aiff can"
+    return f"not a readable sound file ({reason}): it must be wav, flac, ogg, opus, mp3 or aiff"
 
 
 def _read(file: Any) -> Recording:
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-        raise AudioError(f"a sample rate of {file.samplerate} Hz is none that can be believed")
+        raise AudioError(f"a sample rate of {file.samplerate} Hz is not plausible")
     if file.channels > MOST_CHANNELS:
-        raise AudioError(f"{file.channels} channels are none that can be believed")
+        raise AudioError(f"{file.channels} channels are not plausible")
     audio, frames, powers = _decode(file, None)
     loudest = int(powers[:-1].argmax())
     if powers[-1] < SHARE_OF_LOUDEST * powers[loudest] and file.channels > 1:
@@ -117,7 +118,7 @@ def _read(file: Any) -> Recording:
 
 
 def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return (mono audio at SAMPLE_RATE, frames read, power summed of each channel and of their mean)."""
+    """Return (mono audio at SAMPLE_RATE, frames read, total power of each channel and of their mean)."""
     import soxr
 
     rate = file.samplerate
@@ -127,7 +128,7 @@ def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray
     frames = 0
     while True:
         block = file.read(BLOCK, dtype="float32", always_2d=True)
-        if not (np.abs(block) < mel.LOUDEST).all():  # not a number neither
+        if not (np.abs(block) < mel.LOUDEST).all():  # NaN is refused as well
             raise AudioError(mel.NO_NUMBERS)
         mean = block.mean(axis=1)
         powers += np.append(np.einsum("tc,tc->c", block, block), mean @ mean)

@@ -1,7 +1,7 @@
-"""The picture of a note that the classifier looks at: 64 mel bands x 64 frames, in dB below its loudest point.
+"""The log-mel picture of a note, input of the classifier: 64 mel bands x 64 frames, in dB below the loudest point.
 
-Sample rate, leading silence and level are taken out here, so that nothing downstream can depend on them. Mel bands as
-in Slaney's Auditory Toolbox (1998): linear to 1 kHz, logarithmic above, each triangle with the area of one.
+Sample rate, leading silence and level are normalized here, so that nothing downstream depends on them. The mel bands are
+those of Slaney's Auditory Toolbox (1998): linear to 1 kHz, logarithmic above, triangles of area one.
 Letters in names: F frequency bins, M mel bands, T frames, B batch.
 """
 
@@ -19,33 +19,33 @@ from ..errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz, NSynth's
 FFT_SIZE = 1024  # samples: 64 ms, bins of 15.6 Hz
-HOP = 320  # samples: a frame each 20 ms
+HOP = 320  # samples: one frame per 20 ms
 NUM_BANDS = 64
-NUM_FRAMES = 64  # 1.26 seconds from the first frame's middle to the last one's
+NUM_FRAMES = 64  # 1.26 seconds from the centre of the first frame to that of the last
 LOWEST_HZ, HIGHEST_HZ = 30.0, 8000.0
-FLOOR_DB = -80.0  # what is quieter than this, below the loudest point, is this
-SHORTEST = 0.05  # seconds of audio that can be told anything from
-SILENCE = 1e-4  # largest absolute sample of what counts as silence: -80 dB of full scale
-LOUDEST = 1e9  # largest absolute sample that can be squared and summed in float32
-NO_NUMBERS = "it holds values that are no numbers, or beyond all bounds: write it again"
-ONSET_DB = -30.0  # a note begins where its level first comes this near to its loudest moment
-BLOCK = 80  # samples in which the level is measured: 5 ms
+FLOOR_DB = -80.0  # below the loudest point; quieter values are clamped to it
+SHORTEST = 0.05  # seconds; shorter audio cannot be classified
+SILENCE = 1e-4  # a recording with a lower peak is silent: -80 dB of full scale
+LOUDEST = 1e9  # the largest absolute sample whose power can be summed in float32
+NO_NUMBERS = "it has values that are not finite or out of bounds: export it again"
+ONSET_DB = -30.0  # the onset is the first moment whose level is this near to the maximum
+BLOCK = 80  # samples per measurement of the level: 5 ms
 LEAD = 160  # samples kept before the onset: 10 ms
 PICTURE_SAMPLES = (NUM_FRAMES - 1) * HOP
 
 
 def log_mel(audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """Return the picture of the note that begins a recording.
+    """Return the picture of the first note of a recording.
 
     Args:
         audio: mono, floating point, (samples,); any level.
         sample_rate: Hz; other rates than SAMPLE_RATE are resampled.
 
     Returns:
-        (64 mel bands, 64 frames), float32 in dB below the loudest point: [-80, 0]. Behind a short note is silence.
+        (64 mel bands, 64 frames), float32 in dB below the loudest point: [-80, 0]. A short note is followed by silence.
 
     Raises:
-        AudioError: shorter than SHORTEST, silent, or holding values that are no numbers.
+        AudioError: the audio is shorter than SHORTEST, silent, or has values that are not finite.
     """
     audio = resample(audio, sample_rate)
     check(audio)
@@ -53,7 +53,7 @@ def log_mel(audio: Tensor, sample_rate: int = SAMPLE_RATE) -> Tensor:
 
 
 def check(audio: Tensor) -> None:
-    """Say what makes a recording at SAMPLE_RATE unfit for a picture.
+    """Check that a recording at SAMPLE_RATE can be made a picture.
 
     Raises:
         AudioError: see `log_mel`.
@@ -61,17 +61,17 @@ def check(audio: Tensor) -> None:
     if len(audio) < SHORTEST * SAMPLE_RATE:
         raise AudioError(f"too short: {len(audio) / SAMPLE_RATE:.3f} seconds, at least {SHORTEST} are needed")
     peak = float(audio.abs().max())
-    if not peak < LOUDEST:  # not a number neither
+    if not peak < LOUDEST:  # NaN is refused as well
         raise AudioError(NO_NUMBERS)
     if peak < SILENCE:
         raise AudioError("it is silent")
 
 
 def resample(audio: Tensor, sample_rate: int) -> Tensor:
-    """Return mono audio at SAMPLE_RATE, float32; frequencies that do not fit are filtered out.
+    """Return mono audio resampled to SAMPLE_RATE, float32, with an anti-aliasing filter.
 
     Raises:
-        ValueError: not mono, or a sample rate that is none.
+        ValueError: the audio is not mono, or the sample rate is not positive.
     """
     if audio.ndim != 1:
         raise ValueError(f"mono audio has one dimension, not {audio.ndim}")
@@ -86,7 +86,7 @@ def resample(audio: Tensor, sample_rate: int) -> Tensor:
 
 
 def levels(audio: Tensor, block: int = BLOCK) -> Tensor:
-    """Return the mean square of each `block` samples of audio, the last block filled up with zeros."""
+    """Return the mean square of each `block` samples of audio; the last block is padded with zeros."""
     padded = F.pad(audio, (0, -len(audio) % block))
     return padded.view(-1, block).square().mean(dim=1)
 
@@ -99,13 +99,13 @@ def onset(audio: Tensor) -> int:
 
 
 def from_onset(audio: Tensor) -> Tensor:
-    """Return audio from its onset on, with silence before it where the recording begins with the note."""
+    """Return audio from its onset, padded with silence if the recording begins with the note."""
     start = onset(audio)
     return audio[start:] if start >= 0 else F.pad(audio, (-start, 0))
 
 
 def mel_power(audio: Tensor, num_samples: int) -> Tensor:
-    """Return the mel power spectrogram of audio at SAMPLE_RATE, cut or filled up with zeros to `num_samples`.
+    """Return the mel power spectrogram of audio at SAMPLE_RATE, cut or zero-padded to `num_samples`.
 
     Args:
         audio: (..., samples).
@@ -122,7 +122,7 @@ def mel_power(audio: Tensor, num_samples: int) -> Tensor:
 
 
 def to_db(power: Tensor) -> Tensor:
-    """Return power (..., bands, frames) in dB below the loudest point of each picture, not below FLOOR_DB."""
+    """Return power (..., bands, frames) in dB below the loudest point of each picture, at least FLOOR_DB."""
     loudest = power.amax(dim=(-1, -2), keepdim=True).clamp(min=1e-30)
     return (10 * torch.log10((power / loudest).clamp(min=10 ** (FLOOR_DB / 10)))).clamp(FLOOR_DB, 0.0)
 
@@ -147,7 +147,7 @@ def mel_filters() -> np.ndarray:
     return weights.astype(np.float32)
 
 
-# Slaney's scale: 200/3 Hz a mel up to 1 kHz (mel 15), then 27 mels to each factor of 6.4.
+# Slaney's scale: 200/3 Hz per mel up to 1 kHz (mel 15), then 27 mels per factor of 6.4.
 _LINEAR_HZ, _BEND_HZ, _LOG_STEP = 200.0 / 3.0, 1000.0, math.log(6.4) / 27.0
 
 

@@ -1,6 +1,6 @@
-"""How good a note classifier is: recall of each family, their mean, the confusion matrix, the calibration error.
+"""Metrics of a note classifier: recall of each family, their mean, the confusion matrix, the calibration error.
 
-The headline is the mean family recall: families weigh the same, however many notes of each a set has.
+The main figure is the mean family recall (macro recall): each family has the same weight, however many notes it has.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ BINS = 15
 
 
 def confusion(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Return how many notes of each family (row) were taken for each family (column), (11, 11)."""
+    """Return the confusion matrix, (11, 11): rows are the true families, columns the predicted ones."""
     n = len(FAMILIES)
     return torch.bincount(targets * n + predicted, minlength=n * n).view(n, n)
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Return the expected calibration error: how far probabilities are from the share of answers that come true.
+    """Return the expected calibration error: how far confidence is from accuracy.
 
-    The sum over 15 equal bins of confidence of (share of the notes in the bin) * |share right - mean confidence|
-    (Naeini et al. 2015). 0 is perfect; of no notes it is 0.
+    The sum over 15 equal bins of confidence of (share of the notes in the bin) * |accuracy - mean confidence|
+    (Naeini et al. 2015). 0 is perfect; without notes it is 0.
 
     Args:
-        confidence: probability of each answer, (notes,).
-        right: whether it was right, (notes,), bool.
+        confidence: probability of each prediction, (notes,).
+        right: whether it is correct, (notes,), bool.
     """
     if not len(confidence):
         return 0.0
@@ -40,12 +40,12 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
 
 
 def report(probabilities: Tensor, targets: Tensor, unsure: Sequence[bool]) -> dict[str, Any]:
-    """Return the figures of a set of notes; families without notes have no recall and do not count in the mean.
+    """Return the metrics of a set of notes; families without notes have no recall and are left out of the mean.
 
     Args:
         probabilities: (notes, 11), rows summing to 1.
         targets: (notes,), the number of each one's family.
-        unsure: of each note, whether the answer would be given with a warning.
+        unsure: for each note, whether the prediction is marked as unsure.
     """
     confidence, predicted = probabilities.max(dim=1)
     right = predicted == targets

@@ -1,7 +1,7 @@
-"""Where notes begin in a recording: its loudest note, or all of them.
+"""Onset detection: the loudest note of a recording, or all its notes.
 
-Onsets are peaks of the spectral flux (Dixon 2006): how much louder, in dB, the bands got since a moment ago. Works on
-mono audio at SAMPLE_RATE, in pieces, so that an hour of music costs time and not memory.
+Onsets are peaks of the spectral flux (Dixon 2006), the rise of the band levels in dB over 20 ms. The input is mono audio
+at SAMPLE_RATE; it is processed in pieces, so that the memory does not grow with its length.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from . import mel
 
 HOP = 160  # samples: 10 ms
 WINDOW = 512  # samples: 32 ms
-ONE_NOTE = 4.0  # seconds up to which a recording is taken for one note, as NSynth's are
-SEARCH = 4.0  # seconds before the loudest moment in which its note may have begun
+ONE_NOTE = 4.0  # seconds; a recording up to this length is one note, as those of NSynth are
+SEARCH = 4.0  # seconds before the loudest moment within which its onset is searched
 SHORTEST_GAP = 8  # frames from one onset to the next: 80 ms
-NEIGHBOURHOOD = 10  # frames to either side that an onset stands out from
-PROMINENCE_DB = 6.0  # by which it does, in the mean of the bands
-QUIET_DB = -45.0  # below the loudest block: too quiet for a note
-PIECE = 60 * mel.SAMPLE_RATE  # samples analysed at a time
+NEIGHBOURHOOD = 10  # frames on either side of an onset for the mean flux
+PROMINENCE_DB = 6.0  # how far an onset is above that, in the mean of the bands
+QUIET_DB = -45.0  # relative to the loudest block; the level floor
+PIECE = 60 * mel.SAMPLE_RATE  # samples per piece
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Span:
 
 
 def loudest_note(audio: Tensor) -> Span:
-    """Return the loudest note of a recording: all of it up to 4 seconds, else from the onset before its loudest moment.
+    """Return the loudest note: all of a recording up to 4 seconds, else from the onset before the loudest moment.
 
     Args:
         audio: mono at SAMPLE_RATE, (samples,), not silent.
@@ -53,7 +53,7 @@ def loudest_note(audio: Tensor) -> Span:
 
 
 def notes(audio: Tensor) -> list[Span]:
-    """Return the notes of a recording in order, each up to the next one's onset; one span if nothing stands out.
+    """Return the notes of a recording in order, each up to the next onset; a single span if there are no onsets.
 
     Args:
         audio: mono at SAMPLE_RATE, (samples,), not silent.
@@ -72,7 +72,7 @@ def notes(audio: Tensor) -> list[Span]:
 
 
 def _onsets(audio: Tensor, loud: float | None = None) -> list[int]:
-    """Return the samples at which notes begin, rising; `loud` is the power of the loudest block of the whole."""
+    """Return the samples of the onsets, ascending; `loud` is the power of the loudest block of the recording."""
     if len(audio) < WINDOW:
         return []
     loud = float(mel.levels(audio, HOP).max()) if loud is None else loud

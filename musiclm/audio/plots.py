@@ -1,4 +1,4 @@
-"""Pictures of what the classifier learnt, as bytes of PNG files: needs matplotlib."""
+"""Plots of a note classifier, as bytes of PNG files: kernels, excitation, saliency, confusion. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import FAMILIES, augment, mel
+from . import FAMILIES, augment, mel, models
 from .classifier import NoteClassifier
 
 if TYPE_CHECKING:
@@ -18,17 +18,34 @@ if TYPE_CHECKING:
 
     from .training import PreparedNotes
 
-NOTES_A_KERNEL = 4
-COLUMNS = 8  # of the picture of kernels
-TILE_GAP, TITLE = 0.03, 0.16  # of a tile's side: left free, and for its title
-PATCH, PATCH_STEP = 8, 4  # bands and frames that are hidden at a time in a saliency map
+NOTES_PER_KERNEL = 4
+COLUMNS = 8  # of the plot of kernels
+TILE_GAP, TITLE = 0.03, 0.16  # shares of a tile's side: the margin, and the height of its title
+PATCH, PATCH_STEP = 8, 4  # bands and frames that a saliency map silences at a time
+
+
+def has_kernels(classifier: NoteClassifier) -> bool:
+    """Return whether the network has a first layer of kernels, which `kernels` and `excitation` draw."""
+    return hasattr(classifier.model, "first_kernels") and hasattr(classifier.model, "first_layer")
+
+
+def _first_kernels(classifier: NoteClassifier) -> Tensor:
+    """Return the kernels of the first layer, (kernels, mel bands, frames)."""
+    if not has_kernels(classifier):
+        raise ValueError(f"a network of architecture '{models.arch_of(classifier.model)}' has no kernels to draw")
+    weights: Tensor = classifier.model.first_kernels()
+    return weights
 
 
 def kernels(classifier: NoteClassifier) -> bytes:
-    """Return the first layer's kernels: red adds, blue takes away; time goes right, pitch goes up."""
-    weights = classifier.model.first.weight.detach()[:, 0]
+    """Return the kernels of the first layer: red is positive, blue negative; time goes right, pitch goes up.
+
+    Raises:
+        ValueError: the network has no kernels: see `has_kernels`.
+    """
+    weights = _first_kernels(classifier)
     rows = -(-len(weights) // COLUMNS)
-    size = classifier.model.config.kernel
+    size = weights.shape[-1]
     title = f"First kernels: {size} mel bands (up) x {size} frames of 20 ms (right), each to its own scale"
     figure, ax = _grid(COLUMNS, rows, title)
     for i, weight in enumerate(weights):
@@ -37,27 +54,31 @@ def kernels(classifier: NoteClassifier) -> bytes:
 
 
 def excitation(classifier: NoteClassifier, prepared: PreparedNotes) -> bytes:
-    """Return beside each kernel the notes that excite it most, and where: at most one note of each instrument."""
+    """Return beside each kernel the notes with the strongest response, at most one note of each instrument.
+
+    Raises:
+        ValueError: the network has no kernels: see `has_kernels`.
+    """
+    weights = _first_kernels(classifier)
     pictures = augment.pictures(prepared.strips[:, 0])
     values, places = _strongest(classifier, pictures)
-    weights = classifier.model.first.weight.detach()[:, 0]
     rows = -(-len(weights) // 2)
     figure, ax = _grid(
-        2 * (NOTES_A_KERNEL + 1), rows, "What excites each first kernel most: notes, 64 bands up, 1.28 s right"
+        2 * (NOTES_PER_KERNEL + 1), rows, "What excites each first kernel most: notes, 64 bands up, 1.28 s right"
     )
     for kernel, weight in enumerate(weights):
-        row, first = kernel % rows, kernel // rows * (NOTES_A_KERNEL + 1)
+        row, first = kernel % rows, kernel // rows * (NOTES_PER_KERNEL + 1)
         _kernel_tile(ax, weight, first, row, f"kernel {kernel}")
         for column, i in enumerate(_of_different_instruments(values[:, kernel], prepared), first + 1):
             _tile(ax, pictures[i], column, row, prepared.notes[i].family, "magma", mel.FLOOR_DB, 0)
             band, frame = divmod(int(places[i, kernel]), mel.NUM_FRAMES // 2)
-            _frame_tile(ax, column, row, band=2 * band, frame=2 * frame, size=classifier.model.config.kernel)
+            _frame_tile(ax, column, row, band=2 * band, frame=2 * frame, size=weights.shape[-1])
     return _png(figure)
 
 
 @torch.inference_mode()
 def _strongest(classifier: NoteClassifier, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (strongest answer, its place) of each kernel to each picture, both (pictures, kernels)."""
+    """Return (strongest response, its flat position) of each kernel to each picture, both (pictures, kernels)."""
     found = [classifier.model.first_layer(part).flatten(2).max(dim=2) for part in pictures.split(256)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
@@ -67,16 +88,16 @@ def _of_different_instruments(values: Tensor, prepared: PreparedNotes) -> list[i
     for i in values.argsort(descending=True, stable=True).tolist():
         note = prepared.notes[i]
         seen.setdefault((note.family, note.instrument), i)
-        if len(seen) == NOTES_A_KERNEL:
+        if len(seen) == NOTES_PER_KERNEL:
             break
     return list(seen.values())
 
 
 def saliency(classifier: NoteClassifier, picture: Tensor, name: str) -> bytes:
-    """Return a note's picture beside a map of what its answer hangs on.
+    """Return the picture of a note beside an occlusion map of its prediction (Zeiler and Fergus 2014).
 
-    The map is how many nats the answer's log-probability loses when a patch of 8 bands x 8 frames is silenced (Zeiler
-    and Fergus 2014): red speaks for the answer, blue against it.
+    The map shows how many nats the log-probability of the predicted family loses when a patch of 8 bands x 8 frames is
+    silenced: red is evidence for the family, blue is evidence against it.
     """
     prediction = classifier.look([picture])[0]
     drop = occlusion(classifier, picture)
@@ -97,7 +118,7 @@ def saliency(classifier: NoteClassifier, picture: Tensor, name: str) -> bytes:
 
 @torch.inference_mode()
 def occlusion(classifier: NoteClassifier, picture: Tensor) -> Tensor:
-    """Return how much of its log-probability the answer loses where a patch is silenced, in nats, (64, 64)."""
+    """Return how much log-probability the predicted family loses where a patch is silenced, in nats, (64, 64)."""
     starts = range(0, mel.NUM_BANDS - PATCH + 1, PATCH_STEP)
     hidden = picture.repeat(len(starts) ** 2, 1, 1)
     for n, (band, frame) in enumerate((b, f) for b in starts for f in starts):
@@ -111,7 +132,7 @@ def occlusion(classifier: NoteClassifier, picture: Tensor) -> Tensor:
 
 
 def confusion(report: dict[str, Any]) -> bytes:
-    """Return the confusion matrix of a report (`evaluation.report`): rows are what plays, columns the answers."""
+    """Return the confusion matrix of a report (`metrics.report`): rows are the true families, columns the predicted."""
     matrix = np.array(report["confusion"])
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = _figure(7.2, 6.4)
@@ -141,7 +162,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _grid(columns: int, rows: int, title: str) -> tuple[Figure, Any]:
-    """Return a figure and its one plot, with room for square tiles: many small plots would take seconds to draw."""
+    """Return a figure with one plot that has room for square tiles: many small plots would take seconds to draw."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(columns * 1.05, rows * 1.2 + 0.4))
@@ -166,7 +187,7 @@ def _kernel_tile(ax: Any, weight: Tensor, column: int, row: int, title: str) -> 
 
 
 def _frame_tile(ax: Any, column: int, row: int, *, band: int, frame: int, size: int) -> None:
-    """Draw a square of `size` bands and frames around a place of a note's tile."""
+    """Draw a square of `size` bands and frames around a position of a note's tile."""
     from matplotlib.patches import Rectangle
 
     wide, high = (1 - 2 * TILE_GAP) / mel.NUM_FRAMES, (1 - TITLE - TILE_GAP) / mel.NUM_BANDS

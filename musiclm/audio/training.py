@@ -1,7 +1,7 @@
-"""Trains the note classifier: strips of a set's notes, batches in which families weigh the same, a generator of steps.
+"""Training of the note classifier: strips of the notes of a set, class-balanced batches, a generator of steps.
 
-The caller draws, saves and stops. Choosing (of the weights to keep, of the temperature) is done by the notes that
-`dataset.split_by_instrument` holds out, never by notes that a figure is reported of.
+The loop is `training.loop.fit`; the caller reports, saves and stops. The weights to keep and the temperature are
+selected on the notes that `dataset.split_by_instrument` holds out, never on notes for which a figure is reported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import math
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,57 +19,49 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import AudioError, CorpusError
+from ..training import optim
+from ..training.loop import Loss, Step, fit
+from ..training.optim import make_adamw
 from . import FAMILIES, augment, mel
 from . import io as audio_io
 from .dataset import LabelledNote
-from .models.cnn import NoteCNN
+from .models.base import NoteModel
 
-CHUNK = 256  # notes prepared by a worker at a time
+CHUNK = 256  # notes that a worker prepares at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train.
+class Recipe(optim.Recipe):
+    """How to train the classifier: other defaults than those of the language models, and three fields more.
+
+    The time for preparing the notes is not part of a budget in seconds.
 
     Attributes:
-        steps: the budget in steps, or None.
-        seconds: the budget in seconds, without preparing the notes, or None; what comes first ends the run. At least
-            one of them is given.
-        batch: notes a step.
-        learning_rate: the highest, after the warm-up; it then follows a cosine to zero at the budget's end.
-        warmup_steps: in which the rate rises evenly.
-        weight_decay: of everything but norms and biases (Loshchilov and Hutter 2019).
+        batch: notes per step.
         label_smoothing: this share of each target is spread over all families.
-        mixup: of this share of the batches, each picture is laid over another one (Zhang et al. 2018).
-        average: decay of the moving average of the weights, which is what is kept.
-        seed: of weights, batches and what spoils the notes.
-        bf16: compute in bfloat16, weights staying in float32.
+        mixup: the share of the batches in which each picture is mixed with another one (Zhang et al. 2018).
     """
 
-    steps: int | None = None
-    seconds: float | None = None
     batch: int = 128
     learning_rate: float = 2e-3
+    final_rate: float = 0.0
     warmup_steps: int = 200
     weight_decay: float = 0.05
+    clip: float = 2.0
     label_smoothing: float = 0.05
     mixup: float = 0.3
-    average: float = 0.999
-    seed: int = 0
-    bf16: bool = False
 
-    def __post_init__(self) -> None:
-        if self.steps is None and self.seconds is None:
-            raise ValueError("a recipe needs a budget: steps or seconds")
+    def seed_dropout(self, step: int) -> None:
+        """Seed torch's global generator once: a classifier is not resumed."""
+        if step == 0:
+            torch.manual_seed(self.seed)
 
-    def progress(self, step: int, seconds: float) -> float:
-        """Return which part of the budget is used, 0 … 1."""
-        by_steps = step / self.steps if self.steps else 0.0
-        by_seconds = seconds / self.seconds if self.seconds else 0.0
-        return min(1.0, max(by_steps, by_seconds))
+    def ema_decay_at(self, step: int) -> float:
+        """Return the EMA decay; the step that is being taken counts."""
+        return super().ema_decay_at(step + 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,10 +69,10 @@ class PreparedNotes:
     """Notes that could be read, as strips.
 
     Attributes:
-        notes: which.
-        strips: (notes, versions, 64 mel bands, 80 frames), uint8; version 0 is the note as it is.
+        notes: the notes, in the order of the tensors.
+        strips: (notes, versions, 64 mel bands, 80 frames), uint8; version 0 is the unchanged note.
         targets: (notes,), the number of each one's family.
-        dropped: (file, reason) of those that could not be read.
+        dropped: (file, reason) of the notes that could not be read.
     """
 
     notes: list[LabelledNote]
@@ -91,32 +82,30 @@ class PreparedNotes:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step taken.
+class NoteBatch:
+    """A training batch.
 
     Attributes:
-        number: counted from 1.
-        loss: of its batch, in nats, with smoothed labels.
-        seconds: so far.
-        progress: which part of the budget is used, 0 … 1.
-        model: the averaged weights, in evaluation mode.
+        pictures: (B, 64 mel bands, 64 frames) in dB.
+        targets: (B, families), soft labels that sum to 1.
     """
 
-    number: int
-    loss: float
-    seconds: float
-    progress: float
-    model: NoteCNN
+    pictures: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device) -> NoteBatch:
+        """Return the batch on another device."""
+        return NoteBatch(pictures=self.pictures.to(device), targets=self.targets.to(device))
 
 
 def prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, workers: int | None = None) -> Iterator[Any]:
-    """Yield how many notes are prepared so far, again and again, and at last the Prepared.
+    """Yield the number of notes prepared so far after each chunk, and at last the `PreparedNotes`.
 
     Args:
-        notes: in this order.
-        versions: of each note: 1 for the note as it is, and each further one spoilt by `augment.distort`.
-        seed: of that.
-        workers: processes; as many as there are cores if left out.
+        notes: the notes; their order is kept.
+        versions: how many versions of each note: the unchanged note, and versions - 1 distorted by `augment.distort`.
+        seed: of the distortions.
+        workers: the number of processes; by default one per core.
 
     Raises:
         CorpusError: no note could be read.
@@ -160,19 +149,19 @@ def _prepare_chunk(
             sound = audio_io.read(note.path).audio
             mel.check(sound)
             rng = np.random.default_rng([seed, number])
-            spoilt = [torch.from_numpy(augment.distort(sound.numpy(), rng)) for _ in range(versions - 1)]
-            strips.append(torch.stack([augment.strip(s) for s in [sound, *spoilt]]).numpy())
+            distorted = [torch.from_numpy(augment.distort(sound.numpy(), rng)) for _ in range(versions - 1)]
+            strips.append(torch.stack([augment.strip(s) for s in [sound, *distorted]]).numpy())
             kept.append(number)
         except AudioError as error:
             dropped.append((str(note.path), str(error)))
     return strips, kept, dropped
 
 
-def draw_weights(notes: Sequence[LabelledNote]) -> Tensor:
-    """Return how likely each note is drawn, (notes,), summing to 1.
+def sampling_weights(notes: Sequence[LabelledNote]) -> Tensor:
+    """Return the sampling probability of each note, (notes,), summing to 1.
 
-    Families are equally likely; within a family a source, and within a source an instrument, is as likely as the root
-    of its number of notes, times the notes' own weight.
+    Families have the same probability. Within a family the probability of a source, and within a source that of an
+    instrument, is proportional to the square root of its number of notes; the weight of each note is a factor.
     """
     sizes: dict[tuple[str, ...], int] = defaultdict(int)
     for n in notes:
@@ -199,84 +188,59 @@ def draw_weights(notes: Sequence[LabelledNote]) -> Tensor:
     return weights / totals[families] / len({n.family for n in notes})
 
 
-def train(model: NoteCNN, data: PreparedNotes, recipe: Recipe) -> Iterator[Step]:
+def train(model: NoteModel, data: PreparedNotes, recipe: Recipe) -> Iterator[Step[NoteModel]]:
     """Yield each step of a training run until the budget is used.
 
     Args:
-        model: is trained in place, on the CPU.
-        data: what to learn from.
-        recipe: how.
+        model: trained in place, on its own device.
+        data: the training notes.
+        recipe: how to train.
     """
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    others = [p for p in model.parameters() if p.ndim != 1]
-    groups = [{"params": others, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-    likely = draw_weights(data.notes)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    torch.manual_seed(recipe.seed)  # of dropout
-    began, step = time.monotonic(), 0
-    while (progress := recipe.progress(step, time.monotonic() - began)) < 1:
-        rate = (
-            recipe.learning_rate * (1 + math.cos(math.pi * progress)) / 2 * min(1.0, (step + 1) / recipe.warmup_steps)
-        )
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        pictures, targets = _batch(data, likely, recipe, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            scores = model(pictures)
-        loss = F.cross_entropy(scores.float(), targets, label_smoothing=recipe.label_smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimiser.step()
-        step += 1
-        _move_average(average, model, min(recipe.average, 1 - 10 / (10 + step)))
-        seconds = time.monotonic() - began
-        yield Step(
-            number=step,
-            loss=float(loss.detach()),
-            seconds=seconds,
-            progress=recipe.progress(step, seconds),
-            model=average,
-        )
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(model: NoteModel, batch: NoteBatch) -> Loss:
+        with recipe.autocast(batch.pictures.device):
+            scores = model(batch.pictures)
+        nats = F.cross_entropy(scores.float(), batch.targets, label_smoothing=recipe.label_smoothing)
+        return Loss(total=nats, nats=nats, num_targets=len(batch.targets))
+
+    return fit(
+        model, batches(data, recipe), loss, recipe, average=copy.deepcopy(model), optimizers=[make_adamw(model, recipe)]
+    )
 
 
-def _batch(data: PreparedNotes, likely: Tensor, recipe: Recipe, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return (pictures (B, 64, 64) in dB, targets (B, families)) of notes drawn by their weights."""
-    index = torch.multinomial(likely, recipe.batch, replacement=True, generator=g)
-    version = torch.randint(data.strips.shape[1], (recipe.batch,), generator=g)
-    pictures = augment.vary(data.strips[index, version], g)
-    targets = F.one_hot(data.targets[index], len(FAMILIES)).float()
-    if float(torch.rand((), generator=g)) < recipe.mixup:
-        share = torch.rand(recipe.batch, generator=g) * 0.5  # of the other note
-        other = torch.randperm(recipe.batch, generator=g)
-        pictures = torch.lerp(pictures, pictures[other], share[:, None, None])
-        targets = torch.lerp(targets, targets[other], share[:, None])
-    return pictures, targets
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        if mine.is_floating_point():  # running mean and variance of the norms
-            mine.lerp_(theirs, 1 - decay)
+def batches(data: PreparedNotes, recipe: Recipe) -> Iterator[NoteBatch]:
+    """Yield batches without end: notes sampled by `sampling_weights`, augmented and mixed up, on the CPU."""
+    weights = sampling_weights(data.notes)
+    g = torch.Generator().manual_seed(recipe.seed)
+    while True:
+        index = torch.multinomial(weights, recipe.batch, replacement=True, generator=g)
+        version = torch.randint(data.strips.shape[1], (recipe.batch,), generator=g)
+        pictures = augment.vary(data.strips[index, version], g)
+        targets = F.one_hot(data.targets[index], len(FAMILIES)).float()
+        if float(torch.rand((), generator=g)) < recipe.mixup:
+            share = torch.rand(recipe.batch, generator=g) * 0.5  # of the other note
+            other = torch.randperm(recipe.batch, generator=g)
+            pictures = torch.lerp(pictures, pictures[other], share[:, None, None])
+            targets = torch.lerp(targets, targets[other], share[:, None])
+        yield NoteBatch(pictures=pictures, targets=targets)
 
 
 @torch.inference_mode()
-def scores(model: NoteCNN, pictures: Tensor, batch: int = 256) -> Tensor:
-    """Return the model's scores of pictures, (B, families), a batch at a time."""
-    return torch.cat([model(part) for part in pictures.split(batch)])
+def scores(model: NoteModel, pictures: Tensor, batch: int = 256) -> Tensor:
+    """Return the logits of a model for pictures, (B, families) on the CPU, computed a batch at a time."""
+    device = next(model.parameters()).device
+    return torch.cat([model(part.to(device)).cpu() for part in pictures.split(batch)])
 
 
 def fit_temperature(scores: Tensor, targets: Tensor) -> float:
-    """Return what to divide scores by for probabilities that come true (Guo et al. 2017); families weigh the same.
+    """Return the temperature with the lowest cross-entropy (temperature scaling, Guo et al. 2017).
+
+    All families have the same weight, however many notes each has.
 
     Args:
-        scores: (notes, families).
-        targets: (notes,).
+        scores: logits, (notes, families).
+        targets: numbers of the families, (notes,).
     """
     counts = torch.bincount(targets, minlength=scores.shape[1]).float()
     weights = 1 / counts[targets]

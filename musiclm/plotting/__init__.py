@@ -1,7 +1,7 @@
-"""Music and models to look at: piano rolls, surprise, attention, embeddings. PNG and SVG need matplotlib.
+"""Plots of music and models: piano rolls, surprisal, attention, embeddings. PNG and SVG need matplotlib.
 
-Each picture is a module, which returns bytes, text or a page; who calls decides where that goes. This one has what they
-share: colours, names of tracks and pitches, where a prompt ended, figures to bytes.
+Each plot is a module that returns bytes, text or a page; the caller decides where to write it. This module has what they
+share: colours, names of tracks and pitches, the end of a prompt, figures as bytes.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ DPI = 110
 
 
 def check_output(path: Path, *, force: bool = False, kinds: Sequence[str] = KINDS) -> None:
-    """Say now what would go wrong when a picture is written to `path`.
+    """Check, before anything is computed, that a picture can be written to `path`.
 
     Raises:
-        OutputError: its name ends in none of `kinds`; matplotlib is not there; or see `check_writable`.
+        OutputError: its suffix is not one of `kinds`; matplotlib is not installed; or see `check_writable`.
     """
     kind = path.suffix.lower()
     if kind not in kinds:
-        raise OutputError(f"'{path}' is no kind of picture that can be drawn here: one of {', '.join(kinds)}")
+        raise OutputError(f"'{path}' has another suffix than those that can be written: {', '.join(kinds)}")
     if kind in KINDS and find_spec("matplotlib") is None:
         raise OutputError("pictures need matplotlib: pip install 'musiclm[pictures]'")
     check_writable(path, force=force)
 
 
 def track_name(track: Track) -> str:
-    """Return what to call a track: by its own name, else by its instrument of General MIDI."""
+    """Return the name of a track, or else of its General MIDI program."""
     if track.name.strip():
         return track.name.strip()
     if track.is_drum:
@@ -59,7 +59,7 @@ def pitch_name(pitch: int) -> str:
 
 
 def colour(number: int) -> str:
-    """Return the colour of a track by its place among those with notes, as #rrggbb; from the eleventh on of other shades."""
+    """Return the colour of a track as #rrggbb, by its index among those with notes; lighter shades from the eleventh on."""
     own = COLOURS[number % len(COLOURS)]
     turn = number // len(COLOURS)
     if not turn:
@@ -70,55 +70,55 @@ def colour(number: int) -> str:
 
 
 def paler(of: str, share: float) -> str:
-    """Return a colour, #rrggbb, with that share of it turned to a light grey."""
+    """Return a colour, #rrggbb, blended with that share of a light grey."""
     parts = (int(of[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(p * (1 - share) + 205 * share):02x}" for p in parts)
 
 
 def prompt_end(score: Score) -> float | None:
-    """Return where a score's prompt ends, in quarters, as the text in a file that musiclm wrote tells; None if it does not."""
-    for told in _records(score):
+    """Return where the prompt of a score ends, in quarters, from the provenance in a file of musiclm; None if unknown."""
+    for record in _records(score):
         try:
-            if not told.get("prompt") or told["options"].get("only_new") or _fills(told):
+            if not record.get("prompt") or record["options"].get("only_new") or _is_infilled(record):
                 continue
-            if isinstance(told.get("prompt_quarters"), (int, float)):
-                return float(told["prompt_quarters"])
-            if isinstance(bars := told["options"].get("prompt_bars"), int):
+            if isinstance(record.get("prompt_quarters"), (int, float)):
+                return float(record["prompt_quarters"])
+            if isinstance(bars := record["options"].get("prompt_bars"), int):
                 return midi.bar_line(score, 0.0, bars)
-        except (ValueError, TypeError, KeyError, AttributeError):  # a marker of anybody else
+        except (ValueError, TypeError, KeyError, AttributeError):  # a marker of another program
             continue
     return None
 
 
 def was_written_within(score: Score) -> bool:
-    """Return whether a file that musiclm wrote tells that its new music stands within its prompt, not behind it."""
-    return any(_fills(told) for told in _records(score))
+    """Return whether the provenance of a score says that it was infilled: its new music is within the prompt."""
+    return any(_is_infilled(record) for record in _records(score))
 
 
 def _records(score: Score) -> Iterator[dict[str, Any]]:
     for marker in score.markers:
         try:
-            told = json.loads(marker.text)
+            record = json.loads(marker.text)
         except ValueError:
             continue
-        if isinstance(told, dict) and "musiclm" in told:
-            yield told
+        if isinstance(record, dict) and "musiclm" in record:
+            yield record
 
 
-def _fills(told: dict[str, Any]) -> bool:
-    options = told.get("options")
+def _is_infilled(record: dict[str, Any]) -> bool:
+    options = record.get("options")
     return isinstance(options, dict) and any(name in options for name in ("infill", "keep_tracks", "accompany"))
 
 
 def figure(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches, that lays itself out."""
+    """Return an empty figure with a constrained layout; width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def to_bytes(drawn: Figure, kind: str) -> bytes:
-    """Return a figure as a file of a kind, ".png" or ".svg": the same bytes each time."""
+    """Return a figure as the bytes of a ".png" or ".svg" file, the same each time."""
     import matplotlib as mpl
 
     file = io.BytesIO()

@@ -1,6 +1,6 @@
-"""Piano rolls to print and to look at: bars ruled, a colour a track, systems one below the other as in a score.
+"""Piano rolls as pictures: with bar lines, one colour per track, and systems below each other as in sheet music.
 
-Loudness is opacity. Drums have a lane of their own, with their names. A prompt is pale on a tinted ground.
+Velocity is opacity. Drums have a lane of their own with their names. The prompt is pale on a tinted background.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from symusic import Score, Track
 
 QUARTERS_A_SYSTEM = 48.0
-MAX_SYSTEMS = 24  # of a picture; of longer music each is longer
+MAX_SYSTEMS = 24  # per picture; with longer music the systems are longer
 WIDTH = 12.0  # inches
 PROMPT_GROUND, BLACK_KEY, BAR_LINE = "#f6eedd", "#f5f5f7", "#c8c8cc"
 DRUMS = """
     kick kick rim snare clap snare tom6 hat tom5 pedal tom4 open tom3 tom2 crash tom1 ride china cup tamb splsh bell crash
     slap ride bongo bongo conga conga conga timb timb agogo agogo cabas marac whist whist guiro guiro clave wood wood
     cuica cuica trian trian
-""".split()  # noqa: SIM905 of General MIDI from 35 on, five letters at most
+""".split()  # noqa: SIM905 of General MIDI from pitch 35, at most five letters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """One note of a picture: times in quarters, `colour` as #rrggbb, `opacity` in 0 … 1."""
+    """A note to draw: times in quarters, `colour` as #rrggbb, `opacity` in 0 … 1."""
 
     start: float
     end: float
@@ -45,9 +45,9 @@ class Drawn:
 
 
 def notes(score: Score, prompt: float | None = None, kept: Score | None = None) -> list[Drawn]:
-    """Return the notes of a score, in their tracks' colours, as opaque as they are loud.
+    """Return the notes of a score with the colours of their tracks; the opacity is the velocity.
 
-    Those before `prompt` are pale, and those that another score has, too, at the same place of a track of the same program.
+    Notes before `prompt` are pale, and notes that `kept` also has at the same time in a track of the same program.
     """
     tpq = score.ticks_per_quarter
     there = set() if kept is None else {_place(kept, t, n.time, n.pitch) for t in kept.tracks for n in t.notes}
@@ -85,12 +85,12 @@ def piano_roll(
     """Return the piano roll of a score as the bytes of a picture.
 
     Args:
-        score: with notes.
+        score: a score with notes.
         kind: ".png" or ".svg".
-        prompt: where the prompt ends, in quarters; what begins before it is pale.
-        kept: what it was before it was written within; those of its notes are pale.
+        prompt: the end of the prompt, in quarters; notes that begin before it are pale.
+        kept: the original of an infilled score; the notes that both have are pale.
         title: above the picture.
-        first_bar: its number.
+        first_bar: the number of the first bar.
     """
     made, _ = systems(score, notes(score, prompt, kept), prompt=prompt, title=title, first_bar=first_bar)
     legend(made, [track_name(t) for t in score.tracks if t.notes])
@@ -107,16 +107,16 @@ def systems(
     span: tuple[float, float] | None = None,
     first_bar: int = 1,
 ) -> tuple[Figure, list[tuple[Axes | None, float, float]]]:
-    """Return a figure with the notes on it, and of each system its first and last quarter and room for more below it.
+    """Return a figure with the notes, and for each system (axes for more below it, first quarter, last quarter).
 
     Args:
-        score: for bars and metre.
+        score: for bars and time signatures.
         drawn: the notes.
         prompt: see `piano_roll`.
         title: above the picture.
-        extra: height of the room below each system, in inches; with 0 its place is None.
-        span: first and last quarter of a single system; left out, all of the music in as many as it takes.
-        first_bar: its number.
+        extra: height of the axes below each system, in inches; with 0 they are None.
+        span: first and last quarter of a single system; by default all music in as many systems as it needs.
+        first_bar: the number of the first bar.
     """
     last = max(n.end for n in drawn)
     lines = [(bar.start, f"{bar.numerator}/{bar.denominator}") for bar in _bars(score, last)]
@@ -156,7 +156,7 @@ def systems(
 
 
 def legend(made: Figure, names: Sequence[str], colours: Sequence[str] | None = None) -> None:
-    """Draw which colour is what, below a figure: the tracks', if nothing else is said."""
+    """Draw a legend below a figure; by default the colours are those of the tracks."""
     from matplotlib.patches import Patch
 
     colours = colours or [colour(i) for i in range(len(names))]
@@ -165,7 +165,7 @@ def legend(made: Figure, names: Sequence[str], colours: Sequence[str] | None = N
 
 
 def drum_name(pitch: int) -> str:
-    """Return a short name of a drum of General MIDI, or its number."""
+    """Return a short name of a General MIDI drum, or its number."""
     return DRUMS[pitch - 35] if 35 <= pitch < 35 + len(DRUMS) else str(pitch)
 
 
@@ -174,7 +174,7 @@ def _bars(score: Score, last: float) -> list[midi.Bar]:
 
 
 def _cuts(lines: list[float], end: float) -> list[tuple[float, float]]:
-    """Return where each system begins and ends: as many bars as fit, one at least."""
+    """Return where each system begins and ends, in quarters: as many bars as fit, at least one."""
     longest = max(QUARTERS_A_SYSTEM, end / MAX_SYSTEMS) + 1e-6
     cuts = [0.0]
     for line, following in itertools.pairwise([*lines, end]):
@@ -184,7 +184,7 @@ def _cuts(lines: list[float], end: float) -> list[tuple[float, float]]:
 
 
 def _frame(lane: Axes, begin: float, end: float, lines: Sequence[tuple[float, str]], prompt: float | None) -> None:
-    """Rule the bars of a lane and take away what is no music."""
+    """Draw the bar lines of a lane and remove its ticks and spines."""
     lane.set_xlim(begin, end)
     lane.vlines([t for t, _ in lines], 0, 1, transform=lane.get_xaxis_transform(), color=BAR_LINE, lw=0.7, zorder=1)
     lane.tick_params(length=0, labelbottom=False, labelsize=7)
@@ -198,19 +198,19 @@ def _frame(lane: Axes, begin: float, end: float, lines: Sequence[tuple[float, st
 
 
 def _number_bars(lane: Axes, lines: Sequence[tuple[float, str]], begin: float, end: float, first: int) -> None:
-    """Write the numbers of bars above a lane, as many as fit, and the metre where it changes."""
+    """Write bar numbers above a lane, as many as fit, and the time signature where it changes."""
     shown = [(i, t, m) for i, (t, m) in enumerate(lines) if begin <= t < end]
     every = max(1, math.ceil(len(shown) / 24))
     labels = []
-    for i, _, metre in shown:
-        changes = i == 0 or lines[i - 1][1] != metre
+    for i, _, signature in shown:
+        changes = i == 0 or lines[i - 1][1] != signature
         number = str(i + first) if i % every == 0 or i == shown[0][0] else ""
-        labels.append(f"{number}  {metre}".strip() if changes else number)
+        labels.append(f"{number}  {signature}".strip() if changes else number)
     lane.set_xticks([t for _, t, _ in shown], labels, fontsize=7, ha="left", color="#555555")
 
 
 def _keys(lane: Axes, low: int, high: int, begin: float, end: float) -> None:
-    """Draw the black keys as stripes and name the Cs."""
+    """Draw the black keys as stripes and label each C."""
     lane.set_ylim(low - 0.5, high + 0.5)
     for pitch in range(low, high + 1):
         if len(PITCHES[pitch % 12]) > 1:
@@ -222,7 +222,7 @@ def _keys(lane: Axes, low: int, high: int, begin: float, end: float) -> None:
 
 
 def _bars_of_notes(lane: Axes, placed: Sequence[tuple[Drawn, int]]) -> None:
-    """Draw notes as bars, each with a little gap before the next."""
+    """Draw notes as bars, with a small gap before the next one."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 

@@ -1,8 +1,8 @@
-"""How surprised a model is by each note of a piece, and the picture of it.
+"""Surprisal of each note of a piece under a model, and its plot.
 
-A note's surprise is the sum of the nats (-ln p) of its tokens, each given all before it, as far as the model's memory
-goes; see `notes` for which tokens those are. It cannot be compared between tokenizers of different kinds: one says more
-of a note than another.
+The surprisal of a note is the sum of -ln p over its tokens, in nats, each conditioned on all tokens before it within the
+model's context; `notes` defines which tokens belong to a note. It cannot be compared between kinds of tokenizers: they
+encode different properties of a note.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from .notes import AlignedNotes, Note, align
 from .piano_roll import Drawn, drum_name, legend, systems
 
 EXPECTED_TO_NOT = ("#b7c3d4", "#8fb0a3", "#e3b23c", "#d9622b", "#b3202c", "#5e0f36")
-LEAST_SCALE = 4.0  # nats at which the colours end, if no note is above it
-ROOM = 0.5  # inches below a system, for the surprise of its beats
+LEAST_SCALE = 4.0  # nats; the colour scale ends there or higher
+ROOM = 0.5  # inches below a system, for the mean surprisal per quarter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NoteSurprisals:
-    """What a model makes of a piece.
+    """The surprisals of the notes of a piece.
 
     Attributes:
-        heard: the piece as the model heard it.
-        nats: (N,) of each note.
+        heard: the piece as the model gets it: ids, notes and their alignment.
+        nats: (N,), the surprisal of each note.
         elsewhere: nats of the tokens that belong to no note.
-        first_bar: the number of its first bar.
+        first_bar: the number of the first bar.
     """
 
     heard: AlignedNotes
@@ -45,11 +45,11 @@ class NoteSurprisals:
 
     @property
     def scale(self) -> float:
-        """Nats at which the colours end: more than 98 of 100 notes have."""
+        """The end of the colour scale in nats: the 98th percentile of the notes, at least `LEAST_SCALE`."""
         return max(LEAST_SCALE, float(np.quantile(self.nats, 0.98)))
 
     def places(self) -> list[tuple[int, float]]:
-        """Return the number of each note's bar, and its beat in quarters, counted from 1."""
+        """Return the bar number of each note, and its beat in quarters, counted from 1."""
         lines: list[float] = []
         bars = midi.bars(self.heard.score)
         found = []
@@ -61,17 +61,17 @@ class NoteSurprisals:
 
 
 def surprise(model: LanguageModel, tokenizer: Tokenizer, score: Score, *, first_bar: int = 1) -> NoteSurprisals:
-    """Return how surprised a model is by each note of a score.
+    """Return the surprisal of each note of a score under a model.
 
     Args:
         model: in evaluation mode.
         tokenizer: the model's.
-        score: any.
-        first_bar: its number, to be told.
+        score: any score.
+        first_bar: the number of the first bar, for the result.
 
     Raises:
-        MidiError: the tokenizer can express not one note of it.
-        TokenizerError: the tokenizer's ids do not say one note each.
+        MidiError: the tokenizer cannot express a single note of it.
+        TokenizerError: the ids of the tokenizer do not stand for one note each.
     """
     found = align(tokenizer, score)
     piece = Piece(name="", tokens=found.ids, num_notes=len(found.notes), seconds=0.0)
@@ -82,7 +82,7 @@ def surprise(model: LanguageModel, tokenizer: Tokenizer, score: Score, *, first_
 
 
 def document(found: NoteSurprisals, name: str) -> dict[str, Any]:
-    """Return what `musiclm surprise --json` prints, but for the file's name."""
+    """Return the document of `musiclm surprise --json`, without the name of the file."""
     tracks = [track_name(t) for t in found.heard.score.tracks if t.notes]
     return {
         "model": name,
@@ -107,12 +107,12 @@ def document(found: NoteSurprisals, name: str) -> dict[str, Any]:
 
 
 def called(note: Note) -> str:
-    """Return what a musician calls a note's pitch."""
+    """Return the name of the pitch or drum of a note."""
     return drum_name(note.pitch) if note.is_drum else pitch_name(note.pitch)
 
 
 def notes(found: NoteSurprisals) -> list[Drawn]:
-    """Return the notes in the colours of their surprise."""
+    """Return the notes to draw, coloured by surprisal."""
     return [
         Drawn(start=n.start, end=n.end, pitch=n.pitch, is_drum=n.is_drum, colour=colour_of(nats / found.scale))
         for n, nats in zip(found.heard.notes, found.nats, strict=True)
@@ -120,7 +120,7 @@ def notes(found: NoteSurprisals) -> list[Drawn]:
 
 
 def colour_of(share: float) -> str:
-    """Return the colour of a share of the scale, #rrggbb: grey for what was expected, red and darker for what was not."""
+    """Return the colour of a share of the scale, #rrggbb: from grey (low surprisal) over red to dark red (high)."""
     place = min(max(float(share), 0.0), 1.0) * (len(EXPECTED_TO_NOT) - 1)
     low = min(int(place), len(EXPECTED_TO_NOT) - 2)
     pair = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in EXPECTED_TO_NOT[low : low + 2]]
@@ -128,7 +128,7 @@ def colour_of(share: float) -> str:
 
 
 def picture(found: NoteSurprisals, kind: str = ".png", *, title: str = "") -> bytes:
-    """Return the piano roll in the colours of surprise, with the mean surprise of each quarter's notes below it.
+    """Return the piano roll coloured by surprisal, with the mean surprisal of the notes of each quarter below it.
 
     Args:
         found: see `surprise`.
@@ -149,6 +149,6 @@ def picture(found: NoteSurprisals, kind: str = ".png", *, title: str = "") -> by
         lane.tick_params(labelsize=6)
     shares = [i / 5 for i in range(6)]
     names = [f"{share * found.scale:.1f}" for share in shares]
-    names[0], names[-1] = "0 nats a note", f"{names[-1]} and more; below each system the mean by quarters"
+    names[0], names[-1] = "0 nats/note", f"{names[-1]} and more; below each system the mean per quarter"
     legend(made, names, [colour_of(share) for share in shares])
     return to_bytes(made, kind)

@@ -1,6 +1,6 @@
-"""Piano rolls made of characters: two pitches a line, as half blocks; systems as wide as the terminal.
+"""Piano rolls made of characters: two pitches per line as half blocks, systems as wide as the terminal.
 
-Knows colours as #rrggbb, but no terminal: who prints turns them into its codes, or leaves them out in a pipe.
+Colours are #rrggbb; the caller converts them into the codes of a terminal, or leaves them out in a pipe.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .. import midi
 from . import pitch_name
 from .piano_roll import Drawn, drum_name
 
-MARGIN = 6  # characters, left of the notes
-FINEST = 4  # columns a quarter, where they fit
+MARGIN = 6  # characters left of the notes
+FINEST = 4  # columns per quarter, where they fit
 UPPER, LOWER, BOTH = "▀", "▄", "█"
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Characters of one colour, on a ground of another; None for the terminal's own."""
+    """Characters of one colour on a background of another; None for the default of the terminal."""
 
     text: str
     colour: str | None = None
@@ -38,15 +38,15 @@ def terminal_roll(
 ) -> Iterator[list[Line]]:
     """Yield the systems of a score, each a list of lines no wider than `width` characters.
 
-    A column is the longest even part of a quarter that keeps four bars to a system, a sixteenth at best. Only pitches
-    that a system has are drawn in it.
+    The columns per quarter are as many as let four bars fit into a system, at most four. A system shows only the range of
+    its own pitches.
 
     Args:
-        score: for bars and metre.
-        notes: what to draw, with colours as #rrggbb.
+        score: for bars and time signatures.
+        notes: the notes to draw.
         width: in characters, at least 20.
-        prompt: where the prompt ends, in quarters.
-        first_bar: its number.
+        prompt: the end of the prompt, in quarters.
+        first_bar: the number of the first bar.
     """
     last = max(n.end for n in notes)
     lines = list(itertools.takewhile(lambda b: b.start < last - 1e-6, midi.bars(score)))
@@ -74,9 +74,9 @@ def _system(
     behind = 0
     for i, bar in enumerate(bars):
         at = round((bar.start - begin) * columns)
-        metre = f"{bar.numerator}/{bar.denominator}"
-        is_new = i > 0 and metre != f"{bars[i - 1].numerator}/{bars[i - 1].denominator}"
-        text = f"{number + i}" + (f" {metre}" if is_new or bar.start == 0 else "")
+        signature = f"{bar.numerator}/{bar.denominator}"
+        is_new = i > 0 and signature != f"{bars[i - 1].numerator}/{bars[i - 1].denominator}"
+        text = f"{number + i}" + (f" {signature}" if is_new or bar.start == 0 else "")
         if at >= behind:
             head[at : at + len(text)] = text
             behind = at + len(text) + 1
@@ -87,7 +87,7 @@ def _system(
     pitched = [n for n in notes if not n.is_drum]
     if pitched:
         low, high = min(n.pitch for n in pitched), max(n.pitch for n in pitched)
-        for upper in range(high + high % 2, low - 1, -2):  # two keys a line
+        for upper in range(high + high % 2, low - 1, -2):  # two keys per line
             cells = {}
             for half, pitch in enumerate((upper, upper - 1)):
                 for column, of in _columns(
@@ -109,7 +109,7 @@ def _system(
 
 
 def _columns(notes: Sequence[Drawn], begin: float, columns: float, num_columns: int) -> dict[int, str]:
-    """Return the colour of each column in which one pitch sounds; a note struck again leaves a gap before it."""
+    """Return the colour of each column in which one pitch sounds; before a repeated note there is a gap."""
     found: dict[int, str] = {}
     strikes = {int((n.start - begin) * columns + 1e-6) for n in notes}
     for n in sorted(notes, key=lambda n: n.start):
@@ -123,7 +123,7 @@ def _columns(notes: Sequence[Drawn], begin: float, columns: float, num_columns: 
 
 
 def _runs(cells: dict[tuple[int, int], str], ruled: set[int], num_columns: int, upper: int) -> Iterator[Run]:
-    """Yield the characters of a line with two keys."""
+    """Yield the characters of a line, which shows two keys."""
     rule = "╌" if upper % 12 == 0 else " "
     for column in range(num_columns):
         above, below = cells.get((column, 0)), cells.get((column, 1))

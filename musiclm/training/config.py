@@ -1,4 +1,4 @@
-"""What a training run was asked for: its run.json. Light to import: it knows no torch."""
+"""The configuration of a training run: its run.json. Light to import: without torch."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from ..errors import RunError
 
 @dataclasses.dataclass(kw_only=True)
 class TrainConfig:
-    """What a run was asked for: run.json.
+    """The configuration of a run: run.json.
 
     Attributes:
         arch: one of `musiclm.models.names()`.
-        preset: a size of it.
-        data: the source, as an absolute path; None for the bundled chorales.
-        tokenizer: its name; None for what suits the data.
-        start_from: a checkpoint to start from, or None.
-        teachers: checkpoints to learn from beside the data.
-        minutes, steps, epochs: the budget; what comes first ends the run.
-        weights: for folders within the data, how much more often than their size says they are drawn from.
-        batch_size, window, context, learning_rate, dropout: None for the architecture's own; a context is a transformer's.
-        config: fields of the architecture's `Config` instead of the preset's.
-        patience: the run ends when so many validations in a row were no lower than the lowest; None for never.
-        patient_from: the step behind which they are counted: where the run stood when it was given a new budget.
-        seed: of everything that is drawn.
+        preset: the size of the model: tiny, small or base.
+        data: the path of the data, absolute; None for the bundled chorales.
+        tokenizer: its name; None for the default of the data.
+        start_from: a checkpoint to fine-tune, or None.
+        teachers: checkpoints to distil.
+        minutes, steps, epochs: the budget; the one that is used up first ends the run.
+        weights: sampling weights of folders within the data, by which the lengths of their pieces are multiplied.
+        batch_size, window, context, learning_rate, dropout: None for the default of the architecture. A window is the
+            length of a training sequence in tokens; only transformers have a context.
+        config: fields of the architecture's `Config` that replace those of the preset.
+        patience: the run stops early after so many validations in a row without improvement; None for never.
+        patient_from: validations up to this step do not count for that: the step at which the budget was renewed.
+        seed: of weights, batches and dropout.
         threads: of torch.
         device: cpu, cuda or mps.
-        precision: fp32 or bf16; None until it was measured.
-        compile: through torch.compile, where there is a C++ compiler.
-        command: what the user typed.
+        precision: fp32 or bf16; None until it was measured which is faster.
+        compile: use torch.compile, where there is a C++ compiler.
+        command: the command line.
     """
 
     arch: str
@@ -61,10 +62,10 @@ class TrainConfig:
 
 
 def stored_config(folder: Path) -> TrainConfig | None:
-    """Return the plan of the run in a folder; None if there is no run.
+    """Return the configuration of the run in a folder; None if there is no run.
 
     Raises:
-        RunError: its run.json is damaged.
+        RunError: the file run.json is damaged.
     """
     path = folder / "run.json"
     if not path.is_file():

@@ -1,15 +1,16 @@
-"""Training: a recipe, and a generator that takes one step each time it is asked.
+"""The training loop: a generator that takes one step each time it is asked; the caller reports, saves and stops.
 
-The caller draws, saves and stops. All that a run needs to go on exactly is in the `TrainingState` of a step: batches are
-functions of their number, and each step draws its dropout from (seed, step).
+`fit` trains any model with any loss; `train` trains a language model. The `TrainingState` of a step is all that an exact
+resume needs: a batch is a function of its number, and the dropout of a step of (seed, step).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +19,30 @@ from torch import Tensor, nn
 from ..data.crops import IGNORE, Batch
 from ..data.loader import load
 from ..models.base import LanguageModel
-from .optim import MATRIX_RATE, Recipe, make_optimizers, update_ema
+from .optim import Recipe, make_optimizers, set_rate, update_ema
+
+DISTILLATION_WEIGHT = 0.9
+
+
+class Movable(Protocol):
+    """A batch that can be moved to another device."""
+
+    def to(self, device: torch.device) -> Any: ...
+
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+BatchT = TypeVar("BatchT", bound=Movable)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingState:
-    """Where a run stands: enough to go on as if it had not stopped.
+    """The state of a training run, from which it can be resumed exactly.
 
     Attributes:
-        step: how many steps were taken.
-        tokens: how many targets were learnt from.
-        seconds: how long it has trained, over all its parts.
-        tensors: weights ("weights."), their average ("average.") and the optimiser's moments ("moments.").
+        step: the number of steps taken.
+        tokens: the number of training targets seen.
+        seconds: the training time, over all parts of the run.
+        tensors: weights ("weights."), EMA weights ("average.") and the state of the optimizers ("moments.").
     """
 
     step: int
@@ -39,18 +52,33 @@ class TrainingState:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step taken.
+class Loss:
+    """The loss of a batch.
+
+    Attributes:
+        total: what is minimized, a scalar with a gradient.
+        nats: what is reported, a scalar in nats per target.
+        num_targets: how many targets the batch has.
+    """
+
+    total: Tensor
+    nats: Tensor
+    num_targets: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step(Generic[ModelT]):
+    """One optimization step.
 
     Attributes:
         number: counted from 1.
-        nats: the mean surprise of its batch, in nats a target; with a teacher it is part of the loss alone.
-        tokens: seen so far.
-        seconds: so far.
-        rate: the learning rate that was used.
-        progress: which part of the budget is used, 0 … 1; at 1 the run is over.
-        model: the averaged weights, in evaluation mode: what to validate and to save.
-        state: gives the state to go on from, sharing memory with the run: save it before the next step.
+        nats: the mean cross-entropy of the batch with its labels, in nats per target; without the distillation loss.
+        tokens: the number of training targets so far.
+        seconds: the training time so far.
+        rate: the learning rate of this step.
+        progress: the share of the budget that is used, 0 … 1; at 1 the run is over.
+        model: the EMA weights, in evaluation mode: the model to validate and to save.
+        state: returns the state to resume from. It shares memory with the run: save it before the next step.
     """
 
     number: int
@@ -59,68 +87,54 @@ class Step:
     seconds: float
     rate: float
     progress: float
-    model: LanguageModel
+    model: ModelT
     state: Callable[[], TrainingState]
 
 
-def train(
-    model: LanguageModel,
-    batches: Callable[[int], Batch],
+def fit(
+    model: ModelT,
+    batches: Callable[[int], BatchT] | Iterable[BatchT],
+    loss: Callable[[ModelT, BatchT], Loss],
     recipe: Recipe,
     *,
-    average: LanguageModel,
+    average: ModelT,
+    optimizers: Sequence[torch.optim.Optimizer],
     start: TrainingState | None = None,
-    teacher: LanguageModel | None = None,
-) -> Iterator[Step]:
+) -> Iterator[Step[ModelT]]:
     """Yield each step of a training run, until the budget is used.
 
     Args:
-        model: is trained in place, on the device it is on.
-        batches: gives batch `number`, counted from 0, the same each time.
-        recipe: how.
-        average: another model of the same architecture, to hold the averaged weights.
-        start: where an earlier run of the same recipe stood; the weights are taken from it.
-        teacher: a model on the same device; what it expects is learnt from, too (Hinton, Vinyals and Dean 2015).
+        model: trained in place, on its own device.
+        batches: a function from the number of a step, counted from 0, to its batch; or the batches in order, the first
+            of which is that of step `start.step`; the run ends with them.
+        loss: the loss of a model on a batch.
+        recipe: how to train.
+        average: another model of the same architecture on the same device, which receives the EMA weights.
+        optimizers: each parameter of the model belongs to one of them.
+        start: the state of an earlier run of the same recipe; the weights are taken from it.
     """
     device = next(model.parameters()).device
-    optimisers = make_optimizers(model, recipe)
-    if start is None:
-        average.load_state_dict(model.state_dict())
-        start = TrainingState(step=0, tokens=0, seconds=0.0, tensors={})
-    else:
-        _restore(model, average, optimisers, start)
-    average.eval().requires_grad_(False)
-    model.train()
-    loaded = iter(load(batches, start.step, device))
+    start = _begin(model, average, optimizers, start)
+    in_order = iter(map(batches, itertools.count(start.step)) if callable(batches) else batches)
     tokens, begin = start.tokens, time.monotonic() - start.seconds
     for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
         seconds = time.monotonic() - begin
         if recipe.progress(step, seconds) >= 1:
             return
         rate = recipe.rate(step, seconds)
-        for optimiser in optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate * (MATRIX_RATE if isinstance(optimiser, torch.optim.Muon) else 1.0)
-        batch = next(loaded).to(device)
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout: nothing of it needs saving
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-            logits, _ = model(batch.tokens, None, batch.features)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
-        loss = nats
-        if teacher is not None:
-            taught = F.cross_entropy(logits.float()[batch.mask], _expected(teacher, batch, recipe)[batch.mask])
-            loss = recipe.taught * taught + (1 - recipe.taught) * nats
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for optimiser in optimisers:
-            optimiser.step()
-        update_ema(average, model, min(recipe.average, 1 - 10 / (10 + step)))
-        tokens += batch.num_tokens
+        set_rate(optimizers, rate)
+        batch = next(in_order, None)
+        if batch is None:
+            return
+        recipe.seed_dropout(step)
+        found = loss(model, batch.to(device))
+        _update(model, found.total, optimizers, recipe.clip)
+        update_ema(average, model, recipe.ema_decay_at(step))
+        tokens += found.num_targets
         number, seconds = step + 1, time.monotonic() - begin
         yield Step(
             number=number,
-            nats=float(nats.detach()),
+            nats=float(found.nats.detach()),
             tokens=tokens,
             seconds=seconds,
             rate=rate,
@@ -130,39 +144,96 @@ def train(
                 step=number,
                 tokens=tokens,
                 seconds=time.monotonic() - begin,
-                tensors=_tensors(model, average, optimisers),
+                tensors=_tensors(model, average, optimizers),
             ),
         )
 
 
+def train(
+    model: LanguageModel,
+    batches: Callable[[int], Batch] | Iterable[Batch],
+    recipe: Recipe,
+    *,
+    average: LanguageModel,
+    start: TrainingState | None = None,
+    teacher: LanguageModel | None = None,
+    distillation_weight: float = DISTILLATION_WEIGHT,
+) -> Iterator[Step[LanguageModel]]:
+    """Return the steps of training a language model by next-token cross-entropy; see `fit` for the other arguments.
+
+    Args:
+        teacher: a model on the same device, to distil: its probabilities are soft labels (Hinton et al. 2015).
+        distillation_weight: the weight of the soft-label loss, 0 … 1; the next-token loss has the rest.
+    """
+
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        with recipe.autocast(batch.tokens.device):
+            logits, _ = model(batch.tokens, None, batch.features)
+        nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        total = nats
+        if teacher is not None:
+            labels = _soft_labels(teacher, batch, recipe)
+            soft = F.cross_entropy(logits.float()[batch.mask], labels[batch.mask])
+            total = distillation_weight * soft + (1 - distillation_weight) * nats
+        return Loss(total=total, nats=nats, num_targets=batch.num_tokens)
+
+    if callable(batches):
+        batches = load(batches, 0 if start is None else start.step, next(model.parameters()).device)
+    optimizers = make_optimizers(model, recipe)
+    return fit(model, batches, loss, recipe, average=average, optimizers=optimizers, start=start)
+
+
 @torch.no_grad()
-def _expected(teacher: LanguageModel, batch: Batch, recipe: Recipe) -> Tensor:
-    """Return a teacher's probabilities of a batch's targets, (B, T, V)."""
-    with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=recipe.bf16):
+def _soft_labels(teacher: LanguageModel, batch: Batch, recipe: Recipe) -> Tensor:
+    """Return a teacher's probabilities of the targets of a batch, (B, T, V)."""
+    with recipe.autocast(batch.tokens.device):
         logits, _ = teacher(batch.tokens, None, batch.features)
     return logits.float().softmax(-1)
 
 
-def _tensors(model: nn.Module, average: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def _tensors(model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
     tensors = {f"weights.{name}": t for name, t in model.state_dict().items()}
     tensors |= {f"average.{name}": t for name, t in average.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for optimiser in optimisers:
-            tensors |= {f"moments.{name}.{key}": t for key, t in optimiser.state.get(parameter, {}).items()}
+        for optimizer in optimizers:
+            tensors |= {f"moments.{name}.{key}": t for key, t in optimizer.state.get(parameter, {}).items()}
     return tensors
 
 
+def _begin(
+    model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer], start: TrainingState | None
+) -> TrainingState:
+    """Put model, EMA weights and optimizers into the state to start from, a new run's if None, and return it."""
+    if start is None:
+        average.load_state_dict(model.state_dict())
+        start = TrainingState(step=0, tokens=0, seconds=0.0, tensors={})
+    else:
+        _restore(model, average, optimizers, start)
+    average.eval().requires_grad_(False)
+    model.train()
+    return start
+
+
+def _update(model: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> None:
+    """Take one step of the optimizers along the gradient of the loss, whose norm is clipped."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
 def _restore(
-    model: nn.Module, average: nn.Module, optimisers: Sequence[torch.optim.Optimizer], state: TrainingState
+    model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer], state: TrainingState
 ) -> None:
     def of(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): t for name, t in state.tensors.items() if name.startswith(prefix)}
 
     model.load_state_dict(of("weights."))
     average.load_state_dict(of("average."))
-    mine = {p: o for o in optimisers for group in o.param_groups for p in group["params"]}
+    owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         moments: dict[str, Any] = of(f"moments.{name}.")
-        mine[parameter].state[parameter] = {
+        owner[parameter].state[parameter] = {
             key: t.clone() if key == "step" else t.to(parameter.device).clone() for key, t in moments.items()
         }

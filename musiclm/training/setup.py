@@ -1,4 +1,4 @@
-"""What a run works with, made from its plan: corpus, tokenizer, models, batches and recipe."""
+"""The parts of a training run, made from its configuration: corpus, tokenizer, models, batches and recipe."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from ..models.weights import resize_embeddings
 from .config import TrainConfig
 
 if TYPE_CHECKING:
+    from ..data.crops import RandomCrops
     from ..models.base import LanguageModel
     from .optim import Recipe
 
 log = logging.getLogger(__name__)
 
-# going on from a checkpoint; chosen on the validation split of Nottingham (benchmarks/RESULTS.md)
-TUNED_RATE = 0.8  # of the architecture's own highest rate
+# fine-tuning; selected on the validation split of Nottingham (benchmarks/RESULTS.md)
+TUNED_RATE = 0.8  # times the peak learning rate of the architecture
 TUNED_DROPOUT = 0.1  # at least
 TUNED_WARM_UP = 20  # steps
 PATIENCE = 5  # validations
-MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` takes all
+MAX_VALIDATION_TOKENS = 100_000  # during a run; `evaluate` measures all
 
 
 @dataclasses.dataclass(kw_only=True)
 class TrainingSetup:
-    """What a run works with.
+    """The parts of a training run.
 
     Attributes:
-        corpus: see `corpus.open_source`.
-        tokenizer: of it, and of the model.
-        started: the checkpoint that is started from, or None.
-        model: as it is before the first step, on its device.
-        average: another of that architecture, for the averaged weights.
-        windows: batches by number.
+        corpus: see `data.open_source`.
+        tokenizer: of the corpus and of the model.
+        started: the checkpoint that the run starts from, or None.
+        model: the model before the first step, on its device.
+        average: another model of that architecture, for the EMA weights.
+        windows: the random crops: batches by number.
         recipe: how to train.
-        teacher: the mean of those to learn from, or None.
-        validation: pieces of no more than `MAX_VALIDATION_TOKENS`.
+        teacher: the ensemble to distil, or None.
+        validation: pieces of at most `MAX_VALIDATION_TOKENS` tokens.
     """
 
     corpus: Any
@@ -58,51 +59,26 @@ class TrainingSetup:
 
 
 def prepare(plan: TrainConfig) -> TrainingSetup:
-    """Return everything that follows from the plan alone.
+    """Return the parts of a run, which depend on its configuration alone.
 
     Raises:
-        RunError: the plan asks for what its architecture or its data does not have.
-        CorpusError: no music where it is looked for, or a corpus of another tokenizer.
+        RunError: the configuration does not fit the architecture or the data.
+        CorpusError: the data has no music, or is a corpus of another tokenizer.
         CheckpointError: no such checkpoint to start from.
     """
     import torch
 
     from .. import checkpoint, models
     from ..data import open_source
-    from ..data.crops import RandomCrops
     from ..evaluation import masked_pieces, sample_pieces
-    from .optim import Recipe
 
     started = checkpoint.load(plan.start_from) if plan.start_from else None
     source = open_source(plan.data, _wanted(plan, started))
     tokenizer = source.tokenizer
     config = _config(plan, started, tokenizer)
-    training = models.training(plan.arch)
-    # windows no longer than the context, nor shorter: distances that were never trained must not be met later
-    length = plan.window or config.get("context", training["window"])
-    pieces = list(source.pieces("train"))
-    windows = RandomCrops(
-        [piece.tokens for piece in pieces],
-        tokenizer,
-        pitches=[piece.pitches for piece in pieces],
-        length=min(length, config.get("context", length)),
-        batch_size=plan.batch_size or training["batch_size"],
-        seed=plan.seed,
-        weights=_weights(pieces, plan.weights),
-    )
-    steps = plan.steps
-    if plan.epochs is not None:
-        by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / windows.tokens_a_batch))
-        steps = by_epochs if steps is None else min(steps, by_epochs)
+    windows = _windows(plan, list(source.pieces("train")), tokenizer, config.get("context"))
     device = resolve_device(plan.device)
-    recipe = Recipe(
-        steps=steps,
-        seconds=None if plan.minutes is None else 60 * plan.minutes,
-        learning_rate=plan.learning_rate or training["learning_rate"] * (TUNED_RATE if started else 1.0),
-        warmup_steps=TUNED_WARM_UP if started else 100,
-        seed=plan.seed,
-        bf16=resolve_bf16(plan.precision, device),
-    )
+    recipe = _recipe(plan, windows, device)
     torch.manual_seed(plan.seed)
     try:
         model, average = (models.create(plan.arch, tokenizer.vocab_size, **config) for _ in range(2))
@@ -110,13 +86,10 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
         raise RunError(f"there is no such model: {error}") from error
     if started is not None:
         model.load_state_dict(resize_embeddings(started.model().state_dict(), model))
-    if plan.compile and device == "cpu" and not _has_compiler():
-        log.warning("--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled")
-    elif plan.compile:
-        model.compile()
+    if plan.compile:
+        _compile(model, device)
     log.debug("%s, %d parameters, %s; %s on %s", plan.arch, model.num_parameters, config, recipe, device)
     log.debug("%s, %d ids; features %s", tokenizer.name, tokenizer.vocab_size, tokenizer.feature_sizes)
-    log.debug("%d pieces, %d tokens, %d a batch", len(pieces), windows.tokens_an_epoch, windows.tokens_a_batch)
     validation = sample_pieces(source.pieces("validation"), MAX_VALIDATION_TOKENS)
     return TrainingSetup(
         corpus=source,
@@ -131,11 +104,63 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
     )
 
 
+def _windows(plan: TrainConfig, pieces: Sequence[Any], tokenizer: Any, context: int | None) -> RandomCrops:
+    """Return the training batches.
+
+    Crops are as long as the context of a model that has one: distances that were never trained must not occur later.
+    """
+    from .. import models
+    from ..data.crops import RandomCrops
+
+    training = models.training(plan.arch)
+    length = plan.window or context or training["window"]
+    windows = RandomCrops(
+        [piece.tokens for piece in pieces],
+        tokenizer,
+        pitches=[piece.pitches for piece in pieces],
+        length=min(length, context or length),
+        batch_size=plan.batch_size or training["batch_size"],
+        seed=plan.seed,
+        weights=_weights(pieces, plan.weights),
+    )
+    log.debug("%d pieces, %d tokens, %d per batch", len(pieces), windows.tokens_an_epoch, windows.tokens_a_batch)
+    return windows
+
+
+def _recipe(plan: TrainConfig, windows: RandomCrops, device: str) -> Recipe:
+    """Return the recipe: the budget in steps and seconds, and the learning rate, lower for fine-tuning."""
+    from .. import models
+    from .optim import Recipe
+
+    steps = plan.steps
+    if plan.epochs is not None:
+        by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / windows.tokens_a_batch))
+        steps = by_epochs if steps is None else min(steps, by_epochs)
+    is_tuned = bool(plan.start_from)
+    peak = models.training(plan.arch)["learning_rate"] * (TUNED_RATE if is_tuned else 1.0)
+    return Recipe(
+        steps=steps,
+        seconds=None if plan.minutes is None else 60 * plan.minutes,
+        learning_rate=plan.learning_rate or peak,
+        warmup_steps=TUNED_WARM_UP if is_tuned else 100,
+        seed=plan.seed,
+        bf16=resolve_bf16(plan.precision, device),
+    )
+
+
+def _compile(model: LanguageModel, device: str) -> None:
+    """Compile a model in place, or warn that there is no compiler."""
+    if device == "cpu" and not _has_compiler():
+        log.warning("--compile needs a C++ compiler (g++, clang++, or what CXX names), and there is none: not compiled")
+    else:
+        model.compile()
+
+
 def _wanted(plan: TrainConfig, started: Any) -> Any:
-    """Return the tokenizer that the plan wants, or that of the checkpoint; None for what suits the data.
+    """Return the tokenizer of the configuration, or that of the checkpoint; None for the default of the data.
 
     Raises:
-        RunError: the checkpoint has other tokens.
+        RunError: the checkpoint has another vocabulary.
     """
     from .. import tokenizers
 
@@ -149,10 +174,10 @@ def _wanted(plan: TrainConfig, started: Any) -> Any:
 
 
 def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
-    """Return what the model is built with: sizes of the preset or the checkpoint, the tokenizer's part, the plan's own.
+    """Return the fields of the model's `Config`: preset or checkpoint, then the tokenizer's, then those that are set.
 
     Raises:
-        RunError: the plan sets what the architecture has not, or what the checkpoint has settled.
+        RunError: a field that the architecture does not have, or that the checkpoint determines.
     """
     from .. import models
 
@@ -164,10 +189,10 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
         config.pop("vocab_size")
         if known != tokenizer.feature_sizes[: len(known)]:
             raise RunError(
-                f"the model '{started.name}' has other features than '{tokenizer.name}' gives now: train anew"
+                f"the model '{started.name}' has other features than '{tokenizer.name}' now has: train a new model"
             )
         if plan.config:
-            raise RunError(f"the sizes of '{started.name}' are what they are: leave out --set and --layers")
+            raise RunError(f"the hyperparameters of '{started.name}' are fixed: leave out --set and --layers")
     config |= tokenizer.model_config
     for name, number in sorted(plan.config.items()):
         if name not in preset:
@@ -188,7 +213,7 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel | None:
-    """Return the mean of the checkpoints of these names, as a model; None for none.
+    """Return the ensemble of the checkpoints of these names; None without names.
 
     Raises:
         RunError: one of them has another tokenizer.
@@ -199,8 +224,8 @@ def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel
     found = [checkpoint.load(name) for name in names]
     for each in found:
         own = each.tokenizer()
-        knows = own.feature_sizes == tokenizer.feature_sizes[: len(own.feature_sizes)]
-        if own.name != tokenizer.name or own.vocab_size != tokenizer.vocab_size or not knows:
+        has_features = own.feature_sizes == tokenizer.feature_sizes[: len(own.feature_sizes)]
+        if own.name != tokenizer.name or own.vocab_size != tokenizer.vocab_size or not has_features:
             theirs = own.name
             other = f"tokens of '{theirs}', not of" if theirs != tokenizer.name else "another version or options of"
             raise RunError(f"the teacher '{each.name}' has {other} '{tokenizer.name}'")
@@ -208,10 +233,10 @@ def _teacher(names: Sequence[str], tokenizer: Any, device: str) -> LanguageModel
 
 
 def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] | None:
-    """Return how much more often than its length says each piece is drawn; None for all alike.
+    """Return the sampling weight of each piece, by which its length is multiplied; None if all have the same.
 
     Raises:
-        RunError: a folder that no piece comes from.
+        RunError: no piece comes from one of the folders.
     """
     if not by_folder:
         return None
@@ -226,5 +251,6 @@ def _weights(pieces: Sequence[Any], by_folder: dict[str, float]) -> list[float] 
 
 
 def _has_compiler() -> bool:
+    """Return whether a C++ compiler is on the path."""
     names = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
     return any(shutil.which(name) for name in names if name)

@@ -1,7 +1,7 @@
-"""The network: 2-D convolutions over the picture of a note, halving it four times, and one linear layer.
+"""A residual CNN (He et al. 2016) over the log-mel picture of a note, and one linear layer.
 
-Residual blocks as in He et al. (2016). Time is averaged away at the end, frequency is not: how high a sound lies tells
-a bass from a flute. Letters in names: B batch, C channels, M mel bands, T frames.
+Average pooling at the end is over time only: the frequency of a sound distinguishes a bass from a flute. Letters in
+names: B batch, C channels, M mel bands, T frames.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import mel
+from .base import NoteModel
+
+MAX_CHANNELS = 1024
+MAX_KERNEL = 15
+MAX_LAYERS = 5  # each halves the picture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Sizes of a NoteCNN.
+    """Hyperparameters of the CNN.
 
     Attributes:
-        channels: of the first layer and of the blocks; each halves the picture, to 4 x 4 after four.
-        kernel: side of the first layer's kernels, odd.
-        num_families: how many answers there are.
+        channels: of the first layer and of the blocks, 1 to 5 numbers; each halves the picture, to 4 x 4 after four.
+        kernel: side of the first layer's kernels, odd, at most 15.
+        num_families: the number of classes.
         dropout: before the last layer.
     """
 
@@ -31,9 +36,25 @@ class Config:
     num_families: int = 11
     dropout: float = 0.3
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(n, int) for n in (*self.channels, self.kernel, self.num_families)):
+            raise ValueError("channels, kernel and num_families must be whole numbers")
+        if not 1 <= len(self.channels) <= MAX_LAYERS or not all(1 <= c <= MAX_CHANNELS for c in self.channels):
+            raise ValueError(f"channels must be 1 to {MAX_LAYERS} numbers from 1 to {MAX_CHANNELS}")
+        if not 1 <= self.kernel <= MAX_KERNEL:
+            raise ValueError(f"kernel must be from 1 to {MAX_KERNEL}")
+
+
+PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
+    "tiny": {"channels": (8, 16, 32, 64)},
+    "small": {"channels": (32, 64, 128, 256)},
+    "base": {"channels": (64, 128, 256, 512)},
+}
+TRAINING = {"learning_rate": 2e-3, "batch": 128}
+
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions, the first of which halves the picture, beside a way past them."""
+    """Two 3 x 3 convolutions with batch norms, the first of stride 2, and a residual connection."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -49,8 +70,8 @@ class Block(nn.Module):
         return F.relu(past + self.second_norm(self.second(x)))
 
 
-class NoteCNN(nn.Module):
-    """Pictures in, one number a family out; a softmax makes them probabilities."""
+class Model(NoteModel):
+    """Return logits of the families; their softmax is the probabilities."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -64,18 +85,22 @@ class NoteCNN(nn.Module):
         self.last = nn.Linear(c[-1] * self.rows, config.num_families)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Return scores, (B, families), of pictures in dB, (B, 64 mel bands, 64 frames)."""
+        """Return logits, (B, families), of pictures in dB, (B, 64 mel bands, 64 frames)."""
         x = self.features(pictures)
         return self.last(self.dropout(x.mean(dim=3).flatten(1)))
 
     def features(self, pictures: Tensor) -> Tensor:
-        """Return what the last block makes of pictures: (B, channels, 4, 4), low frequencies and early times first."""
+        """Return the output of the last block: (B, channels, 4, 4), low frequencies and early times first."""
         x = F.relu(self.first_norm(self.first_layer(pictures)))
         for block in self.blocks:
             x = block(x)
         return x
 
+    def first_kernels(self) -> Tensor:
+        """Return the kernels of the first layer, (kernels, mel bands, frames)."""
+        return self.first.weight.detach()[:, 0]
+
     def first_layer(self, pictures: Tensor) -> Tensor:
-        """Return how each first kernel answers to pictures in dB, (B, kernels, 32, 32)."""
+        """Return the response of each first kernel to pictures in dB, (B, kernels, 32, 32)."""
         scaled: Tensor = self.first((pictures / (-mel.FLOOR_DB / 2) + 1)[:, None])
         return scaled
