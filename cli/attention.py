@@ -58,10 +58,10 @@ def command(
     loaded, language_model = _scores.load_model(model, device)
     found = attention.attention(language_model, loaded.tokenizer(), score, first_bar=first)
     _check_choice(found, loaded.name, layer, wanted, moment[0])
-    _scores.say_left_out(found.heard.left_out, quiet=quiet)
+    _scores.say_left_out(found.aligned.left_out, quiet=quiet)
     if found.num_left:
         _console.say(
-            f"only the first {len(found.heard.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet
+            f"only the first {len(found.aligned.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet
         )
     note, which = found.at(*moment), (layer or found.shares.shape[0]) - 1
     title = f"{Path(file).name}: attention of {loaded.name}"
@@ -86,7 +86,7 @@ def _check_choice(found: Attention, model: str, layer: int | None, heads: list[i
         raise click.BadParameter(f"'{model}' has {num_layers}", param_hint="--layer")
     if heads is not None and max(heads) >= num_heads:
         raise click.BadParameter(f"'{model}' has {num_heads}", param_hint="--heads")
-    last = found.first_bar + midi.num_bars(found.heard.score) - 1
+    last = found.first_bar + midi.num_bars(found.aligned.score) - 1
     if bar is not None and not found.first_bar <= bar <= last:
         raise click.BadParameter(f"the drawn bars are {found.first_bar} to {last}", param_hint="--at")
 

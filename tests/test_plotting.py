@@ -90,7 +90,7 @@ def test_no_note_looks_at_one_to_come_and_shares_add_up(song, arch: str):
         arch, tokenizer.vocab_size, **tokenizer.model_config, **({"context": 64} if arch == "transformer" else {})
     )
     found = attention.attention(model, tokenizer, song)
-    said = np.array([n.said for n in found.heard.notes])
+    said = np.array([n.said for n in found.aligned.notes])
     assert found.by == ("attention" if arch == "transformer" else "gradient")
     assert (found.shares >= 0).all()
     assert (found.shares.sum(-1) <= 1 + 1e-5).all()
@@ -155,8 +155,8 @@ def test_a_longer_piece_is_cut_and_it_is_told(song, monkeypatch):
     monkeypatch.setattr(attention, "MAX_NOTES", 30)
     tokenizer = tokenizers.create("score")
     found = attention.attention(tiny("gru", tokenizer.vocab_size, **tokenizer.model_config), tokenizer, song)
-    assert 24 <= len(found.heard.notes) <= 30
-    assert found.num_left == song.note_num() - len(found.heard.notes)
+    assert 24 <= len(found.aligned.notes) <= 30
+    assert found.num_left == song.note_num() - len(found.aligned.notes)
 
 
 def test_octaves_and_fifths_are_seen_in_bundled_models():

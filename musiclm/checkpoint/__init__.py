@@ -1,4 +1,4 @@
-"""Checkpoints: the file format, the names under which they are found, and the user's own folder of them."""
+"""Checkpoints: the file format, their names, and the user's folder of installed ones."""
 
 from .format import (
     MAX_HEADER,

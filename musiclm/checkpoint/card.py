@@ -1,4 +1,4 @@
-"""What a checkpoint's card tells, for programs and as a page."""
+"""Model cards: as JSON for programs, and as a page of Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .format import Checkpoint
 
 
 def figures(checkpoints: list[Checkpoint]) -> Iterator[dict[str, Any]]:
-    """Yield what `musiclm models --json` lists."""
+    """Yield the entries of `musiclm models --json`."""
     for c in checkpoints:
         yield {
             "name": c.name,
@@ -29,12 +29,12 @@ def page(checkpoint: Checkpoint, name: str) -> str:
     card = dict(checkpoint.card)
     figure_rows = "\n".join(f"| {k} | {v} |" for k, v in card.pop("figures", {}).items())
     samples = _samples_table(card.pop("samples", None))
-    told = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
+    facts = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
     return f"""# {name}
 
 {checkpoint.arch}, {checkpoint.num_parameters:,} parameters, tokenizer `{checkpoint.tokenizer_description["name"]}`.
 
-{told}
+{facts}
 - **config**: `{json.dumps(checkpoint.config)}`
 - **sha256 of the weights**: `{checkpoint.sha256}`
 
@@ -45,7 +45,7 @@ def page(checkpoint: Checkpoint, name: str) -> str:
 
 
 def _samples_table(samples: dict[str, Any] | None) -> str:
-    """Return how samples compare with real pieces, as Markdown: means of statistics, and each one's overlapped area."""
+    """Return a Markdown table that compares samples with real pieces: the mean of each metric and its overlapped area."""
     if not samples:
         return ""
     sets = samples["sets"]

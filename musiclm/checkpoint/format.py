@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file holds weights, architecture, tokenizer and card. Nothing in it can run code.
+"""The checkpoint format: one safetensors file with weights, architecture, tokenizer and card. It cannot contain code.
 
 The file's metadata has `format` ("musiclm"), `sha256` (of all tensor bytes, in the file's order) and `checkpoint`, a JSON
-object of `arch`, `config`, `tokenizer` and `card`. Its header is bounded and checked before anything is allocated.
+object of `arch`, `config`, `tokenizer` and `card`. Its header is bounded, and checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     Network = TypeVar("Network", bound=torch.nn.Module)
 
 SUFFIX = ".safetensors"
-MAX_HEADER = 4 * 2**20  # bytes; the largest of ours is a hundredth of that
-MAX_NUMBER = 2**20  # of anything in a model's config
-MAX_TOKENIZER_NUMBER = 4096  # of anything that makes a vocabulary
+MAX_HEADER = 4 * 2**20  # bytes; the largest of the bundled ones is a hundredth of that
+MAX_NUMBER = 2**20  # the largest number in a model's config
+MAX_TOKENIZER_NUMBER = 4096  # the largest number in a tokenizer's description
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,14 @@ class Checkpoint:
     """A checkpoint whose header was read; the weights are read by `model`.
 
     Attributes:
-        name: what it is called by its user: a bundled or installed name, or the path.
+        name: the name by which the user called it: a bundled or installed name, or the path.
         path: the file.
         arch: one of `musiclm.models.names()`.
         config: fields of that architecture's `Config`.
         tokenizer_description: see `Tokenizer.describe`.
-        card: data, licence, command, figures and whatever else is worth telling.
+        card: data, licence, command, figures and more.
         sha256: of the tensor bytes, hexadecimal.
-        num_parameters: how many numbers were learnt.
+        num_parameters: the number of parameters.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Checkpoint:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How its music is best drawn, as its card says: temperature, top_k, top_p and min_p, each maybe missing."""
-        told = self.card.get("sampling")
+        """Return the card's sampling options: temperature, top_k, top_p and min_p, each of which may be missing."""
+        stored = self.card.get("sampling")
         names = ("temperature", "top_k", "top_p", "min_p")
-        return {k: v for k, v in told.items() if k in names and v is not None} if isinstance(told, dict) else {}
+        return {k: v for k, v in stored.items() if k in names and v is not None} if isinstance(stored, dict) else {}
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that the model was trained with."""
@@ -101,11 +101,11 @@ def save(
 
     Args:
         path: ends in .safetensors.
-        model: its weights and config.
+        model: its weights and config are stored.
         arch: one of `musiclm.models.names()`.
         tokenizer: stored whole.
         card: JSON.
-        dtype: of the stored weights; as they are if left out.
+        dtype: of the stored weights; unchanged if left out.
     """
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     checkpoint = {
@@ -264,10 +264,10 @@ def _tensor_bytes(data: bytes) -> memoryview:
 
 
 def read(path: Path, called: str) -> Checkpoint:
-    """Return the checkpoint in a file; `called` is its name, in errors too.
+    """Return the checkpoint in a file; `called` is its name, also in errors.
 
     Raises:
-        CheckpointError: it is not there, or damaged.
+        CheckpointError: it does not exist, or is damaged.
     """
     metadata, shapes = read_header(path, called)
     try:
@@ -280,7 +280,7 @@ def read(path: Path, called: str) -> Checkpoint:
     numbers = [v for v in config.values() if isinstance(v, int)]
     largest = max([*numbers, 0])
     if largest > MAX_NUMBER or config.get("num_layers", 1) > len(shapes) or _largest(tokenizer) > MAX_TOKENIZER_NUMBER:
-        raise CheckpointError(f"the checkpoint '{called}' is damaged: its config is beyond all bounds")
+        raise CheckpointError(f"the checkpoint '{called}' is damaged: its config has numbers that are too large")
     return Checkpoint(
         name=called,
         path=path,
@@ -307,7 +307,7 @@ def _renamed_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _largest(description: Any) -> int:
-    """Return the largest number in a tokenizer's description, among its keys too; tokens are only compared."""
+    """Return the largest number in a tokenizer's description, including its keys; the vocabulary's tokens are ignored."""
     if isinstance(description, dict):
         parts = [_largest(v) for k, v in description.items() if k != "vocabulary"]
         return max([0, *parts, *(int(n) for k in description for n in str(k).split("_") if n.isdigit())])

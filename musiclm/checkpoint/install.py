@@ -1,7 +1,6 @@
-"""Models of the user's own: checkpoints put into one folder, where their names are looked up after the bundled ones.
+"""Installation and removal of the user's own models: checkpoints in one folder, whose names follow the bundled ones.
 
-Which folder that is, and what is in it, `checkpoint` knows: `user_folder` and `installed`. Here files come into it, whole or
-not at all, and leave it.
+`registry` says which folder that is and what it contains. A file is installed whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,24 +18,24 @@ from ..files import written_whole
 from .format import SUFFIX, Checkpoint, check_start, read
 from .registry import bundled, find, installed, installed_path, user_folder
 
-MAX_BYTES = 2**30  # of a checkpoint; the largest of ours is a twentieth of that
+MAX_BYTES = 2**30  # of a checkpoint; the largest bundled one is a twentieth of that
 TIME_OUT = 30.0  # seconds without a byte
 BLOCK = 2**17  # bytes
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # a safe file name everywhere, upper and lower case being one on some
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # a safe file name on all systems, some of which ignore case
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """A checkpoint on its way.
+    """A checkpoint to be installed.
 
     Attributes:
-        told: the path or address that was given.
-        name: what it says of its name, ".safetensors" left out.
-        num_bytes: how many there are to come; None if that is not known.
-        blocks: its bytes.
+        given: its path or address.
+        name: the file name in it, without ".safetensors".
+        num_bytes: its size, or None if that is not known.
+        blocks: its bytes, block by block.
     """
 
-    told: str
+    given: str
     name: str
     num_bytes: int | None
     blocks: Iterator[bytes]
@@ -44,18 +43,18 @@ class Source:
 
 @contextlib.contextmanager
 def opened(given: str) -> Iterator[Source]:
-    """Give the source that a path or an address (https, http or file) means; a run folder means its best checkpoint.
+    """Give the source at a path or an address (https, http or file); a run folder means its best checkpoint.
 
     Raises:
-        CheckpointError: there is none; as its blocks come: the line broke off, it is too large, or no checkpoint.
+        CheckpointError: there is none; while its blocks are read: the connection broke, or it is too large or no checkpoint.
     """
     scheme, is_address, _ = given.partition("://")
     if is_address and scheme.lower() in ("http", "https"):
         name, answer = _fetched(given)
-        told = answer.headers.get("Content-Length") or ""
-        size = int(told) if told.isdecimal() else None
+        length = answer.headers.get("Content-Length") or ""
+        size = int(length) if length.isdecimal() else None
         with answer:
-            yield Source(told=given, name=name, num_bytes=size, blocks=_blocks(answer, size, given))
+            yield Source(given=given, name=name, num_bytes=size, blocks=_blocks(answer, size, given))
         return
     path = Path(given)
     if is_address and scheme.lower() == "file":
@@ -75,17 +74,17 @@ def opened(given: str) -> Iterator[Source]:
     except OSError as error:
         raise CheckpointError(f"'{given}' cannot be read: {error.strerror or error}") from error
     with file:
-        yield Source(told=given, name=name, num_bytes=size, blocks=_blocks(file, size, given))
+        yield Source(given=given, name=name, num_bytes=size, blocks=_blocks(file, size, given))
 
 
 def _fetched(address: str) -> tuple[str, Any]:
-    """Return the name of a file on the net, and the answer to read it from."""
+    """Return the name of a file on a server, and the response to read it from."""
     from http.client import HTTPException
     from urllib import request
     from urllib.error import HTTPError
     from urllib.parse import unquote, urlsplit
 
-    opener = request.OpenerDirector()  # of http and https, and nothing else that a server may send us on to
+    opener = request.OpenerDirector()  # of http and https only: a server may redirect to nothing else
     for handler in (
         request.ProxyHandler(),
         request.HTTPHandler(),
@@ -102,19 +101,19 @@ def _fetched(address: str) -> tuple[str, Any]:
         return name, opener.open(asked, timeout=TIME_OUT)
     except HTTPError as error:
         raise CheckpointError(f"'{address}' cannot be fetched: the server says {error.code} {error.reason}") from error
-    except (OSError, HTTPException, ValueError) as error:  # no such host, no answer; a crooked address
+    except (OSError, HTTPException, ValueError) as error:  # no such host, no answer, or a malformed address
         raise CheckpointError(f"'{address}' cannot be fetched: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """Return why a line broke off, in one line."""
+    """Return why a connection failed, in one line."""
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, TimeoutError):
         return f"no answer in {TIME_OUT:g} s"
     return " ".join(str(getattr(reason, "strerror", None) or reason).split()) or type(reason).__name__
 
 
-def _blocks(file: Any, size: int | None, told: str) -> Iterator[bytes]:
+def _blocks(file: Any, size: int | None, given: str) -> Iterator[bytes]:
     """Yield what is in a file or an answer as long as it can be a checkpoint: a web page is refused at its beginning."""
     from http.client import HTTPException
 
@@ -123,32 +122,32 @@ def _blocks(file: Any, size: int | None, told: str) -> Iterator[bytes]:
         try:
             block = file.read(BLOCK)
         except (OSError, HTTPException) as error:
-            raise CheckpointError(f"'{told}' cannot be read to its end: {_reason(error)}") from error
+            raise CheckpointError(f"'{given}' cannot be read to its end: {_reason(error)}") from error
         if not block:
             return
         count += len(block)
         if max(count, size or 0) > MAX_BYTES:
-            raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has more than {MAX_BYTES // 2**20} MB")
+            raise CheckpointError(f"'{given}' is no checkpoint of musiclm: it has more than {MAX_BYTES // 2**20} MB")
         if len(start) < 9:
             start += block[: 9 - len(start)]
             if len(start) == 9:
-                check_start(start[:8], told)
+                check_start(start[:8], given)
                 if start[8:] != b"{":
-                    raise CheckpointError(f"'{told}' is no checkpoint of musiclm: it has no header")
+                    raise CheckpointError(f"'{given}' is no checkpoint of musiclm: it has no header")
         yield block
 
 
 def install(source: Source, blocks: Iterable[bytes], *, name: str | None = None, force: bool = False) -> Checkpoint:
-    """Return a checkpoint as it lies in the user's folder, once it was read whole: its header, weights and their hash.
+    """Install a checkpoint in the user's folder, after its header, weights and hash were checked, and return it.
 
     Args:
         source: see `opened`.
-        blocks: those of the source, for the caller may want to count them on their way.
-        name: SET or SET-ARCH; the source's own name if left out. An architecture that it does not end in is added.
-        force: put it in the place of an installed one of that name.
+        blocks: those of the source; the caller may count them on the way.
+        name: SET or SET-ARCH; the source's own name if left out. The architecture is appended if it is missing.
+        force: replace an installed one of that name.
 
     Raises:
-        CheckpointError: it is no checkpoint, or damaged; or the name is no safe one, or a bundled one.
+        CheckpointError: it is no checkpoint, or damaged; or the name is not a safe one, or that of a bundled one.
         OutputError: one of that name is installed; or the folder cannot be written.
     """
     if name is not None:  # before anything is fetched
@@ -161,9 +160,9 @@ def install(source: Source, blocks: Iterable[bytes], *, name: str | None = None,
             with written_whole(arrived) as file:
                 for block in blocks:
                     file.write(block)
-            coming = read(arrived, source.told)
-            coming.model()  # all of it: weights, their hash, and that they are those of the architecture
-            name = (name or source.name).removesuffix(f"-{coming.arch}") + f"-{coming.arch}"
+            arriving = read(arrived, source.given)
+            arriving.model()  # all of it: weights, their hash, and that they are those of the architecture
+            name = (name or source.name).removesuffix(f"-{arriving.arch}") + f"-{arriving.arch}"
             _check_name(name, force=force)
             arrived.replace(installed_path(name))
     except OSError as error:
@@ -202,5 +201,5 @@ def remove(name: str) -> Path:
 
 
 def is_noncommercial(licence: object) -> bool:
-    """Return whether a licence says of itself that it is not for commercial use, as CC BY-NC does."""
+    """Return whether a licence excludes commercial use, as CC BY-NC does."""
     return re.search(r"\bNC\b|non-?\s?commercial", str(licence), re.IGNORECASE) is not None

@@ -11,7 +11,7 @@ from .format import SUFFIX, Checkpoint, read
 
 
 def load(name: str) -> Checkpoint:
-    """Return the checkpoint of a name, of a file, or of a run folder (its best one).
+    """Return the checkpoint of a name, a file or a run folder (its best one).
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -20,9 +20,9 @@ def load(name: str) -> Checkpoint:
 
 
 def find(name: str) -> tuple[Path, str]:
-    """Return the file that a name means, and what to call it: a bundled one before an installed one before a path.
+    """Return the file that a name means, and its name for messages. Bundled checkpoints precede installed ones and paths.
 
-    `SET` alone, "bach" for one, is the checkpoint of that set with the lowest validation nats a token.
+    `SET` alone, for example "bach", is the checkpoint of that set with the lowest validation loss in nats/token.
 
     Raises:
         CheckpointError: there is none.
@@ -38,7 +38,7 @@ def find(name: str) -> tuple[Path, str]:
     if path.is_dir():
         if (path / "best.safetensors").is_file():
             return path / "best.safetensors", name
-        raise CheckpointError(f"no checkpoint in the folder '{name}': it is no run, or one that has not saved yet")
+        raise CheckpointError(f"no checkpoint in the folder '{name}': it is not a run, or one that has not saved yet")
     if path.is_file():
         return path, name
     names = [*bundled(), *installed()]
@@ -48,7 +48,7 @@ def find(name: str) -> tuple[Path, str]:
 
 def bundled() -> list[str]:
     """Return the names of the checkpoints that come with the package."""
-    return _named(_folder())  # other weights lie beside them
+    return _named(_folder())  # the folder has other weights too
 
 
 def bundled_path(name: str) -> Path:
@@ -57,14 +57,14 @@ def bundled_path(name: str) -> Path:
 
 
 def infilling() -> list[str]:
-    """Return the names of bundled checkpoints that have learnt to fill holes."""
+    """Return the names of the bundled checkpoints that support infilling."""
     from ..tokenizers import INFILLING
 
     return [name for name in bundled() if load(name).tokenizer_description.get("name") in INFILLING]
 
 
 def installed() -> list[str]:
-    """Return the names of the checkpoints in the user's own folder; see `installing`."""
+    """Return the names of the checkpoints in the user's own folder; see `install`."""
     folder = user_folder()
     return _named(folder) if folder.is_dir() else []
 
@@ -75,10 +75,10 @@ def installed_path(name: str) -> Path:
 
 
 def user_folder() -> Path:
-    """Return where installed checkpoints lie: MUSICLM_MODELS, else "models" in the user's data folder of musiclm."""
-    told = os.environ.get("MUSICLM_MODELS")
-    if told:
-        return Path(told)
+    """Return the folder of installed checkpoints: MUSICLM_MODELS, else "models" in the user's data folder of musiclm."""
+    given = os.environ.get("MUSICLM_MODELS")
+    if given:
+        return Path(given)
     import platformdirs
 
     return platformdirs.user_data_path("musiclm") / "models"
@@ -99,13 +99,13 @@ def _validation_nats(checkpoint: Checkpoint) -> float:
 
 
 def default(*, filling_holes: bool = False) -> str:
-    """Return what `generate` uses when nothing is said: `score` if it is bundled, else `bach`.
+    """Return the default model of `generate`: `score` if it is bundled, else `bach`.
 
     Args:
-        filling_holes: whether it has to have learnt that, where one has.
+        filling_holes: prefer a model that supports infilling, if one does.
     """
-    if filling_holes and (learnt := infilling()):
-        return max(learnt, key=lambda name: name.startswith("score-"))
+    if filling_holes and (found := infilling()):
+        return max(found, key=lambda name: name.startswith("score-"))
     return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
 
 

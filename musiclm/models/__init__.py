@@ -1,7 +1,8 @@
-"""Architectures, one a file: `models/NAME.py` holds a frozen keyword-only `Config`, a `Model`, `PRESETS` and `TRAINING`.
+"""The registry of architectures. Each file `models/NAME.py` has a frozen keyword-only `Config`, a `Model`, `PRESETS` and
+`TRAINING`.
 
-A file that is added here is an architecture everywhere: in training, sampling, evaluation, checkpoints and tests.
-Files whose names begin with an underscore, those in `SHARED` and packages are not architectures.
+A new file here is an architecture everywhere: in training, sampling, evaluation, checkpoints and tests. Files whose names
+begin with an underscore, the files in `SHARED` and packages are not architectures.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from .base import LanguageModel
 
-SHARED = ("base", "ensemble", "weights")  # files that are no architecture
+SHARED = ("base", "ensemble", "weights")  # files that are not architectures
 SIZES = ("tiny", "small", "base")  # each architecture's PRESETS has these keys
 
 
 def names() -> list[str]:
-    """Return the names of all architectures, found by their file names, without importing torch."""
+    """Return the names of all architectures, from their file names; this does not import torch."""
     files = (m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
     return sorted(name for name in files if not name.startswith("_") and name not in SHARED)
 
 
 def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
-    """Return a new model with weights drawn from torch's global generator.
+    """Return a new model, initialised from torch's global random generator.
 
     Args:
         name: one of `names()`.
         vocab_size: number of token ids.
-        config: fields of the architecture's `Config`; those left out have its defaults.
+        config: fields of the architecture's `Config`; omitted fields have their defaults.
 
     Raises:
-        CheckpointError: no such architecture.
-        ValueError: a field that the architecture does not have, or an impossible value.
+        CheckpointError: there is no such architecture.
+        ValueError: the architecture does not have this field or does not allow this value, or its model has no head.
     """
     architecture = _architecture(name)
     try:
@@ -49,26 +50,26 @@ def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
 
 @contextmanager
 def meta_init() -> Iterator[None]:
-    """Make modules on torch's meta device, to be given weights: they take no memory and no numbers are drawn.
+    """Create modules on torch's meta device, without memory and without random initialisation, to be given weights later.
 
-    Drawing numbers, like any arithmetic, on the meta device would make torch import its compiler: a second.
+    Initialisation is skipped because any arithmetic on the meta device makes torch import its compiler, which takes a second.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class Undrawn(TorchFunctionMode):
+    class SkipInitialisation(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             name, kwargs = getattr(function, "__name__", ""), kwargs or {}
             if name in ("normal_", "uniform_") or getattr(function, "__module__", "") == "torch.nn.init":
                 return args[0] if args else kwargs["tensor"]
             return function(*args, **kwargs)
 
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInitialisation():
         yield
 
 
 def preset(name: str, size: str) -> dict[str, Any]:
-    """Return the fields of `Config` that make architecture `name` tiny, small or base."""
+    """Return the fields of `Config` for a size of an architecture: tiny, small or base."""
     presets = _architecture(name).PRESETS
     if size not in presets:
         raise ValueError(f"no preset '{size}' for '{name}': one of {', '.join(presets)}")
@@ -76,7 +77,7 @@ def preset(name: str, size: str) -> dict[str, Any]:
 
 
 def training(name: str) -> dict[str, Any]:
-    """Return what architecture `name` is best trained with: learning_rate, batch_size and window (tokens)."""
+    """Return the recommended hyperparameters of training: learning_rate, batch_size and window (crop length in tokens)."""
     return dict(_architecture(name).TRAINING)
 
 

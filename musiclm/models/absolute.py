@@ -1,12 +1,12 @@
-"""The Transformer (Vaswani et al. 2017): places in the sequence are sines and cosines, added to the embeddings.
+"""The Transformer (Vaswani et al. 2017): positions are sines and cosines, added to the embeddings.
 
-What Music Transformer is measured against: attention compares contents that carry their places with them, instead of
-knowing how far apart two tokens are. Places count from where the state began and have no end, but only those of the
-training windows were learnt: music that goes on beyond them is a guess (benchmarks/memory.py draws it). Train it with a
-`context` as long as the pieces. The block is the relative one's (pre-norm, GELU), so that positions are all that differs;
-attention is torch's own `scaled_dot_product_attention`, and each token sees itself and the `context - 1` before it.
+This is the baseline of the Music Transformer. Positions are part of the contents that attention compares, and distances
+between tokens are not given. Positions count from the beginning of the state and are unbounded, but the model was trained
+on those of its crops only: it extrapolates to later ones (benchmarks/memory.py plots it). Train it with a `context` as long
+as the pieces. The block is that of the relative transformer (pre-norm, GELU), so that only positions differ. Attention is
+torch's `scaled_dot_product_attention`. Each token attends to itself and the `context - 1` tokens before it.
 
-B batch, H heads, T tokens that are new, S tokens that are seen (cached and new), D size of the model, E size of a head,
+B batch, H heads, T new tokens, S cached and new tokens, D size of the model, E size of a head,
 V vocabulary.
 """
 
@@ -26,14 +26,14 @@ from .layers.dropout import Dropout
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
-    """What makes a Transformer.
+    """The hyperparameters of a Transformer.
 
     Attributes:
         size: of the residual stream; even, and a multiple of `num_heads`.
         num_layers: blocks of attention and feed-forward.
-        num_heads: of attention, a layer.
-        context: tokens that a token attends to, itself among them.
-        dropout: of embeddings and of what each sub-layer adds.
+        num_heads: attention heads per layer.
+        context: number of tokens that a token attends to, including itself.
+        dropout: of embeddings and of the output of each sub-layer.
     """
 
     size: int = 256
@@ -57,9 +57,9 @@ TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
 
 
 class Model(LanguageModel):
-    """Embedding and places, pre-norm blocks, read-out.
+    """Embedding and positions, then pre-norm blocks.
 
-    The state is how many tokens came before, (B,), then the last `context - 1` keys and values of each layer,
+    The state is the number of tokens so far, (B,), then the last `context - 1` keys and values of each layer,
     (B, H, S, E) each.
     """
 
@@ -75,7 +75,7 @@ class Model(LanguageModel):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        for block in blocks:  # the residual stream keeps its size however deep it is (Radford et al. 2019)
+        for block in blocks:  # keeps the scale of the residual stream at any depth (Radford et al. 2019)
             for last in (block.attention.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
 
@@ -84,8 +84,8 @@ class Model(LanguageModel):
     ) -> tuple[Tensor, State]:
         size = self.config.size
         num_before = 0 if state is None else int(state[0][0])
-        places_TD = sinusoids(num_before, tokens.shape[1], size, tokens.device)
-        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + places_TD)
+        positions_TD = sinusoids(num_before, tokens.shape[1], size, tokens.device)
+        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + positions_TD)
         after: list[Tensor] = []
         for i, block in enumerate(self.blocks):
             cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
@@ -123,7 +123,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(config.size, config.size)
 
     def forward(self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what is added to the stream, and the keys and values that the next tokens will look at."""
+        """Return the output, (B, T, D), and the keys and values that the next tokens attend to."""
         q_BHTE, k_BHSE, v_BHSE = (
             t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.queries_keys_values(x_BTD).chunk(3, -1)
         )
@@ -135,9 +135,10 @@ class Attention(nn.Module):
 
 
 def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor:
-    """Return the places first … first + count - 1, (count, size): sines, then cosines, of p / 10000^(2i / size).
+    """Return the encodings of positions first … first + count - 1, (count, size): sines, then cosines.
 
-    Their wavelengths go from 2 pi to 20000 pi tokens (Vaswani et al. 2017, 3.5; there they alternate).
+    The angles of position p are p / 10000^(2i / size).
+    The wavelengths are 2 pi to 20000 pi tokens (Vaswani et al. 2017, 3.5, where sines and cosines alternate).
     """
     rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10000.0) / size))
     angles = torch.arange(first, first + count, device=device)[:, None] * rates
@@ -146,9 +147,9 @@ def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor
 
 @recordable
 def attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, context: int) -> Tensor:
-    """Return causal attention, (B, H, T, E). The last T of the S keys stand at the queries' own places.
+    """Return causal attention, (B, H, T, E). The last T of the S keys are at the queries' own positions.
 
-    Up to `context` queries at once: a mask grows with the context, not with the music.
+    At most `context` queries are processed at once, so that a mask grows with the context, not with the music.
     """
     num_queries, num_keys = q_BHTE.shape[2], k_BHSE.shape[2]
     if num_queries == num_keys <= context:
@@ -156,7 +157,7 @@ def attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, context: int) -> T
     parts = []
     for begin in range(0, num_queries, context):
         end = min(begin + context, num_queries)
-        last = num_keys - num_queries + end  # these queries see keys first:last
+        last = num_keys - num_queries + end  # these queries attend to keys first:last
         first = max(0, last - (end - begin) - context + 1)
         behind = last - first - (end - begin)
         mask = torch.ones(end - begin, last - first, dtype=torch.bool, device=q_BHTE.device)

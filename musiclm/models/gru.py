@@ -1,4 +1,4 @@
-"""The gated recurrent unit (Cho et al. 2014): gates that say what to keep, without the LSTM's second memory."""
+"""The gated recurrent unit (Cho et al. 2014): two gates, without the cell of the LSTM."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TRAINING = {
     "learning_rate": 3e-3,
     "batch_size": 8,
     "window": 256,
-}  # many small steps: 0.63 nats after 45 s at 16, 0.55 at 8
+}  # many small steps: 0.63 nats/token after 45 s at batch size 16, 0.55 at 8
 
 
 class Model(recurrent.RecurrentModel):
-    """h(t) = (1 - z) n + z h(t-1), with an update gate z and a candidate n that sees h(t-1) through a reset gate."""
+    """h(t) = (1 - z) n + z h(t-1), with an update gate z and a candidate n that receives h(t-1) through a reset gate."""
 
     cell = nn.GRU
 
@@ -30,8 +30,8 @@ class Model(recurrent.RecurrentModel):
         return y_BTD, (after,)
 
     @staticmethod
-    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
+    def step(input_gates: Tensor, hidden_gates: Tensor, memory: State) -> State:
         size = memory[0].shape[1]
-        r, z = (given[:, : 2 * size] + recalled[:, : 2 * size]).sigmoid().chunk(2, 1)
-        n = (given[:, 2 * size :] + r * recalled[:, 2 * size :]).tanh()
+        r, z = (input_gates[:, : 2 * size] + hidden_gates[:, : 2 * size]).sigmoid().chunk(2, 1)
+        n = (input_gates[:, 2 * size :] + r * hidden_gates[:, 2 * size :]).tanh()
         return (torch.lerp(n, memory[0], z),)

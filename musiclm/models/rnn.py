@@ -1,4 +1,4 @@
-"""The vanilla recurrent network (Elman 1990): one tanh layer fed back to itself. Forgets within tens of tokens."""
+"""The vanilla recurrent network (Elman 1990): a tanh layer whose output is fed back. It forgets within tens of tokens."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class Model(recurrent.RecurrentModel):
     cell = nn.RNN
 
     @staticmethod
-    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
-        return ((given + recalled).tanh(),)
+    def step(input_gates: Tensor, hidden_gates: Tensor, memory: State) -> State:
+        return ((input_gates + hidden_gates).tanh(),)

@@ -1,14 +1,13 @@
-"""The Music Transformer (Huang et al. 2018): self-attention that knows how far apart two tokens are.
+"""The Music Transformer (Huang et al. 2018): self-attention with relative positions.
 
-Each token attends to itself and the `context - 1` tokens before it, in one pass and step by step alike, so music can be
-longer than the context and costs the same a token. Relative positions are distances 0 … context - 1, each with a
-learnt vector a layer and head; the skewing of the paper turns (query, distance) into (query, key) without ever holding a
-queries x keys x size tensor. Queries are taken in blocks, so that keys in a block's future are not computed at all: on a
-CPU in bf16 that trains a layer of 8 x 512 tokens faster than torch's own fused attention without any positions
-(34 ms against 45 ms).
+Each token attends to itself and the `context - 1` tokens before it, in one pass and step by step alike. So music can be
+longer than the context, at a constant cost per token. Relative positions are distances 0 … context - 1, each with a learned
+vector per layer and head. The paper's skewing turns (query, distance) into (query, key) without a tensor of
+queries x keys x size. Queries are processed in blocks, so that keys in a block's future are not computed: on a CPU in bf16
+a layer of 8 x 512 tokens trains faster than with torch's fused attention without positions (34 ms against 45 ms).
 
-B batch, H heads, T tokens that are new, S tokens that are seen (cached and new), D size of the model, E size of a head,
-R distances, N queries in a block, M keys it may see, V vocabulary.
+B batch, H heads, T new tokens, S cached and new tokens, D size of the model, E size of a head, R distances,
+N queries in a block, M keys that they may attend to, V vocabulary.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 toke
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(BaseConfig):
-    """What makes a Music Transformer.
+    """The hyperparameters of a Music Transformer.
 
     Attributes:
         size: of the residual stream; a multiple of `num_heads`.
         num_layers: blocks of attention and feed-forward.
-        num_heads: of attention, a layer.
-        context: tokens that a token attends to, itself among them.
-        dropout: of embeddings and of what each sub-layer adds.
+        num_heads: attention heads per layer.
+        context: number of tokens that a token attends to, including itself.
+        dropout: of embeddings and of the output of each sub-layer.
     """
 
     size: int = 256
@@ -64,10 +63,10 @@ TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
 
 
 class Model(LanguageModel):
-    """Embedding, pre-norm blocks, read-out.
+    """Embedding, then pre-norm blocks.
 
-    The state is a count of cached tokens, (B,), then keys and values of each layer, (B, H, room, E), of which the first
-    `count` are filled and the last `context - 1` of those are looked at.
+    The state is the number of cached tokens, (B,), then keys and values of each layer, (B, H, capacity, E). The first
+    `count` of them are filled, and the last `context - 1` of those are attended to.
     """
 
     def __init__(self, config: Config) -> None:
@@ -82,7 +81,7 @@ class Model(LanguageModel):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        for block in blocks:  # the residual stream keeps its size however deep it is (Radford et al. 2019)
+        for block in blocks:  # keeps the scale of the residual stream at any depth (Radford et al. 2019)
             for last in (block.attention.out, block.down):
                 nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
 
@@ -140,7 +139,7 @@ class Block(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """Causal attention to the last `context` tokens, with learnt vectors for distances."""
+    """Causal attention to the last `context` tokens, with learned vectors for distances."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -154,9 +153,9 @@ class RelativeAttention(nn.Module):
     def forward(
         self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
     ) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return what is added to the stream, and the cache: keys, values and how many of them count."""
+        """Return the output, (B, T, D), and the KV cache: keys, values and how many of them are filled."""
         q, k, v = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).contiguous()  # else each block copies them
+            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).contiguous()  # otherwise each block copies them
             for t in self.queries_keys_values(x_BTD).chunk(3, -1)
         )
         if cache is None:
@@ -164,35 +163,35 @@ class RelativeAttention(nn.Module):
         else:
             keys, count = _append(cache[0], num_cached, k, self.context)
             values, _ = _append(cache[1], num_cached, v, self.context)
-        seen = max(0, count - k.shape[2] - self.context + 1)  # what no new token looks at any more
+        seen = max(0, count - k.shape[2] - self.context + 1)  # keys that no new token attends to
         y_BHTE = relative_attention(q, keys[:, :, seen:count], values[:, :, seen:count], self.distances_HRE)
         return self.out(y_BHTE.transpose(1, 2).flatten(2)), keys, values, count
 
 
 def _append(cache: Tensor, count: int, new: Tensor, context: int) -> tuple[Tensor, int]:
-    """Return keys (or values) with the new ones behind the first `count`, and how many there are now.
+    """Return keys (or values) with the new ones after the first `count`, and the new count.
 
-    Without gradients the cache has room for more and is written in place; when it is full, what is still looked at moves
-    to a new one with room for another `context`, which costs a constant amount a token.
+    Without gradients the cache has spare capacity and is written in place. When it is full, the part that is still attended
+    to moves to a new one with capacity for another `context`, at a constant cost per token.
     """
     num_new = new.shape[2]
     if torch.is_grad_enabled() and (cache.requires_grad or new.requires_grad):
         return torch.cat([cache[:, :, :count], new], 2), count + num_new
     if count + num_new > cache.shape[2]:
-        kept = cache[:, :, max(0, count - context + 1) : count]
-        count = kept.shape[2]
-        roomy = cache.new_empty(*cache.shape[:2], max(2 * context, count + num_new), cache.shape[3])
-        roomy[:, :, :count] = kept
-        cache = roomy
+        last = cache[:, :, max(0, count - context + 1) : count]
+        count = last.shape[2]
+        larger = cache.new_empty(*cache.shape[:2], max(2 * context, count + num_new), cache.shape[3])
+        larger[:, :, :count] = last
+        cache = larger
     cache[:, :, count : count + num_new] = new
     return cache, count + num_new
 
 
 @recordable
 def relative_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances_HRE: Tensor) -> Tensor:
-    """Return attention whose scores are (q·k + q·distances[query's place - key's place]) / sqrt(E).
+    """Return attention whose scores are (q·k + q·distances[query's position - key's position]) / sqrt(E).
 
-    The last T of the S keys stand at the queries' own places. A query sees itself and the R - 1 keys before it.
+    The last T of the S keys are at the queries' own positions. A query attends to itself and the R - 1 keys before it.
 
     Args:
         q_BHTE: queries.
@@ -203,13 +202,13 @@ def relative_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, distances
     Returns:
         (B, H, T, E), in the queries' dtype.
     """
-    weigh = _RelativeAttention.apply
-    attended: Tensor = weigh(q_BHTE * q_BHTE.shape[-1] ** -0.5, k_BHSE, v_BHSE, distances_HRE.to(q_BHTE.dtype))
+    attend = _RelativeAttention.apply
+    attended: Tensor = attend(q_BHTE * q_BHTE.shape[-1] ** -0.5, k_BHSE, v_BHSE, distances_HRE.to(q_BHTE.dtype))
     return attended
 
 
 def _blocks(num_queries: int, num_keys: int, num_distances: int) -> Iterator[tuple[slice, slice]]:
-    """Yield each block of queries, and the keys that it may see."""
+    """Yield each block of queries, and the keys that it may attend to."""
     for begin in range(0, num_queries, BLOCK):
         end = min(begin + BLOCK, num_queries)
         last = num_keys - num_queries + end
@@ -217,9 +216,9 @@ def _blocks(num_queries: int, num_keys: int, num_distances: int) -> Iterator[tup
 
 
 class _RelativeAttention(torch.autograd.Function):
-    """`relative_attention` of scaled queries, and its gradient: block by block, too, added up in place.
+    """`relative_attention` of scaled queries and its gradient, which is summed in place, block by block too.
 
-    Left to autograd each slice's gradient is a whole tensor of zeros but for the slice, which took a sixth of a step.
+    With autograd the gradient of each slice is a whole tensor, zero outside the slice: that took a sixth of a step.
     """
 
     @staticmethod
@@ -227,7 +226,7 @@ class _RelativeAttention(torch.autograd.Function):
         y_BHTE = q_BHTE.new_empty(*q_BHTE.shape[:3], v_BHSE.shape[3])
         num_distances = distances_HRE.shape[1]
         weights = []
-        with torch.autocast(q_BHTE.device.type, enabled=False):  # all of one type, which autocast has chosen already
+        with torch.autocast(q_BHTE.device.type, enabled=False):  # all of the type that autocast has chosen already
             for new, seen in _blocks(q_BHTE.shape[2], k_BHSE.shape[2], num_distances):
                 q_BHNE, k_BHME = q_BHTE[:, :, new], k_BHSE[:, :, seen]
                 scores_BHNM = q_BHNE @ k_BHME.transpose(-1, -2)
@@ -256,21 +255,21 @@ class _RelativeAttention(torch.autograd.Function):
 
 
 def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor:
-    """Return (B, H, N, M): each query times the vector of its distance to each key; anything where that is out of range.
+    """Return (B, H, N, M): each query times the vector of its distance to each key; undefined where that is out of range.
 
-    The last query stands at the last key's place. Query n is n - (N - 1) + (M - 1) - m away from key m: a constant along
-    diagonals. With the distances in falling order in columns, row n has to be pushed n to the left (the paper's skewing),
-    which reading the same memory with rows one shorter does.
+    The last query is at the last key's position. The distance of query n to key m is n - (N - 1) + (M - 1) - m, a constant
+    along diagonals. With the distances in descending order in columns, row n must be shifted by n to the left (the paper's
+    skewing). Reading the same memory with rows one shorter does that.
     """
     num_queries = q_BHNE.shape[2]
     if num_queries == 1:
         return q_BHNE @ distances_HRE[:, :num_keys].flip(1).transpose(-1, -2)
     known = min(num_keys, distances_HRE.shape[1])
     table_HRE = distances_HRE[:, :known].flip(1)
-    if before := num_keys - known:  # farther than any distance: masked
+    if before := num_keys - known:  # beyond the largest distance: masked
         table_HRE = F.pad(table_HRE, (0, 0, before, 0))
     table_HRE = F.pad(table_HRE, (0, 0, 0, num_queries - 1))  # the future: masked
-    # the batch goes into the rows: a table for each of its members would be copied for each
+    # batch elements become rows: a batched product would copy the table for each element
     rows_HME = q_BHNE.transpose(0, 1).flatten(1, 2)
     products_BHNR = (rows_HME @ table_HRE.transpose(-1, -2)).unflatten(1, (-1, num_queries)).transpose(0, 1)
     num_columns = num_keys + num_queries - 1
@@ -281,9 +280,9 @@ def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor
 def _add_by_distance(
     dscores_BHNM: Tensor, q_BHNE: Tensor, distances_HRE: Tensor, dq_BHNE: Tensor, ddistances_HRE: Tensor
 ) -> None:
-    """Add to `dq_BHNE` and `ddistances_HRE` the gradients of `_by_distance`: the same skewing, the other way round."""
+    """Add the gradients of `_by_distance` to `dq_BHNE` and `ddistances_HRE`: the same skewing, reversed."""
     num_queries, num_keys = dscores_BHNM.shape[-2:]
-    known = min(num_keys, distances_HRE.shape[1])  # in columns the distances fall, from num_keys - 1 to 0
+    known = min(num_keys, distances_HRE.shape[1])  # the columns' distances descend from num_keys - 1 to 0
     rows_BHNR = dscores_BHNM
     if num_queries > 1:
         num_columns = num_keys + num_queries - 1
@@ -299,7 +298,7 @@ def _add_by_distance(
 
 
 def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
-    """Return weights over the keys that lie 0 … num_distances - 1 behind each query."""
+    """Return attention weights over the keys at distances 0 … num_distances - 1 before each query."""
     num_queries, num_keys = scores_BHNM.shape[-2:]
     if num_queries > 1:
         allowed = torch.ones(num_queries, num_keys, dtype=torch.bool, device=scores_BHNM.device)
@@ -307,5 +306,5 @@ def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:
         if num_keys > num_distances:
             allowed = allowed.triu(num_keys - num_queries - num_distances + 1)
         mask_NM = torch.zeros_like(allowed, dtype=scores_BHNM.dtype).masked_fill_(~allowed, float("-inf"))
-        scores_BHNM = scores_BHNM + mask_NM  # a sum's gradient is free, that of masked_fill another pass
+        scores_BHNM = scores_BHNM + mask_NM  # the gradient of a sum is free, that of masked_fill is another pass
     return scores_BHNM.softmax(-1)

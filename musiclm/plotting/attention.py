@@ -1,9 +1,10 @@
-"""What a model looks back at when it chooses a note: the arcs of Huang et al. 2018 (figures 1, 7 and 8), over a piano roll.
+"""Attention from each note to earlier notes: the arcs of Huang et al. 2018 (figures 1, 7 and 8) over a piano roll.
 
-For a model with attention: how much each head of each layer attends, at the place from which a note's pitch is drawn, to
-the tokens of each note before. For any other: the norm of the gradient of that pitch's log-probability over the
-embedding of each token before, as shares of their sum. In both, what goes to tokens of no note, and to those that lead
-up to the note itself, is left out, so that shares add up to less than 1.
+With recordable attention (`models.layers.attention_recording`), a share is the attention of a head of a layer, at the
+position that predicts a note's pitch, to the tokens of an earlier note. For other models it is the norm of the gradient of
+that pitch's log-probability with respect to the embeddings of the earlier tokens, divided by the sum of these norms. In
+both, shares of tokens that belong to no note, and of the note's own tokens, are left out, so that shares add up to less
+than 1.
 """
 
 from __future__ import annotations
@@ -30,62 +31,71 @@ from .piano_roll import Drawn, drum_name, systems
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_NOTES = 400  # of a picture: what is longer is cut, and it is said
-LOOKED_BACK = 256  # tokens over which a gradient is taken
-ROWS = 16  # notes whose gradients are taken together
-MOST_ARCS = 12  # of a note and head, in a page
+MAX_NOTES = 400  # of a picture; longer pieces are cut, and the caller is told how many notes are missing
+LOOKED_BACK = 256  # tokens over which a gradient is computed
+BATCH_SIZE = 16  # notes whose gradients are computed together
+MOST_ARCS = 12  # per note and head, in a page
 LEAST_SHARE = 0.01  # of an arc
-BEFORE, BEHIND = 40.0, 6.0  # quarters around the moment, in a picture
-HEADS = ("#d62839", "#0a9396", "#7b2cbf", "#e08e1b", "#2b59c3", "#5a8f29", "#b5179e", "#6c584c")  # unlike the tracks'
+BEFORE, BEHIND = 40.0, 6.0  # quarters shown around the note, in a picture
+HEADS = (
+    "#d62839",
+    "#0a9396",
+    "#7b2cbf",
+    "#e08e1b",
+    "#2b59c3",
+    "#5a8f29",
+    "#b5179e",
+    "#6c584c",
+)  # not the tracks' colours
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attention:
-    """What a model looked back at.
+    """The attention of a model to the notes of a piece.
 
     Attributes:
-        heard: the piece as the model heard it, its first `MAX_NOTES` notes or so.
-        shares: (L, H, N, N) float32: of layer, head, note that is chosen, note that is looked at.
+        aligned: the notes that the model read, at most about `MAX_NOTES`, aligned with its tokens.
+        shares: (L, H, N, N) float32: by layer, head, predicted note, attended note.
         by: "attention", or "gradient" with one layer and one head.
-        num_left: how many notes behind those were not looked at.
-        first_bar: the number of its first bar.
+        num_left: number of later notes that were not read.
+        first_bar: the number of the first bar.
     """
 
-    heard: AlignedNotes
+    aligned: AlignedNotes
     shares: np.ndarray
     by: str
     num_left: int
     first_bar: int = 1
 
     def at(self, bar: int | None = None, beat: float = 1.0) -> int:
-        """Return the number of the highest note that begins at a place, or is the first after it.
+        """Return the index of the highest note that begins at a position, or else of the first after it.
 
         Args:
-            bar: its number; left out, three quarters through the piece.
+            bar: its number; if left out, three quarters through the piece.
             beat: in quarters, counted from 1.
         """
-        notes = self.heard.notes
+        notes = self.aligned.notes
         if bar is None:
             when = notes[3 * (len(notes) - 1) // 4].start
         else:
-            when = midi.bar_line(self.heard.score, 0.0, max(0, bar - self.first_bar)) + beat - 1
+            when = midi.bar_line(self.aligned.score, 0.0, max(0, bar - self.first_bar)) + beat - 1
         start = min((n.start for n in notes if n.start >= when - 1e-3), default=notes[-1].start)
         there = [i for i, n in enumerate(notes) if abs(n.start - start) < 1e-3]
         return max(there, key=lambda i: (not notes[i].is_drum, notes[i].pitch))
 
 
 def attention(model: LanguageModel, tokenizer: Tokenizer, score: Score, *, first_bar: int = 1) -> Attention:
-    """Return what a model looked back at for each note of a score.
+    """Return the attention of a model from each note of a score to all earlier notes.
 
     Args:
         model: in evaluation mode.
         tokenizer: the model's.
-        score: any; of one with more than `MAX_NOTES` notes the beginning.
-        first_bar: its number, to be told.
+        score: any; only the beginning if it has more than `MAX_NOTES` notes.
+        first_bar: its number, for labels.
 
     Raises:
-        MidiError: the tokenizer can express not one note of it.
-        TokenizerError: the tokenizer's ids do not say one note each.
+        MidiError: the tokenizer cannot express any note of it.
+        TokenizerError: ids of the tokenizer do not belong to single notes.
     """
     num_notes = score.note_num()
     if num_notes > MAX_NOTES:
@@ -98,7 +108,7 @@ def attention(model: LanguageModel, tokenizer: Tokenizer, score: Score, *, first
     shares = by_gradient(model, tokenizer, found) if shares is None else shares
     itself = np.arange(len(found.notes))
     shares[:, :, itself, itself] = 0
-    return Attention(heard=found, shares=shares, by=by, num_left=num_notes - score.note_num(), first_bar=first_bar)
+    return Attention(aligned=found, shares=shares, by=by, num_left=num_notes - score.note_num(), first_bar=first_bar)
 
 
 def _inputs(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes) -> tuple[Tensor, Tensor | None]:
@@ -110,7 +120,7 @@ def _inputs(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes) -> 
 
 
 def _owners(found: AlignedNotes) -> Tensor:
-    """Return which share of each id belongs to each note, (T, N + 1); the last column is no note's."""
+    """Return the share of each id that belongs to each note, (T, N + 1); the last column belongs to no note."""
     owners = torch.zeros(len(found.ids), len(found.notes) + 1)
     for column in np.where(found.owner < 0, len(found.notes), found.owner).T:
         owners[torch.arange(len(owners)), torch.from_numpy(column)] += 1 / found.owner.shape[1]
@@ -129,7 +139,7 @@ def by_attention(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes
 
 
 def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes) -> np.ndarray:
-    """Return how much each pitch's log-probability changes with the tokens of each note before, (1, 1, N, N) shares."""
+    """Return the shares of gradients of each pitch's log-probability with respect to earlier notes, (1, 1, N, N)."""
     ids, features = _inputs(model, tokenizer, found)
     owners = _owners(found).numpy()
     shares = np.zeros((len(found.notes), len(found.notes) + 1), np.float32)
@@ -167,15 +177,15 @@ def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes)
 
 
 def _batches(order: Sequence[int], starts: Sequence[int]) -> Iterator[list[int]]:
-    """Yield notes to look at together: those that are seen from the beginning apart from those with a state."""
+    """Yield batches of notes, those read from the beginning apart from those with a state."""
     for group in ([i for i in order if not starts[i]], [i for i in order if starts[i]]):
-        for first in range(0, len(group), ROWS):
-            yield group[first : first + ROWS]
+        for first in range(0, len(group), BATCH_SIZE):
+            yield group[first : first + BATCH_SIZE]
 
 
 @torch.no_grad()
 def _states(model: LanguageModel, ids: Tensor, features: Tensor | None, places: Sequence[int]) -> dict[int, State]:
-    """Return the model's state before each of some places; none before the first."""
+    """Return the model's state before each of some positions; there is none before the first token."""
     found: dict[int, State] = {}
     state, begin = None, 0
     for place in places:
@@ -188,7 +198,7 @@ def _states(model: LanguageModel, ids: Tensor, features: Tensor | None, places: 
 
 
 def called(note: Note) -> str:
-    """Return what a musician calls a note's pitch."""
+    """Return the name of a note's pitch, or of its drum."""
     return drum_name(note.pitch) if note.is_drum else pitch_name(note.pitch)
 
 
@@ -201,17 +211,17 @@ def picture(
     heads: Sequence[int] | None = None,
     title: str = "",
 ) -> bytes:
-    """Return a piano roll around a note with arcs to what it looks back at, a colour a head, above the heads' matrices.
+    """Return a piano roll around a note with arcs to the notes it attends to, a colour per head, above the heads' matrices.
 
     Args:
         found: see `attention`.
         kind: ".png" or ".svg".
-        note: its number.
-        layer: which; the last if left out.
-        heads: which; all if left out.
+        note: its index.
+        layer: the last if left out.
+        heads: all if left out.
         title: above the picture.
     """
-    notes = found.heard.notes
+    notes = found.aligned.notes
     begin = max(0.0, notes[note].start - BEFORE)
     end = notes[note].start + BEHIND
     heads = list(range(found.shares.shape[1])) if heads is None else list(heads)
@@ -229,7 +239,7 @@ def picture(
     ]
     side = 2.1
     made, rooms = systems(
-        found.heard.score, shown, title=title, extra=side, span=(begin, end), first_bar=found.first_bar
+        found.aligned.score, shown, title=title, extra=side, span=(begin, end), first_bar=found.first_bar
     )
     lane, below = made.axes[0], rooms[0][0]
     assert below is not None
@@ -239,7 +249,7 @@ def picture(
     for rules in list(below.collections):
         rules.remove()
     bottom, top = lane.get_ylim()
-    lane.set_ylim(bottom, top + 0.3 * (top - bottom))  # for the arcs
+    lane.set_ylim(bottom, top + 0.3 * (top - bottom))  # space for the arcs
     for place, head in enumerate(heads):
         width = 1 / max(len(heads), 5)
         inner = below.inset_axes((place * width, 0.0, width * 0.92, 0.84))
@@ -258,7 +268,7 @@ def picture(
 
 
 def matrices(found: Attention, kind: str = ".png", *, title: str = "") -> bytes:
-    """Return the matrices of all layers and heads: rows are notes chosen, columns notes looked at; darker is more."""
+    """Return the matrices of all layers and heads: rows are predicted notes, columns attended notes; darker is more."""
     num_layers, num_heads = found.shares.shape[:2]
     made = figure(max(4.0, 2.1 * num_heads), 2.2 * num_layers + 0.5)
     made.suptitle(title, fontsize=10)
@@ -273,10 +283,10 @@ def matrices(found: Attention, kind: str = ".png", *, title: str = "") -> bytes:
 
 
 def _arcs(lane: Axes, found: Attention, layer: int, head: int, note: int, turn: float) -> None:
-    """Draw the arcs of one head from a note, each bent a little more than the last head's."""
+    """Draw the arcs of one head from a note, bent a little more than those of the head before."""
     from matplotlib.patches import FancyArrowPatch
 
-    notes = found.heard.notes
+    notes = found.aligned.notes
     here = notes[note]
     for other in np.argsort(-found.shares[layer, head, note])[:MOST_ARCS]:
         share, there = float(found.shares[layer, head, note, other]), notes[other]
@@ -300,20 +310,20 @@ def _arcs(lane: Axes, found: Attention, layer: int, head: int, note: int, turn: 
 def page(
     found: Attention, *, name: str, title: str, note: int, layer: int = -1, heads: Sequence[int] | None = None
 ) -> str:
-    """Return a page of HTML that needs nothing else: the roll and its arcs, to be dragged through in time.
+    """Return a self-contained HTML page: the piano roll and its arcs, to be scrolled through in time.
 
     Args:
         found: see `attention`.
         name: of the model.
         title: of the page.
-        note: where it opens.
-        layer: which it opens with.
-        heads: which it opens with; all if left out.
+        note: the index of the note that is selected first.
+        layer: the layer that is shown first.
+        heads: the heads that are shown first; all if left out.
     """
     num_layers, num_heads, num_notes, _ = found.shares.shape
-    last = max(n.end for n in found.heard.notes)
+    last = max(n.end for n in found.aligned.notes)
     lines = []
-    for bar in midi.bars(found.heard.score):
+    for bar in midi.bars(found.aligned.score):
         lines.append([bar.start, f"{bar.numerator}/{bar.denominator}"])
         if bar.start >= last:
             break
@@ -329,11 +339,12 @@ def page(
         "colours": [HEADS[h % len(HEADS)] for h in range(num_heads)],
         "tracks": [
             [track_name(t), paler(colour(i), 0.35)]
-            for i, t in enumerate(t for t in found.heard.score.tracks if t.notes)
+            for i, t in enumerate(t for t in found.aligned.score.tracks if t.notes)
         ],
         "bars": lines,
         "notes": [
-            [round(n.start, 4), round(n.end, 4), n.pitch, n.track, int(n.is_drum), called(n)] for n in found.heard.notes
+            [round(n.start, 4), round(n.end, 4), n.pitch, n.track, int(n.is_drum), called(n)]
+            for n in found.aligned.notes
         ],
         "arcs": [
             [[_most(found.shares[la, h, n]) for n in range(num_notes)] for h in range(num_heads)]
@@ -346,7 +357,7 @@ def page(
 
 
 def _most(shares: np.ndarray) -> list[int]:
-    """Return the largest of a note's shares: the note's number, then its share in thousandths, one after the other."""
+    """Return the largest shares of a note, flat: the other note's index, then its share in thousandths."""
     found: list[int] = []
     for other in np.argsort(-shares, kind="stable")[:MOST_ARCS].tolist():
         if shares[other] >= LEAST_SHARE:

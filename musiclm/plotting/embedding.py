@@ -1,4 +1,4 @@
-"""How a model arranges the pitches: the embeddings of its pitch tokens in two dimensions, by principal components."""
+"""The embeddings of a model's pitch tokens in two dimensions, by principal components."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import PITCHES, figure, pitch_name, to_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-RANGE = (40, 79)  # E2 to G5: what nearly all music has; the embeddings of pitches hardly seen have learnt nothing
+RANGE = (40, 79)  # E2 to G5, the range of nearly all music; embeddings of rare pitches are hardly trained
 FARTHEST = 24  # semitones
 
 
@@ -25,10 +25,10 @@ class Pitches:
     """The embeddings of a model's pitch tokens.
 
     Attributes:
-        pitches: (N,) of MIDI, rising.
-        places: (N, 3) on the first three principal components.
-        explained: share of the variance that each of these three has.
-        likeness: for 1 … `FARTHEST` semitones the mean cosine between two tokens so far apart, their mean taken away.
+        pitches: MIDI pitches, ascending, (N,).
+        places: coordinates on the first three principal components, (N, 3).
+        explained: share of the variance of each of these three.
+        likeness: for 1 … `FARTHEST` semitones, the mean cosine of two centred embeddings that many semitones apart.
     """
 
     pitches: np.ndarray
@@ -50,12 +50,12 @@ def pitch_ids(tokenizer: Tokenizer) -> dict[int, int]:
 
 
 def arrange(model: LanguageModel, tokenizer: Tokenizer, lowest: int = RANGE[0], highest: int = RANGE[1]) -> Pitches:
-    """Return how a model's pitches lie to each other.
+    """Return the principal components of the embeddings of a model's pitch tokens.
 
     Args:
         model: any.
         tokenizer: the model's.
-        lowest, highest: pitches of MIDI, an octave apart at least.
+        lowest, highest: MIDI pitches, at least an octave apart.
 
     Raises:
         TokenizerError: see `pitch_ids`, or fewer than twelve pitches in the range.
@@ -81,7 +81,7 @@ def arrange(model: LanguageModel, tokenizer: Tokenizer, lowest: int = RANGE[0], 
 
 
 def document(found: Pitches) -> dict[str, Any]:
-    """Return what `musiclm embedding --json` prints, but for the model's name."""
+    """Return the JSON of `musiclm embedding --json`, except the model's name."""
     return {
         "explained": found.explained.tolist(),
         "likeness_by_semitones": found.likeness.tolist(),

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014) whose mask costs a CPU a quarter of what torch's does."""
+"""Dropout (Srivastava et al. 2014) whose mask takes a CPU a quarter of the time of torch's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 2**16  # a random integer of 64 bits is four masks of 16: p is met to within 1 / LEVELS
+LEVELS = 2**16  # a 64-bit random integer gives four mask values of 16 bits: p is exact to 1 / LEVELS
 
 
 class Dropout(nn.Module):
-    """While training, zeros in a part `p` of the numbers and the others over 1 - p; else what comes in.
+    """In training mode, set each number to zero with probability `p` and divide the others by 1 - p; else the identity.
 
-    Drawn from torch's global generator, as torch's own is: the same seed, the same masks.
+    The masks come from torch's global random generator, like torch's own: the same seed gives the same masks.
     """
 
     def __init__(self, p: float) -> None:
@@ -25,6 +25,6 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":  # fused there
             return F.dropout(x, self.p)
-        drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        keeps = drawn[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
+        random = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        keeps = random[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
         return x * keeps.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))

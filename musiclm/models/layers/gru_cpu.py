@@ -1,7 +1,7 @@
-"""A GRU layer that is trained faster on a CPU than torch's, whose loop adds up a whole gradient of its weights each step.
+"""A GRU layer that trains faster on a CPU than torch's, whose backward loop adds a gradient of all weights at each step.
 
-Here the loop backwards follows what is handed from step to step alone; the gradients of the weights are one product over
-all steps, behind it. What is handed on stays in float32 whatever the products are in.
+Here the backward loop computes only the gradient of the hidden state. The gradients of the weights are one matrix product
+over all steps after the loop. The hidden state stays in float32 whatever the type of the products.
 
 B batch, T tokens, D size, G three gates of size D: reset, update, candidate.
 """
@@ -17,31 +17,31 @@ from torch.autograd.function import once_differentiable
 
 
 def run_gru(layers: nn.GRU, x_BTD: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return what `layers(x_BTD, state)` would, (B, T, D) and (layers, B, D); batch first, one direction, biases."""
+    """Return the output of `layers(x_BTD, state)`, (B, T, D) and (layers, B, D). Batch first, one direction, with biases."""
     after = []
     for i in range(layers.num_layers):
         if i:
             x_BTD = F.dropout(x_BTD, layers.dropout, layers.training)
         weights = [getattr(layers, f"{name}_l{i}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        heard_BTG = F.linear(x_BTD, weights[0], weights[2])
-        exact = torch.float32 if heard_BTG.dtype == torch.bfloat16 else heard_BTG.dtype
+        input_BTG = F.linear(x_BTD, weights[0], weights[2])
+        exact = torch.float32 if input_BTG.dtype == torch.bfloat16 else input_BTG.dtype
         h_BD = x_BTD.new_zeros(len(x_BTD), layers.hidden_size) if state is None else state[i]
         weigh = _Layer.apply
-        x_BTD = weigh(heard_BTG, h_BD.to(exact), weights[1].to(heard_BTG.dtype), weights[3].to(heard_BTG.dtype))
+        x_BTD = weigh(input_BTG, h_BD.to(exact), weights[1].to(input_BTG.dtype), weights[3].to(input_BTG.dtype))
         after.append(x_BTD[:, -1])
     return x_BTD, torch.stack(after)
 
 
 class _Layer(torch.autograd.Function):
-    """h(t) = (1 - z) n + z h(t-1), from what the gates hear of the input; computed in the type of that."""
+    """h(t) = (1 - z) n + z h(t-1), from the pre-activations of the input, in their type."""
 
     @staticmethod
     def forward(ctx: Any, input_BTG: Tensor, h_BD: Tensor, w_GD: Tensor, b_G: Tensor) -> Tensor:
         num_tokens, size = input_BTG.shape[1], h_BD.shape[1]
-        with torch.autocast(h_BD.device.type, enabled=False):  # it would cast the weights again each step
+        with torch.autocast(h_BD.device.type, enabled=False):  # it would cast the weights again at each step
             gates_TBG = torch.empty_like(input_BTG.transpose(0, 1), dtype=h_BD.dtype).contiguous()
-            gates_TBG.copy_(input_BTG.transpose(0, 1))  # r, z and n are made in place
-            memory_TBD = gates_TBG.new_empty(num_tokens, *h_BD.shape)  # what n hears of h, before r
+            gates_TBG.copy_(input_BTG.transpose(0, 1))  # r, z and n are computed in place
+            memory_TBD = gates_TBG.new_empty(num_tokens, *h_BD.shape)  # the part of n that depends on h, before r
             h_TBD = gates_TBG.new_empty(num_tokens + 1, *h_BD.shape)
             h_TBD[0] = h_BD
             w_DG = w_GD.t()
@@ -62,7 +62,7 @@ class _Layer(torch.autograd.Function):
         gates_TBG, memory_TBD, h_TBD, w_GD = ctx.saved_tensors
         num_tokens, batch_size, size = memory_TBD.shape
         r, z, n = gates_TBG.split(size, -1)
-        dn = (1 - z) * (1 - n * n)  # by dh, once it is known; so the recurrent gates
+        dn = (1 - z) * (1 - n * n)  # to be multiplied by dh in the loop; so are the hidden gates
         factors = (dn * memory_TBD * r * (1 - r), (h_TBD[:-1] - n) * z * (1 - z), dn * r)
         drecurrent = torch.cat(factors, -1).view(num_tokens, batch_size, 3, size)
         dh_BD = torch.zeros_like(h_TBD[0])

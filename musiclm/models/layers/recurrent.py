@@ -1,4 +1,4 @@
-"""What rnn, gru and lstm share: an embedding, stacked recurrent layers with dropout between them, and a read-out.
+"""The body of rnn, gru and lstm: an embedding, stacked recurrent layers with dropout between them, and a norm.
 
 B batch, T tokens, D size of a layer, L layers, V vocabulary.
 """
@@ -20,7 +20,13 @@ from .incremental import IncrementalModel
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecurrentConfig(BaseConfig):
-    """Attributes: size, of a layer; num_layers; dropout, of what goes into each layer and into the read-out."""
+    """The hyperparameters of a recurrent model.
+
+    Attributes:
+        size: of a layer.
+        num_layers: the depth.
+        dropout: of the input of each layer and of the head.
+    """
 
     size: int = 512
     num_layers: int = 2
@@ -35,18 +41,18 @@ PRESETS = {
 
 
 class RecurrentModel(LanguageModel):
-    """A stack of `cell` layers. The state is what torch's layers hand on, turned batch first: each (B, L, D)."""
+    """A stack of `cell` layers. The state is that of torch's layers, batch first: (B, L, D) each."""
 
     cell: Callable[..., nn.RNNBase]
 
     @staticmethod
-    def step(given: Tensor, recalled: Tensor, memory: State) -> State:
-        """Return a layer's memory after a token, its output first.
+    def step(input_gates: Tensor, hidden_gates: Tensor, memory: State) -> State:
+        """Return a layer's state after a token, its output first.
 
         Args:
-            given: what the layer's input weights make of its input, (B, gates x D), gates in torch's order.
-            recalled: what its recurrent weights make of its last output, (B, gates x D).
-            memory: before the token, (B, D) each, the last output first.
+            input_gates: pre-activations from the input, (B, gates x D), gates in torch's order.
+            hidden_gates: pre-activations from the last output, (B, gates x D).
+            memory: the layer's state before the token, (B, D) each, the last output first.
         """
         raise NotImplementedError
 
@@ -60,7 +66,7 @@ class RecurrentModel(LanguageModel):
         self.norm = nn.LayerNorm(c.size)
         self.head = Head(c, c.size)
         for name, weight in self.layers.named_parameters():
-            if "weight_hh" in name:  # Saxe et al. 2014: orthogonal recurrence keeps gradients alive over many steps
+            if "weight_hh" in name:  # Saxe et al. 2014: orthogonal matrices preserve gradients over many steps
                 for gate in weight.data.split(c.size):
                     nn.init.orthogonal_(gate)
             elif "weight_ih" in name:
@@ -122,7 +128,7 @@ class IncrementalRNN(IncrementalModel):
 
 
 def set_forget_bias(layers: nn.RNNBase, size: int) -> None:
-    """Let the LSTM remember until it has learnt to forget: bias 1 (Jozefowicz et al. 2015)."""
+    """Set the forget gate's bias to 1, so that the LSTM remembers at first (Jozefowicz et al. 2015)."""
     for name, bias in layers.named_parameters():
         if "bias_ih" in name:
             with torch.no_grad():

@@ -1,6 +1,6 @@
-"""A transformer as generation runs it: one token a row by the shortest way, with few operations and little to read.
+"""Decoding with a transformer, one token per batch element: few operations, and few bytes read per step.
 
-B batch, H heads, S keys that are seen, D size of the model, E size of a head, R distances, V vocabulary.
+B batch, T tokens, H heads, S keys, D size of the model, E size of a head, R distances, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BlockWeights:
         norm_attention, norm_forward: before each sub-layer.
         queries_keys_values: D -> 3 D.
         distances_HRE: a vector for each head and distance 0 … R - 1.
-        out: D -> D, behind attention.
+        out: D -> D, after attention.
         up, down: D -> 4 D -> D, with GELU between them.
     """
 
@@ -49,7 +49,7 @@ class IncrementalTransformer(IncrementalModel):
         whole: the model. Its state is the number of cached tokens, (B,), then keys and values of each layer,
             (B, H, S, E), in chronological order.
         blocks: its parameters, layer by layer.
-        norm: behind the last block.
+        norm: after the last block.
         precision: of the packed weights.
     """
 
@@ -96,7 +96,7 @@ class IncrementalTransformer(IncrementalModel):
 
 
 class IncrementalBlock:
-    """A block at one token a row: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+    """A block for one token per batch element: x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
     def __init__(self, block: BlockWeights, precision: str) -> None:
         distances_HRE = block.distances_HRE.detach()
@@ -115,7 +115,7 @@ class IncrementalBlock:
         self.attention = kind(distances_HRE)
 
     def __call__(self, x_BD: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
-        """Return the stream behind the block, and what its attention keeps."""
+        """Return the residual stream after the block, and the KV cache of its attention."""
         qkv = self.queries_keys_values(self.norm_attention(x_BD))
         y_BD, kept = self.attention(qkv, kept, num_before)
         x_BD = x_BD + self.out(y_BD)
