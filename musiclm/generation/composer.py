@@ -18,7 +18,7 @@ from symusic import Score
 from .. import midi
 from ..checkpoint import Checkpoint, default, load
 from ..data import Piece
-from ..devices import resolve_precision
+from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import Tokenizer
@@ -181,7 +181,8 @@ class Composer:
     def generating(self, precision: str) -> LanguageModel:
         """Return the model with its weights held in a precision, made once."""
         if precision not in self._forms:
-            log.debug("model %s: %d parameters in %s", self.checkpoint.name, self.model.num_parameters, precision)
+            engine = engine_label(precision, self.device)
+            log.debug("model %s: %d parameters in %s", self.checkpoint.name, self.model.num_parameters, engine)
             self._forms[precision] = self.model.for_generation(precision)
         return self._forms[precision]
 

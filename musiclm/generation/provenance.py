@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, midi
 from ..checkpoint import Checkpoint, bundled
+from ..devices import ENGINES, engine_label, precision_like
 from ..errors import MidiError, MusicLMError
 from .config import GenerationConfig
 
@@ -30,6 +31,8 @@ class Record:
         version: of musiclm.
         torch: its version.
         device: where it was computed.
+        engine: what computed it there, see `devices.engine_label`; empty where the precision says it (fp32, bf16), and in
+            older files.
         model: a bundled name; else the architecture.
         weights: the first 16 hexadecimal digits of the SHA-256 of the tensor bytes.
         seed: of all chance.
@@ -49,11 +52,14 @@ class Record:
     prompt_quarters: float
     index: int
     request: GenerationConfig
+    engine: str = ""
 
     def text(self) -> str:
         """Return it as JSON."""
         told = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.to_record()}
         del told["version"], told["request"]
+        if not self.engine:  # older files have no such key, and must get the same bytes
+            del told["engine"]
         return json.dumps(told, sort_keys=True)
 
 
@@ -70,6 +76,7 @@ def record(
     import torch
 
     checkpoint = composer.checkpoint
+    precision = composer.precision(request.precision)
     return Record(
         version=__version__,
         torch=torch.__version__,
@@ -81,6 +88,7 @@ def record(
         prompt_quarters=prompt_quarters,
         index=index,
         request=request,
+        engine="" if precision in ENGINES else engine_label(precision, composer.device),
     )
 
 
@@ -125,6 +133,7 @@ def _from(told: dict[str, Any], name: str) -> Record:
             prompt_quarters=float(told["prompt_quarters"]),
             index=int(told["index"]),
             request=request,
+            engine=str(told.get("engine", "")),
         )
     except MidiError as error:
         raise MidiError(f"'{name}' cannot be made again: {error}") from error
@@ -155,11 +164,22 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
     return [f"{name} {then} made the file, this is {now}" for name, then, now in pairs if then != now]
 
 
+def check_engine(record: Record, device: str) -> tuple[str, list[str]]:
+    """Return the engine that reproduces a file on a device, and why its bytes may differ, a sentence each."""
+    precision = precision_like(record.request.precision, record.engine, device)
+    engine = engine_label(precision, device)
+    if record.engine == engine or record.request.precision == precision in ENGINES:
+        return engine, []
+    made_by = f"engine {record.engine} made the file" if record.engine else "the file does not record its engine"
+    return engine, [f"{made_by}, this is {engine}"]
+
+
 def reproduce(record: Record, composer: Composer, prompt: Score | None) -> bytes:
     """Return the bytes of a file, made from its record."""
     from . import infill
 
-    request = record.request
+    precision = precision_like(record.request.precision, record.engine, composer.device)
+    request = dataclasses.replace(record.request, precision=precision)
     heard = composer.prompt(prompt, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if request.is_filling and prompt is not None:
         made = infill.fill(composer, prompt, request, record.seed)
