@@ -1,4 +1,4 @@
-"""musiclm corpus build, musiclm corpus inspect."""
+"""musiclm corpus build, musiclm corpus inspect, musiclm corpus datasets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 @command.command("build", epilog="Example: musiclm corpus build my_midis/ more.tar.xz -o corpora/mine")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", required=True, metavar="CORPUS", help="The folder to make.")
-@click.option("--tokenizer", default="score", show_default=True, metavar="NAME", help="What makes the tokens.")
+@click.option(
+    "--dataset", metavar="NAME", help="Take tokenizer and instruments of a known data set: see 'corpus datasets'."
+)
+@click.option("--tokenizer", metavar="NAME", help="The tokenizer of the corpus; default: score.")
 @click.option("--bpe", type=click.IntRange(1), metavar="N", help="Learn N merges of tokens on the training pieces.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes; default: one a core.")
 @click.option(
@@ -53,7 +56,8 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 def build(
     sources: tuple[str, ...],
     output: str,
-    tokenizer: str,
+    dataset: str | None,
+    tokenizer: str | None,
     bpe: int | None,
     workers: int | None,
     time_limit: float,
@@ -74,13 +78,17 @@ def build(
             raise CorpusError(f"no folder or file '{source}'")
     from .. import tokenizers
 
-    tokenizers.check_name(tokenizer)
-    from ..data import Options, build_corpus, describe
+    tokenizers.check_name(tokenizer or "score")
+    from ..data import Options, build_corpus, datasets, describe
+
+    if dataset is not None:
+        known = datasets.get(dataset)
+        tokenizer, programs = tokenizer or known.tokenizer, {**known.programs, **programs}
 
     settings = Options(
         bpe=bpe or 0, workers=workers, time_limit=time_limit, keep_duplicates=keep_duplicates, programs=programs
     )
-    progress = build_corpus(sources, output, tokenizers.parse(tokenizer), settings, force=force)
+    progress = build_corpus(sources, output, tokenizers.parse(tokenizer or "score"), settings, force=force)
     try:
         _watch(progress, quiet=quiet)
     except KeyboardInterrupt:
@@ -165,3 +173,32 @@ def inspect(folder: str, list_files: bool, as_json: bool) -> None:
         from ._report import show
 
         show(document)
+
+
+@command.command("datasets", epilog="Example: musiclm corpus datasets --json")
+@_options.json_output
+def datasets(as_json: bool) -> None:
+    """List well-known data sets: licence, address, split, and the options that 'corpus build --dataset NAME' takes."""
+    import dataclasses
+
+    from ..data import datasets as known
+
+    found = [known.get(name) for name in known.names()]
+    if as_json:
+        _console.print_json([dataclasses.asdict(dataset) for dataset in found])
+        return
+    for dataset in found:
+        click.echo(f"{dataset.name}: {dataset.title}")
+        options = [f"--tokenizer {dataset.tokenizer}", *(f"--program {a}={b}" for a, b in dataset.programs.items())]
+        facts = {
+            "licence": dataset.licence,
+            "address": dataset.address or "comes with musiclm",
+            "credit": dataset.citation,
+            "split": dataset.split or "none: made from the notes of each piece",
+            "labels": ", ".join(dataset.labels),
+            "options": " ".join(options),
+            "note": dataset.note,
+        }
+        for name, value in facts.items():
+            if value:
+                click.echo(f"  {name:<8} {value}")
