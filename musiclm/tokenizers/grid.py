@@ -18,23 +18,30 @@ from symusic import Note, Score, Tempo, Track
 from torch import Tensor
 
 from ..errors import MidiError, TokenizerError
-from ..midi.theory import key_profiles
 from .base import TICKS, Tokenizer
+from .features.grid import (
+    FIRST_ARRANGED,
+    FIRST_PITCH,
+    MAX_HELD,
+    MAX_INTERVAL,
+    MAX_LEAP,
+    NUM_DEGREES,
+    NUM_PITCHES,
+    OF_VERSION,
+    ORDERS,
+    SILENCE,
+    STEPS_A_QUARTER,
+    is_cell,
+    permutation_of,
+    stream,
+)
+from .features.grid import features_of as grid_features_of
 from .vocabulary import Kind, Token, Vocabulary
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
-BOS, EOS, SILENCE, FIRST_PITCH = 0, 1, 2, 3
-STEPS_A_QUARTER = 4
+BOS, EOS = 0, 1
 PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, a walking chorale; the grid knows none of them
 MAX_STEPS = 100_000  # 6,250 bars of 4/4: what is longer is a damaged file
-MAX_HELD = 16  # steps; longer holds look alike to a model
-MAX_INTERVAL = 24  # semitones between two voices; wider ones look alike
-MAX_LEAP = 12  # semitones of a voice's last move; wider ones look alike
-NUM_PITCHES = 128
-ORDERS = tuple(itertools.permutations(range(len(VOICES))))  # of the voices in a step; the first is theirs
-FIRST_ARRANGED = FIRST_PITCH + NUM_PITCHES  # ids of the marks that begin an arranged piece
-OF_VERSION = {1: [0, 1, 2, 3, 4, 5, 14], 2: [*range(13), 14], 3: [*range(15)], 4: [*range(16)]}  # of all features
-KEYS = np.round(10_000 * key_profiles().T)  # whole numbers: sums are exact, in whatever order
 
 
 class Grid(Tokenizer):
@@ -75,7 +82,7 @@ class Grid(Tokenizer):
         self.vocab_size = FIRST_ARRANGED + self.num_orders - 1
         holds = [MAX_HELD + 1] * len(VOICES)
         moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
-        written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, KEYS.shape[1] + 1
+        written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, NUM_DEGREES + 1
         sizes = len(VOICES), STEPS_A_QUARTER, *holds, *moves, *others, written, last, degree
         self.feature_sizes = tuple(sizes[i] for i in OF_VERSION[features])
         self.last_cell_feature = OF_VERSION[features].index(14)
@@ -122,7 +129,7 @@ class Grid(Tokenizer):
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)
         cells = ids[is_cell(ids)]
-        is_backwards, number = divmod(int(_arrangements(ids[None, :1])[0]), len(ORDERS))
+        is_backwards, number = divmod(int(permutation_of(ids[None, :1])[0]), len(ORDERS))
         score = Score(TICKS)
         score.tempos.append(Tempo(0, TEMPO))
         step_ticks = TICKS // STEPS_A_QUARTER
@@ -175,102 +182,11 @@ class Grid(Tokenizer):
         order, (B, 4) each, the last id, for how long it has held, and the id before it; and how many cells each pitch class
         has had, (B, 12).
         """
-        ids = tokens.cpu().numpy()
-        if state is None:
-            none = np.zeros((len(ids), len(VOICES)), np.int64)
-            state = (
-                np.zeros(len(ids), np.int64),
-                _arrangements(ids[:, :1]),
-                none,
-                none,
-                none,
-                np.zeros((len(ids), 12), np.int64),
-            )
-        cells = is_cell(ids)
-        if (cells == cells[:1]).all() and (state[0] == state[0][:1]).all():
-            features, state = _in_step(ids, cells[0], state)
-        else:  # marks at different places: each row for itself
-            alone = [_in_step(ids[i : i + 1], cells[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
-            features = np.concatenate([f for f, _ in alone])
-            state = tuple(np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True))
+        features, state = stream(tokens.cpu().numpy(), state)
         return torch.from_numpy(features[..., OF_VERSION[self.version]]).to(tokens.device), state
 
-
-def is_cell(ids: np.ndarray) -> np.ndarray:
-    """Return which ids are a voice's pitch or its silence, as booleans; the others are marks."""
-    return (ids >= SILENCE) & (ids < FIRST_ARRANGED)
-
-
-def _arrangements(first: np.ndarray) -> np.ndarray:
-    """Return the number of the arrangement of pieces, given their first ids, (B, 0 or 1) -> (B,)."""
-    if not first.shape[1]:
-        return np.zeros(len(first), np.int64)
-    return np.maximum(first[:, 0] - FIRST_ARRANGED + 1, 0)
-
-
-GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
-    """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
-    num_voices = len(VOICES)
-    position, written, last, held, before, classes = int(state[0][0]), *state[1:]
-    order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
-    cells = ids[:, sings]
-    num_cells = cells.shape[1]
-    num_steps = -(-num_cells // num_voices)
-    padded = np.pad(cells, ((0, 0), (0, num_steps * num_voices - num_cells)), constant_values=-1)
-    seen = np.concatenate([last[:, None, order], padded.reshape(len(ids), num_steps, num_voices)], 1)
-    changed = seen[:, 1:] != seen[:, :-1]
-    step = np.arange(1, num_steps + 1)[None, :, None]
-    change = np.maximum.accumulate(np.where(changed, step, 0), 1)
-    holds = np.where(change > 0, step - change + 1, held[:, None, order] + step)
-    holds = np.minimum(np.concatenate([held[:, None, order], holds], 1), MAX_HELD).reshape(len(ids), -1)
-    earlier = np.take_along_axis(seen, np.maximum(change - 1, 0), 1)
-    earlier = np.where(change > 0, earlier, before[:, None, order])
-    earlier = np.concatenate([before[:, None, order], earlier], 1).reshape(len(ids), -1)
-    seen = seen.reshape(len(ids), -1)  # the id of cell `position - 4 + i` stands at i
-    place = np.cumsum(sings)  # cells up to and with each token
-    voice = np.array(ORDERS)[written % len(ORDERS)][:, (position + place) % num_voices]
-    quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
-    classes = np.concatenate([classes[:, None], _pitch_classes(cells)], 1).cumsum(1)
-    lags = [num_voices, 1, 2, 3]
-    at = [place + num_voices - lag for lag in lags]
-    features = np.stack(
-        [np.broadcast_to(v, ids.shape) for v in (voice, quarter_step)]
-        + [holds[:, i] for i in at]
-        + [interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
-        + [interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
-        + [np.broadcast_to(written[:, None], ids.shape), seen[:, place], _degree(classes[:, place], seen[:, place])],
-        2,
-    )
-    newest = num_cells + np.arange(num_voices)
-    back = np.argsort((position + newest) % num_voices)  # by voice again
-    seen, holds, earlier = (of[:, newest][:, back] for of in (seen, holds, earlier))
-    return features, (np.full(len(ids), position + num_cells), written, seen, holds, earlier, classes[:, -1])
-
-
-def _pitch_classes(cells: np.ndarray) -> np.ndarray:
-    """Return which pitch class each cell has, (B, N) -> (B, N, 12) of 0 and 1; all 0 for silence."""
-    return ((cells[..., None] - FIRST_PITCH) % 12 == np.arange(12)) & (cells[..., None] >= FIRST_PITCH)
-
-
-def _degree(classes: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return which degree of the key ids are, (B, T): 1 … 12 in major, 13 … 24 in minor, 0 for silence.
-
-    Args:
-        classes: how many cells each pitch class has had, (B, T, 12).
-        ids: (B, T).
-    """
-    scores = classes.astype(np.float64) @ KEYS  # whole numbers below 2 ** 53: exact, and many times as fast as integers
-    mode, tonic = np.divmod(scores.argmax(-1), 12)
-    return np.where(ids >= FIRST_PITCH, 1 + 12 * mode + (ids - FIRST_PITCH - tonic) % 12, 0)
-
-
-def interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
-    """Return semitones from one id to another, -widest … widest as 1 … 2 widest + 1; 0 where one of them is no pitch."""
-    semitones = np.clip(upper - lower, -widest, widest)
-    return np.where((lower >= FIRST_PITCH) & (upper >= FIRST_PITCH), semitones + widest + 1, 0)
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return grid_features_of(sequences)[:, OF_VERSION[self.version]]
 
 
 GridNote = tuple[int, int, int, int]

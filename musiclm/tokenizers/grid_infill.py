@@ -25,6 +25,8 @@ from symusic import Score
 from torch import Tensor
 
 from ..errors import TokenizerError
+from .base import Tokenizer
+from .features.grid import interval
 from .grid import (  # fmt: skip
     BOS,
     EOS,
@@ -35,7 +37,6 @@ from .grid import (  # fmt: skip
     STEPS_A_QUARTER,
     VOICES,
     Grid,
-    interval,
     is_cell,
 )
 from .vocabulary import Kind, Token, Vocabulary
@@ -134,6 +135,9 @@ class GridInfill(Grid):
         found = [self._of_row(row, reading) for row, reading in zip(ids, readings, strict=True)]
         features = torch.from_numpy(np.stack([features for features, _ in found])).to(tokens.device)
         return features, [reading for _, reading in found]
+
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return Tokenizer.features_of(self, sequences)
 
     def _of_row(self, ids: np.ndarray, reading: _Reading) -> tuple[np.ndarray, _Reading]:
         """Return the features of a row, (T, F), and where it stands behind it."""
