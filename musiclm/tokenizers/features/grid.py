@@ -127,6 +127,16 @@ def interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
     return np.where((lower >= FIRST_PITCH) & (upper >= FIRST_PITCH), semitones + widest + 1, 0)
 
 
+# what a cell adds to the scores of the 24 keys: nothing if it is silent or no cell but a special token
+KEYS_OF_ID = np.zeros((FIRST_ARRANGED + 2 * len(ORDERS), NUM_DEGREES))
+KEYS_OF_ID[FIRST_PITCH:FIRST_ARRANGED] = KEYS[np.arange(NUM_PITCHES) % 12]
+# of two ids of cells, or -1 for a cell to come
+LEAPS, INTERVALS = (
+    interval(*np.meshgrid([*range(FIRST_ARRANGED), -1], [*range(FIRST_ARRANGED), -1], indexing="ij"), widest)
+    for widest in (MAX_LEAP, MAX_INTERVAL)
+)
+
+
 def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
     """Return all features of sequences, each from its beginning, one behind the other: (N, 16) int64, those of `stream`."""
     flat = Flat(sequences)
@@ -140,11 +150,11 @@ def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
         ORDER_TABLE[written % len(ORDERS), place % NUM_VOICES],
         place // NUM_VOICES % STEPS_A_QUARTER,
         *[held[i] for i in at],
-        *[interval(before[i], cell, MAX_LEAP) for i, cell in zip(at, seen, strict=True)],
-        *[interval(seen[0], cell, MAX_INTERVAL) for cell in seen[1:]],
+        *[LEAPS[before[i], cell] for i, cell in zip(at, seen, strict=True)],
+        *[INTERVALS[seen[0], cell] for cell in seen[1:]],
         written,
         seen[0],
-        _degrees_of(flat, sings, seen[0]),
+        _degrees_of(flat, seen[0]),
     )
     return np.stack(columns).T
 
@@ -180,11 +190,10 @@ def _by_step(flat: Flat, sings: np.ndarray, place: np.ndarray) -> tuple[np.ndarr
     return cells.ravel(), held.ravel(), before.ravel(), begin
 
 
-def _degrees_of(flat: Flat, sings: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def _degrees_of(flat: Flat, ids: np.ndarray) -> np.ndarray:
     """Return which degree of the key ids are, (N,), see `_degree`: of the key of all cells up to each token."""
-    has_pitch = flat.ids * sings >= FIRST_PITCH
-    of_key = KEYS[(flat.ids - FIRST_PITCH) % 12] * has_pitch[:, None]
-    sums = np.cumsum(of_key, 0)
-    sums -= (sums - of_key)[flat.first]
+    sums = KEYS_OF_ID[flat.ids]
+    for one in flat.slices:
+        np.cumsum(sums[one], 0, out=sums[one])
     mode, tonic = np.divmod(sums.argmax(1), 12)
     return np.where(ids >= FIRST_PITCH, 1 + 12 * mode + (ids - FIRST_PITCH - tonic) % 12, 0)
