@@ -38,7 +38,7 @@ class Kind(IntEnum):
     TEMPO = auto()  # float: quarters per minute
     # who plays
     PROGRAM = auto()  # int: General MIDI program 0 … 127, -1 for drums
-    TRACK = auto()  # the tokenizer's own text ("Start", "End"); tracks are written one behind the other
+    TRACK = auto()  # the tokenizer's own text ("Start", "End"); tracks come one after the other
     # notes
     NOTE_ON = auto()  # int: MIDI pitch of the note that begins, whether its end is said by a duration or by NOTE_OFF
     DRUM_ON = auto()  # int: the same for a drum
