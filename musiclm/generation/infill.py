@@ -138,7 +138,7 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
 
     Raises:
         CheckpointError: the model has not learnt it.
-        MidiError: there is no such hole in the score, or not as the tokenizer needs it.
+        MidiError: the score has no such span, or the tokenizer cannot express it.
         TokenizerError: the model writes nothing.
     """
     if not composer.tokenizer.supports_infilling:
@@ -183,9 +183,9 @@ class _Bars:
         where: MaskedSpan,
         request: GenerationConfig,
     ) -> None:
-        self.composer, self.tokenizer, self.hole, self.request = composer, tokenizer, where, request
+        self.composer, self.tokenizer, self.span, self.request = composer, tokenizer, where, request
         self.music = without(score, where)
-        self.tempo_and_metre = score
+        self.original = score
         self.players = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
         asked = request.controls
         if asked.instruments is None:
@@ -209,12 +209,12 @@ class _Bars:
     def _parts(self) -> Iterator[tuple[float, float, int, tuple[int, int]]]:
         """Yield start and stop of the parts of the span, in quarters, their number of bars, and their time signature."""
         inside = []
-        for bar in midi.bars(self.tempo_and_metre):
-            if bar.start >= self.hole.stop - 1e-6:
+        for bar in midi.bars(self.original):
+            if bar.start >= self.span.stop - 1e-6:
                 break
-            if bar.start >= self.hole.start - 1e-6:
+            if bar.start >= self.span.start - 1e-6:
                 inside.append(bar)
-        most = 8 if len(self.hole.tracks) == sum(len(t.notes) > 0 for t in self.tempo_and_metre.tracks) else 4
+        most = 8 if len(self.span.tracks) == sum(len(t.notes) > 0 for t in self.original.tracks) else 4
         while inside:
             alike = 1
             metre = inside[0].numerator, inside[0].denominator
@@ -313,7 +313,7 @@ class _Voices:
         where: MaskedSpan,
         request: GenerationConfig,
     ) -> None:
-        self.composer, self.hole, self.request, self.music = composer, where, request, without(score, where)
+        self.composer, self.span, self.request, self.music = composer, where, request, without(score, where)
         self.tokenizer = tokenizer
         self.voice_of = _singers(score)
         self.start, self.stop = (math.ceil(at * grid.STEPS_A_QUARTER - 1e-6) for at in (where.start, where.stop))
@@ -378,7 +378,7 @@ class _Voices:
                 for a, b in pairwise(edges)
                 if column[a] >= grid.FIRST_PITCH
             ]
-            put(music, track_of[voice], notes, self.hole.start, self.hole.stop)
+            put(music, track_of[voice], notes, self.span.start, self.span.stop)
         return music
 
 

@@ -48,7 +48,7 @@ class AlignedNotes:
         ids: (T,), bos first and eos last.
         notes: by time.
         owner: (T, 1 or more) for each id the numbers of the notes that it belongs to, -1 for none.
-        score: the notes as a score, with the tempo and metre of the piece.
+        score: the notes as a score, with the tempi and time signatures of the piece.
         left_out: how many notes the tokenizer could not express.
     """
 

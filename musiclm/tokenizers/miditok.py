@@ -65,7 +65,7 @@ class MidiTokTokenizer(Tokenizer):
         TokenizerError: MidiTok does not take this configuration, or it makes more than one stream.
     """
 
-    own_special_tokens: tuple[str, ...] = ()  # behind MidiTok's vocabulary
+    own_special_tokens: tuple[str, ...] = ()  # after MidiTok's vocabulary
 
     def __init__(self, tokenization: str, config: dict[str, Any], vocabulary: Sequence[str] | None = None) -> None:
         self.tokenization, self.config = tokenization, config
@@ -154,9 +154,9 @@ class MidiTokTokenizer(Tokenizer):
         self._in_time()
         if "Bar_None" not in self.midi_tokenizer.vocab:
             return ids
-        metre = [i for i in ids if self.kinds[i] == "TimeSig"][-1:]
+        signature = [i for i in ids if self.kinds[i] == "TimeSig"][-1:]
         silence = [self.midi_tokenizer[t] for t in ("Beat_None", "Rest_None") if t in self.midi_tokenizer.vocab]
-        bar = np.array([self.midi_tokenizer["Bar_None"], *metre, *silence])
+        bar = np.array([self.midi_tokenizer["Bar_None"], *signature, *silence])
         while self.quarters(longer := np.concatenate([ids, bar])) <= quarters + 1e-6:
             ids = longer
         return ids
@@ -287,7 +287,7 @@ class _NoCollection:
 
 
 def _token(kind: Kind, name: str, text: str) -> Token:
-    """Return a token of MidiTok's, given its kind and what stands in front of and behind its underscore."""
+    """Return a token of MidiTok's, given its kind and the text before and after its underscore."""
     if text == "None":
         return Token(kind)
     if kind in (Kind.OTHER, Kind.BAR, Kind.TRACK):

@@ -226,7 +226,7 @@ def _at_tempo(ids: np.ndarray, places: int) -> np.ndarray:
     """Return ids with each silence between two events scaled, and written as `encode` writes it."""
     is_shift = ids >= TIME_SHIFT
     opens = is_shift & ~np.append(False, is_shift[:-1])
-    run = np.cumsum(opens) - 1  # which run of shifts each id stands in or behind
+    run = np.cumsum(opens) - 1  # the run of shifts that each id is in or after
     totals = np.bincount(run[is_shift], weights=_steps(ids)[is_shift], minlength=int(opens.sum())).astype(np.int64)
     totals = _scaled(totals, places) if len(totals) else totals
     num_shifts = -(-totals // LONGEST_SHIFT)

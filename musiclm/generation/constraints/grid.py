@@ -24,7 +24,7 @@ class GridGrammar(Grammar):
 
     Args:
         tokenizer: `grid` or `grid-infill`.
-        not_before: not used: every cell comes behind those before it.
+        not_before: not used: cells are always in order of time.
         limits: what new music is limited to.
     """
 

@@ -36,7 +36,7 @@ class PerformanceGrammar(Grammar):
 
     Args:
         tokenizer: `performance`.
-        not_before: in quarters; before it there is only silence, and one shift ends behind it.
+        not_before: in quarters; before it there is only silence, and one shift ends after it.
         limits: what new music is limited to.
     """
 
