@@ -320,7 +320,7 @@ def test_the_command_fills_and_makes_it_again(run, song_file: Path, untrained):
     assert code == 0 and told["outputs"][0]["bars"] == 8
     assert run("repro", "a.mid", "--model", model, "--prompt", song_file)[0] == 0
     code, _, err = run("generate", "--model", untrained("score"), "--prompt", song_file, "--infill", "3")
-    assert code == 1 and "has not learnt to fill holes" in err
+    assert code == 1 and "has not learnt infilling" in err
     assert run("generate", "--model", model, "--prompt", song_file, "--infill", "3-x")[0] == 2
     assert run("generate", "--model", model, "--prompt", song_file, "--accompany", "--bars", "4")[0] == 2
     assert run("generate", "--model", model, "--infill", "3-4")[0] == 2
@@ -386,7 +386,7 @@ def test_a_corpus_is_read_by_the_tokenizer_with_holes_and_by_the_one_without(run
 
 def test_a_hole_that_is_written_in_parts_is_said(run):
     hymn = Path(__file__).parents[1] / "examples" / "hymn.mid"
-    told = "written in 8 parts"  # of two bars, 16 bars in all
+    told = "filled in 8 parts"  # of two bars, 16 bars in all
     asked = ["generate", "--model", "bach-infill", "--prompt", hymn, "--keep-tracks", 1, "--seed", 1]
     code, _, err = run(*asked, "-o", "a.mid")
     assert code == 0 and told in err

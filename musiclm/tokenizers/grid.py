@@ -1,8 +1,8 @@
 """Four voices on a grid of sixteenths: the vocabulary of the published chorale tables.
 
-One id a voice and step, soprano, alto, tenor, bass, then the next sixteenth. A held note is its pitch again, silence has
-an id of its own. What the grid cannot say: a note struck again at once, anything shorter than a sixteenth, loudness,
-tempo, metre, and silence behind the last note.
+One id per voice and step: soprano, alto, tenor, bass, then the next sixteenth. A sustained note repeats its pitch, and
+silence has its own id. The grid cannot express immediate repetitions of a note, anything shorter than a sixteenth, dynamics,
+tempo, time signature, and silence after the last note.
 """
 
 from __future__ import annotations
@@ -40,33 +40,36 @@ from .vocabulary import Kind, Token, Vocabulary
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
 BOS, EOS = 0, 1
-PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, a walking chorale; the grid knows none of them
-MAX_STEPS = 100_000  # 6,250 bars of 4/4: what is longer is a damaged file
+PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, walking pace; used for decoded scores
+MAX_STEPS = 100_000  # 6,250 bars of 4/4; a longer file is taken for damaged
 
 
 class Grid(Tokenizer):
-    """Cells of four voices, a sixteenth a step.
+    """Cells of four voices, one step per sixteenth.
 
-    Features of the cell to come: its voice (4), its step in the quarter (4), for how many steps each voice has held its
-    pitch, that voice first and then the three that were drawn before it, latest first (17 each: 0 is the beginning),
-    and what the voice had in its last cell (V). Counting alone shows their worth: whether a cell holds or changes costs
-    0.517 nats knowing the voice, 0.243 knowing the step and all four holds (chorales, training pieces). Version 2 has
-    intervals before that last one: how far each voice moved when it last changed, in the same order (26 each), and how far
-    above the voice's last pitch the three others stand (50 each; 0 where one is silent). With intervals alone a model
-    learns a chorale in all keys at once, and soon by heart.
+    Input features of the next cell, with their number of values:
 
-    Version 3 has arrangements against that: a piece may be written with its voices in any of their 24 orders, the bass
-    first and the soprano last for one, and from its end to its beginning. A mark instead of bos says which of the 48, and
-    before the last feature stands one that says it. The music is the same, but what has to be guessed from what is not: to
-    learn all of that by heart takes longer than to learn harmony (benchmarks/RESULTS.md).
+    - its voice (4), and its step in the quarter (4);
+    - for how many steps each voice has sustained its pitch (17 each, 0 at the beginning): that voice first, then the three
+      before it, latest first;
+    - version 2 on: the interval of each voice's last change, in the same order (26 each), and the interval from the voice's
+      last pitch to the other three (50 each, 0 for silence);
+    - version 3 on: the number of the permutation in which the piece is written (48);
+    - the voice's last cell (V);
+    - version 4: the scale degree of the voice's last pitch (25: twelve of a major and twelve of a minor key, 0 for silence).
+      The key is the one of 24 whose profile correlates best with the time that each pitch class has sounded since the
+      beginning (Krumhansl 1990).
 
-    Version 4 has, behind the last one, which degree of the key the voice's last pitch is (25: twelve of a major key, twelve of
-    a minor one, 0 for silence). The key is the one of 24 whose profile correlates best with how long each pitch class has
-    sounded since the beginning (Krumhansl 1990).
+    Sustain or change alone costs 0.517 nats per cell given the voice, 0.243 given the step and all four durations (chorales,
+    training pieces, by counting).
+
+    With intervals alone a model soon overfits, since a chorale looks alike in all keys. Version 3 augments: the voices come
+    in any of their 24 orders, forwards or backwards, and a special token in place of bos says which of the 48. The music is
+    the same, but the conditional distributions differ (benchmarks/RESULTS.md).
 
     Args:
         features: their version, 1 to 4.
-        reference: from version 2 on, whether models also predict steps from the voice's last pitch.
+        reference: from version 2 on, whether models also predict intervals from the voice's last pitch.
     """
 
     name = "grid"
@@ -124,7 +127,7 @@ class Grid(Tokenizer):
 
     def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - {PROGRAM}
-        return ["'grid' knows four voices alone: a choir sings the instruments' notes"] if others else []
+        return ["'grid' has four voices alone: a choir sings the notes of the instruments"] if others else []
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)
@@ -190,11 +193,11 @@ class Grid(Tokenizer):
 
 
 GridNote = tuple[int, int, int, int]
-"""Track, first step, step behind the last, pitch."""
+"""Track, first step, the step after the last, pitch."""
 
 
 def notes_on_grid(score: Score) -> list[GridNote]:
-    """Return the notes of a score in steps, drums excepted, in the order of time."""
+    """Return the notes of a score in steps, without drums, in order of time."""
     step = score.ticks_per_quarter / STEPS_A_QUARTER
     notes = []
     for i, track in enumerate(score.tracks):
@@ -206,7 +209,7 @@ def notes_on_grid(score: Score) -> list[GridNote]:
 
 
 def _voices(score: Score, notes: list[GridNote]) -> dict[int, int] | None:
-    """Return which voice each track sings, or None where the tracks are not four voices."""
+    """Return the voice of each track, or None where the tracks are not four voices."""
     used = sorted({n[0] for n in notes})
     names = [score.tracks[i].name for i in used]
     chords = len({(track, start) for track, start, _, _ in notes}) < len(notes)
@@ -219,7 +222,7 @@ def _voices(score: Score, notes: list[GridNote]) -> dict[int, int] | None:
 
 
 def place(notes: Sequence[GridNote], voice_of: Mapping[int, int], num_steps: int) -> np.ndarray:
-    """Return (steps, 4) pitches, -1 for silence; in a voice the later note ends the one before it."""
+    """Return (steps, 4) pitches, -1 for silence; in a voice a later note ends the one before it."""
     cells = np.full((num_steps, len(VOICES)), -1)
     for track, start, stop, pitch in notes:
         cells[start:, voice_of[track]] = -1
@@ -228,7 +231,7 @@ def place(notes: Sequence[GridNote], voice_of: Mapping[int, int], num_steps: int
 
 
 def _reduce(notes: list[GridNote], num_steps: int) -> np.ndarray:
-    """Return (steps, 4) pitches, -1 for silence: the highest, the lowest and the two nearest the voices before them."""
+    """Return (steps, 4) pitches, -1 for silence: the highest, the lowest, and the two closest to the inner voices before."""
     sounding: list[set[int]] = [set() for _ in range(num_steps)]
     for _, start, stop, pitch in notes:
         for step in range(start, stop):
