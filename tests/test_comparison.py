@@ -123,14 +123,14 @@ def test_ctrl_c_says_how_to_go_on(run, chorales, monkeypatch):
 
 
 def test_a_model_that_cannot_write_does_not_stop_the_others(run, chorales, monkeypatch):
-    compose = Composer.compose
+    generate = Composer.generate
 
     def silent(self, *arguments, **options):
         if self.checkpoint.arch == "rnn":
             raise TokenizerError("nothing but silence here")
-        return compose(self, *arguments, **options)
+        return generate(self, *arguments, **options)
 
-    monkeypatch.setattr(Composer, "compose", silent)
+    monkeypatch.setattr(Composer, "generate", silent)
     assert run("compare", chorales, "--archs", "rnn,gru", *QUICK, "-o", "a", "-q")[0] == 0
     report = json.loads(Path("a/results.json").read_text())
     assert report["models"][0]["problem"] == "nothing but silence here"

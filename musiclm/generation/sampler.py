@@ -6,7 +6,7 @@ B batch, T tokens, V vocabulary, F features.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -46,6 +46,7 @@ class Sampler:
             a low temperature would leave nothing but those.
         timing: (V,) booleans, tokens of which each keeps its probability in the same way, or None. Where time goes on by one
             of a hundred shifts and a note ends by one certain token, a low temperature would make notes too short.
+        processors: each returns new logits, (B, V), after the temperature and before the filters; see `logits_processors`.
     """
 
     temperature: float = 1.0
@@ -55,6 +56,7 @@ class Sampler:
     constraints: Sequence[Constraint] = ()
     held: int | None = None
     timing: Tensor | None = None
+    processors: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -93,6 +95,8 @@ class Sampler:
     def _chosen(self, logits: Tensor) -> Tensor:
         """Return the probabilities that temperature and filters leave."""
         logits = logits / self.temperature
+        for process in self.processors:
+            logits = process(logits)
         if self.top_k is not None and self.top_k < logits.shape[1]:
             smallest = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest, float("-inf"))
