@@ -82,11 +82,7 @@ def command(
     began = time.monotonic()
     config = _config(prompt, options | {"live": stream or port is not None})
     _check_output(config, output, stream=stream, as_json=as_json, wav=wav, play=play)
-    paths = [] if output == "-" or (config.live and output is None) else _paths.paths(output, config, force)
-    if wav or play:
-        from .play import check_sound
-
-        check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
+    paths = _checked_paths(config, output, wav=wav, play=play, soundfont=soundfont, force=force)
     _console.show_log(quiet=quiet)
     prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
     if port is not None:
@@ -142,6 +138,18 @@ def _check_output(
         raise click.UsageError("--stream and --port have no --json and no --play: --stream writes JSON lines")
     if config.live and wav and output is None:
         raise click.UsageError("--stream and --port write a sound file only beside a MIDI file: name it with -o")
+
+
+def _checked_paths(
+    config: GenerationConfig, output: str | None, *, wav: bool, play: bool, soundfont: str | None, force: bool
+) -> list[Path]:
+    """Return where the MIDI files go, none for standard output, after a check that all can be written and played."""
+    paths = [] if output == "-" or (config.live and output is None) else _paths.paths(output, config, force)
+    if wav or play:
+        from .play import check_sound
+
+        check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
+    return paths
 
 
 def _write(made: Generated, output: str | None, paths: list[Path], *, force: bool) -> None:

@@ -46,7 +46,7 @@ def test_help_shows_every_option_once_under_its_heading_in_eighty_columns():
     assert max(map(len, text.splitlines())) <= 80
     headings = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Prompt", "Length", "What to write", "Controls", "Sampling", "Output", "Other options"]
-    shown = text[text.index("Prompt:\n") :].splitlines()
+    shown = text[text.index("Prompt:\n") : text.index("Examples:")].splitlines()
     for parameter in command.params:
         begins = tuple(parameter.opts[0] + end for end in (" ", ","))
         assert sum(line.strip().startswith(begins) for line in shown) == 1, parameter.opts
