@@ -1,7 +1,7 @@
 """All that shapes new music beside the model, the prompt's music and the seed.
 
 An option is declared once, as a field: here, or in a dataclass that is nested here. The command line, the record in a MIDI
-file and `repro` find it by the field. Imports neither click nor torch, and knows no tokenizer.
+file and `repro` find it by the field. Imports neither click nor torch, and depends on no tokenizer.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class GenerationConfig:
         keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
         loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
         live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
-        infill: bars to write anew, "9-12" or "9"; `infill_bars` has them as numbers.
-        keep_tracks: tracks to keep where something is written anew; see `infill.masked_span`.
+        infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
+        keep_tracks: tracks to keep while the others are rewritten; see `infill.masked_span`.
         accompany: keep all tracks, and add notes.
         controls: what the new music keeps to.
         sampler: how to choose among tokens.
@@ -130,10 +130,10 @@ class GenerationConfig:
     )
     infill: str | None = option(
         None, metavar="A-B", group="What to write",
-        help="Write these bars of the prompt anew, so that they lead into the next.",
+        help="Rewrite these bars of the prompt, so that they lead into the next.",
     )  # fmt: skip
     keep_tracks: str | None = option(
-        None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and write the others anew."
+        None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and rewrite the others."
     )
     accompany: bool = option(False, group="What to write", help="Keep all tracks of the prompt and add to them.")
     loop_guard: bool = option(True, group="What to write", help="Resample what falls into a loop (on by default).")
@@ -171,12 +171,12 @@ class GenerationConfig:
 
     @property
     def is_filling(self) -> bool:
-        """Whether something within the prompt is written anew, or added to it."""
+        """Whether something within the prompt is rewritten, or added to it."""
         return self.infill is not None or self.keep_tracks is not None or self.accompany
 
     @property
     def infill_bars(self) -> tuple[int, int] | None:
-        """The first and the last bar to write anew, counted from 1; None for all."""
+        """The first and the last bar to rewrite, counted from 1; None for all."""
         if self.infill is None:
             return None
         found = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", self.infill)

@@ -40,7 +40,7 @@ class Tempo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metre:
-    """The time signature from here on; start in seconds. The event keeps its name in files: "metre"."""
+    """The time signature from here on; start in seconds. The event's name in JSON is "metre"."""
 
     event = "metre"
     start: float

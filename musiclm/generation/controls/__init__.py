@@ -1,4 +1,4 @@
-"""What a user can ask of new music, in the words that a musician would use. Knows no model.
+"""What a user can ask of new music, in the words that a musician would use.
 
 A control is one file here and one field of `Controls`, which names the file. The file has a `Control` called CONTROL: it
 reads and stores the value, and masks the ids that the value excludes. The command line, the record in a MIDI file and
