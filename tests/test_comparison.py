@@ -122,15 +122,15 @@ def test_ctrl_c_prints_how_to_continue(run, chorales, monkeypatch):
     assert err.splitlines()[-1].endswith("musiclm compare --resume a")
 
 
-def test_a_model_that_generates_no_note_does_not_stop_the_others(run, chorales, monkeypatch):
-    compose = Composer.compose
+def test_a_model_that_cannot_write_does_not_stop_the_others(run, chorales, monkeypatch):
+    generate = Composer.generate
 
     def silent(self, *arguments, **options):
         if self.checkpoint.arch == "rnn":
             raise TokenizerError("nothing but silence here")
-        return compose(self, *arguments, **options)
+        return generate(self, *arguments, **options)
 
-    monkeypatch.setattr(Composer, "compose", silent)
+    monkeypatch.setattr(Composer, "generate", silent)
     assert run("compare", chorales, "--archs", "rnn,gru", *QUICK, "-o", "a", "-q")[0] == 0
     report = json.loads(Path("a/results.json").read_text())
     assert report["models"][0]["problem"] == "nothing but silence here"

@@ -240,14 +240,14 @@ class _Bars:
             left_out=0,
             score=before,
             tokenizer=tokenizer,
-            heard=heard,
+            model_ids=heard,
         )
         held = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or metre)
         rules = constraints.constraints(tokenizer, not_before=start, heard=ids, controls=held)
-        sampler = self.composer.sampler(rules, **self.request.sampling)
+        sampler = self.composer.sampler(rules, self.request.sampler)
         plan = SessionConfig(length=Length(bars=num_bars), loop_guard=False, seed=seed)
         model = self.composer.generating(self.composer.precision(self.request.precision))
-        (row,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).draw(1)
+        (row,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).sample(1)
         return midi.without_before(prompt.continued(row.ids), start), len(row.ids)
 
     def _put(self, new: Score, start: float, stop: float) -> int:
@@ -349,7 +349,7 @@ class _Voices:
             told = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
             assert isinstance(rules[0], constraints.Grammar)
             kept = constraints.KeptCells(rules[0], len(before), told)
-            sampler = self.composer.sampler([kept, *rules[1:]], **self.request.sampling)
+            sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler)
             draws = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
             ids, all_heard = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, heard))
             tokens = sample_ids(
@@ -416,6 +416,6 @@ def _composition(score: Score, index: int, num_tokens: int) -> Composition:
         num_bars=midi.num_bars(score),
         seconds=midi.seconds(score),
         ended="length",
-        redrawn=0,
+        num_resampled=0,
         ids=np.zeros(0, np.int64),
     )

@@ -1,7 +1,7 @@
-"""What a file tells of its making, and making it again.
+"""The provenance record in a generated file, and generating the file again from it.
 
 The record is a JSON text in the MIDI file: version, model and the hash of its weights, seed, the hash of the prompt, which
-of the variations, and all options that shaped the music. No path, no date.
+of the variations, and all options that shaped the music. It has no path and no date.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a file tells of its making.
+    """How a file was made.
 
     Attributes:
         version: of musiclm.
@@ -35,9 +35,9 @@ class Record:
             older files.
         model: a bundled name; else the architecture.
         weights: the first 16 hexadecimal digits of the SHA-256 of the tensor bytes.
-        seed: of all chance.
-        prompt: those of the prompt's file; None if there was none.
-        prompt_quarters: where the prompt ends in the music, in quarters: `show` draws what comes before paler.
+        seed: of everything that was sampled.
+        prompt: the same digits of the SHA-256 of the prompt's file; None if there was none.
+        prompt_quarters: where the prompt ends in the music, in quarters: `show` plots what comes before in a paler colour.
         index: which of the variations, from 0.
         request: all options that shaped the music.
     """
@@ -72,7 +72,7 @@ def record(
     prompt_quarters: float,
     index: int,
 ) -> Record:
-    """Return the record of a variation that a composer made of a request."""
+    """Return the record of a variation that a composer made by a config."""
     import torch
 
     checkpoint = composer.checkpoint
@@ -107,13 +107,13 @@ def read(score: Score, name: str) -> Record:
     """
     for marker in score.markers:
         try:
-            told = json.loads(marker.text)
+            document = json.loads(marker.text)
         except ValueError:
             continue
-        if isinstance(told, dict) and "musiclm" in told:
-            return _from(told, name)
+        if isinstance(document, dict) and "musiclm" in document:
+            return _from(document, name)
     raise MidiError(
-        f"'{name}' does not tell how it was made: musiclm did not write it, or another program has written it since"
+        f"'{name}' has no record of how it was made: musiclm did not write it, or another program has written it since"
     )
 
 
@@ -145,7 +145,7 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
     """Return what differs from when a file was made and may change its bytes, a sentence each.
 
     Raises:
-        MusicLMError: what is sure to change the music: other weights, another prompt or none.
+        MusicLMError: something that surely changes the music: other weights, another prompt or none.
     """
     if not checkpoint.sha256.startswith(record.weights):
         raise MusicLMError(
@@ -155,7 +155,7 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
     if record.prompt is None and prompt is not None:
         raise MusicLMError("the file was made without a prompt: leave --prompt out")
     if record.prompt is not None and prompt is None:
-        raise MusicLMError(f"the file goes on from a prompt (SHA-256 {record.prompt}…): name it with --prompt")
+        raise MusicLMError(f"the file continues a prompt (SHA-256 {record.prompt}…): name it with --prompt")
     if record.prompt != _digest(prompt):
         raise MusicLMError(f"another prompt: the file's has SHA-256 {record.prompt}…, this one {_digest(prompt)}…")
     import torch
@@ -175,16 +175,15 @@ def check_engine(record: Record, device: str) -> tuple[str, list[str]]:
 
 
 def reproduce(record: Record, composer: Composer, prompt: Score | None) -> bytes:
-    """Return the bytes of a file, made from its record."""
+    """Return the bytes of a file, generated again from its record."""
     from . import infill
 
     precision = precision_like(record.request.precision, record.engine, composer.device)
     request = dataclasses.replace(record.request, precision=precision)
-    heard = composer.prompt(prompt, bars=request.prompt_bars, seconds=request.prompt_seconds)
     if request.is_filling and prompt is not None:
         made = infill.fill(composer, prompt, request, record.seed)
     else:
-        made = composer.compose(heard, seed=record.seed, **request.arguments())
+        made = composer.generate(prompt, request, record.seed)
     return to_midi(made[record.index], record)
 
 

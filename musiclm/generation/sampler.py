@@ -46,6 +46,7 @@ class Sampler:
         constraints: each may ban tokens, before everything else.
         exempt: which tokens keep the probability that the model gives them, by the features of the token to come; the
             temperature and the filters choose among the others (but temperature 0 among all). None for no such tokens.
+        processors: each returns new logits, (B, V), after the temperature and before the filters; see `logits_processors`.
     """
 
     temperature: float = 1.0
@@ -54,6 +55,7 @@ class Sampler:
     min_p: float | None = None
     constraints: Sequence[Constraint] = ()
     exempt: Exempt | None = None
+    processors: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -87,6 +89,8 @@ class Sampler:
     def _filtered(self, logits: Tensor) -> Tensor:
         """Return the probabilities after temperature and filters."""
         logits = logits / self.temperature
+        for process in self.processors:
+            logits = process(logits)
         if self.top_k is not None and self.top_k < logits.shape[1]:
             smallest = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest, float("-inf"))

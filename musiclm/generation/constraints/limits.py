@@ -42,6 +42,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
             _permit_tempo(tokenizer, controls.tempo, permitted)
     if controls.time_signature is not None:
         _permit_time_signature(tokenizer, controls.time_signature, permitted, heard)
+    controls.apply(tokenizer, permitted)
     return Limits(permitted=permitted, max_polyphony=controls.max_polyphony)
 
 
