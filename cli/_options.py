@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -21,6 +21,35 @@ class FloatRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is no number to reckon with.", param, ctx)
         return number
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options under headings.
+
+    Use: `@click.command("train", cls=GroupedCommand, groups={"Data": ["data", "tokenizer"], "Model": [...]})`.
+
+    Args:
+        groups: headings in their order, each with the names of its options as the command's function takes them. Options
+            without a heading come last.
+
+    Raises:
+        ValueError: a name is no option of the command.
+    """
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.groups = groups
+        known = {parameter.name for parameter in self.params if isinstance(parameter, click.Option)}
+        if unknown := sorted({name for names in groups.values() for name in names} - known):
+            raise ValueError(f"'{self.name}' has no option '{unknown[0]}' to show in its help")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx) if isinstance(p, click.Option)}
+        grouped = {heading: [shown.pop(name) for name in names] for heading, names in self.groups.items()}
+        for heading, records in (grouped | {"Other options": list(shown.values())}).items():
+            if lines := [record for record in records if record is not None]:
+                with formatter.section(heading):
+                    formatter.write_dl(lines, col_max=26)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
