@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Budget": ["minutes", "steps", "epochs", "patience"],
-    "Model": ["arch", "preset", "start_from", "context", "dropout", "settings"],
+    "Model": ["arch", "preset", "layers", "start_from", "context", "dropout", "settings"],
     "Data": ["tokenizer", "weights", "window", "batch_size"],
     "Optimization": ["learning_rate", "teachers", "seed", "device", "precision", "compiled"],
     "Run and output": ["output", "resume", "force", "as_json", "quiet", "verbose"],

@@ -38,11 +38,13 @@ def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
 
 
 def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
-    code, _, told = run("train", "--teacher", "score", "--steps", 2, "-o", tmp_path / "a", "-q")
+    data = some_chorales(tmp_path / "data", 8)
+    options = [data, "--tokenizer", "grid", "--precision", "fp32", "--steps", 2, "-o", tmp_path / "a", "-q"]
+    code, _, told = run("train", *options, "--teacher", "score")
     assert code == 1
     assert "'score-infill', not of 'grid'" in told and told.count("\n") == 1
     assert not (tmp_path / "a").exists()
-    assert run("train", "--teacher", "nothing", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 1
+    assert run("train", *options, "--teacher", "nothing")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -55,14 +57,16 @@ def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
         ({"reference": 1}, "no 'reference' to set"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(given, said: str):
+def test_sizes_that_cannot_be_are_refused(given, said: str, tmp_path: Path):
+    data = some_chorales(tmp_path / "data", 2)
     with pytest.raises(RunError, match=said):
-        prepare(TrainConfig(arch="transformer", preset="tiny", steps=1, config=given))
+        prepare(TrainConfig(arch="transformer", preset="tiny", data=data, tokenizer="grid", steps=1, config=given))
 
 
-def test_a_checkpoint_keeps_its_sizes():
+def test_a_checkpoint_keeps_its_sizes(tmp_path: Path):
+    data = some_chorales(tmp_path / "data", 2)
     with pytest.raises(RunError, match="leave out --set"):
-        prepare(TrainConfig(arch="gru", start_from="bach-gru", steps=1, config={"size": 32}))
+        prepare(TrainConfig(arch="gru", data=data, start_from="bach-gru", steps=1, config={"size": 32}))
 
 
 def musiclm(*arguments: str, **options) -> subprocess.Popen:
