@@ -42,11 +42,13 @@ from musiclm.data.crops import RandomCrops
 from musiclm.devices import faster_in_bf16
 from musiclm.evaluation.ngram import NGram
 from musiclm.tokenizers.base import Tokenizer
+from musiclm.tokenizers.vocabulary import Kind, Token, Vocabulary
 from musiclm.training.loop import train
 from musiclm.training.optim import Recipe
 
 BOS, EOS, END, FIRST_KEY = 0, 1, 2, 3
 NUM_KEYS = 88
+LOWEST = 21  # MIDI pitch of the first key
 MAX_HELD = 16  # frames
 MAX_NOTES = 15
 SETS = {"nottingham": "Nottingham.mat", "jsb": "JSB_Chorales.mat"}
@@ -71,9 +73,16 @@ class Frames(Tokenizer):
     bos, eos = BOS, EOS
     feature_sizes = (MAX_NOTES + 1, NUM_KEYS + 1, NUM_KEYS + 1, MAX_HELD + 1, MAX_HELD + 1, 16, 12)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        special = [Token(Kind.BOS), Token(Kind.EOS), Token(Kind.OTHER, "frame")]
+        return [*special, *(Token(Kind.NOTE_ON, LOWEST + key) for key in range(NUM_KEYS))]
+
     def of_roll(self, roll: np.ndarray) -> np.ndarray:
         """Return the ids of a piano-roll, (F, 88): (T,) int64."""
-        _, key = np.nonzero(np.pad(roll != 0, ((0, 0), (0, 1)), constant_values=True))  # column 88: the mark
+        _, key = np.nonzero(
+            np.pad(roll != 0, ((0, 0), (0, 1)), constant_values=True)
+        )  # column 88: the end of the frame
         return np.concatenate([[BOS], np.where(key == NUM_KEYS, END, FIRST_KEY + key), [EOS]])
 
     def eval_mask(self, ids: np.ndarray) -> np.ndarray:
