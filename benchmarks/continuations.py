@@ -1,4 +1,4 @@
-"""Have a model go on from many prompts, and draw a piano roll of each: to be looked at, one by one.
+"""Let a model continue many prompts, and plot a piano roll of each, to be looked at one by one.
 
 python benchmarks/continuations.py a.mid b.mid … -o looked-at/ --model score --prompt-bars 4 --bars 8
 """
@@ -26,7 +26,7 @@ def main() -> None:
     for i, prompt in enumerate(arguments.prompts):
         midi = arguments.output / f"{i:02d}-{prompt.stem}.mid"
         lengths = ["--prompt-bars", arguments.prompt_bars, "--bars", arguments.bars]
-        drawing = ["--seed", arguments.seed, "--top-p", arguments.top_p, "--temperature", arguments.temperature]
+        sampling = ["--seed", arguments.seed, "--top-p", arguments.top_p, "--temperature", arguments.temperature]
         musiclm = [sys.executable, "-m", "musiclm"]
         call(
             *musiclm,
@@ -36,7 +36,7 @@ def main() -> None:
             "--prompt",
             prompt,
             *lengths,
-            *drawing,
+            *sampling,
             "-o",
             midi,
             "--force",

@@ -1,4 +1,4 @@
-"""How fast a corpus is built, beside a plain loop over MidiTok's tokenizer; and how much memory it takes.
+"""Speed of building a corpus, beside a plain loop over MidiTok's tokenizer; and how much memory it takes.
 
     python benchmarks/corpus.py MAESTRO/ POP909/        # folders or archives of MIDI
     python benchmarks/corpus.py --quick                 # the bundled chorales, under a minute
@@ -6,7 +6,7 @@
 Speed: the loop reads a file with symusic and encodes it with MidiTok's own REMI of the same settings, on one core, and
 does nothing else. A build finds, reads, cleans, tokenises, measures, drops copies, splits and writes, in one process a
 core. Both run by turns on the same files, for --rounds; figures are of the best turn of each. Starting the readers
-(importing torch and MidiTok, a few seconds) is in the build's time, and seconds_to_first tells it.
+(importing torch and MidiTok, a few seconds) is in the build's time, and seconds_to_first says how long.
 
 Memory: peak resident memory of the building process and of its largest reader, for 1, 4 and 16 transposed copies of the
 files, copies kept.
@@ -51,8 +51,8 @@ def loop(paths: Sequence[Path]) -> dict[str, float]:
     code = (
         "import json, sys, time, torch; torch.set_num_threads(1)\n"
         "from symusic import Score\n"
-        "from musiclm import tokens\n"
-        "encode = tokens.create('score').midi_tokenizer.encode\n"
+        "from musiclm import tokenizers\n"
+        "encode = tokenizers.create('score').midi_tokenizer.encode\n"
         "paths = sys.stdin.read().splitlines()\n"
         "began, cpu = time.perf_counter(), time.process_time()\n"
         "for path in paths: encode(Score(path))\n"
@@ -61,8 +61,8 @@ def loop(paths: Sequence[Path]) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-c", code], input="\n".join(map(str, paths)), capture_output=True, text=True, check=True
     )
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def build(folder: Path, output: Path, workers: int, *, keep_duplicates: bool = False) -> dict[str, float]:
@@ -73,30 +73,30 @@ def build(folder: Path, output: Path, workers: int, *, keep_duplicates: bool = F
         "from multiprocessing import forkserver\n"
         "from pathlib import Path\n"
         "if __name__ == '__main__':\n"
-        "    from musiclm import corpus, tokens\n"
-        "    tokenizer = tokens.create('score')\n"
+        "    from musiclm import data, tokenizers\n"
+        "    tokenizer = tokenizers.create('score')\n"
         "    keep = bool(int(sys.argv[4]))\n"
-        "    options = corpus.Options(workers=int(sys.argv[3]), keep_duplicates=keep)\n"
+        "    options = data.Options(workers=int(sys.argv[3]), keep_duplicates=keep)\n"
         "    began, cpu, first = time.perf_counter(), time.process_time(), None\n"
-        "    for now in corpus.build([sys.argv[1]], sys.argv[2], tokenizer, options):\n"
+        "    for now in data.build_corpus([sys.argv[1]], sys.argv[2], tokenizer, options):\n"
         "        first = first or time.perf_counter() - began\n"
         "    seconds = time.perf_counter() - began\n"
-        "    told = {'seconds': seconds, 'seconds_to_first': first, 'cpu_seconds': time.process_time() - cpu}\n"
+        "    result = {'seconds': seconds, 'seconds_to_first': first, 'cpu_seconds': time.process_time() - cpu}\n"
         "    if 'forkserver' in multiprocessing.get_all_start_methods():\n"
         "        forkserver._forkserver._stop()  # so that its readers count as ours\n"
         "    readers = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
-        "    told['cpu_seconds'] += readers.ru_utime + readers.ru_stime\n"
+        "    result['cpu_seconds'] += readers.ru_utime + readers.ru_stime\n"
         "    for key, whose in (('own_mb', resource.RUSAGE_SELF), ('reader_mb', resource.RUSAGE_CHILDREN)):\n"
-        "        told[key] = resource.getrusage(whose).ru_maxrss / 1024\n"
-        "    print(json.dumps(told))\n"
+        "        result[key] = resource.getrusage(whose).ru_maxrss / 1024\n"
+        "    print(json.dumps(result))\n"
     )
     with tempfile.TemporaryDirectory() as temporary:
         script = Path(temporary, "build.py")
         script.write_text(code)
         command = [sys.executable, str(script), str(folder), str(output), str(workers), str(int(keep_duplicates))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told: dict[str, float] = json.loads(done.stdout)
-    return told
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
 def transposed(paths: Sequence[Path], folder: Path, copies: int) -> None:
@@ -135,7 +135,7 @@ def measured(name: str, sources: Sequence[Path], arguments: argparse.Namespace) 
             builds.append(build(linked, output, arguments.workers))
         size = megabytes(output)
         best, plain = (min(each, key=lambda b: b["seconds"]) for each in (builds, loops))
-        told: dict[str, Any] = {
+        result: dict[str, Any] = {
             "data": name,
             "files": len(paths),
             "workers": arguments.workers,
@@ -151,8 +151,8 @@ def measured(name: str, sources: Sequence[Path], arguments: argparse.Namespace) 
         for copies in COPIES if arguments.memory_files else ():
             transposed(few, raw / "copies", copies)
             found = build(raw / "copies", output, arguments.workers, keep_duplicates=True)
-            told["memory"].append({"copies": copies, "files": copies * len(few), **found})
-        return told
+            result["memory"].append({"copies": copies, "files": copies * len(few), **found})
+        return result
 
 
 def main() -> None:
@@ -169,12 +169,12 @@ def main() -> None:
     if arguments.quick:
         arguments.rounds, arguments.limit, arguments.memory_files = 1, 100, 5
     data = arguments.data or [Path(str(resources.files("musiclm") / "chorales.zip"))]
-    told = [measured(path.name, [path], arguments) for path in data]
+    result = [measured(path.name, [path], arguments) for path in data]
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if arguments.as_json:
-        print(json.dumps({"corpora": told, "benchmark_mb": own}))
+        print(json.dumps({"corpora": result, "benchmark_mb": own}))
         return
-    for each in told:
+    for each in result:
         print(f"{each['data']}: {each['files']} files, {each['workers']} processes, {each['megabytes']:.1f} MB on disk")
         print(f"  build         {each['files_per_second']:8.1f} files/s")
         print(f"  MidiTok loop  {each['miditok_loop_files_per_second']:8.1f} files/s")

@@ -1,9 +1,9 @@
-"""What fine-tuning brings in minutes: a bundled model before and after, beside one trained from nothing for as long.
+"""Effect of some minutes of fine-tuning: a bundled model before and after, beside one trained from scratch for as long.
 
     python benchmarks/finetuning.py NOTTINGHAM/ -o work/ --minutes 4
 
 Builds a corpus of the folder (`musiclm corpus build`), runs `musiclm train --from` and `musiclm train`, and evaluates all
-three on the test split: nats a token and bits a note. Validation chooses the checkpoints. Runs that are there already are
+three on the test split: nats/token and bits/note. Validation chooses the checkpoints. Runs that are there already are
 taken as they are.
 """
 
@@ -49,9 +49,9 @@ def main() -> None:
             measured = str(run)
             if not (run / "best.safetensors").exists():
                 budget = ["--minutes", minutes, "--seed", options.seed]
-                told = json.loads(musiclm("train", corpus, *how, *budget, "-o", run, "--json").splitlines()[-1])
+                result = json.loads(musiclm("train", corpus, *how, *budget, "-o", run, "--json").splitlines()[-1])
                 report[name] = {
-                    k: told[k] for k in ("steps", "tokens", "stopped_because", "best_validation_nats_per_token")
+                    k: result[k] for k in ("steps", "tokens", "stopped_because", "best_validation_nats_per_token")
                 }
         found = json.loads(
             musiclm("evaluate", measured, corpus, "--split", "test", "--most-tokens", most_tokens, "--json")

@@ -1,13 +1,13 @@
-"""How fast music is drawn: beside Hugging Face's generate, and beside the matrix-vector products alone.
+"""Speed of sampling, beside Hugging Face's generate, and beside the matrix-vector products alone.
 
     pip install transformers && python benchmarks/generation.py [--quick] [--json] [--threads 1]
 
 Models have random weights: 6 layers of 512 with 8 heads, 713 ids (the `score` tokenizer's), a context of 1,024. Hugging
-Face runs a GPT-2 of that size in float32 and in bfloat16 with its cache; the faster counts. Each side draws the same
-number of tokens behind one, in turn, several rounds; the best round of each counts. With one thread the seconds are the
-CPU's, for on a busy machine the others mostly measure who else is at work. The limit is the time of the model's
-linear layers alone, one after the other at one row, held in the same precision. Ratios are of speeds: above 1, musiclm is
-the faster; `ratio_to_gemv_limit` is that of what `generate` takes by itself.
+Face runs a GPT-2 of that size in float32 and in bfloat16 with its cache; the faster counts. Each side samples the
+same number of tokens after one prompt token, in turn, for several rounds; the best round of each counts. With one thread,
+seconds are CPU seconds: wall-clock time on a busy machine mostly measures the other processes. The limit is the time of the
+model's linear layers alone, one after the other for one batch element, in the same precision. Ratios are of speeds: above 1,
+musiclm is faster. `ratio_to_gemv_limit` is that of the precision which `generate` chooses.
 """
 
 from __future__ import annotations
@@ -198,8 +198,8 @@ def command(a: argparse.Namespace) -> dict[str, Any]:
                 [sys.executable, "-m", "musiclm", "generate", "--json", "-q", "--seed", "1"],
                 cwd=folder, env=environment, check=True, capture_output=True, text=True,
             )  # fmt: skip
-            told = json.loads(done.stdout)
-            drawn.append(sum(o["num_tokens"] for o in told["outputs"]) / told["tokens_per_second"])
+            result = json.loads(done.stdout)
+            drawn.append(sum(o["num_tokens"] for o in result["outputs"]) / result["tokens_per_second"])
 
         def torch_alone() -> None:
             subprocess.run([sys.executable, "-c", "import torch"], env=environment, check=True)

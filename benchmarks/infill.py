@@ -1,20 +1,20 @@
-"""How much a model that fills holes knows of the hidden part, given what surrounds it.
+"""Loss of an infilling model on masked spans, given the context around them.
 
     python benchmarks/infill.py bach-infill --plain bach --split validation
     python benchmarks/infill.py score-infill --plain score --corpus CORPUS --split test
 
-Three models of the same hidden notes, in nats a note (natural logarithm; all ids of the hidden part, over the notes that begin
-in it): the model that fills holes, which has read what comes before, what is kept beside and behind; a plain one that goes on
-from what comes before, from left to right, on the same ids; and the bar before again, where each id is the one at the same
-place of the bar before with a probability p counted on training pieces, any other one alike.
+Three models of the same masked notes, in nats/note (natural logarithm; the sum over all ids of the span, divided by the notes
+that begin in it): the infilling model, which is conditioned on the context before, beside and after the span; a plain model
+that reads the context before it from left to right, on the same ids; and a repetition of the bar before, where each id is the
+one at the same position of that bar with a probability p counted on training pieces, and all other ids are equally likely.
 
-Chorales: each piece of the split; holes of two bars (32 steps), one every four bars. `bars`: all voices. `under soprano`:
-alto, tenor and bass, of which no more is known behind the hole either. `tenor`: that voice alone. Beside these, what is
-written under the soprano of eight whole pieces: parallel fifths and octaves a hundred steps in which two voices move, and the
-share of steps in which voices cross, beside Bach's own.
+Chorales: each piece of the split; masked spans of two bars (32 steps), one every four bars. `bars`: all voices. `under
+soprano`: alto, tenor and bass, which are masked after the span, too. `tenor`: that voice alone. The model also writes three
+voices under the soprano of eight whole pieces: parallel fifths and octaves per hundred steps in which two voices move, and
+the share of steps in which voices cross, beside those of Bach.
 
-Scores: for each piece the holes of all notes that `evaluation.holes` draws by its name: one, two, four or eight bars, of
-which up to two bars behind are known.
+Scores: for each piece the masked spans of all notes that `evaluation.masked_pieces` chooses by a hash of its name: one, two,
+four or eight bars, with up to two bars after them as context.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from musiclm.generation.config import GenerationConfig
 from musiclm.tokenizers import grid, grid_infill
 from musiclm.tokenizers.score_infill import ScoreInfill
 
-SIZE, EVERY = grid_infill.STEPS, 64  # steps of a hole, and from one to the next
+SIZE, EVERY = grid_infill.STEPS, 64  # steps of a masked span, and from one span to the next
 STEPS_A_BAR = 16
 VOICES = {"bars": (0, 1, 2, 3), "under soprano": (1, 2, 3), "tenor": (2,)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model that fills holes")
-    parser.add_argument("--plain", required=True, help="one of the same music that goes on from left to right")
+    parser.add_argument("model", help="an infilling model")
+    parser.add_argument("--plain", required=True, help="a left-to-right model of the same music")
     parser.add_argument("--corpus", help="of scores; left out, the bundled chorales")
     parser.add_argument("--split", choices=["validation", "test"], default="validation")
     parser.add_argument("--pieces", type=int, help="this many of the split's; left out, all")
@@ -67,7 +67,7 @@ def main() -> None:
     if a.json:
         print(json.dumps(found))
         return
-    print(f"{len(pieces)} pieces of {a.split}; nats a hidden note")
+    print(f"{len(pieces)} pieces of {a.split}; nats per hidden note")
     print(f"{'hole':16} {'filled':>8} {'plain':>8} {'bar before':>11} {'notes':>8} {'holes':>6}")
     for name, row in found["nats_a_note"].items():
         figures = f"{row['filled']:8.3f} {row['plain']:8.3f} {row['bar_before']:11.3f}"
@@ -82,7 +82,7 @@ def main() -> None:
 def of_chorales(
     filler: checkpoint.Checkpoint, plain: checkpoint.Checkpoint, source: Corpus, pieces: Sequence[Piece]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield each kind of hole and its row."""
+    """Yield each kind of masked span and its figures."""
     reading = plain.tokenizer()
     model = plain.model()
     nats_of = {p.name: nats for p, nats in evaluation.token_losses(model, reading, pieces)}  # cells have the same ids
@@ -177,7 +177,7 @@ def counterpoint(all_steps: Sequence[np.ndarray]) -> dict[str, float]:
 def of_scores(
     filler: checkpoint.Checkpoint, plain: checkpoint.Checkpoint, source: Corpus, pieces: Sequence[Piece]
 ) -> dict[str, float]:
-    """Return the row of holes of all notes, a few bars long."""
+    """Return the figures of masked spans of all notes, a few bars long."""
     tokenizer = filler.tokenizer()
     assert isinstance(tokenizer, ScoreInfill)
     holes, straight, num_notes, sums = [], [], 0, {"plain": 0.0, "bar_before": 0.0}
@@ -191,14 +191,14 @@ def of_scores(
         bars = tokenizer.bar_starts(np.append(kept, tokenizer.eos))
         size = int(tokenizer.values[hole.tokens[write]])
         if tokenizer.num_notes(kept[: bars[size]]) or ahead < 64:
-            continue  # some notes are told, or nothing stands before
+            continue  # some notes are given, or nothing comes before
         before, new = hole.tokens[:ahead], hole.tokens[begin:]
         holes.append(hole)
         whole = np.concatenate([before, new])
         straight.append(Piece(name=hole.name, tokens=whole, num_notes=len(before), seconds=0.0))
         num_notes += tokenizer.num_notes(new)
-        told, _ = _guessed(tokenizer, whole, len(before))
-        hits = told == new
+        result, _ = _guessed(tokenizer, whole, len(before))
+        hits = result == new
         sums["bar_before"] -= float(np.where(hits, math.log(p), math.log((1 - p) / (tokenizer.plain_size - 1))).sum())
     reading = plain.tokenizer()
     for piece, nats in evaluation.token_losses(plain.model(), reading, straight):
@@ -210,18 +210,18 @@ def of_scores(
 def _guessed(tokenizer: ScoreInfill, ids: np.ndarray, begin: int) -> tuple[np.ndarray, np.ndarray]:
     """Return for each id from `begin` on the one at the same place of the bar before it, -1 for none, and the ids."""
     bars = tokenizer.bar_starts(ids)
-    told = np.full(len(ids), -1)
+    result = np.full(len(ids), -1)
     for a, b, c in zip(bars[:-2], bars[1:-1], bars[2:], strict=True):
         size = min(b - a, c - b)
-        told[b : b + size] = ids[a : a + size]
-    return told[begin:], ids[begin:]
+        result[b : b + size] = ids[a : a + size]
+    return result[begin:], ids[begin:]
 
 
 def _repeated_ids(tokenizer: ScoreInfill, pieces: Sequence[Piece]) -> float:
     same = total = 0
     for piece in pieces:
-        told, ids = _guessed(tokenizer, np.asarray(piece.tokens), 1)
-        same, total = same + int((told == ids).sum()), total + len(ids)
+        result, ids = _guessed(tokenizer, np.asarray(piece.tokens), 1)
+        same, total = same + int((result == ids).sum()), total + len(ids)
     return same / total
 
 

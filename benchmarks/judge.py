@@ -8,7 +8,7 @@ their names' hashes, those with as many bars in all), and beside these stands ho
 
 - overlap: mean overlapped area of statistics with the real continuations, and of each alone (`evaluation.music_metrics`;
   1 is what real pieces have with each other, Yang and Lerch 2020);
-- loops: share in which a stretch repeats itself as real music hardly ever does (`musiclm.repetition.loop_start`);
+- loops: share in which a stretch repeats itself as real music hardly ever does (`musiclm.generation.loops.loop_start`);
 - silence: share with two whole bars in a row without an onset;
 - out of key: mean share of new notes outside the major or minor scale that fits the first four bars best, drums excepted;
 - thin: share with less than half of the notes a bar that the beginning has;

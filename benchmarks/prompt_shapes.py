@@ -51,11 +51,11 @@ def moved(notes: Notes, ticks: int = 0, pitches: int = 0) -> Notes:
 
 def shapes() -> dict[str, bytes]:
     """Return the files."""
-    draw = random.Random(0)
+    rng = random.Random(0)
     drums = played(9, [(at, 100, 36) for at, _, _ in TUNE])
     bass = played(1, moved(TUNE, pitches=-24), 33)
     tune = played(0, TUNE)
-    humanised = [(max(0, at + draw.randint(-30, 30)), 400 + draw.randint(-80, 80), pitch) for at, _, pitch in TUNE]
+    humanised = [(max(0, at + rng.randint(-30, 30)), 400 + rng.randint(-80, 80), pitch) for at, _, pitch in TUNE]
     slowing = [tempo(120 - 4 * i, 480 * i) for i in range(22)]
     waltz = [(t[0], t[1], t[2]) for t in TUNE[:12]]
     return {

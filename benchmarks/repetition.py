@@ -1,12 +1,12 @@
-"""Count how often real music repeats itself as a loop does, and how much it does so as a rule: see musiclm/repetition.py.
+"""Count how often real music repeats itself as a loop does, and how much it does so as a rule: see musiclm/generation/loops.py.
 
     python benchmarks/repetition.py                                          # the bundled chorales
     python benchmarks/repetition.py corpora/score --splits train,validation --most 80
     python benchmarks/repetition.py corpora/score --splits validation --most 20 --model score
 
-With `--model` it also measures each piece's own nats a token: with the repetition what the best of n are held against
-(musiclm/choosing.py). Pieces are taken by a hash of their names, `--most` of each folder and split; of a long piece its
-first 12,000 tokens.
+With `--model` it also measures the loss of each piece in nats/token. Best-of-n reranking compares candidates with both
+figures (musiclm/generation/rerank.py). Pieces are taken by a hash of their names, `--most` of each folder and split; of a long
+piece its first 12,000 tokens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?", help="a corpus; the bundled chorales if left out")
     parser.add_argument("--splits", default="train,validation,test", help="which, with commas between them")
     parser.add_argument("--most", type=int, help="pieces of each folder and split")
-    parser.add_argument("--model", help="measure the surprise of this model, too")
+    parser.add_argument("--model", help="measure the loss of this model, too")
     parser.add_argument("--quick", action="store_true", help="five pieces of each folder")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How fast the architectures learn, beside Hugging Face's GPT-2 and relative attention written the plain way.
+"""Training speed of the architectures, beside Hugging Face's GPT-2 and relative attention written the plain way.
 
     pip install "transformers>=4.48"                  # for the GPT-2; without it that row is left out, and said
     python benchmarks/training.py                     # some minutes on two quiet cores
@@ -9,15 +9,15 @@
 A step is the same loop for all: forward under autocast to bfloat16 (float32 where a CPU is slower in it), cross-entropy in
 float32, backward, clipping, fused AdamW. The three transformers have the same width, depth, heads, dropout (of attention
 weights none), tokens and batch; the plain one is torch.nn.TransformerEncoder whose attention gathers a vector for each
-pair of places, L x L x D in memory. All run by turns, --rounds times; a ratio is the median of the rounds' ratios, of
-tokens a second, ours over theirs. `--levers` adds models without one thing, and one through torch.compile, to the same
+pair of positions, L x L x D in memory. All run by turns, --rounds times; a ratio is the median of the rounds' ratios, of
+tokens/s, ours over theirs. `--levers` adds models without one thing, and one through torch.compile, to the same
 rounds: `speed_with_lever` is their speed over the plain one's. `--clock cpu` counts CPU seconds instead: on a busy machine,
 with one thread.
 
-fraction_of_matmul_peak: 6 FLOP a token for each weight in a matrix, and 6 L D a layer for causal attention without
+fraction_of_matmul_peak: 6 FLOP/token for each weight in a matrix, and 6 L D a layer for causal attention without
 positions, over what a product of two 2048 x 2048 matrices of that precision reaches in the same rounds.
 
-memory: how far the resident memory of a process (on CUDA the allocator's peak) rises in a training step of one window of
+memory: how far the resident memory of a process (on CUDA the allocator's peak) rises in a training step of one crop of
 L tokens, over what it was with the model and its optimiser ready; each in a process of its own.
 """
 
@@ -212,9 +212,9 @@ def speeds(options: argparse.Namespace) -> dict[str, Any]:
         each.speed(1)  # buffers and kernels are made
     rounds: list[dict[str, float]] = []
     for number in range(options.rounds):
-        told = {each.name: each.speed(options.steps) for each in contestants}
-        told["matmul"] = matmul_speed(options)
-        rounds.append(told)
+        result = {each.name: each.speed(options.steps) for each in contestants}
+        result["matmul"] = matmul_speed(options)
+        rounds.append(result)
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
 
     def median_of(value: Callable[[dict[str, float]], float]) -> float:
@@ -225,7 +225,7 @@ def speeds(options: argparse.Namespace) -> dict[str, Any]:
             "num_parameters": each.num_parameters,
             "batch_size": len(each.tokens),
             "length": each.tokens.shape[1],
-            "tokens_per_second": median_of(lambda told, name=each.name: told[name]),  # type: ignore[misc]
+            "tokens_per_second": median_of(lambda speeds, name=each.name: speeds[name]),  # type: ignore[misc]
         }
         for each in contestants
     }
@@ -241,11 +241,11 @@ def speeds(options: argparse.Namespace) -> dict[str, Any]:
         },  # type: ignore[misc]
         "absolute_ratio_to_hf_gpt2": median_of(lambda t: t["absolute"] / t["hf_gpt2"]) if "hf_gpt2" in names else None,
         "flop_per_token": flop,
-        "matmul_gflop_per_second": median_of(lambda told: told["matmul"]) / 1e9,
-        "transformer_gflop_per_second": median_of(lambda told: told["transformer"] * flop) / 1e9,
-        "fraction_of_matmul_peak": median_of(lambda told: told["transformer"] * flop / told["matmul"]),
+        "matmul_gflop_per_second": median_of(lambda speeds: speeds["matmul"]) / 1e9,
+        "transformer_gflop_per_second": median_of(lambda speeds: speeds["transformer"] * flop) / 1e9,
+        "fraction_of_matmul_peak": median_of(lambda speeds: speeds["transformer"] * flop / speeds["matmul"]),
         "speed_with_lever": {
-            each.name: median_of(lambda told, name=each.name: told[name] / told[name.split()[0]])  # type: ignore[misc]
+            each.name: median_of(lambda speeds, name=each.name: speeds[name] / speeds[name.split()[0]])  # type: ignore[misc]
             for each in contestants[len(own_shape) :]
         },
         **compiling,
@@ -265,9 +265,18 @@ def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
             if name == "plain_relative" and 6 * size["num_layers"] * length**2 * size["size"] > MOST_BYTES:
                 row[name] = None
                 continue
-            told = ["--peak-of", name, "--length", length, "--preset", options.preset, "--device", options.device]
-            told += ["--precision", options.precision, "--threads", options.threads]
-            command = [sys.executable, __file__, *map(str, told)]
+            options_of_peak = [
+                "--peak-of",
+                name,
+                "--length",
+                length,
+                "--preset",
+                options.preset,
+                "--device",
+                options.device,
+            ]
+            options_of_peak += ["--precision", options.precision, "--threads", options.threads]
+            command = [sys.executable, __file__, *map(str, options_of_peak)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             row[name] = float(done.stdout) if done.returncode == 0 else None
         rows.append(row)

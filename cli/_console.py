@@ -1,4 +1,4 @@
-"""What people see: one console on standard error, and JSON on standard output."""
+"""Output of commands: messages for people on standard error, and JSON on standard output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _is_verbose = False
 
 
 def be_verbose(on: bool) -> None:
-    """Have `show_log` show what the library logs for whoever wants to know more, too."""
+    """Set whether `show_log` shows debug messages of the library, too."""
     global _is_verbose
     _is_verbose = on
 
@@ -30,18 +30,18 @@ def console() -> Console:
 
 
 def is_terminal() -> bool:
-    """Return whether somebody watches standard error."""
+    """Return whether standard error is a terminal."""
     return sys.stderr.isatty()
 
 
 def say(text: str, *, quiet: bool = False) -> None:
-    """Tell people something."""
+    """Write a message to standard error."""
     if not quiet:
         click.echo(text, err=True)
 
 
 def show_log(*, quiet: bool = False) -> None:
-    """Have what the library logs said to people, too: it never prints."""
+    """Write what the library logs to standard error; the library itself never prints."""
     import logging
 
     class Sayer(logging.Handler):
@@ -60,7 +60,7 @@ def print_json(document: Any) -> None:
 
 
 def read_bytes(file: str) -> bytes:
-    """Return what is in a MIDI file, or comes in at standard input if it is called -.
+    """Return the content of a MIDI file, or of standard input if the name is -.
 
     Raises:
         MidiError: it cannot be read.
@@ -87,5 +87,5 @@ def duration(seconds: float) -> str:
 
 def counted(number: float, thing: str) -> str:
     """Return 1 bar, 2 bars, 1,200 bars, 0.5 minutes."""
-    told = f"{number:,}" if isinstance(number, int) else f"{number:g}"
-    return f"{told} {thing}{'s' * (number != 1)}"
+    text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{text} {thing}{'s' * (number != 1)}"

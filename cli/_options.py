@@ -45,7 +45,7 @@ class GroupedCommand(click.Command):
             raise ValueError(f"'{self.name}' has no option '{unknown[0]}' to show in its help")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        shown = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx)}
+        shown = {p.name: p.get_help_record(ctx) for p in self.get_params(ctx) if isinstance(p, click.Option)}
         grouped = {heading: [shown.pop(name) for name in names] for heading, names in self.groups.items()}
         for heading, records in (grouped | {"Other options": list(shown.values())}).items():
             if lines := [record for record in records if record is not None]:

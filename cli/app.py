@@ -1,4 +1,4 @@
-"""The group of commands, loaded on first use; the one place where a MusicLMError becomes a line and exit code 1."""
+"""The group of commands, each loaded on first use. Here a MusicLMError becomes one line and exit code 1."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .. import __version__
 from ..errors import MusicLMError
 
 COMMANDS = {
-    "generate": "Write new music, from nothing or going on from a MIDI file.",
-    "repro": "Make a generated file again, or say what differs.",
+    "generate": "Write new music, unconditionally or continuing a MIDI file.",
+    "repro": "Reproduce a generated file, or say what differs.",
     "train": "Train a model on MIDI files, or on the bundled chorales.",
     "evaluate": "Measure how well a model predicts music.",
     "compare": "Train and measure architectures side by side.",
-    "statistics": "Describe MIDI files in numbers, beside others.",
-    "render": "Make a sound file of MIDI.",
+    "statistics": "Compute musical statistics of MIDI files, beside others.",
+    "render": "Render MIDI to a sound file.",
     "play": "Play MIDI through the loudspeakers.",
     "show": "Draw a piano roll, in the terminal or as a picture.",
-    "surprise": "Draw which notes a model did not expect.",
-    "attention": "Draw which notes a model looks back at.",
-    "embedding": "Draw how a model arranges the pitches.",
-    "corpus": "Prepare MIDI files for training, and see what is in them.",
-    "classify": "Tell which family of instruments plays a recorded note.",
-    "classifier": "Train, measure and look into the note classifier.",
+    "surprise": "Plot the surprisal of each note under a model.",
+    "attention": "Plot which notes a model attends to.",
+    "embedding": "Plot the embedding of the pitches.",
+    "corpus": "Prepare MIDI files for training, and inspect them.",
+    "classify": "Classify the instrument family of a recorded note.",
+    "classifier": "Train, evaluate and inspect the note classifier.",
     "models": "List models, install others, remove them.",
 }
 
 
 class Commands(click.Group):
-    """Finds a command in the file of its name; help needs no command's file, so it answers at once."""
+    """Imports the file of a command by its name. The list of commands needs none of these files, so it is shown at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -57,25 +57,25 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="musiclm")
 def group() -> None:
-    """Symbolic (MIDI) music: train language models on it, and have them write more."""
+    """Symbolic (MIDI) music: train language models on it, and generate new music with them."""
 
 
 def wait_briefly() -> None:
-    """Have torch's threads spin some microseconds for each other before they sleep; what the environment says goes first.
+    """Let torch's threads spin for some microseconds before they sleep, unless the environment says how they wait.
 
-    Those that spin for long make it tens of times slower on cores that others use too, those that sleep at once three times
-    slower on cores that nobody else wants (benchmarks/RESULTS.md). It has to be said before torch is imported.
+    Threads that spin for long are tens of times slower on cores that are shared. Threads that sleep at once are three times
+    slower on idle cores (benchmarks/RESULTS.md). This has to be set before torch is imported.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return
-    if sys.platform == "linux":  # torch has GNU's OpenMP there
+    if sys.platform == "linux":  # torch uses GNU OpenMP there
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     else:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; does not return."""
+    """Run the command line and exit the process."""
     wait_briefly()
     try:
         code = group.main(args=arguments, prog_name="musiclm", standalone_mode=False)
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         code = 130
-    except BrokenPipeError:  # the reader of our output has gone: nothing to say to anybody
+    except BrokenPipeError:  # the reader of our output has closed it: there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:

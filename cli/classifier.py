@@ -30,7 +30,19 @@ def command() -> None:
     """Train, evaluate and inspect the note classifier."""
 
 
-@command.command("train", epilog="Example: musiclm classifier train nsynth/ -o mine.safetensors --minutes 10")
+TRAIN_GROUPS = {
+    "Budget": ["minutes", "steps"],
+    "Model, data and computation": ["arch", "versions", "seed", "device", "precision"],
+    "Output": ["output", "force", "as_json", "quiet", "verbose"],
+}
+
+
+@command.command(
+    "train",
+    cls=_options.GroupedCommand,
+    groups=TRAIN_GROUPS,
+    epilog="Example: musiclm classifier train nsynth/ -o mine.safetensors --minutes 10",
+)
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The classifier file to write.")
 @click.option("--arch", metavar="NAME", help="The architecture; default: cnn.")
@@ -249,7 +261,7 @@ def _check_png(path: Path, *, force: bool) -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
-        raise OutputError("plots need matplotlib: pip install 'musiclm[pictures]'")
+        raise OutputError("pictures need matplotlib, which this installation lacks: pip install matplotlib")
 
 
 def _census(notes: Sequence[LabelledNote]) -> str:

@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 MINUTES = 3.0  # for each architecture, if no budget is given
 
 
+GROUPS = {
+    "Budget of each": ["minutes", "steps", "epochs"],
+    "Models and data": ["archs", "preset", "tokenizer"],
+    "Samples and measures": ["prompt", "prompt_bars", "bars", "samples", "most_tokens"],
+    "Computation": ["seed", "device", "precision"],
+    "Run and output": ["output", "resume", "as_json", "quiet", "verbose"],
+}
+
+
 @click.command(
     "compare",
+    cls=_options.GroupedCommand,
+    groups=GROUPS,
     epilog="Examples: musiclm compare --minutes 3; musiclm compare my_midis/ --archs lstm,transformer -o lecture; "
     "musiclm compare --resume lecture",
 )

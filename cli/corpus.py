@@ -29,7 +29,20 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
     return programs
 
 
-@command.command("build", epilog="Example: musiclm corpus build my_midis/ more.tar.xz -o corpora/mine")
+BUILD_GROUPS = {
+    "Tokens": ["tokenizer", "bpe"],
+    "Which music": ["keep_duplicates", "programs"],
+    "Work": ["workers", "time_limit"],
+    "Output": ["output", "force", "as_json", "quiet", "verbose"],
+}
+
+
+@command.command(
+    "build",
+    cls=_options.GroupedCommand,
+    groups=BUILD_GROUPS,
+    epilog="Example: musiclm corpus build my_midis/ more.tar.xz -o corpora/mine",
+)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", required=True, metavar="CORPUS", help="The folder to make.")
 @click.option(

@@ -18,8 +18,19 @@ if TYPE_CHECKING:
     from ..tokenizers.base import Tokenizer
 
 
+GROUPS = {
+    "What is measured": ["split", "most_tokens"],
+    "Samples": ["samples", "bars", "seed"],
+    "Computation": ["device", "precision"],
+    "Output": ["as_json", "quiet", "verbose"],
+}
+
+
 @click.command(
-    "evaluate", epilog="Examples: musiclm evaluate bach-lstm --split validation; musiclm evaluate bach-gru --samples 16"
+    "evaluate",
+    cls=_options.GroupedCommand,
+    groups=GROUPS,
+    epilog="Examples: musiclm evaluate bach-lstm --split validation; musiclm evaluate bach-gru --samples 16",
 )
 @click.argument("model")
 @click.argument("data", required=False)

@@ -21,8 +21,19 @@ if TYPE_CHECKING:
     from ..training.run import Run, Validation
 
 
+GROUPS = {
+    "Budget": ["minutes", "steps", "epochs", "patience"],
+    "Model": ["arch", "preset", "layers", "start_from", "context", "dropout", "settings"],
+    "Data": ["tokenizer", "weights", "window", "batch_size"],
+    "Optimization": ["learning_rate", "teachers", "seed", "device", "precision", "compiled"],
+    "Run and output": ["output", "resume", "force", "as_json", "quiet", "verbose"],
+}
+
+
 @click.command(
     "train",
+    cls=_options.GroupedCommand,
+    groups=GROUPS,
     epilog="Examples: musiclm train --arch lstm --minutes 3; musiclm train my_midis/ --from score; "
     "musiclm train --resume runs/mine",
 )
@@ -182,7 +193,7 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
                 step, tokens_per_second = followed
                 interrupts.check()
                 interrupts.is_patient = True
-        if step is None and run.last_validation is None:
+        if step is None and run.stopped_because == "budget":
             raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one with --resume")
         stopped_because = run.stopped_because
     except KeyboardInterrupt:

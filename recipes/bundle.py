@@ -24,7 +24,7 @@ from musiclm.data import open_source
 from musiclm.files import write_whole
 from musiclm.generation import rerank
 
-LARGEST_LOSS = 0.0005  # nats a token that half precision may cost
+LARGEST_LOSS = 0.0005  # nats/token that half precision may cost
 CHORALES = "MIT (data: public domain)"
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--command", help="what made the run, where its card does not tell all")
     parser.add_argument("--most-tokens", type=int, help="of each split, as in `musiclm evaluate`")
     parser.add_argument("--clean", type=Path)
-    parser.add_argument("--sampling", help='how music is best drawn from it, JSON: {"temperature": 0.95}')
+    parser.add_argument("--sampling", help='how to sample from it, JSON: {"temperature": 0.95}')
     parser.add_argument("--machine", default="2 CPU cores with avx512_bf16")
     parser.add_argument("-o", "--output", type=Path, default=Path("checkpoints"))
     arguments = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
     full = evaluation.measure_loss(model, tokenizer, validation)
     half = evaluation.measure_loss(model.half().float(), tokenizer, validation)
     cost = half.nats_per_token - full.nats_per_token
-    print(f"validation {full.nats_per_token:.5f} nats a token, in half precision {cost:+.6f}")
+    print(f"validation {full.nats_per_token:.5f} nats/token, in half precision {cost:+.6f}")
     if cost > LARGEST_LOSS:
         raise SystemExit("half precision costs too much")
     test = evaluation.measure_loss(model, tokenizer, evaluation.sample_pieces(source.pieces("test"), most))

@@ -1,32 +1,33 @@
-"""The chorale table: nats a cell of each architecture on the JSB chorales, from nothing, by one command.
+"""The chorale table: nats/cell of each architecture on the JSB chorales, trained from scratch by one command.
 
     python recipes/chorales.py --minutes 100 --clean jsb-clean-test.json -o work/
     python recipes/chorales.py --quick
 
-Each row is a run of `musiclm train` in --output, made with what `RUNS` says, and goes on where it was stopped; the checkpoint
+Each row is a run of `musiclm train` in --output, made with what `RUNS` says, and continues where it was stopped; the checkpoint
 with the lowest validation nats of its run is measured. --minutes is the budget of an architecture, on two cores; a run is
 of one thread, and has the share of it that `SHARES` says. Conditions, the same for each row:
 
 - data: the bundled 382 chorales of Boulanger-Lewandowski et al. (2012), four voices on a sixteenth grid, official split of
   229 / 76 / 77 pieces; training on the 229 and their transpositions that stay within the pitches of those 229;
-- a token is what a voice has in a sixteenth: all 73,632 validation and 75,600 test cells count, marks around a piece do not;
+- a token is what a voice has in a sixteenth: all 73,632 validation and 75,600 test cells count, special tokens do
+  not;
 - each piece is read from its beginning: a prediction sees all cells before it, at most `context` of them (transformers);
-- three training windows in four are of a chorale with its voices in any of their 24 orders, forwards or backwards (`grid`,
+- three training crops in four are of a chorale with its voices in any of their 24 orders, forwards or backwards (`grid`,
   features of version 3); measured is the order soprano, alto, tenor, bass, forwards;
 - natural logarithm; the architecture's own recipe (`musiclm/models/NAME.py`), chosen on validation; test read at the end;
 - --clean: the test pieces that share no tune with a training piece, a figure of their own.
 
-`transformer-key` is `transformer` that is also told which degree of the key a voice has sung (`grid`, features of version 4;
+`transformer-key` is `transformer` with the degree of the key of a voice as one more input feature (`grid`, version 4;
 rows without `key` have version 3): no fewer nats, but music that stays in its key (`benchmarks/judge.py`).
 
-`teachers` is the mean of what `transformer` and two smaller ones of other seeds expect. `transformer-taught` is
-`transformer`, having learnt from that mean, too (`musiclm train --teacher`), on the 229 pieces and on those that `WRITTEN`
-says the teachers wrote; `lstm-taught` and `gru-taught` have learnt from it, in turn. `transformer-key-taught` is
-`transformer-key`, having learnt from the mean of itself, `transformer` and `transformer-taught-further`, on the 229 pieces
-and on what it wrote itself; `lstm-key-taught` and `gru-key-taught` have learnt from that. `transformer-in-key` has the same
-pieces, but only teachers who are told the degree, too: itself and two smaller ones of other seeds. Nothing but the 229 is
-behind any of them, but the minutes of teachers come on top of their own. Rows of `FURTHER` have the weights of a taught one
-moved on: so many times as far from those that it began with as they are.
+`teachers` is the ensemble of `transformer` and two smaller ones of other seeds. `transformer-taught` is `transformer`,
+distilled from that ensemble, too (`musiclm train --teacher`), on the 229 pieces and on those that `WRITTEN` says the
+teachers wrote; `lstm-taught` and `gru-taught` are distilled from it, in turn. `transformer-key-taught` is
+`transformer-key`, distilled from the ensemble of itself, `transformer` and `transformer-taught-further`, on the 229 pieces
+and on what it wrote itself; `lstm-key-taught` and `gru-key-taught` are distilled from that. `transformer-in-key` has the same
+pieces, but only teachers with that input feature: itself and two smaller ones of other seeds. Nothing but the 229 is
+behind any of them, but the minutes of teachers come on top of their own. Rows of `FURTHER` have the weights of a distilled one
+extrapolated: by a factor of their distance from those that it started from.
 
 Published, validation: Coconet in chronological order 0.436, Transformer 0.417, with relative attention over time and pitch
 0.335 (Huang et al. 2018, table 2).
@@ -146,7 +147,7 @@ def main() -> None:
     if a.json:
         print(json.dumps({"rows": rows, "baselines": baselines, "published_validation": PUBLISHED}))
         return
-    print("nats a cell                                validation   test   clean   parameters  tokens seen  minutes")
+    print("nats/cell                                validation   test   clean   parameters  tokens seen  minutes")
     for name, nats in PUBLISHED.items():
         print(f"{name:42} {nats:10.3f}")
     for name in baselines["test"]:
@@ -242,7 +243,7 @@ def musiclm(*arguments: object) -> None:
 
 
 def measured(model: LanguageModel, tokenizer: Tokenizer, clean: Path | None) -> dict[str, Any]:
-    """Return nats a cell of each split, and how many cells and pieces were counted."""
+    """Return nats/cell of each split, and how many cells and pieces were counted."""
     source = bundled(tokenizer)
     model.eval()
     found: dict[str, Any] = {}

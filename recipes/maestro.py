@@ -1,18 +1,18 @@
-"""Expressive piano: a model of MAESTRO v3, in nats an event as the papers count them; stopped anywhere, it goes on there.
+"""Expressive piano: a model of MAESTRO v3, in nats/event as the papers count them; it can be stopped and continued.
 
     python recipes/maestro.py maestro-v3.0.0-midi.zip -o work/ --minutes 120
     python recipes/maestro.py maestro-v3.0.0-midi.zip -o work/ --minutes 120 --test    # once, when all is chosen
     python recipes/maestro.py --quick                            # the bundled chorales, under a minute
 
 Three steps, each left out when it is done: build a corpus of the `performance` tokenizer (10 ms, 308 classes; `musiclm
-corpus build`, copies kept: 962, 137 and 177 pieces), train (`musiclm train`, gone on with by --resume; the checkpoint is
+corpus build`, copies kept: 962, 137 and 177 pieces), train (`musiclm train`, continued by --resume; the checkpoint is
 that of the lowest nats on a sample of validation pieces), and evaluate all pieces of the split.
 
-Nats an event = -sum of ln p of all tokens of the pieces, natural logarithm, over the number of events that Performance RNN
+Nats/event = -sum of ln p of all tokens of the pieces, natural logarithm, over the number of events that Performance RNN
 and Music Transformer would write for them: our tokenizer writes a velocity before each note, theirs only where it changes
-(Oore et al. 2018, Huang et al. 2018); our model pays for all of its own, theirs are what it is divided by. Marks of
-beginning and end count in neither. Nats a note divides the same sum by the notes. Each piece is read from its
-beginning, by a model that remembers `context` tokens a layer.
+(Oore et al. 2018, Huang et al. 2018); our model pays for all of its own, theirs are what it is divided by. Special tokens of
+beginning and end count in neither. Nats/note divides the same sum by the notes. Each piece is read from its
+beginning, by a model with a KV cache of `context` tokens per layer.
 
 MAESTRO is CC BY-NC-SA 4.0: what is trained on it is not for commercial use either.
 
@@ -150,7 +150,7 @@ def frequencies(pieces: Sequence[Any], tokenizer: Any) -> np.ndarray:
 
 
 def figures(model: Any, tokenizer: Any, pieces: Sequence[Any], unigram: np.ndarray, *, bf16: bool) -> dict[str, Any]:
-    """Return the figures of some pieces, the model's and those of baselines that know nothing but frequencies."""
+    """Return the figures of some pieces, the model's and those of baselines of frequencies alone."""
     from musiclm.evaluation import measure_loss
 
     found = measure_loss(model, tokenizer, pieces, bf16=bf16)

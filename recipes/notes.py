@@ -1,4 +1,4 @@
-"""Make checkpoints/instruments.safetensors from nothing: render soundfonts, prepare, train, measure.
+"""Make checkpoints/instruments.safetensors from scratch: render soundfonts, prepare, train, measure.
 
     python recipes/notes.py --recorded notes/ --families gm-families.json --work work/ \\
         --soundfonts A320U.sf2 TimGM6mb.sf2 sf_GMbank.sf2 FluidR3_GM.sf2 OPL-3_FM_128M.sf2 MuseScore_General_Full.sf2 \\
@@ -11,7 +11,7 @@ are chosen by a tenth of the rendered instruments (a soundfont's samples of one 
 count as one) and by the recorded sources of CHOSEN_BY. What was rendered, prepared and measured stays in --work and is
 not made twice.
 
-With --all the network that is kept has learnt from everything, the measured sets too, for so many minutes: the last weights,
+With --all the network that is kept is trained on all sets, the measured ones too, for so many minutes: the last weights,
 and the temperature of the network that was measured without those sets, whose figures the card has.
 """
 
@@ -36,7 +36,7 @@ from musiclm.audio.classifier import NoteClassifier, loudest_picture
 from musiclm.devices import faster_in_bf16
 
 CHOSEN_BY = {"discordgm", "tonejs"}  # recorded sources held out for choosing
-RECORDED_WEIGHT = 2.0  # a recorded note is drawn as often as two rendered ones of its family would be
+RECORDED_WEIGHT = 2.0  # a recorded note is sampled as often as two rendered ones of its family would be
 CREDITS = (
     "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
     "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+), "
@@ -78,7 +78,7 @@ def part(data: training.PreparedNotes, wanted: list[bool]) -> training.PreparedN
 
 
 def measured(classifier: NoteClassifier, notes: list[dataset.LabelledNote]) -> dict[str, Any]:
-    """Return the report of a set, heard as `musiclm classify` hears it."""
+    """Return the report of a set, classified as `musiclm classify` does it."""
     predictions = []
     for first in range(0, len(notes), 64):
         pictures = [loudest_picture(audio_io.read(n.path).audio) for n in notes[first : first + 64]]

@@ -1,9 +1,9 @@
-"""Make `score-transformer`, from the sets' archives to the bundled checkpoint; stopped anywhere, it goes on from there.
+"""Make `score-transformer`, from the sets' archives to the bundled checkpoint; it can be stopped at any moment and continued.
 
     python recipes/score.py DATA/train -o work/ --minutes 100 --infill-minutes 22 --more-minutes 100 --told-minutes 75
 
 Seven steps, each left out when it is done: mend the sets' quirks (score_data.py), build a corpus of all of them (`musiclm
-corpus build`), train without features (`musiclm train`, gone on with by --resume), go on with holes (`--from` that,
+corpus build`), train without features (`musiclm train`, continued by --resume), continue with masked spans (`--from` that,
 `--tokenizer score-infill`), once more at the rate that it began with, and again with features, bundle (bundle.py). Whoever
 begins anew may leave out the steps without features, which are there since features came later; what that saves was not
 measured. Weights: the one band-like set three times as often as its size says, pop half as often again, since two thirds of
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder with the sets' .tar.xz")
     parser.add_argument("-o", "--output", type=Path, required=True, help="where all of it is made")
     parser.add_argument("--minutes", type=float, default=100.0)
-    parser.add_argument("--infill-minutes", type=float, default=22.0, help="then, with holes to fill")
+    parser.add_argument("--infill-minutes", type=float, default=22.0, help="then, with infilling")
     parser.add_argument("--more-minutes", type=float, default=100.0, help="then, the same at a higher rate again")
     parser.add_argument("--told-minutes", type=float, default=75.0, help="then, with features")
     parser.add_argument("--seed", type=int, default=1)

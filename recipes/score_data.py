@@ -8,7 +8,7 @@ What is mended, set by set (the rest is copied as it is):
   annotated downbeats, the tempo is that of each bar); MELODY, all on the piano's program, moves to 52 (voice).
 - groove: drum tracks as they are, at their own tempo.
 
-Flat velocities (Polish scores, Chopin) cannot be mended; the doctor (`musiclm corpus inspect`) reports them.
+Flat velocities (Polish scores, Chopin) cannot be mended; `musiclm corpus inspect` reports them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-import tinysoundfont
 
 RATE, FILE_RATE = 48_000, 16_000  # Hz
 LONGEST = 2.4  # seconds of a file
@@ -53,7 +52,7 @@ def presets(path: Path) -> list[tuple[int, int, str]]:
                     if inner == b"phdr":
                         records = list(struct.iter_unpack("<20sHHHIII", file.read(length)))[:-1]
                         return sorted((r[2], r[1], r[0].split(b"\0")[0].decode("latin-1")) for r in records)
-    raise SystemExit(f"{path} is no soundfont")
+    raise SystemExit(f"{path} is not a soundfont")
 
 
 def _chunks(file, end: int) -> Iterator[tuple[bytes, int, int]]:
@@ -83,6 +82,8 @@ def render_all(
     paths: list[Path], families: dict, output: Path, *, notes: int, variation_notes: int, seed: int
 ) -> tuple[int, int]:
     """Render `notes` of each preset of bank 0, `variation_notes` of others; return (notes, silent ones left out)."""
+    import tinysoundfont  # so that --help and notes.py need it only when something is rendered
+
     rows, silent = [], 0
     for path in paths:
         bank_name = path.stem

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.data import Corpus, Piece, bundled
 from musiclm.data.crops import RandomCrops
 from musiclm.models import base
+from tests.real_data import real_files
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MUSICLM_MODELS"] = os.devnull  # what a developer has installed changes no test
@@ -24,27 +24,11 @@ torch.set_num_threads(1)
 settings.register_profile("same", derandomize=True, deadline=None)  # a change fails by its own fault, not by the draw
 settings.load_profile("same")
 
-DATA = Path(os.environ.get("MUSICLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
 
 @pytest.fixture(scope="session")
-def real_midi() -> Callable[[str, int], list[tuple[str, bytes]]]:
-    """Give some files of one of the data sets, by the name of its archive: (name, bytes) pairs."""
-
-    def files(archive: str, count: int) -> list[tuple[str, bytes]]:
-        path = next(DATA.glob(f"*/{archive}.tar.xz"), None)
-        if path is None:
-            pytest.skip(f"needs {archive}.tar.xz: set MUSICLM_DATA to the folder that has it")
-        found = []
-        with tarfile.open(path) as tar:  # in the archive's order: reading on would unpack all of it
-            for member in tar:
-                if member.name.lower().endswith((".mid", ".midi")):
-                    found.append((member.name, tar.extractfile(member).read()))
-                if len(found) == count:
-                    break
-        return found
-
-    return files
+def real_midi() -> Callable[..., list[tuple[str, bytes]]]:
+    """Give some files of one of the data sets, by the name of its archive: (name, bytes) pairs. See `real_files`."""
+    return real_files
 
 
 @pytest.fixture

@@ -172,6 +172,7 @@ def test_distortion_keeps_a_sound_and_repeats_with_its_seed() -> None:
         assert np.array_equal(spoilt, augment.distort(sound, np.random.default_rng(seed)))
 
 
+@pytest.mark.slow
 def test_preparing_in_two_processes_gives_the_same(
     folder: Path, prepared: training.PreparedNotes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

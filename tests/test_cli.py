@@ -73,6 +73,7 @@ def test_variations_go_into_a_folder_and_differ(run):
     assert len({p.read_bytes() for p in paths}) == 3
 
 
+@pytest.mark.slow
 def test_a_pipe_in_and_a_pipe_out(song_file):
     command = [sys.executable, "-m", "musiclm", "generate", "--prompt", "-", "-o", "-", "--bars", "2", "--seed", "1"]
     found = subprocess.run(command, input=song_file.read_bytes(), capture_output=True, check=True)
@@ -250,7 +251,7 @@ def test_models_lists_what_is_bundled(run):
     assert all(m["name"] in out for m in listed)
 
 
-def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, monkeypatch):
+def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, song_file, monkeypatch):
     """Ctrl-C during `import torch` was lost, and the run went on to its end."""
     from musiclm.training.run import Run
 
@@ -263,18 +264,18 @@ def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, monkeypatch)
         yield from train(self)
 
     monkeypatch.setattr(Run, "train", swallowing)
-    code, _, err = run("train", "--arch", "gru", "--preset", "tiny", "--steps", 50, "-o", "run")
+    code, _, err = run("train", song_file, "--arch", "gru", "--preset", "tiny", "--steps", 50, "-o", "run")
     assert code == 130
     assert "--resume run" in err
     monkeypatch.undo()
     assert not list(Path("run").glob("last*"))
 
 
-def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(run, monkeypatch):
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(run, song_file, monkeypatch):
     """It stopped there and then, and weights that were half way to the next step were what was saved."""
     import torch
 
-    options = ("--arch", "gru", "--preset", "tiny", "--steps", 6, "--seed", 1, "-q", "--precision", "fp32")
+    options = (song_file, "--arch", "gru", "--preset", "tiny", "--steps", 6, "--seed", 1, "-q", "--precision", "fp32")
     assert run("train", *options, "-o", "whole")[0] == 0
     step, calls = torch.optim.Muon.step, []
 

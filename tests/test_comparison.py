@@ -35,6 +35,7 @@ def request(data: str, **options) -> ComparisonConfig:
     return ComparisonConfig(data=data, tokenizer="grid", precision="fp32", **options)
 
 
+@pytest.mark.slow
 def test_a_comparison_reports_the_same_as_its_parts(run, chorales):
     code, out, err = run("compare", chorales, "--archs", "rnn,gru", *QUICK, "-o", "lecture", "--json")
     assert code == 0, err
@@ -73,6 +74,7 @@ def test_a_comparison_reports_the_same_as_its_parts(run, chorales):
         assert any(line.startswith(name) for line in out.splitlines()), name
 
 
+@pytest.mark.slow
 def test_a_comparison_stopped_in_the_second_run_gives_the_weights_of_an_uncut_one(chorales, tmp_path: Path):
     whole = Comparison.create(tmp_path / "whole", request(chorales))
     for arch in whole.request.archs:
@@ -99,6 +101,7 @@ def test_a_run_killed_before_run_json_was_written_begins_again(chorales, tmp_pat
     assert [step.number for step, _ in comparison.train("rnn")] == [1]
 
 
+@pytest.mark.slow
 def test_a_larger_budget_continues_every_run_and_measures_again(run, chorales):
     assert run("compare", chorales, "--archs", "gru", *QUICK, "-o", "a", "-q")[0] == 0
     code, out, err = run("compare", "--resume", "a", "--steps", 4, "--json")
@@ -107,6 +110,7 @@ def test_a_larger_budget_continues_every_run_and_measures_again(run, chorales):
     assert json.loads(out)["budget"]["steps"] == 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_how_to_continue(run, chorales, monkeypatch):
     train = Comparison.train
 
@@ -122,6 +126,7 @@ def test_ctrl_c_prints_how_to_continue(run, chorales, monkeypatch):
     assert err.splitlines()[-1].endswith("musiclm compare --resume a")
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_write_does_not_stop_the_others(run, chorales, monkeypatch):
     generate = Composer.generate
 

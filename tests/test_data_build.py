@@ -163,6 +163,7 @@ def test_workers_and_this_process_build_the_same_bytes_from_a_folder_and_twice(t
     assert contents(tmp_path / "1") == before
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_bytes(tmp_path: Path):
     folder = folder_of(tmp_path / "music", {f"{i:03d}.mid": midi_bytes(i, num_bars=60) for i in range(150)})
     (tmp_path / "a").mkdir()
@@ -228,16 +229,15 @@ def test_a_hanging_and_a_dying_reader_cost_one_file_each(tmp_path: Path):
     assert document["dropped"] == {"killed its reader": 1, "took longer than 2 s": 1}
 
 
+@pytest.mark.slow
 def test_damaged_files_are_dropped_each_with_its_reason(tmp_path: Path):
     mutations = benchmark("mutations")
     folder = tmp_path / "damaged"
     folder.mkdir()
     written = mutations.write(folder, mutations.seeds(None), 210, seed=1, bombs=False)
     (folder / "good.mid").write_bytes(midi_bytes(1))
-    began = time.monotonic()
     document = built(tmp_path / "corpus", folder, workers=1, time_limit=10)
     assert document["found"] == sum(written.values()) + 1
-    assert time.monotonic() - began < 600
     reasons = {f.get("reason") for f in files(tmp_path / "corpus")}
     assert not any(str(reason).startswith(("took longer", "cannot be tokenised")) for reason in reasons)
     assert {f["name"].split("/")[-1] for f in files(tmp_path / "corpus") if f["kept"]} >= {"good.mid"}

@@ -171,6 +171,7 @@ def test_a_precision_that_is_not_there_is_refused_with_a_way_out(monkeypatch: py
         tiny("gru").for_generation("int8")
 
 
+@pytest.mark.slow
 def test_what_fewer_bits_cost_a_trained_model_is_less_than_a_hundredth_of_a_nat():
     """Of the 0.38 nats per grid cell of bach-transformer on validation; `benchmarks/precision.py` has all figures."""
     loaded = checkpoint.load("bach-transformer")
@@ -232,6 +233,7 @@ def test_a_model_on_the_meta_device_has_no_memory_and_the_usual_shapes(arch: str
 
 
 @pytest.mark.parametrize("name", ["score", "bach-lstm"])
+@pytest.mark.slow
 def test_loading_a_model_does_not_import_torchs_compiler(name: str):
     """Initializing weights on the meta device, to be thrown away, made `generate` take a second longer."""
     code = f"import sys; from musiclm import checkpoint; checkpoint.load({name!r}).model()\n"

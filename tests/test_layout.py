@@ -159,6 +159,26 @@ def modules_of(code: str) -> set[str]:
     return set(filter(None, found.stdout.splitlines()[-1].split(",")))
 
 
+@pytest.mark.parametrize("name", ["train", "compare", "evaluate", "classifier train", "corpus build"])
+def test_options_of_commands_with_many_are_under_headings_and_fit_80_columns(name: str):
+    import click
+    from musiclm.cli.app import group
+
+    command, context = group, click.Context(group, info_name="musiclm", terminal_width=80)
+    for part in name.split():
+        command = command.get_command(context, part)
+        context = click.Context(command, context, info_name=part, terminal_width=80)
+    text = command.get_help(context)
+    assert max(map(len, text.splitlines())) <= 80
+    headings = re.findall(r"^(\S.*):$", text, re.M)
+    assert len(headings) >= 3 and headings[-1] == "Other options"
+    grouped, others = text[text.index(f"\n{headings[0]}:") :].rsplit("Other options:", 1)
+    names = r"^  (?:-\w, )?(--[\w-]+)"
+    assert re.findall(names, others.split("\n\n")[0], re.M) == ["--help"], "an option has no heading"
+    options = [p.opts[-1] for p in command.params if isinstance(p, click.Option)]
+    assert sorted(re.findall(names, grouped, re.M)) == sorted(options)
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["generate", "--help"], ["generate", "--prompt", "nowhere.mid"]], ids=str
 )

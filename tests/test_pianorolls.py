@@ -73,7 +73,7 @@ def test_the_nats_of_a_frame_are_those_of_all_its_tokens_and_the_first_frame_is_
     nats = np.arange(1.0, len(ids))  # of tokens 1 …
     begin = int(np.flatnonzero(ids == pianorolls.END)[0])
     wanted = sum(nats[t - 1] for t in range(begin + 1, len(ids) - 1)) / (len(roll) - 1)
-    assert pianorolls.nats_a_frame([(piece, nats)]) == pytest.approx(wanted)
+    assert pianorolls.nats_per_frame([(piece, nats)]) == pytest.approx(wanted)
 
 
 def test_the_repeat_baseline_gains_where_frames_repeat(roll):

@@ -51,7 +51,7 @@ def test_a_description_gives_the_same_tokenizer_as_json(name):
 
 
 @pytest.mark.parametrize("name", SAME_IDS)
-@pytest.mark.parametrize("archive", ["train/free-game-midi.tar.xz", "train/openhymnal-midi.tar.xz"])
+@pytest.mark.parametrize("archive", ["free-game-midi", "openhymnal-midi"])
 def test_real_files_come_back(name, archive):
     tokenizer = tokenizers.create(name)
     for score in real_scores(archive, 5):
@@ -99,7 +99,7 @@ def plain_quarters(tokenizer, ids):
 @pytest.mark.parametrize("name", ["score", "TSD", "MIDILike"])
 def test_musical_time_is_counted_as_one_would_by_hand(name):
     tokenizer = tokenizers.create(name)
-    for score in [band(), *real_scores("train/free-game-midi.tar.xz", 5)]:
+    for score in [band(), *real_scores("free-game-midi", 5)]:
         ids, _ = tokenizer.encode(score)
         for length in np.linspace(0, len(ids), 23, dtype=int):
             assert tokenizer.quarters(ids[:length]) == pytest.approx(plain_quarters(tokenizer, ids[:length]))

@@ -136,8 +136,9 @@ def test_vocabulary_is_that_of_miditok():
     assert [name for name, _ in sorted(miditoks().vocab.items(), key=lambda item: item[1])] == vocabulary()
 
 
+@pytest.mark.slow
 def test_real_performances_come_back_and_are_what_miditok_writes():
-    with_pedal = real_scores("bench/maestro-v3.0.0-midi.tar.xz", 6)
+    with_pedal = real_scores("maestro-v3.0.0-midi", 6, stand_in=False)
     for score in with_pedal:
         ids, left_out = TOKENIZER.encode(score)
         decoded = TOKENIZER.decode(ids)
@@ -340,9 +341,10 @@ def test_features_stream_and_stay_in_range(ids: list[int], data: st.DataObject):
         assert (((told >= first_id) & (told <= last_id)) | (told == 0)).all()
 
 
+@pytest.mark.slow
 def test_windows_of_a_performance_have_the_features_of_their_place():
     """Made from 256 ids in front of a window, which only notes that have sounded for longer can tell from all of them."""
-    (score,) = real_scores("bench/maestro-v3.0.0-midi.tar.xz", 1)
+    (score,) = real_scores("maestro-v3.0.0-midi", 1)
     ids, _ = TOKENIZER.encode(score)
     made = crops.RandomCrops(
         [ids], TOKENIZER, length=64, batch_size=2, seed=1, transpose=range(1), faster=range(1), louder=range(1)

@@ -26,8 +26,11 @@ from musiclm.training.setup import prepare
 from tests.conftest import tiny
 
 
+@pytest.mark.slow
 def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
-    assert run("train", "--arch", "gru", "--teacher", "bach", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 0
+    data = some_chorales(tmp_path / "data", 8)
+    sizes = ["--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--precision", "fp32", "--steps", 2]
+    assert run("train", data, *sizes, "--teacher", "bach", "-o", tmp_path / "a", "-q")[0] == 0
     assert checkpoint.load(str(tmp_path / "a")).card["teachers"] == "bach"
     first = (tmp_path / "a" / "best.safetensors").read_bytes()
     assert run("train", "--resume", tmp_path / "a", "--steps", 3, "-q")[0] == 0  # it is found again
@@ -35,11 +38,13 @@ def test_what_taught_is_kept_in_the_plan_and_on_the_card(run, tmp_path: Path):
 
 
 def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
-    code, _, told = run("train", "--teacher", "score", "--steps", 2, "-o", tmp_path / "a", "-q")
+    data = some_chorales(tmp_path / "data", 8)
+    options = [data, "--tokenizer", "grid", "--precision", "fp32", "--steps", 2, "-o", tmp_path / "a", "-q"]
+    code, _, told = run("train", *options, "--teacher", "score")
     assert code == 1
     assert "'score-infill', not of 'grid'" in told and told.count("\n") == 1
     assert not (tmp_path / "a").exists()
-    assert run("train", "--teacher", "nothing", "--steps", 2, "-o", tmp_path / "a", "-q")[0] == 1
+    assert run("train", *options, "--teacher", "nothing")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -52,14 +57,16 @@ def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
         ({"reference": 1}, "no 'reference' to set"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(given, said: str):
+def test_sizes_that_cannot_be_are_refused(given, said: str, tmp_path: Path):
+    data = some_chorales(tmp_path / "data", 2)
     with pytest.raises(RunError, match=said):
-        prepare(TrainConfig(arch="transformer", preset="tiny", steps=1, config=given))
+        prepare(TrainConfig(arch="transformer", preset="tiny", data=data, tokenizer="grid", steps=1, config=given))
 
 
-def test_a_checkpoint_keeps_its_sizes():
+def test_a_checkpoint_keeps_its_sizes(tmp_path: Path):
+    data = some_chorales(tmp_path / "data", 2)
     with pytest.raises(RunError, match="leave out --set"):
-        prepare(TrainConfig(arch="gru", start_from="bach-gru", steps=1, config={"size": 32}))
+        prepare(TrainConfig(arch="gru", data=data, start_from="bach-gru", steps=1, config={"size": 32}))
 
 
 def musiclm(*arguments: str, **options) -> subprocess.Popen:
@@ -74,22 +81,30 @@ def musiclm(*arguments: str, **options) -> subprocess.Popen:
     )
 
 
-def some_chorales(folder: Path) -> str:
-    """Return a folder of twenty of the bundled chorales."""
+def some_chorales(folder: Path, count: int = 20) -> str:
+    """Return a folder of some of the bundled chorales: all of them take long to read and to validate on."""
     with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
-        archive.extractall(folder, [f"train/{i:03d}.mid" for i in range(20)])
+        archive.extractall(folder, [f"train/{i:03d}.mid" for i in range(count)])
     return str(folder)
 
 
+def steps_saved(folder: Path) -> int:
+    """Return the step that a run would be resumed from."""
+    path = folder / "resume.safetensors"
+    return json.loads(checkpoint.read_header(path)[0]["run"])["step"] if path.exists() else 0
+
+
+@pytest.mark.slow
 def test_killed_three_times_and_resumed_it_gives_the_weights_of_the_uncut_run(tmp_path: Path):
     data = some_chorales(tmp_path / "data")
     options = [data, "--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--steps", "60", "--seed", "3"]
+    options += ["--precision", "fp32"]
     assert musiclm("train", *options, "-o", str(tmp_path / "whole")).wait() == 0
     folder = tmp_path / "cut"
-    process = musiclm("train", *options, "-o", str(folder))
     seen = 0
-    for _ in range(3):
-        deadline = time.monotonic() + 120
+    for start in (["train", *options, "-o", str(folder)], *2 * [["train", "--resume", str(folder)]]):
+        process = musiclm(*start)
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and process.poll() is None:
             lines = (folder / "metrics.jsonl").read_text().count("\n") if (folder / "metrics.jsonl").exists() else 0
             if lines > seen:
@@ -98,9 +113,10 @@ def test_killed_three_times_and_resumed_it_gives_the_weights_of_the_uncut_run(tm
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process = musiclm("train", "--resume", str(folder))
+    is_over = steps_saved(folder) == 60  # a slow machine may have been too late with the third kill
+    process = musiclm("train", "--resume", str(folder))
     _, told = process.communicate()
-    assert process.returncode == 0, told
+    assert process.returncode == (1 if is_over else 0), told
     for name in ("best.safetensors", "last.safetensors"):
         hashes = [checkpoint.read_header(tmp_path / run / name)[0]["sha256"] for run in ("whole", "cut")]
         assert hashes[0] == hashes[1], name
@@ -111,7 +127,10 @@ def test_killed_three_times_and_resumed_it_gives_the_weights_of_the_uncut_run(tm
 
 
 def test_a_run_killed_before_its_first_save_starts_again_from_its_seed(tmp_path: Path):
-    plan = TrainConfig(arch="gru", preset="tiny", steps=3, seed=4, precision="fp32", device="cpu")
+    data = some_chorales(tmp_path / "data", 8)
+    plan = TrainConfig(
+        arch="gru", preset="tiny", data=data, tokenizer="grid", steps=3, seed=4, precision="fp32", device="cpu"
+    )
     Run.create(tmp_path / "a", plan).close()  # what a SIGKILL in the first second leaves
     (tmp_path / "a" / "metrics.jsonl").write_text('{"step": 1')
     run = Run.open(tmp_path / "a")
@@ -124,6 +143,7 @@ def test_a_run_killed_before_its_first_save_starts_again_from_its_seed(tmp_path:
     assert hashes[0] == hashes[1]
 
 
+@pytest.mark.slow
 def test_a_second_process_on_a_run_is_refused(tmp_path: Path):
     run = Run.create(tmp_path / "a", TrainConfig(arch="gru", steps=3))
     process = musiclm("train", "--resume", str(tmp_path / "a"))
@@ -141,30 +161,19 @@ def test_a_run_is_not_begun_over_another(tmp_path: Path):
         Run.open(tmp_path / "nowhere")
 
 
-def test_a_larger_budget_beside_resume_goes_on_with_a_finished_run(tmp_path: Path):
-    folder = str(tmp_path / "a")
-    short = [
-        some_chorales(tmp_path / "data"),
-        "--tokenizer",
-        "grid",
-        "--arch",
-        "rnn",
-        "--preset",
-        "tiny",
-        "--steps",
-        "2",
-        "--seed",
-        "1",
-        "-o",
-        folder,
-        "-q",
-    ]
-    assert musiclm("train", *short).wait() == 0
-    process = musiclm("train", "--resume", folder, "--steps", "5", "--json")
-    told, _ = process.communicate()
-    assert json.loads(told)["steps"] == 5
-    process = musiclm("train", "--resume", folder)
-    assert "used up" in process.communicate()[1] or process.returncode == 0
+def test_a_finished_run_continues_with_a_larger_budget_and_without_one_it_is_refused(run, tmp_path: Path):
+    folder, data = tmp_path / "a", some_chorales(tmp_path / "data", 8)
+    sizes = ["--tokenizer", "grid", "--arch", "rnn", "--preset", "tiny", "--precision", "fp32", "--steps", 2]
+    assert run("train", data, *sizes, "-o", folder, "-q")[0] == 0
+    code, out, err = run("train", "--resume", folder, "-q")
+    assert code == 1 and out == ""
+    assert err.startswith("Error: ") and err.count("\n") == 1 and "is used up" in err
+    code, out, _ = run("train", "--resume", folder, "--steps", 5, "--json")
+    assert code == 0 and json.loads(out)["steps"] == 5
+    kept = (folder / "best.safetensors").read_bytes()
+    for same in ((), ("--steps", 5), ("--steps", 3)):  # its own budget, the same again, and a smaller one
+        assert run("train", "--resume", folder, *same, "-q")[0] == 1
+    assert (folder / "best.safetensors").read_bytes() == kept
 
 
 def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
@@ -182,6 +191,7 @@ def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
     assert found.nats_per_token == pytest.approx(best.validation_nats_per_token, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_validation_has_not_fallen_and_killed_and_resumed_it_ends_there_too(tmp_path: Path):
     data = some_chorales(tmp_path / "data")
     plan = TrainConfig(
@@ -215,6 +225,7 @@ def test_a_run_ends_when_validation_has_not_fallen_and_killed_and_resumed_it_end
     cut.close()
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_the_model_it_started_from_when_training_only_harms_it(tmp_path: Path):
     plan = TrainConfig(
         arch="gru", data=some_chorales(tmp_path / "data"), start_from="bach-gru", steps=2, precision="fp32", device="cpu",
@@ -283,9 +294,12 @@ def test_a_model_that_is_given_more_features_begins_as_what_it_was(chorales, tmp
 
 
 @pytest.mark.parametrize("within", ["validation", "step"])
-def test_what_is_cut_within_a_step_or_its_validation_is_done_again(within: str, chorales, tmp_path: Path, monkeypatch):
+def test_what_is_cut_within_a_step_or_its_validation_is_done_again(within: str, tmp_path: Path, monkeypatch):
     """A run that was saved there went on from weights half way to the next step, or never validated its last."""
-    plan = TrainConfig(arch="gru", preset="tiny", steps=12, seed=3, precision="fp32", device="cpu")
+    data = some_chorales(tmp_path / "data", 8)
+    plan = TrainConfig(
+        arch="gru", preset="tiny", data=data, tokenizer="grid", steps=12, seed=3, precision="fp32", device="cpu"
+    )
     whole = Run.create(tmp_path / "whole", plan)
     list(whole.train())
     whole.close()
@@ -320,15 +334,18 @@ def test_a_device_that_is_not_there_is_refused_and_leaves_nothing(run, tmp_path:
 
 
 def test_resume_refuses_what_the_run_has_settled(run, tmp_path: Path):
-    assert run("train", "--arch", "gru", "--preset", "tiny", "--steps", 1, "-o", tmp_path / "a", "-q")[0] == 0
+    data = some_chorales(tmp_path / "data", 8)
+    sizes = ["--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--precision", "fp32", "--steps", 1]
+    assert run("train", data, *sizes, "-o", tmp_path / "a", "-q")[0] == 0
     code, _, told = run("train", "--resume", tmp_path / "a", "--device", "cpu", "--set", "size=3", "--steps", 2)
     assert code == 2 and "leave out --set, --device" in told
 
 
+@pytest.mark.slow
 def test_a_run_of_other_features_than_its_tokenizer_has_now_is_refused_in_a_line(run, tmp_path: Path):
     """A plan that leaves the tokenizer to the data gets what that is by then; it was a traceback of torch's."""
     made = tmp_path / "run"
-    sizes = ["--arch", "gru", "--preset", "tiny", "--steps", 1, "-q"]
+    sizes = ["--arch", "gru", "--preset", "tiny", "--precision", "fp32", "--steps", 1, "-q"]
     assert run("train", *sizes, "--tokenizer", 'grid:{"features": 3}', "-o", made)[0] == 0
     plan = json.loads((made / "run.json").read_text("utf-8"))
     (made / "run.json").write_text(json.dumps(plan | {"tokenizer": None}), "utf-8")

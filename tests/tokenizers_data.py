@@ -1,39 +1,27 @@
 """Scores to try tokenizers on: real files, where there are some, and small ones made by hand."""
 
-import os
-import tarfile
 from functools import lru_cache
-from pathlib import Path
 
-import pytest
 from symusic import ControlChange, Note, Score, Tempo, TimeSignature, Track
 
 from musiclm import midi
 from musiclm.errors import MidiError
-
-DATA = Path(os.environ.get("MUSICLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+from tests.real_data import each_real_file
 
 
 @lru_cache
-def real_scores(archive: str, count: int) -> list[Score]:
-    """Return the first scores of an archive of the shared data; skips the test where it is not there."""
-    path = DATA / archive
-    if not path.exists():
-        pytest.skip(f"no {path}: set MUSICLM_DATA to the folder of the shared data")
+def real_scores(archive: str, count: int, *, stand_in: bool = True) -> list[Score]:
+    """Return the first scores of an archive that can be read and are not very long. See `each_real_file`."""
     found: list[Score] = []
-    with tarfile.open(path, "r|xz") as tar:
-        for member in tar:
-            if member.isfile() and member.name.lower().endswith((".mid", ".midi")):
-                file = tar.extractfile(member)
-                assert file is not None
-                try:
-                    score = midi.parse(file.read(), member.name)
-                except MidiError:
-                    continue
-                if score.note_num() < 8000:
-                    found.append(score)
-                if len(found) == count:
-                    break
+    for name, data in each_real_file(archive, stand_in=stand_in):
+        try:
+            score = midi.parse(data, name)
+        except MidiError:
+            continue
+        if score.note_num() < 8000:
+            found.append(score)
+        if len(found) == count:
+            break
     return found
 
 

@@ -1,4 +1,4 @@
-"""Plots of music and models: piano rolls, surprisal, attention, embeddings. PNG and SVG need matplotlib.
+"""Plots of music and models: piano rolls, surprisal, attention, embeddings. matplotlib draws PNG and SVG.
 
 Each plot is a module that returns bytes, text or a page; the caller decides where to write it. This module has what they
 share: colours, names of tracks and pitches, the end of a prompt, figures as bytes.
@@ -38,7 +38,7 @@ def check_output(path: Path, *, force: bool = False, kinds: Sequence[str] = KIND
     if kind not in kinds:
         raise OutputError(f"'{path}' has another suffix than those that can be written: {', '.join(kinds)}")
     if kind in KINDS and find_spec("matplotlib") is None:
-        raise OutputError("pictures need matplotlib: pip install 'musiclm[pictures]'")
+        raise OutputError("pictures need matplotlib, which this installation lacks: pip install matplotlib")
     check_writable(path, force=force)
 
 
