@@ -199,9 +199,6 @@ def test_help_answers_without_torch() -> None:
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
-DATA = Path(os.environ.get("MUSICLM_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
 @pytest.mark.skipif(not (DATA / "notes.tar").is_file(), reason=f"no recorded notes: {DATA / 'notes.tar'} is absent")
 @pytest.mark.slow
 def test_the_bundled_classifier_recognizes_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
