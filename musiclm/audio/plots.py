@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import FAMILIES, augment, mel, models
 from .classifier import NoteClassifier
+from .models.base import HasKernels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,15 +27,14 @@ PATCH, PATCH_STEP = 8, 4  # bands and frames that a saliency map silences at a t
 
 def has_kernels(classifier: NoteClassifier) -> bool:
     """Return whether the network has a first layer of kernels, which `kernels` and `excitation` draw."""
-    return hasattr(classifier.model, "first_kernels") and hasattr(classifier.model, "first_layer")
+    return isinstance(classifier.model, HasKernels)
 
 
-def _first_kernels(classifier: NoteClassifier) -> Tensor:
-    """Return the kernels of the first layer, (kernels, mel bands, frames)."""
-    if not has_kernels(classifier):
+def _with_kernels(classifier: NoteClassifier) -> HasKernels:
+    """Return the network of a classifier, if it has kernels."""
+    if not isinstance(classifier.model, HasKernels):
         raise ValueError(f"a network of architecture '{models.arch_of(classifier.model)}' has no kernels to draw")
-    weights: Tensor = classifier.model.first_kernels()
-    return weights
+    return classifier.model
 
 
 def kernels(classifier: NoteClassifier) -> bytes:
@@ -43,7 +43,7 @@ def kernels(classifier: NoteClassifier) -> bytes:
     Raises:
         ValueError: the network has no kernels: see `has_kernels`.
     """
-    weights = _first_kernels(classifier)
+    weights = _with_kernels(classifier).first_kernels()
     rows = -(-len(weights) // COLUMNS)
     size = weights.shape[-1]
     title = f"First kernels: {size} mel bands (up) x {size} frames of 20 ms (right), each to its own scale"
@@ -59,9 +59,10 @@ def excitation(classifier: NoteClassifier, prepared: PreparedNotes) -> bytes:
     Raises:
         ValueError: the network has no kernels: see `has_kernels`.
     """
-    weights = _first_kernels(classifier)
+    model = _with_kernels(classifier)
+    weights = model.first_kernels()
     pictures = augment.pictures(prepared.strips[:, 0])
-    values, places = _strongest(classifier, pictures)
+    values, places = _strongest(model, pictures)
     rows = -(-len(weights) // 2)
     figure, ax = _grid(
         2 * (NOTES_PER_KERNEL + 1), rows, "What excites each first kernel most: notes, 64 bands up, 1.28 s right"
@@ -77,9 +78,9 @@ def excitation(classifier: NoteClassifier, prepared: PreparedNotes) -> bytes:
 
 
 @torch.inference_mode()
-def _strongest(classifier: NoteClassifier, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def _strongest(model: HasKernels, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Return (strongest response, its flat position) of each kernel to each picture, both (pictures, kernels)."""
-    found = [classifier.model.first_layer(part).flatten(2).max(dim=2) for part in pictures.split(256)]
+    found = [model.first_layer(part).flatten(2).max(dim=2) for part in pictures.split(256)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 

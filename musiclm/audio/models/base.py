@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 class NoteModel(nn.Module, ABC):
     """A network from log-mel pictures to logits, one per family.
 
-    A network whose first layer is a bank of kernels may offer `first_kernels()` and `first_layer(pictures)`: then
-    `plots.kernels` and `plots.excitation` can draw it.
+    A network whose first layer is a bank of kernels may have the methods of `HasKernels`, too.
 
     Attributes:
         config: the architecture's `Config`, a dataclass with a field `num_families`.
@@ -23,3 +22,16 @@ class NoteModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, pictures: Tensor) -> Tensor:
         """Return logits, (B, families), of pictures in dB, (B, 64 mel bands, 64 frames)."""
+
+
+@runtime_checkable
+class HasKernels(Protocol):
+    """A network whose first kernels can be plotted: see `plots.kernels` and `plots.excitation`."""
+
+    def first_kernels(self) -> Tensor:
+        """Return the kernels of the first layer, (kernels, mel bands, frames)."""
+        ...
+
+    def first_layer(self, pictures: Tensor) -> Tensor:
+        """Return the response of each first kernel to pictures in dB, (B, kernels, 32, 32)."""
+        ...
