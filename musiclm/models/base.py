@@ -90,6 +90,7 @@ class LanguageModel(nn.Module, metaclass=_CheckedClass):
 
     head: nn.Module
     embedding: nn.Module
+    temperature: Tensor  # a buffer, only if the head cannot be rescaled; see `check_contract`
 
     def __init__(self, config: BaseConfig) -> None:
         super().__init__()

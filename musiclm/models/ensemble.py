@@ -33,6 +33,7 @@ class Ensemble(LanguageModel):
         log_probs: list[Tensor] = []
         after: list[State] = []
         for member, own_state in zip(self.members, states, strict=True):
+            assert isinstance(member, LanguageModel)
             num_features = len(member.config.feature_sizes)
             own_features = None if features is None else features[..., :num_features]
             logits_BTV, new_state = member(tokens, own_state, own_features)
