@@ -1,4 +1,4 @@
-"""Every architecture obeys the streaming law, looks at the past only, and says what it cannot do."""
+"""Every architecture obeys the streaming invariant, attends to the past only, and refuses impossible configs."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_the_map_of_the_code_names_what_is_there():
 
 
 def test_the_example_of_contributing_is_an_architecture(tmp_path, monkeypatch):
-    """Written into the folder of architectures, it is found, obeys the law and can be made at each size."""
+    """In the folder of architectures it is found, and obeys the streaming invariant."""
     import torch
 
     from musiclm import models
