@@ -28,7 +28,7 @@ NUM_DEGREES = KEYS.shape[1]
 ORDER_TABLE = np.array(ORDERS)
 LAGS = (NUM_VOICES, 1, 2, 3)  # cells back: the voice of the next cell first, then the three cells before it
 
-GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+GridState = tuple[np.ndarray, ...]
 """The number of cells so far and of the permutation, (B,) each; of each voice in that order, (B, 4) each, the last id, for how
 long it has held, and the id before it; and how many cells each pitch class has had, (B, 12)."""
 
@@ -131,10 +131,8 @@ def interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
 KEYS_OF_ID = np.zeros((FIRST_ARRANGED + 2 * len(ORDERS), NUM_DEGREES))
 KEYS_OF_ID[FIRST_PITCH:FIRST_ARRANGED] = KEYS[np.arange(NUM_PITCHES) % 12]
 # of two ids of cells, or -1 for a cell to come
-LEAPS, INTERVALS = (
-    interval(*np.meshgrid([*range(FIRST_ARRANGED), -1], [*range(FIRST_ARRANGED), -1], indexing="ij"), widest)
-    for widest in (MAX_LEAP, MAX_INTERVAL)
-)
+CELLS = np.array([*range(FIRST_ARRANGED), -1])
+LEAPS, INTERVALS = (interval(CELLS[:, None], CELLS, widest) for widest in (MAX_LEAP, MAX_INTERVAL))
 
 
 def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
@@ -175,9 +173,8 @@ def _by_step(flat: Flat, sings: np.ndarray, place: np.ndarray) -> tuple[np.ndarr
     num_steps = 1 + -(-num_cells // NUM_VOICES)
     first_step = np.cumsum(num_steps) - num_steps
     begin = NUM_VOICES * first_step[flat.sequence]
-    cells = np.full(NUM_VOICES * int(num_steps.sum()), -1)
-    cells[begin[sings] + NUM_VOICES - 1 + place[sings]] = flat.ids[sings]
-    cells = cells.reshape(-1, NUM_VOICES)
+    cells = np.full((int(num_steps.sum()), NUM_VOICES), -1)
+    cells.reshape(-1)[begin[sings] + NUM_VOICES - 1 + place[sings]] = flat.ids[sings]
     cells[first_step] = 0
     step = np.arange(len(cells))[:, None]
     changed = np.concatenate([np.ones((min(1, len(cells)), NUM_VOICES), bool), cells[1:] != cells[:-1]])

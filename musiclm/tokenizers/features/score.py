@@ -251,8 +251,8 @@ def _features(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
     kinds, values = vocabulary.kind_table[ids], vocabulary.value_table[ids]
     is_bar, is_pitch = kinds == BAR, kinds == PITCH
     is_note = is_pitch | (kinds == DRUM)
-    program = Latest(kinds == PROGRAM, first)
-    program = program.value(values[program.at] + 2)
+    programs = Latest(kinds == PROGRAM, first)
+    program = programs.value(values[programs.at] + 2)
     places = Latest(is_bar | (kinds == POSITION), first)
     position = places.value(np.where(is_bar, 0, ids)[places.at])
     pitch, before, velocity, duration = _said(flat, kinds, program)
