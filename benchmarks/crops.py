@@ -1,10 +1,10 @@
-"""Whether the note classifier hears better by looking at a note several times: averaged over crops and small detunings.
+"""Test-time augmentation of the note classifier: the recall with probabilities averaged over crops and small detunings.
 
     python benchmarks/crops.py CLASSIFIER NOTES [--split dev]
 
-NOTES is what `musiclm classifier evaluate` takes. Each note is looked at whole (as `classify` does), its first 60 and 30 %,
-without its first tenth of a second, and 3 % lower and higher; probabilities are averaged (arithmetic mean). Figures are mean
-family recalls.
+NOTES is what `musiclm classifier evaluate` takes. The views of a note are the whole note (as in `classify`), its first 60 and
+30 %, the note without its first tenth of a second, and the note 3 % lower and higher. Probabilities are averaged (arithmetic
+mean). Figures are mean family recalls.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def views(note: Tensor) -> dict[str, Tensor]:
-    """Return what is looked at of a recording's loudest note."""
+    """Return the views of the loudest note of a recording."""
     span = onsets.loudest_note(note)
     whole = note[span.start : span.end]
     least = mel.SAMPLE_RATE // 5
@@ -81,7 +81,7 @@ def views(note: Tensor) -> dict[str, Tensor]:
 
 
 def recall(probabilities: Tensor, families: Tensor) -> float:
-    """Return the mean over families of the share of their notes that are heard right."""
+    """Return the mean over families of the share of their notes that are classified correctly."""
     right = probabilities.argmax(1) == families
     return float(torch.stack([right[families == f].float().mean() for f in families.unique()]).mean())
 

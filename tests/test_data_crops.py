@@ -43,7 +43,7 @@ def test_a_batch_is_a_function_of_its_number(chorales):
     assert not torch.equal(first(7).tokens, first(8).tokens)
 
 
-def test_a_window_is_a_stretch_of_a_transposed_piece_in_some_order_with_its_own_features(chorales):
+def test_a_crop_is_a_part_of_a_transposed_piece_in_some_order_with_its_own_features(chorales):
     (piece,) = chorales.pieces("train")[:1]
     made = windows([piece], transpose=range(2, 3), length=60)
     made.augmenter.transpositions = TwoSemitones()
@@ -100,8 +100,8 @@ def test_short_pieces_are_padded_and_the_padding_does_not_count(chorales):
     assert batch.num_tokens == 3 * (len(piece.tokens) - 1)
 
 
-def test_an_epoch_is_once_through_the_pieces_be_they_shorter_than_a_window(chorales):
-    """Divided by whole windows, an epoch of pieces a quarter as long was a quarter of one."""
+def test_an_epoch_is_once_through_the_pieces_even_if_they_are_shorter_than_a_crop(chorales):
+    """Divided by whole crops, an epoch of pieces a quarter as long was a quarter of one."""
     pieces = [np.asarray(p.tokens)[: 40 + i] for i, p in enumerate(chorales.pieces("train")[:30])]
     for length in (32, 256):
         made = RandomCrops(pieces, tokenizers.create("grid", features=1), length=length, batch_size=4, seed=1)

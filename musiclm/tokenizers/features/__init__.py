@@ -1,1 +1,1 @@
-"""Input features of each tokenizer: small integers about the token to come, computed from the ids before it."""
+"""Input features of each tokenizer: small integers about the next token, computed from the ids before it."""

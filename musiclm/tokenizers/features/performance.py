@@ -1,7 +1,8 @@
-"""What `performance` tells a model about each id to come: keys that sound, lengths of time, velocities; made an id at a time.
+"""Input features of `performance`: keys that sound, durations and velocities, each about the next token.
 
-Small integers, 0 where there is nothing to tell. Keys are told as the ids that strike them or let them go, or as intervals,
-so that what is learnt in one register or key holds in the others.
+Small integers, 0 for a missing value. Keys are given as the ids of their note-on or note-off, or as intervals, so that
+what a model learns in one register or key transfers to the others. `PerformanceState` computes them id by id,
+`features_of` for whole sequences at once.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ RELATIVE_PITCH = (
 
 
 class PerformanceState:
-    """Where a performance stands: what is needed of the past, which does not grow with it."""
+    """Streaming state: what the features need of the past. Its size is bounded."""
 
     __slots__ = ("begun", "chords", "ended", "now", "num_struck", "sounding", "struck", "velocities")
 
@@ -72,11 +73,11 @@ class PerformanceState:
         return copy
 
     def features(self, ids: Iterable[int]) -> list[tuple[int, ...]]:
-        """Return what is known behind each id, and stand behind the last."""
+        """Return the features after each id, and advance the state past the last."""
         found = []
         for i in ids:
             self._step(i)
-            found.append(self._told(NOTE_ON <= i < NOTE_OFF))
+            found.append(self._features(NOTE_ON <= i < NOTE_OFF))
         return found
 
     def _step(self, i: int) -> None:
@@ -100,7 +101,7 @@ class PerformanceState:
             self.begun[i] = self.num_struck
             self.struck = [(i, 0), *self.struck[:NEAR]]
 
-    def _told(self, velocity_follows: bool) -> tuple[int, ...]:
+    def _features(self, velocity_follows: bool) -> tuple[int, ...]:
         now, struck, sounding = self.now, self.struck, self.sounding
         key = struck[0][0] if struck else 0
         nearest, loudness = 0, 0

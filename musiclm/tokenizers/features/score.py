@@ -1,7 +1,8 @@
-"""What `score` tells a model about each id to come: where in the bar, which program, what it played last, what came bars ago.
+"""Input features of `score`: position in the bar, program, its last notes, and what stood here some bars ago.
 
-Small integers, 0 where there is nothing to tell; made an id at a time. A piece's pattern is mostly what it did a bar, two or
-four ago: that is told outright, so that a model need not find it among a thousand ids.
+Small integers about the next token, 0 for a missing value. Music mostly repeats what it did one, two or four bars ago: this
+is a feature, so that a model need not find it among a thousand ids. `ScoreState` computes features id by id, `features_of`
+for whole sequences at once.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Bar:
 
 
 class ScoreState:
-    """Where a score stands: what is needed of the past, which does not grow with it beyond some bars."""
+    """Streaming state: what the features need of the past, the last bars at most."""
 
     __slots__ = (
         "before", "classes", "current", "degree_of", "last", "lowest", "num_here", "past", "position", "program", "said",
@@ -109,7 +110,7 @@ class ScoreState:
         self.num_here = 0
         self.classes = np.zeros(12, np.int64)  # for how long each pitch class has sounded, in positions
         self.degree_of = (0, 0)  # first id of the key's mode, and its tonic
-        self.before: ScoreState | None = None  # where the stretch stood that has a hole in it
+        self.before: ScoreState | None = None  # the state at the last AHEAD, which WRITE resumes
 
     def copy(self) -> ScoreState:
         """Return a state of its own memory."""
@@ -120,11 +121,11 @@ class ScoreState:
         return copy
 
     def features(self, ids: Iterable[int]) -> list[tuple[int, ...]]:
-        """Return what is known behind each id, and stand behind the last."""
+        """Return the features after each id, and advance the state past the last."""
         found = []
         for i in ids:
             self._step(i)
-            found.append(self._told())
+            found.append(self._features())
         return found
 
     def _step(self, i: int) -> None:
@@ -169,7 +170,7 @@ class ScoreState:
                 mode, tonic = divmod(int((KEYS @ self.classes).argmax()), 12)
                 self.degree_of = 1 + 12 * mode, tonic
 
-    def _told(self) -> tuple[int, ...]:
+    def _features(self) -> tuple[int, ...]:
         vocabulary = self.vocabulary
         pitch, before, velocity, duration = self.said.get(self.program, (0, 0, 0, 0))
         first, tonic = self.degree_of
@@ -218,14 +219,14 @@ def features_of(vocabulary: Vocabulary, sequences: Sequence[np.ndarray]) -> np.n
     """
     parts = [part for ids in sequences for part in _resumed(vocabulary.kind_table[ids])]
     if len(parts) == len(sequences):
-        return _features(vocabulary, Flat(sequences))
+        return _features_of(vocabulary, Flat(sequences))
     pieces, chosen, size = [], [], 0
     for ids, of_sequence in zip(sequences, (_resumed(vocabulary.kind_table[ids]) for ids in sequences), strict=True):
         for before, begin, stop in of_sequence:
             pieces.append(np.concatenate([ids[before], ids[begin:stop]]))
             chosen.append(np.arange(size + len(before), size + len(pieces[-1])))
             size += len(pieces[-1])
-    return _features(vocabulary, Flat(pieces))[np.concatenate(chosen)]
+    return _features_of(vocabulary, Flat(pieces))[np.concatenate(chosen)]
 
 
 def _resumed(kinds: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
@@ -244,7 +245,7 @@ def _resumed(kinds: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
     return [*parts, (before, begin, len(kinds))]
 
 
-def _features(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
+def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
     """Return the features of sequences in which WRITE resumes nothing, (N, F)."""
     size = len(vocabulary.kinds)
     ids, first = flat.ids, flat.first
@@ -324,8 +325,8 @@ def _degrees(
 ) -> np.ndarray:
     """Return which degree of the key each pitch is, an id of the vocabulary: see `ScoreState`."""
     is_pitch = vocabulary.kind_table[pitch] == PITCH
-    heard = Latest((kinds == DURATION) & is_pitch, flat.first)
-    at = heard.at
+    durations = Latest((kinds == DURATION) & is_pitch, flat.first)
+    at = durations.at
     if not len(at):
         return np.zeros(len(flat.ids), np.int64)
     classes = vocabulary.value_table[pitch] % 12
@@ -334,8 +335,8 @@ def _degrees(
     begins = np.append(True, np.diff(flat.sequence[at]) > 0)
     sums -= (sums - of_key)[begins][np.cumsum(begins) - 1]
     mode, tonic = np.divmod(sums.argmax(1), 12)
-    first = heard.value(1 + 12 * mode)
-    return np.where(is_pitch & (first > 0), first + (classes - heard.value(tonic)) % 12, 0)
+    first = durations.value(1 + 12 * mode)
+    return np.where(is_pitch & (first > 0), first + (classes - durations.value(tonic)) % 12, 0)
 
 
 def _echoes(
