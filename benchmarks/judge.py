@@ -23,6 +23,7 @@ guard would draw anew is left in with --no-loop-guard.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -40,7 +41,7 @@ from musiclm.data import Corpus, open_source
 from musiclm.evaluation import music_metrics
 from musiclm.files import write_whole
 from musiclm.generation.composer import Composer
-from musiclm.generation.config import Length
+from musiclm.generation.config import GenerationConfig, Length
 from musiclm.generation.loops import loop_start
 from musiclm.plotting import piano_roll
 
@@ -74,10 +75,10 @@ def main() -> None:
     count = (6 if a.quick else a.samples) // 2
     pieces = beginnings(source, a.split, count, a.bars)
     asked: dict[str, Any] = {"temperature": a.temperature, "top_p": a.top_p, "loop_guard": not a.no_loop_guard}
-    new = Length(bars=a.bars)
-    free = composer.compose(length=Length(bars=PROMPT_BARS + a.bars), count=count, seed=a.seed, **asked)
+    new = GenerationConfig.from_options(bars=a.bars, **asked)
+    free = composer.generate(None, dataclasses.replace(new, n=count, length=Length(bars=PROMPT_BARS + a.bars)), a.seed)
     from_real = [
-        composer.compose(composer.prompt(piece, bars=PROMPT_BARS), length=new, seed=a.seed + i, **asked)[0].score
+        composer.generate(composer.prompt(piece, bars=PROMPT_BARS), new, a.seed + i)[0].score
         for i, piece in enumerate(pieces)
     ]
     real = [midi.cut(piece, 0.0, midi.bar_line(piece, 0.0, PROMPT_BARS + a.bars)) for piece in pieces]

@@ -45,7 +45,8 @@ from symusic import Score
 from musiclm import midi
 from musiclm.data import open_source
 from musiclm.errors import MusicLMError
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length
 
 BARS = 4
 GRID = 1 / 24  # quarters: half a position of the tokens, twelve a beat
@@ -201,7 +202,7 @@ def check(composer: Composer, prompt: Prompt, seed: int) -> tuple[list[str], dic
     """Return the faults of one continuation, and what else was seen."""
     score = midi.parse(prompt.data, prompt.name)
     heard = composer.prompt(score, bars=prompt.bars, seconds=prompt.seconds)
-    (made,) = composer.compose(heard, length=Length(bars=BARS), seed=seed)
+    (made,) = composer.generate(heard, GenerationConfig(length=Length(bars=BARS)), seed)
     unsaid = composer.tokenizer.unexpressed(score)
     assert heard.score is not None
     stop = heard.quarters

@@ -27,7 +27,8 @@ from symusic import Note, Score, Tempo, TimeSignature, Track
 from musiclm import midi, models, tokenizers
 from musiclm.errors import TokenizerError
 from musiclm.generation import constraints
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length, SamplerConfig
 from musiclm.generation.controls import Controls
 from musiclm.generation.decode import sample_ids
 from musiclm.generation.sampler import Sampler
@@ -211,9 +212,9 @@ def held(tokenizer: Tokenizer, controls: Controls, count: int, seed: int, prompt
     """
     composer = Composer(Checkpoint(tokenizer, seed))  # type: ignore[arg-type]
     heard = composer.prompt(prompt)
-    composed = composer.compose(
-        heard, length=Length(tokens=120), count=count, seed=seed, temperature=2.0, controls=controls
-    )
+    sampler = SamplerConfig(temperature=2.0)
+    config = GenerationConfig(length=Length(tokens=120), n=count, sampler=sampler, controls=controls)
+    composed = composer.generate(heard, config, seed)
     counted: Counter[str] = Counter()
     for each in composed:
         score = midi.parse(midi.to_bytes(each.score), "composed")

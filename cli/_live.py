@@ -1,4 +1,4 @@
-"""Music while it is drawn: JSON lines on standard output, and messages to a MIDI port in real time."""
+"""Music while it is sampled: JSON lines on standard output, and messages to a MIDI port in real time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import MusicLMError
 
 if TYPE_CHECKING:
-    from ..generation.composer import Composer, Composition
-    from ..generation.config import GenerationConfig
-    from ..generation.prompt import Prompt
-    from ..generation.stream import Event
+    from ..generation.composer import Composition
+    from ..generation.stream import Event, Stream
 
 DRUMS = 9  # the channel of General MIDI's drums
-AHEAD = 2.0  # seconds of music that are drawn before the first of it is played
+AHEAD = 2.0  # seconds of music that are sampled before playback starts
 
 
 def check_port(name: str) -> None:
-    """See that a MIDI output can be played to, before anything is drawn.
+    """See that a MIDI output can be played to, before anything is sampled.
 
     Raises:
         MusicLMError: mido or its backend is not installed, or there is no such output.
@@ -37,21 +35,17 @@ def check_port(name: str) -> None:
         names = mido.get_output_names()
     except Exception as error:  # the backend is loaded only now, and each of them raises errors of its own
         raise MusicLMError(
-            f"mido reaches no MIDI outputs here ({error}): pip install 'musiclm[port]', or take --stream"
+            f"mido reaches no MIDI outputs here ({error}): pip install 'musiclm[port]', or use --stream"
         ) from error
     if name not in names:
         known = ", ".join(map(repr, names)) or "none at all"
         raise MusicLMError(f"no MIDI output '{name}': there is {known}")
 
 
-def perform(
-    composer: Composer, prompt: Prompt, request: GenerationConfig, seed: int, *, stream: bool, port: str | None
-) -> Composition:
-    """Write events to standard output and play them as they are drawn; return the whole when it has ended."""
-    arguments = {k: v for k, v in request.arguments().items() if k not in ("count", "live")}
-    drawn = composer.stream(prompt, seed=seed, **arguments)
-    events: Iterable[Event] = drawn.events()
-    if stream:
+def listen(stream: Stream, *, write: bool, port: str | None) -> None:
+    """Write a stream's events to standard output and play them as they are sampled, until it has ended."""
+    events: Iterable[Event] = stream.events()
+    if write:
         events = _written(events)
     if port is not None:
         import mido
@@ -61,22 +55,23 @@ def perform(
     else:
         for _ in events:
             pass
-    composition = composer.streamed(drawn)
-    if stream:
-        _write(
-            {
-                "event": "end",
-                "start": composition.seconds,
-                "model": composer.checkpoint.name,
-                "seed": seed,
-                "num_notes": composition.num_notes,
-                "num_tokens": composition.num_new_tokens,
-                "bars": composition.num_bars,
-                "ended": composition.ended,
-                "redrawn": composition.redrawn,
-            }
-        )
-    return composition
+
+
+def write_end(composition: Composition, *, model: str, seed: int) -> None:
+    """Write the last line of a stream: the whole of it."""
+    _write(
+        {
+            "event": "end",
+            "start": composition.seconds,
+            "model": model,
+            "seed": seed,
+            "num_notes": composition.num_notes,
+            "num_tokens": composition.num_new_tokens,
+            "bars": composition.num_bars,
+            "ended": composition.ended,
+            "redrawn": composition.num_resampled,
+        }
+    )
 
 
 def _written(events: Iterable[Event]) -> Iterator[Event]:
@@ -89,31 +84,31 @@ def _written(events: Iterable[Event]) -> Iterator[Event]:
 
 def _write(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()  # who reads along wants it now
+    sys.stdout.flush()  # a reader wants each line at once
 
 
 def play(events: Iterable[Event], out: Any) -> None:
-    """Play events to a mido output at their times, counted from now; what sounds is ended, whatever happens.
+    """Play events to a mido output at their times, counted from now. Every note is ended, whatever happens.
 
-    They are drawn in a thread of their own, so that the model's work does not make the music late.
+    The events are sampled in another thread, so that the model does not delay the music.
     """
-    drawn: queue.Queue[Event | BaseException | None] = queue.Queue()
+    sampled: queue.Queue[Event | BaseException | None] = queue.Queue()
     stop = threading.Event()
 
-    def draw() -> None:
+    def sample() -> None:
         try:
             for event in events:
-                drawn.put(event)
+                sampled.put(event)
                 if stop.is_set():
                     return
-            drawn.put(None)
+            sampled.put(None)
         except BaseException as error:
-            drawn.put(error)
+            sampled.put(error)
 
-    thread = threading.Thread(target=draw, daemon=True)
+    thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
-        _play(drawn, out)
+        _play(sampled, out)
     finally:
         stop.set()
         for channel in range(16):  # All Notes Off
@@ -121,7 +116,7 @@ def play(events: Iterable[Event], out: Any) -> None:
         thread.join(timeout=1.0)
 
 
-def _play(drawn: queue.Queue[Event | BaseException | None], out: Any) -> None:
+def _play(sampled: queue.Queue[Event | BaseException | None], out: Any) -> None:
     from ..generation.stream import Note
 
     waiting: list[tuple[float, int, int, str, dict[str, int]]] = []  # time, ends first, number, message
@@ -131,7 +126,7 @@ def _play(drawn: queue.Queue[Event | BaseException | None], out: Any) -> None:
     while waiting or not has_ended:
         while not has_ended:
             try:
-                event = drawn.get(timeout=0.0 if began is not None else 0.1)
+                event = sampled.get(timeout=0.0 if began is not None else 0.1)
             except queue.Empty:
                 break
             if isinstance(event, BaseException):

@@ -1,4 +1,4 @@
-"""Options that two or more commands have, so that the same thing has the same name everywhere."""
+"""Options of commands: those that several have, those that are made of dataclass fields, and help under headings."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 import click
 
+from ..generation.options import Option, OptionError, options
 from . import _console
 
 
 class FloatRange(click.FloatRange):
-    """Numbers of a range; infinity is none, and neither is what is not a number."""
+    """Finite numbers within a range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no number to reckon with.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
@@ -54,6 +55,59 @@ class GroupedCommand(click.Command):
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+def from_fields(kind: type) -> Decorator:
+    """Return a decorator that gives a command an option for each option of a dataclass; see `generation.options`.
+
+    They come as keyword arguments, by the names of the fields.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name, (declared, value_type, default) in reversed(options(kind).items()):
+            command = _click_option(name, declared, value_type, default)(command)
+        return command
+
+    return decorate
+
+
+def _click_option(name: str, declared: Option, value_type: type, default: Any) -> Decorator:
+    flag = option_name(name)
+    if value_type is bool:
+        flags = f"{flag}/{flag.replace('--', '--no-', 1)}" if default else flag
+        return click.option(flags, name, is_flag=True, default=default, help=declared.help)
+    click_type: Any = value_type
+    if declared.choices is not None:
+        click_type = click.Choice(declared.choices)
+    elif value_type in (int, float) and (declared.min, declared.max) != (None, None):
+        if value_type is int:
+            click_type = click.IntRange(_whole(declared.min), _whole(declared.max), min_open=declared.min_open)
+        else:
+            click_type = FloatRange(declared.min, declared.max, min_open=declared.min_open)
+    return click.option(flag, name, type=click_type, default=default, metavar=declared.metavar, help=declared.help)
+
+
+def _whole(bound: float | None) -> int | None:
+    return None if bound is None else int(bound)
+
+
+def groups(kind: type, others: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the headings of a command's help: those of others, each with the options of a dataclass that name it behind."""
+    found = {heading: list(names) for heading, names in others.items()}
+    for name, (declared, _, _) in options(kind).items():
+        found.setdefault(declared.group, []).append(name)
+    return found
+
+
+def option_name(field: str) -> str:
+    """Return how the command line writes the option of a field."""
+    return f"-{field}" if len(field) == 1 else "--" + field.replace("_", "-")
+
+
+def usage_error(error: ValueError) -> click.UsageError:
+    """Return an error of a dataclass's options as one of the command line's."""
+    return click.UsageError(error.text(option_name) if isinstance(error, OptionError) else str(error))
+
+
 json_output: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 _quiet: Decorator = click.option("-q", "--quiet", is_flag=True, help="Say less on standard error.")
 _verbose: Decorator = click.option(
@@ -72,13 +126,16 @@ precision: Decorator = click.option(
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="How to compute."
 )
 seed: Decorator = click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), metavar="S", help="Of all chance; drawn and printed if left out."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    metavar="S",
+    help="Makes a run repeatable; random and printed if left out.",
 )
 model: Decorator = click.option("--model", metavar="MODEL", help="A name, a checkpoint file or a run folder.")
-wav: Decorator = click.option("--wav", is_flag=True, help="Write the sound, too: a WAV file beside each MIDI file.")
+wav: Decorator = click.option("--wav", is_flag=True, help="Write a WAV file beside each MIDI file, too.")
 play: Decorator = click.option("--play", is_flag=True, help="Play it when it is written.")
 soundfont: Decorator = click.option(
-    "--soundfont", metavar="FILE", help="An .sf2 or .sf3 file; default: the best this system has, else a small one."
+    "--soundfont", metavar="FILE", help="An .sf2 or .sf3 file; default: the best of this system, else a small one."
 )
 
 
@@ -88,13 +145,13 @@ def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def draw_seed(given: int | None) -> int:
-    """Return the seed that was given, or a new one."""
+    """Return the seed that was given, or a random one."""
     return secrets.randbelow(2**31) if given is None else given
 
 
 def threads() -> int:
-    """Return how many threads torch is to use: what the environment says, else one for each core that is ours."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdigit() and int(told) > 0:
-        return int(told)
+    """Return how many threads torch is to use: what the environment says, else one for each core of this process."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

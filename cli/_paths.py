@@ -9,21 +9,32 @@ from ..files import check_writable
 from ..generation.config import GenerationConfig
 
 STEM = "musiclm"
-OTHERS = (".wav", ".flac", ".ogg", ".mp3", ".png", ".svg", ".html", ".json", ".txt", ".pdf")  # what is no MIDI
+OTHERS = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".mp3",
+    ".png",
+    ".svg",
+    ".html",
+    ".json",
+    ".txt",
+    ".pdf",
+)  # formats that are not MIDI
 
 
-def paths(output: str | None, request: GenerationConfig, force: bool) -> list[Path]:
+def paths(output: str | None, config: GenerationConfig, force: bool) -> list[Path]:
     """Return where to write: a file, or new numbered names in a folder.
 
     Raises:
-        OutputError: the place cannot be written, or something is there already.
+        OutputError: the path cannot be written, or a file is there already.
     """
-    count = request.keep or request.n
+    count = config.keep or config.n
     folder = Path()
     if output is not None:
         path = Path(output)
         if path.suffix.lower() in OTHERS and not path.is_dir():
-            raise OutputError(f"'{path}': what is written is MIDI, a .mid (--wav writes its sound beside it)")
+            raise OutputError(f"'{path}': the output is MIDI, a .mid file (--wav writes a sound file beside it)")
         is_folder = path.is_dir() or output.endswith(("/", "\\")) or (count > 1 and path.suffix.lower() != ".mid")
         if not is_folder:
             if count == 1:

@@ -1,4 +1,4 @@
-"""What the data doctor found, as tables for a terminal."""
+"""The data report of a corpus, as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.table import Table
 from . import _console
 from ._sparkline import sparkline
 
-ROWS = 8  # of a table; the rest is one row
+ROWS = 8  # rows per table; the others are summed in one row
 NOTES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 PITCHES = [f"{name}{octave}" for octave in range(-1, 10) for name in NOTES]
 LENGTHS = {0: "1/32", 1: "1/16", 2: "1/8", 3: "1/4", 4: "1/2", 5: "1", 6: "2 bars", 7: "4 bars"}
 
 
 def show(document: dict[str, Any]) -> None:
-    """Print what corpus.json says."""
+    """Print the content of corpus.json."""
     console = Console(highlight=False)
-    found = document["doctor"]
+    report = document["doctor"]
     bpe = f" + {document['options']['bpe']} merges" if document["options"]["bpe"] else ""
     sources = escape(", ".join(document["sources"]))
     console.print(f"[bold]{escape(document['name'])}[/bold]: {sources}; {document['tokenizer']['name']}{bpe}")
@@ -39,10 +39,10 @@ def show(document: dict[str, Any]) -> None:
         "music",
         [
             ("notes", document["num_notes"]),
-            ("notes read, before cleaning and dropping copies", found["notes_read"]),
-            ("notes that the tokenizer cannot say", found["notes_left_out_by_tokenizer"]),
-            ("hours", f"{found['hours']:.1f}"),
-            *found["cleaned"].items(),
+            ("notes read, before cleaning and dropping copies", report["notes_read"]),
+            ("notes that the tokenizer cannot express", report["notes_left_out_by_tokenizer"]),
+            ("hours", f"{report['hours']:.1f}"),
+            *report["cleaned"].items(),
         ],
     )
     kept = max(1, document["kept"])
@@ -50,13 +50,13 @@ def show(document: dict[str, Any]) -> None:
         console,
         "to look at",
         [
-            ("onsets off the grid of sixteenths and triplets", f"{found['share_of_onsets_off_grid']:.1%}"),
-            ("pieces with over a fifth of them off the grid", _of(found["pieces_off_grid"], kept)),
-            ("pieces with all notes equally loud", _of(found["pieces_with_one_loudness"], kept)),
-            ("pieces with several tracks on one program", _of(found["pieces_with_tracks_on_one_program"], kept)),
-            ("pieces that change tempo", _of(found["pieces_with_tempo_changes"], kept)),
-            ("copies: the same tokens", found["copies"]["exact"]),
-            ("copies: transposed or at another speed", found["copies"]["near"]),
+            ("onsets off the grid of sixteenths and triplets", f"{report['share_of_onsets_off_grid']:.1%}"),
+            ("pieces with over a fifth of them off the grid", _of(report["pieces_off_grid"], kept)),
+            ("pieces with one velocity", _of(report["pieces_with_one_loudness"], kept)),
+            ("pieces with several tracks on one program", _of(report["pieces_with_tracks_on_one_program"], kept)),
+            ("pieces that change tempo", _of(report["pieces_with_tempo_changes"], kept)),
+            ("copies: the same tokens", report["copies"]["exact"]),
+            ("copies: transposed or at another speed", report["copies"]["near"]),
             ("groups of copies across official splits", document["twins_across_splits"]["groups"]),
             (
                 "held-out pieces with a tune of the training split",
@@ -64,15 +64,15 @@ def show(document: dict[str, Any]) -> None:
             ),
         ],
     )
-    programs = [(_program(p), n) for p, n in found["notes_by_program"].items()]
+    programs = [(_program(p), n) for p, n in report["notes_by_program"].items()]
     _table(console, "notes by instrument", _most(programs))
-    _table(console, "pieces by key (estimated)", _most(list(found["pieces_by_key"].items())))
-    _table(console, "pieces by metre", _most(list(found["pieces_by_metre"].items())))
-    _bars(console, "pieces by tempo", {int(k): v for k, v in found["pieces_by_tempo"].items()}, 10, lambda t: f"{t}")
-    _bars(console, "notes by pitch", {int(k): v for k, v in found["notes_by_pitch"].items()}, 1, lambda p: PITCHES[p])
-    lengths = {int(k): v for k, v in found["notes_by_length"].items()}
+    _table(console, "pieces by key (estimated)", _most(list(report["pieces_by_key"].items())))
+    _table(console, "pieces by time signature", _most(list(report["pieces_by_metre"].items())))
+    _bars(console, "pieces by tempo", {int(k): v for k, v in report["pieces_by_tempo"].items()}, 10, lambda t: f"{t}")
+    _bars(console, "notes by pitch", {int(k): v for k, v in report["notes_by_pitch"].items()}, 1, lambda p: PITCHES[p])
+    lengths = {int(k): v for k, v in report["notes_by_length"].items()}
     _bars(console, "notes by length", lengths, 1, lambda n: LENGTHS.get(n, f"{2.0**n:g}/32"))
-    sizes = {int(k): v for k, v in found["pieces_by_size"].items()}
+    sizes = {int(k): v for k, v in report["pieces_by_size"].items()}
     _bars(console, "pieces by notes", sizes, 1, lambda n: f"{2**n:,}")
     for text in (*document["notes"], *document["problems"]):
         console.print(f"[dim]note:[/dim] {escape(text)}")
@@ -111,7 +111,7 @@ def _table(console: Console, title: str, rows: list[tuple[str, Any]]) -> None:
 
 
 def _bars(console: Console, title: str, counts: dict[int, int], step: int, label: Any) -> None:
-    """Print a histogram in one line between its ends."""
+    """Print a histogram in one line, between the labels of its ends."""
     if counts:
         values = [counts.get(k, 0) for k in range(min(counts), max(counts) + 1, step)]
         width = 50

@@ -183,7 +183,7 @@ def evaluate(
     from ..audio.classifier import NoteClassifier
 
     classifier = NoteClassifier.load(model)
-    targets, predictions, dropped = _listen(classifier, notes, quiet=quiet)
+    targets, predictions, dropped = _classified(classifier, notes, quiet=quiet)
     import torch
 
     probabilities = torch.tensor([[p.probabilities[f] for f in FAMILIES] for p in predictions])
@@ -290,17 +290,17 @@ def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: 
     return prepared
 
 
-def _listen(classifier: Any, notes: Sequence[LabelledNote], *, quiet: bool) -> tuple[list[int], list[Any], int]:
+def _classified(classifier: Any, notes: Sequence[LabelledNote], *, quiet: bool) -> tuple[list[int], list[Any], int]:
     """Return (numbers of the true families, predictions, how many could not be read), with the pipeline of `classify`."""
     from ..audio import FAMILIES
-    from .classify import hear_all
+    from .classify import classify_all
 
     targets, predictions, dropped = [], [], 0
-    heard = hear_all(classifier, [str(n.path) for n in notes], quiet=quiet)
-    for note, (known, found) in zip(notes, heard, strict=True):
-        if "error" in known:
+    files = classify_all(classifier, [str(n.path) for n in notes], quiet=quiet)
+    for note, (properties, found) in zip(notes, files, strict=True):
+        if "error" in properties:
             dropped += 1
-            _console.say(f"left out: {note.path}: {known['error']}", quiet=quiet or dropped > 5)
+            _console.say(f"left out: {note.path}: {properties['error']}", quiet=quiet or dropped > 5)
         else:
             targets.append(FAMILIES.index(note.family))
             predictions.append(found[0])

@@ -43,8 +43,8 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
 
     classifier = NoteClassifier.load(model)
     answers = []
-    for known, predictions in hear_all(classifier, paths, notes=notes, quiet=quiet):
-        answer = _answer(known, predictions, top)
+    for properties, predictions in classify_all(classifier, paths, notes=notes, quiet=quiet):
+        answer = _answer(properties, predictions, top)
         answers.append(answer)
         if "error" in answer:
             _console.say(f"Error: {answer['path']}: {answer['error']}")
@@ -72,27 +72,27 @@ def _paths(files: Sequence[str]) -> list[str]:
     return paths
 
 
-def hear_all(
+def classify_all(
     classifier: NoteClassifier, paths: list[str], *, notes: bool = False, quiet: bool = False
 ) -> Iterator[tuple[dict[str, Any], list[Prediction]]]:
     """Yield (properties of the file, its predictions, that of the loudest note first) in order, BATCH files at a time.
 
     With more files than that a terminal shows a progress bar.
     """
-    return _with_progress(_hear_all(classifier, paths, notes=notes), len(paths), quiet=quiet)
+    return _with_progress(_classify_all(classifier, paths, notes=notes), len(paths), quiet=quiet)
 
 
-def _hear_all(
+def _classify_all(
     classifier: NoteClassifier, paths: list[str], *, notes: bool
 ) -> Iterator[tuple[dict[str, Any], list[Prediction]]]:
     from concurrent.futures import ThreadPoolExecutor
 
     with _libraries_silenced(), ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for first in range(0, len(paths), BATCH):
-            heard = list(pool.map(lambda path: _hear(path, notes=notes), paths[first : first + BATCH]))
-            predictions = iter(classifier.look([picture for _, pictures in heard for picture in pictures]))
-            for known, pictures in heard:
-                yield known, [next(predictions) for _ in pictures]
+            files = list(pool.map(lambda path: _pictures(path, notes=notes), paths[first : first + BATCH]))
+            predictions = iter(classifier.look([picture for _, pictures in files for picture in pictures]))
+            for properties, pictures in files:
+                yield properties, [next(predictions) for _ in pictures]
 
 
 @contextlib.contextmanager
@@ -124,7 +124,7 @@ def _libraries_silenced() -> Iterator[None]:
             os.close(theirs)
 
 
-def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
+def _pictures(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
     """Return the properties of a file, and the pictures to classify, that of its loudest note first."""
     from ..audio import io as audio_io
     from ..audio import mel, onsets
@@ -151,20 +151,21 @@ def _hear(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
     return (answer | {"notes": spans} if notes else answer), pictures
 
 
-def _answer(heard: dict[str, Any], predictions: list[Prediction], top: int) -> dict[str, Any]:
-    if "error" in heard:
-        return heard
+def _answer(properties: dict[str, Any], predictions: list[Prediction], top: int) -> dict[str, Any]:
+    """Return the JSON object of a file: its predictions, or the error."""
+    if "error" in properties:
+        return properties
     best = predictions[0]
     answer = {
-        "path": heard["path"],
+        "path": properties["path"],
         "family": best.family,
         "probability": round(best.probability, 4),
         "unsure": best.unsure,
         "top": [{"family": f, "probability": round(p, 4)} for f, p in list(best.probabilities.items())[:top]],
-        "seconds": round(heard["seconds"], 3),
-        "sample_rate": heard["sample_rate"],
+        "seconds": round(properties["seconds"], 3),
+        "sample_rate": properties["sample_rate"],
     }
-    if "notes" in heard:
+    if "notes" in properties:
         answer["notes"] = [
             {
                 "start": round(span["start"], 3),
@@ -172,7 +173,7 @@ def _answer(heard: dict[str, Any], predictions: list[Prediction], top: int) -> d
                 "family": p.family,
                 "probability": round(p.probability, 4),
             }
-            for span, p in zip(heard["notes"], predictions[1:], strict=True)
+            for span, p in zip(properties["notes"], predictions[1:], strict=True)
         ]
     return answer
 

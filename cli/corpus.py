@@ -1,4 +1,4 @@
-"""musiclm corpus build, musiclm corpus inspect."""
+"""musiclm corpus build, musiclm corpus inspect, musiclm corpus datasets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from . import _console, _options
 
 @click.group("corpus", epilog="Example: musiclm corpus build my_midis/ -o corpora/mine")
 def command() -> None:
-    """Prepare MIDI files once, and see what is in them."""
+    """Prepare MIDI files for training, and inspect them."""
 
 
 def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[int, int]:
@@ -45,9 +45,12 @@ BUILD_GROUPS = {
 )
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", required=True, metavar="CORPUS", help="The folder to make.")
-@click.option("--tokenizer", default="score", show_default=True, metavar="NAME", help="What makes the tokens.")
+@click.option(
+    "--dataset", metavar="NAME", help="Take tokenizer and instruments of a known data set: see 'corpus datasets'."
+)
+@click.option("--tokenizer", metavar="NAME", help="The tokenizer of the corpus; default: score.")
 @click.option("--bpe", type=click.IntRange(1), metavar="N", help="Learn N merges of tokens on the training pieces.")
-@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes; default: one a core.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Number of processes; default: one per core.")
 @click.option(
     "--time-limit",
     type=_options.FloatRange(1),
@@ -56,9 +59,14 @@ BUILD_GROUPS = {
     metavar="S",
     help="Seconds a file may take.",
 )
-@click.option("--keep-duplicates", is_flag=True, help="Keep copies; they fall into one split.")
+@click.option("--keep-duplicates", is_flag=True, help="Keep copies; they share a split.")
 @click.option(
-    "--program", "programs", multiple=True, callback=_programs, metavar="OLD=NEW", help="Change an instrument."
+    "--program",
+    "programs",
+    multiple=True,
+    callback=_programs,
+    metavar="OLD=NEW",
+    help="Replace a MIDI program by another.",
 )
 @_options.force
 @_options.json_output
@@ -66,7 +74,8 @@ BUILD_GROUPS = {
 def build(
     sources: tuple[str, ...],
     output: str,
-    tokenizer: str,
+    dataset: str | None,
+    tokenizer: str | None,
     bpe: int | None,
     workers: int | None,
     time_limit: float,
@@ -78,8 +87,8 @@ def build(
 ) -> None:
     """Clean, split and tokenise the music in each SOURCE: a folder, an archive or a file.
 
-    What is wrong with a file costs that file alone; 'musiclm corpus inspect CORPUS --files' has the reasons. A build
-    that was stopped goes on when the same command is given again.
+    A file with errors is dropped; 'musiclm corpus inspect CORPUS --files' lists the reasons. The same command resumes
+    a build that was stopped.
     """
     began = time.monotonic()
     for source in sources:
@@ -87,13 +96,17 @@ def build(
             raise CorpusError(f"no folder or file '{source}'")
     from .. import tokenizers
 
-    tokenizers.check_name(tokenizer)
-    from ..data import Options, build_corpus, describe
+    tokenizers.check_name(tokenizer or "score")
+    from ..data import Options, build_corpus, datasets, describe
+
+    if dataset is not None:
+        known = datasets.get(dataset)
+        tokenizer, programs = tokenizer or known.tokenizer, {**known.programs, **programs}
 
     settings = Options(
         bpe=bpe or 0, workers=workers, time_limit=time_limit, keep_duplicates=keep_duplicates, programs=programs
     )
-    progress = build_corpus(sources, output, tokenizers.parse(tokenizer), settings, force=force)
+    progress = build_corpus(sources, output, tokenizers.parse(tokenizer or "score"), settings, force=force)
     try:
         _watch(progress, quiet=quiet)
     except KeyboardInterrupt:
@@ -101,18 +114,18 @@ def build(
         _console.say(f"\nStopped. To go on: {shlex.join(['musiclm', *sys.argv[1:]])}")
         sys.exit(130)
     document = describe(output)
-    _say_what_happened(document, quiet=quiet)
+    _say_result(document, quiet=quiet)
     if as_json:
         keys = ("found", "kept", "dropped", "num_notes", "num_tokens", "splits", "notes", "problems")
-        told = {"corpus": output, **{key: document[key] for key in keys}}
-        told["twins_across_splits"] = document["twins_across_splits"]
-        _console.print_json(told | {"seconds_elapsed": time.monotonic() - began})
+        result = {"corpus": output, **{key: document[key] for key in keys}}
+        result["twins_across_splits"] = document["twins_across_splits"]
+        _console.print_json(result | {"seconds_elapsed": time.monotonic() - began})
     else:
         click.echo(output)
 
 
 def _watch(progress: Any, *, quiet: bool) -> None:
-    """Run a build, showing on a terminal how far it is."""
+    """Run a build, and show its progress on a terminal."""
     if quiet or not _console.is_terminal():
         for _ in progress:
             pass
@@ -130,11 +143,11 @@ def _watch(progress: Any, *, quiet: bool) -> None:
                 last = time.monotonic()
                 rate = (now.found - now.resumed) / max(0.1, last - began)
                 resumed = f", {now.resumed:,} done before" if now.resumed else ""
-                told = f"{_console.counted(now.found, 'file')}, {now.dropped:,} dropped{resumed}, {rate:.0f} files/s"
-                bar.update(task, description=told)
+                text = f"{_console.counted(now.found, 'file')}, {now.dropped:,} dropped{resumed}, {rate:.0f} files/s"
+                bar.update(task, description=text)
 
 
-def _say_what_happened(document: dict[str, Any], *, quiet: bool) -> None:
+def _say_result(document: dict[str, Any], *, quiet: bool) -> None:
     _console.say(f"kept {document['kept']:,} of {_console.counted(document['found'], 'file')}", quiet=quiet)
     for reason, count in document["dropped"].items():
         _console.say(f"dropped: {count:,} × {reason}", quiet=quiet)
@@ -156,10 +169,10 @@ def _say_what_happened(document: dict[str, Any], *, quiet: bool) -> None:
 
 @command.command("inspect", epilog="Example: musiclm corpus inspect corpora/mine --files")
 @click.argument("folder", metavar="CORPUS")
-@click.option("--files", "list_files", is_flag=True, help="What became of each file, one a line.")
+@click.option("--files", "list_files", is_flag=True, help="List each file: kept, or dropped and why.")
 @_options.json_output
 def inspect(folder: str, list_files: bool, as_json: bool) -> None:
-    """Tell what is in CORPUS: found, kept and dropped, notes, instruments, keys, and what is odd about it."""
+    """Describe CORPUS: files found, kept and dropped, notes, instruments, keys, and oddities."""
     if not Path(folder, "corpus.json").is_file():
         raise CorpusError(f"no corpus in '{folder}': 'musiclm corpus build MIDI -o {folder}' makes one")
     from ..data.store import describe, files
@@ -172,9 +185,38 @@ def inspect(folder: str, list_files: bool, as_json: bool) -> None:
         _console.print_json(document)
     elif list_files:
         for file in files(folder):
-            became = "kept" if file["kept"] else f"dropped: {file['reason']}"
-            click.echo(f"{file['name']}\t{became}" + (f" ({file['copy_of']})" if "copy_of" in file else ""))
+            result = "kept" if file["kept"] else f"dropped: {file['reason']}"
+            click.echo(f"{file['name']}\t{result}" + (f" ({file['copy_of']})" if "copy_of" in file else ""))
     else:
         from ._report import show
 
         show(document)
+
+
+@command.command("datasets", epilog="Example: musiclm corpus datasets --json")
+@_options.json_output
+def datasets(as_json: bool) -> None:
+    """List well-known data sets: licence, address, split, and the options that 'corpus build --dataset NAME' takes."""
+    import dataclasses
+
+    from ..data import datasets as known
+
+    found = [known.get(name) for name in known.names()]
+    if as_json:
+        _console.print_json([dataclasses.asdict(dataset) for dataset in found])
+        return
+    for dataset in found:
+        click.echo(f"{dataset.name}: {dataset.title}")
+        options = [f"--tokenizer {dataset.tokenizer}", *(f"--program {a}={b}" for a, b in dataset.programs.items())]
+        facts = {
+            "licence": dataset.licence,
+            "address": dataset.address or "comes with musiclm",
+            "credit": dataset.citation,
+            "split": dataset.split or "none: made from the notes of each piece",
+            "labels": ", ".join(dataset.labels),
+            "options": " ".join(options),
+            "note": dataset.note,
+        }
+        for name, value in facts.items():
+            if value:
+                click.echo(f"  {name:<8} {value}")

@@ -127,9 +127,11 @@ def _statistics(
 ) -> dict[str, Any]:
     """Return the musical statistics of samples of a model, and those of the pieces that it is measured on."""
     from ..evaluation import music_metrics
-    from ..generation.composer import Composer, Length
+    from ..generation.composer import Composer
+    from ..generation.config import GenerationConfig, Length
 
-    samples = Composer(loaded, where).compose(length=Length(bars=bars), count=count, seed=seed)
+    config = GenerationConfig(length=Length(bars=bars), n=count)
+    samples = Composer(loaded, where).generate(None, config, seed)
     reference = [music_metrics.of_score(tokenizer.decode(piece.tokens), bars) for piece in pieces]
     found = music_metrics.against([music_metrics.of_score(sample.score, bars) for sample in samples], reference)
     return {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @_options.soundfont
 @_options.quiet
 def command(file: str, soundfont: str | None, quiet: bool) -> None:
-    """Play the MIDI file FILE (- for standard input) through this machine's player. Ctrl-C stops it."""
+    """Play the MIDI file FILE (- for standard input) by this machine's audio player. Ctrl-C stops it."""
     player.check_player()
     rendering.find_soundfont(soundfont)
     data = _console.read_bytes(file)
@@ -32,11 +32,11 @@ def command(file: str, soundfont: str | None, quiet: bool) -> None:
 
 
 def check_sound(paths: Sequence[Path], *, wav: bool, play: bool, soundfont: str | None, force: bool) -> None:
-    """Say now what `write_sound` and `play_score` could not do: `generate` asks before it draws.
+    """Check what `write_sound` and `play_score` need; `generate` calls this before it samples.
 
     Raises:
-        AudioError: no soundfont, or nothing here can play.
-        OutputError: a WAV file beside one of the paths could not be written.
+        AudioError: there is no soundfont or no player.
+        OutputError: a WAV file beside one of the paths cannot be written.
     """
     if play:
         player.check_player()
@@ -47,7 +47,7 @@ def check_sound(paths: Sequence[Path], *, wav: bool, play: bool, soundfont: str 
 
 
 def write_sound(music: Sequence[Score], paths: Sequence[Path], *, soundfont: str | None, force: bool) -> list[Path]:
-    """Render each score beside its MIDI file, and return where to."""
+    """Render each score beside its MIDI file, and return the paths."""
     sounds = [path.with_suffix(".wav") for path in paths]
     for score, sound in zip(music, sounds, strict=True):
         rendering.render(score, sound, soundfont=soundfont, force=force)
@@ -55,7 +55,7 @@ def write_sound(music: Sequence[Score], paths: Sequence[Path], *, soundfont: str
 
 
 def play_score(score: Score, soundfont: str | None = None, *, quiet: bool = False) -> None:
-    """Play a score, by way of a file that is gone afterwards."""
+    """Play a score, by way of a temporary file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "music.wav"
         rendered = rendering.render(score, path, soundfont=soundfont)

@@ -13,7 +13,7 @@ import click
 from .. import rendering
 from . import _console, _options
 
-LONG = 600.0  # seconds of music, from which on people are told that it takes a while
+LONG = 600.0  # seconds of music above which a message says that it takes a while
 
 
 @click.command("render", epilog="Examples: musiclm render song.mid -o song.wav; musiclm render song.mid -o song.mp3")
@@ -26,9 +26,9 @@ LONG = 600.0  # seconds of music, from which on people are told that it takes a 
 @_options.json_output
 @_options.quiet
 def command(file: str, output: str | None, soundfont: str | None, force: bool, as_json: bool, quiet: bool) -> None:
-    """Make a sound file of the MIDI file FILE (- for standard input): stereo, 44.1 kHz, as loud as it may be.
+    """Render the MIDI file FILE (- for standard input) to a sound file: stereo, 44.1 kHz, normalized.
 
-    Left out, PATH is FILE's name with .wav, in the current folder. A soundfont is what the instruments sound like.
+    The default of PATH is FILE's name with .wav, in the current folder. A soundfont holds the sounds of the instruments.
     """
     began = time.monotonic()
     if output == "-" and as_json:
@@ -66,5 +66,5 @@ def command(file: str, output: str | None, soundfont: str | None, force: bool, a
         return
     if output != "-":
         click.echo(str(path))
-    told = f"{_console.duration(rendered.seconds)} of sound in {took:.1f} s, played with {rendered.soundfont.name}"
-    _console.say(told, quiet=quiet)
+    text = f"{_console.duration(rendered.seconds)} of sound in {took:.1f} s, rendered with {rendered.soundfont.name}"
+    _console.say(text, quiet=quiet)

@@ -15,9 +15,9 @@ from . import _console, _options
 
 @click.command("repro", epilog="Example: musiclm repro out.mid --prompt seed.mid")
 @click.argument("file", metavar="FILE")
-@click.option("--prompt", metavar="PROMPT", help="The MIDI that FILE goes on from; - for standard input.")
-@click.option("--model", metavar="MODEL", help="What made FILE, where it is not bundled.")
-@click.option("-o", "--output", metavar="PATH", help="Write what was made; - for standard output.")
+@click.option("--prompt", metavar="PROMPT", help="The MIDI file that FILE continues; - for standard input.")
+@click.option("--model", metavar="MODEL", help="The model that made FILE, where it is not bundled.")
+@click.option("-o", "--output", metavar="PATH", help="Write the result; - for standard output.")
 @_options.force
 @_options.device
 @_options.json_output
@@ -32,14 +32,18 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make FILE again from what it tells of its making, and say whether the bytes are the same.
+    """Generate FILE again from the record in it, and say whether the bytes are the same.
 
-    Exit code 0 if they are, 1 if not.
+    The same bytes are expected where musiclm, torch, the device and the engine are those that made FILE. The engine is the
+    number format of the weights and how the CPU multiplies them. What differs from the record is printed first.
+
+    Exit code 0 if the bytes are the same, 1 if not.
     """
     if output == "-" and as_json:
         raise click.UsageError("-o - writes one MIDI file: not with --json")
     if output not in (None, "-"):
         check_writable(Path(str(output)), force=force)
+    _console.show_log(quiet=quiet)
     data = _console.read_bytes(file)
     prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
 
@@ -58,8 +62,12 @@ def command(
     where = resolve_device(device)
     if where != record.device:
         differences.append(f"it was computed on {record.device}, this is {where}")
+    engine, because_of_engine = provenance.check_engine(record, where)
+    differences += because_of_engine
     for difference in differences:
         _console.say(f"may differ: {difference}", quiet=quiet)
+    if not differences:
+        _console.say(f"the same bytes are expected on a CPU like that of the file: engine {engine}", quiet=quiet)
     made = provenance.reproduce(record, Composer(loaded, where), score)
     if output == "-":
         sys.stdout.buffer.write(made)
@@ -68,13 +76,13 @@ def command(
         write_whole(Path(output), made, force=force)
     at = provenance.first_difference(data, made)
     if as_json:
-        told = {"path": file, "same": at is None, "first_difference": at, "bytes": len(data), "bytes_made": len(made)}
-        told |= {"model": loaded.name, "seed": record.seed, "index": record.index, "may_differ": differences}
-        _console.print_json(told)
+        report = {"path": file, "same": at is None, "first_difference": at, "bytes": len(data), "bytes_made": len(made)}
+        report |= {"model": loaded.name, "seed": record.seed, "index": record.index, "may_differ": differences}
+        _console.print_json(report)
     elif at is None:
         _console.say(f"the same {len(data)} bytes: model {loaded.name}, seed {record.seed}", quiet=quiet)
     if at is not None:
-        why = "" if differences else " (changed since, or made on another machine, or with another number of threads)"
+        why = "" if differences else " (the file was changed, or made with another CPU or number of threads)"
         raise MusicLMError(
-            f"'{file}' has {len(data)} bytes, made again {len(made)}; they differ from byte {at} on{why}"
+            f"'{file}' has {len(data)} bytes, the new one has {len(made)}; they differ from byte {at} on{why}"
         )

@@ -16,14 +16,14 @@ from . import _console, _options
 @click.argument("data")
 @click.argument("reference", required=False)
 @click.option("--bars", type=click.IntRange(1), metavar="N", help="Only the first N bars of each piece; default: all.")
-@click.option("--each", is_flag=True, help="With --json: the figures of each piece, too.")
+@click.option("--each", is_flag=True, help="With --json: also the figures of each piece.")
 @_options.json_output
 @_options.quiet
 def command(data: str, reference: str | None, bars: int | None, each: bool, as_json: bool, quiet: bool) -> None:
-    """Describe the music in DATA in numbers, beside that in REFERENCE.
+    """Compute musical metrics of DATA, and compare them with those of REFERENCE.
 
-    Both are folders, archives, corpora or files. No model is needed: samples of any program can be set beside the music
-    that they should be like. Take --bars where pieces of the two are not of one length.
+    Both are folders, archives, corpora or files. No model is needed: samples of any program can be compared with the
+    music that they should resemble. Use --bars if the pieces of the two differ in length.
     """
     if each and not as_json:
         raise click.UsageError("--each needs --json")
@@ -34,19 +34,19 @@ def command(data: str, reference: str | None, bars: int | None, each: bool, as_j
 
     names, found, left_out = _measured(data, bars, quiet=quiet)
     document: dict[str, Any] = {"data": data, "bars": bars, "num_pieces": len(found), "left_out": left_out}
-    told: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
     if reference is None:
         document["statistics"] = music_metrics.of_set(found)
     else:
         _, others, others_left_out = _measured(reference, bars, quiet=quiet)
         document["statistics"] = music_metrics.against(found, others)
         document["mean_overlapped_area"] = music_metrics.mean_overlap(document["statistics"])
-        told = music_metrics.of_set(others)
+        summary = music_metrics.of_set(others)
         document["reference"] = {
             "data": reference,
             "num_pieces": len(others),
             "left_out": others_left_out,
-            "statistics": told,
+            "statistics": summary,
         }
     if each:
         document["pieces"] = [{"name": name, **values} for name, values in zip(names, found, strict=True)]
@@ -55,11 +55,11 @@ def command(data: str, reference: str | None, bars: int | None, each: bool, as_j
         return
     from . import _tables
 
-    _tables.show_statistics(_console.counted(len(found), "piece"), document["statistics"], told)
+    _tables.show_statistics(_console.counted(len(found), "piece"), document["statistics"], summary)
 
 
 def _measured(source: str, bars: int | None, *, quiet: bool) -> tuple[list[str], list[Any], dict[str, int]]:
-    """Return names and statistics of the pieces in a source, and how many were left out, by reason."""
+    """Return names and metrics of the pieces in a source, and the number of pieces left out, by reason."""
     from ..data import each_score
     from ..errors import MidiError
     from ..evaluation import music_metrics

@@ -17,9 +17,11 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _HOME = {
     "Composer": "generation.composer",
     "Controls": "generation.controls",
+    "GenerationConfig": "generation.config",
     "Length": "generation.config",
     "MusicLMError": "errors",
     "Sampler": "generation.sampler",
+    "SamplerConfig": "generation.config",
     "sample_ids": "generation.decode",
     "load": "checkpoint",
     "open_source": "data",

@@ -251,17 +251,17 @@ class Comparison:
             "sample_statistics": None,
             "problem": None,
         }
-        length = Length(bars=request.bars)
+        config = GenerationConfig(length=Length(bars=request.bars))
         prompt_path, path = self._prompt(), self.folder / f"{arch}.mid"
         try:
             heard = composer.prompt(midi.read(prompt_path))
             began = time.monotonic()
-            (continuation,) = composer.compose(heard, length=length, seed=request.seed)
+            (continuation,) = composer.generate(heard, config, request.seed)
             told["generation_tokens_per_second"] = continuation.num_new_tokens / (time.monotonic() - began)
             record = provenance.record(
                 composer,
                 seed=request.seed,
-                request=GenerationConfig(bars=request.bars),
+                request=config,
                 prompt=prompt_path.read_bytes(),
                 prompt_quarters=heard.quarters,
                 index=0,
@@ -269,7 +269,7 @@ class Comparison:
             write_whole(path, provenance.to_midi(continuation, record))
             told["midi"] = str(path)
             began = time.monotonic()
-            samples = composer.compose(length=length, count=request.samples, seed=request.seed)
+            samples = composer.generate(None, dataclasses.replace(config, n=request.samples), request.seed)
             num_tokens = sum(sample.num_new_tokens for sample in samples)
             told["generation_tokens_per_second_in_batch"] = num_tokens / (time.monotonic() - began)
             told["sample_statistics"] = [music_metrics.of_score(sample.score, request.bars) for sample in samples]

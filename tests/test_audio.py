@@ -22,7 +22,7 @@ TINY = {"channels": (4, 4, 8, 8)}
 
 
 def note(family: str, hz: float, seconds: float = 0.5) -> np.ndarray:
-    """Return a note that can be told: a flute is one sine, a reed a square wave."""
+    """Return a note that can be classified: a flute is a sine wave, a reed a square wave."""
     t = np.arange(int(seconds * 16_000)) / 16_000
     wave = np.sin(2 * np.pi * hz * t)
     return (0.5 * (wave if family == "flute" else np.sign(wave) * 0.5)).astype(np.float32)
@@ -30,7 +30,7 @@ def note(family: str, hz: float, seconds: float = 0.5) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a set with a folder a family: two families, three instruments each, four notes each."""
+    """Return a set with one folder per family: two families, three instruments each, four notes each."""
     root = tmp_path_factory.mktemp("notes")
     for family in ("flute", "reed"):
         for instrument in range(3):
@@ -50,14 +50,14 @@ def prepared(folder: Path) -> training.PreparedNotes:
 
 @pytest.fixture(scope="module")
 def trained(prepared: training.PreparedNotes) -> NoteClassifier:
-    """Return a tiny classifier that has learnt to tell flutes from reeds."""
+    """Return a tiny classifier that distinguishes flutes from reeds."""
     recipe = training.Recipe(steps=40, batch=16, warmup_steps=5, learning_rate=1e-2, ema_decay=0.9, mixup=0.0, seed=1)
     *_, classifier = fitting.fit(prepared, prepared, recipe, config=TINY)
     assert isinstance(classifier, NoteClassifier)
     return classifier
 
 
-def test_a_folder_a_family_is_read_with_its_instruments(folder: Path) -> None:
+def test_one_folder_per_family_is_read_with_its_instruments(folder: Path) -> None:
     notes = dataset.read_notes(folder)
     assert len(notes) == 24
     assert {(n.family, n.instrument) for n in notes} == {
@@ -252,7 +252,7 @@ def test_a_network_without_kernels_has_no_plot_of_them(trained: NoteClassifier, 
     assert step.number == 2
 
 
-def test_it_learns_to_tell_two_families(trained: NoteClassifier) -> None:
+def test_it_learns_to_distinguish_two_families(trained: NoteClassifier) -> None:
     for family, hz in (("flute", 415.0), ("reed", 415.0)):
         assert trained.predict(torch.from_numpy(note(family, hz, 0.8))).family == family
 
@@ -320,8 +320,8 @@ def test_the_mean_family_recall_weighs_families_the_same() -> None:
     assert report["confusion"][1][:2] == [1, 1]
 
 
-def test_the_temperature_that_is_fitted_makes_scores_true() -> None:
-    """Targets drawn from softmax(scores / 2): the fit must find 2, however often each family is drawn."""
+def test_the_fitted_temperature_calibrates_the_logits() -> None:
+    """Targets sampled from softmax(scores / 2): the fit must find 2, whatever the class frequencies."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(20_000, 11, generator=generator) * 4
     targets = torch.multinomial((scores / 2).softmax(dim=1), 1, generator=generator)[:, 0]

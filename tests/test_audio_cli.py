@@ -43,7 +43,7 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
-def test_one_answer_a_file_in_the_order_given(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_prediction_per_file_in_the_order_given(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     order = [files / "c.ogg", files / "a.wav", files / "e.opus"]
     assert run("classify", *order, "--json", "--top", "4") == 0
     answers = json.loads(capsys.readouterr().out)
@@ -79,7 +79,7 @@ def test_a_table_for_people(files: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert any(f in told for f in FAMILIES)
 
 
-def test_failed_files_are_said_and_the_others_answered(
+def test_failed_files_are_reported_and_the_others_classified(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = {
@@ -114,7 +114,7 @@ def test_standard_input_is_a_file(
     assert [t["family"] for t in piped["top"]] == [t["family"] for t in named["top"]]
 
 
-def test_notes_answers_for_each_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_classifies_each_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tune = np.concatenate([note(hz, 0.7) for hz in (220, 330, 440)])
     soundfile.write(tmp_path / "tune.wav", tune, 44_100)
     assert run("classify", tmp_path / "tune.wav", "--notes", "--json") == 0
@@ -167,7 +167,7 @@ def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[s
     told = json.loads(capsys.readouterr().out)
     assert told["steps"] == 2
     assert told["seed"] == 3
-    assert run("classifier", "train", notes, "-o", mine, "--steps", "2") == 1  # it is there already
+    assert run("classifier", "train", notes, "-o", mine, "--steps", "2") == 1  # the file exists already
     capsys.readouterr()
 
     matrix = tmp_path / "confusion.png"
@@ -185,7 +185,7 @@ def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[s
     drawn = capsys.readouterr().out.split()
     assert [Path(p).name for p in drawn] == ["kernels.png", "excitation.png", "saliency.png"]
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in drawn)
-    assert run("classifier", "show", "-o", tmp_path / "pictures") == 1  # nothing is overwritten unasked
+    assert run("classifier", "show", "-o", tmp_path / "pictures") == 1  # nothing is overwritten without --force
 
 
 def test_help_answers_without_torch() -> None:
@@ -203,8 +203,8 @@ def test_help_answers_without_torch() -> None:
     not (DATA / "notes.tar").is_file(), reason="needs notes.tar: set MUSICLM_DATA to the folder that has it"
 )
 @pytest.mark.slow
-def test_the_bundled_classifier_hears_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """60 development recordings, which no weights were learnt from or chosen by."""
+def test_the_bundled_classifier_recognizes_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """60 development recordings, which were used neither for training nor for selection."""
     import tarfile
 
     with tarfile.open(DATA / "notes.tar") as archive:

@@ -83,7 +83,7 @@ def test_any_channels_keep_the_sound(channels: str) -> None:
         (written(np.zeros((100, 40), np.float32), 16_000, format="WAV", subtype="PCM_16"), "40 channels"),
     ],
 )
-def test_what_cannot_be_read_says_why_in_one_line(content: bytes, words: str) -> None:
+def test_unreadable_content_is_refused_in_one_line(content: bytes, words: str) -> None:
     with pytest.raises(AudioError, match=words) as caught:
         audio_io.read(content)
     assert "\n" not in str(caught.value)

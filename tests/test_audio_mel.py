@@ -1,4 +1,4 @@
-"""The picture of a note: librosa's values, and laws of rate, level, silence and length."""
+"""The log-mel picture of a note: librosa's values, and invariants of rate, level, silence and length."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_what_is_above_the_highest_band_does_not_fold_back() -> None:
     assert float(picture[band, 5:40].max()) < float(clean[band, 5:40].max()) + 1
 
 
-def test_a_picture_lies_between_its_floor_and_nought() -> None:
+def test_a_picture_lies_between_its_floor_and_zero() -> None:
     for y in signals().values():
         picture = mel.log_mel(torch.from_numpy(y))
         assert float(picture.max()) == 0
@@ -143,7 +143,7 @@ def test_a_picture_lies_between_its_floor_and_nought() -> None:
         (torch.full((16_000,), 1e30), "out of bounds"),
     ],
 )
-def test_what_is_no_sound_is_refused_in_a_word(audio: torch.Tensor, words: str) -> None:
+def test_unusable_audio_is_refused_with_a_reason(audio: torch.Tensor, words: str) -> None:
     with pytest.raises(AudioError, match=words):
         mel.log_mel(audio)
 

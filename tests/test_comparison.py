@@ -1,4 +1,4 @@
-"""Architectures side by side: a comparison survives being stopped, and what it tells is true."""
+"""Comparison of architectures: it can be interrupted, and its report agrees with its parts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def request(data: str, **options) -> ComparisonConfig:
 
 
 @pytest.mark.slow
-def test_a_comparison_tells_the_same_as_its_parts(run, chorales):
+def test_a_comparison_reports_the_same_as_its_parts(run, chorales):
     code, out, err = run("compare", chorales, "--archs", "rnn,gru", *QUICK, "-o", "lecture", "--json")
     assert code == 0, err
     report = json.loads(out)
@@ -66,7 +66,7 @@ def test_a_comparison_tells_the_same_as_its_parts(run, chorales):
         written, again = midi.read(f"lecture/{arch}.mid"), midi.read(f"{arch}.mid")
         assert [t.notes for t in written.tracks] == [t.notes for t in again.tracks]
         assert midi.num_bars(written) > 4
-    code, out, err = run("compare", "--resume", "lecture")  # finished: it is shown again
+    code, out, err = run("compare", "--resume", "lecture")  # finished: the report is shown again
     assert code == 0, err
     assert "step" not in err.split("measuring")[0].replace("2 steps each", "")
     assert max(map(len, out.splitlines())) <= 80
@@ -94,7 +94,7 @@ def test_a_comparison_stopped_in_the_second_run_gives_the_weights_of_an_uncut_on
         assert len(hashes) == 1, arch
 
 
-def test_a_run_killed_before_its_plan_was_written_begins_again(chorales, tmp_path: Path):
+def test_a_run_killed_before_run_json_was_written_begins_again(chorales, tmp_path: Path):
     comparison = Comparison.create(tmp_path / "a", request(chorales, archs=["rnn"], steps=1))
     (tmp_path / "a" / "rnn").mkdir()
     (tmp_path / "a" / "rnn" / "lock").touch()
@@ -102,7 +102,7 @@ def test_a_run_killed_before_its_plan_was_written_begins_again(chorales, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_larger_budget_goes_on_with_every_run_and_measures_again(run, chorales):
+def test_a_larger_budget_continues_every_run_and_measures_again(run, chorales):
     assert run("compare", chorales, "--archs", "gru", *QUICK, "-o", "a", "-q")[0] == 0
     code, out, err = run("compare", "--resume", "a", "--steps", 4, "--json")
     assert code == 0, err
@@ -111,7 +111,7 @@ def test_a_larger_budget_goes_on_with_every_run_and_measures_again(run, chorales
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on(run, chorales, monkeypatch):
+def test_ctrl_c_prints_how_to_continue(run, chorales, monkeypatch):
     train = Comparison.train
 
     def interrupted(self, arch):
@@ -128,14 +128,14 @@ def test_ctrl_c_says_how_to_go_on(run, chorales, monkeypatch):
 
 @pytest.mark.slow
 def test_a_model_that_cannot_write_does_not_stop_the_others(run, chorales, monkeypatch):
-    compose = Composer.compose
+    generate = Composer.generate
 
     def silent(self, *arguments, **options):
         if self.checkpoint.arch == "rnn":
             raise TokenizerError("nothing but silence here")
-        return compose(self, *arguments, **options)
+        return generate(self, *arguments, **options)
 
-    monkeypatch.setattr(Composer, "compose", silent)
+    monkeypatch.setattr(Composer, "generate", silent)
     assert run("compare", chorales, "--archs", "rnn,gru", *QUICK, "-o", "a", "-q")[0] == 0
     report = json.loads(Path("a/results.json").read_text())
     assert report["models"][0]["problem"] == "nothing but silence here"
@@ -143,7 +143,7 @@ def test_a_model_that_cannot_write_does_not_stop_the_others(run, chorales, monke
     assert report["models"][1]["statistics"] is not None
 
 
-def test_a_prompt_of_ones_own_is_what_every_model_goes_on_from(chorales, tmp_path: Path, song):
+def test_every_model_continues_the_given_prompt(chorales, tmp_path: Path, song):
     comparison = Comparison.create(tmp_path / "a", request(chorales, archs=["gru"], steps=1), midi.cut(song, 0, 6))
     list(comparison.train("gru"))
     told = comparison.measure("gru")
@@ -152,7 +152,7 @@ def test_a_prompt_of_ones_own_is_what_every_model_goes_on_from(chorales, tmp_pat
     assert midi.read(tmp_path / "a" / "prompt.mid").note_num() == midi.cut(song, 0, 6).note_num()
 
 
-def test_compare_refuses_what_it_cannot_mean(run, chorales, tmp_path: Path):
+def test_compare_refuses_contradictory_options(run, chorales, tmp_path: Path):
     assert run("compare", "--archs", "mamba")[0] == 2
     assert run("compare", "--archs", "gru,gru")[0] == 2
     assert run("compare", "--resume", "a", "--archs", "gru")[0] == 2
@@ -187,7 +187,7 @@ def test_a_damaged_comparison_is_one_line(tmp_path: Path):
             Comparison.open(tmp_path)
 
 
-def test_evaluate_sets_samples_beside_the_pieces_that_were_measured(run, untrained, chorales):
+def test_evaluate_compares_samples_with_the_measured_pieces(run, untrained, chorales):
     code, out, err = run(
         "evaluate", untrained("grid"), chorales, "--samples", 3, "--bars", 2, "--seed", 4, "--split", "test", "--json"
     )

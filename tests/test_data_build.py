@@ -258,7 +258,7 @@ def test_what_is_there_already_is_not_replaced_unasked(tmp_path: Path):
     built(tmp_path / "corpus", folder)
     with pytest.raises(CorpusError, match="--force"):
         built(tmp_path / "corpus", folder)
-    with pytest.raises(CorpusError, match="is no corpus"):
+    with pytest.raises(CorpusError, match="is not a corpus"):
         built(folder, folder, force=True)
     with pytest.raises(CorpusError, match="is a corpus already"):
         built(tmp_path / "other", tmp_path / "corpus")

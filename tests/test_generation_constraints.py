@@ -8,7 +8,8 @@ import torch
 
 from musiclm import midi, tokenizers
 from musiclm.generation import constraints
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length, SamplerConfig
 
 SCORE = tokenizers.create("score")
 OURS = ("score", "grid")  # the others have tests of their own
@@ -52,7 +53,9 @@ def test_the_grammar_allows_all_real_music(real_midi, name: str):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_of_random_weights_writes_whole_bars_of_playable_music(untrained, name: str, seed: int):
     composer = Composer.load(untrained(name))
-    for composition in composer.compose(length=Length(bars=3), count=3, seed=seed, temperature=2.0):
+    for composition in composer.generate(
+        None, GenerationConfig(length=Length(bars=3), n=3, sampler=SamplerConfig(temperature=2.0)), seed=seed
+    ):
         score = midi.parse(midi.to_bytes(composition.score), "composed")
         assert 0 < midi.end(score) <= midi.bar_line(score, 0.0, 3) + 1e-6
         assert all(n.duration > 0 for t in score.tracks for n in t.notes)
@@ -63,19 +66,21 @@ def test_new_notes_begin_where_the_prompt_ends(untrained, name: str, song):
     composer = Composer.load(untrained(name))
     prompt = composer.prompt(song, bars=2)
     assert prompt.quarters == 6.0
-    (composition,) = composer.compose(prompt, length=Length(bars=2), seed=1)
+    (composition,) = composer.generate(prompt, GenerationConfig(length=Length(bars=2)), seed=1)
     heard = composer.tokenizer.decode(prompt.ids)
     old = sorted((n.time, n.pitch) for t in composition.score.tracks for n in t.notes if n.time < 6 * 480)
     assert old == sorted((n.time, n.pitch) for t in heard.tracks for n in t.notes)
     assert midi.end(composition.score) <= midi.bar_line(composition.score, 6.0, 2) + 1e-6
-    (alone,) = composer.compose(prompt, length=Length(bars=2), seed=1, only_new=True)
+    (alone,) = composer.generate(prompt, GenerationConfig(length=Length(bars=2), only_new=True), seed=1)
     new = sorted((n.time, n.pitch) for t in alone.score.tracks for n in t.notes)
     assert new == sorted((n.time - 2880, n.pitch) for t in composition.score.tracks for n in t.notes if n.time >= 2880)
 
 
 def test_the_tempo_and_metre_of_the_prompt_are_in_the_file_as_they_were(untrained, song):
     for name in OURS:
-        (composition,) = Composer.load(untrained(name)).compose(song, length=Length(tokens=40), seed=1)
+        (composition,) = Composer.load(untrained(name)).generate(
+            song, GenerationConfig(length=Length(tokens=40)), seed=1
+        )
         assert composition.score.tempos[0].qpm == pytest.approx(90, abs=0.001)
         first = composition.score.time_signatures[0]
         assert (first.numerator, first.denominator) == (3, 4)
@@ -83,16 +88,20 @@ def test_the_tempo_and_metre_of_the_prompt_are_in_the_file_as_they_were(untraine
 
 def test_seconds_and_tokens_mean_what_they_say(untrained, song):
     composer = Composer.load(untrained("grid"))
-    (composition,) = composer.compose(song, length=Length(seconds=8), seed=1)
+    (composition,) = composer.generate(song, GenerationConfig(length=Length(seconds=8)), seed=1)
     assert composition.seconds == pytest.approx(midi.seconds(song) + 8, abs=0.2)
-    (composition,) = composer.compose(length=Length(tokens=40), seed=1)
+    (composition,) = composer.generate(None, GenerationConfig(length=Length(tokens=40)), seed=1)
     assert composition.num_new_tokens == 40
     assert midi.end(composition.score) <= 2.5
 
 
 def test_the_music_goes_on_in_the_instruments_metre_and_tempi_of_the_prompt(untrained, song):
     composer = Composer.load(untrained("score"))
-    for composition in composer.compose(song, length=Length(bars=4), count=3, seed=2, temperature=2.0, only_new=True):
+    for composition in composer.generate(
+        song,
+        GenerationConfig(length=Length(bars=4), only_new=True, n=3, sampler=SamplerConfig(temperature=2.0)),
+        seed=2,
+    ):
         score = composition.score
         assert {(t.program, t.is_drum) for t in score.tracks if len(t.notes)} <= {(73, False), (0, False), (0, True)}
         assert {(t.numerator, t.denominator) for t in score.time_signatures} == {(3, 4)}

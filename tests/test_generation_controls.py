@@ -12,7 +12,8 @@ from musiclm.cli import main
 from musiclm import checkpoint, midi, tokenizers
 from musiclm.errors import TokenizerError
 from musiclm.generation import constraints
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length, SamplerConfig
 from musiclm.generation.controls import Controls
 from musiclm.midi.theory import MODES, programs
 from tests.data_files import benchmark
@@ -194,7 +195,11 @@ def test_bundled_models_keep_to_what_is_asked(name, song):
     controls = Controls(**said)
     for prompt in (None, song):
         heard = composer.prompt(prompt, bars=2 if prompt else None)
-        (composed,) = composer.compose(heard, length=Length(bars=2), seed=1, temperature=1.3, controls=controls)
+        (composed,) = composer.generate(
+            heard,
+            GenerationConfig(length=Length(bars=2), controls=controls, sampler=SamplerConfig(temperature=1.3)),
+            seed=1,
+        )
         score = midi.parse(midi.to_bytes(composed.score), "composed")
         assert validity.violations(score, controls, heard.quarters) == []
         assert midi.without_before(score, heard.quarters).note_num() > 0
@@ -203,12 +208,14 @@ def test_bundled_models_keep_to_what_is_asked(name, song):
 def test_the_file_has_the_tempo_asked_for_and_the_model_hears_its_nearest(untrained, song):
     composer = Composer.load(untrained("score"))
     controls = Controls(tempo=97.3)
-    (alone,) = composer.compose(length=Length(bars=2), seed=1, controls=controls)
+    (alone,) = composer.generate(None, GenerationConfig(length=Length(bars=2), controls=controls), seed=1)
     assert [(t.time, t.mspq) for t in alone.score.tempos] == [(0, round(60e6 / 97.3))]
     prompt = composer.prompt(song, bars=2)
-    (longer,) = composer.compose(prompt, length=Length(bars=2), seed=1, controls=controls)
+    (longer,) = composer.generate(prompt, GenerationConfig(length=Length(bars=2), controls=controls), seed=1)
     assert [(t.time, round(t.qpm, 2)) for t in longer.score.tempos] == [(0, 90.0), (6 * 480, 97.3)]
-    (new,) = composer.compose(prompt, length=Length(bars=2), seed=1, controls=controls, only_new=True)
+    (new,) = composer.generate(
+        prompt, GenerationConfig(length=Length(bars=2), controls=controls, only_new=True), seed=1
+    )
     assert [(t.time, round(t.qpm, 2)) for t in new.score.tempos] == [(0, 97.3)]
     rule = constraints.constraints(SCORE, heard=prompt.ids, controls=controls)[0]
     permitted = {SCORE.miditok_vocabulary[i] for i in rule._tempi}
@@ -217,7 +224,9 @@ def test_the_file_has_the_tempo_asked_for_and_the_model_hears_its_nearest(untrai
 
 def test_seconds_are_counted_at_the_tempo_asked_for(untrained):
     composer = Composer.load(untrained("grid"))
-    (composed,) = composer.compose(length=Length(seconds=6), seed=1, controls=Controls(tempo=40))
+    (composed,) = composer.generate(
+        None, GenerationConfig(length=Length(seconds=6), controls=Controls(tempo=40)), seed=1
+    )
     assert midi.end(composed.score) == pytest.approx(4, abs=0.26)
 
 
@@ -225,7 +234,11 @@ def test_a_metre_asked_for_begins_at_the_next_bar_line(untrained, song):
     composer = Composer.load(untrained("score"))
     prompt = composer.prompt(song, seconds=1.4)  # within the first bar of 3/4
     controls = Controls(time_signature="7/8", instruments="violin")
-    (composed,) = composer.compose(prompt, length=Length(bars=2), seed=3, temperature=2.0, controls=controls)
+    (composed,) = composer.generate(
+        prompt,
+        GenerationConfig(length=Length(bars=2), controls=controls, sampler=SamplerConfig(temperature=2.0)),
+        seed=3,
+    )
     signs = [(t.time / 480, t.numerator, t.denominator) for t in composed.score.time_signatures]
     assert signs == [(0, 3, 4), (3, 7, 8)]
     new = {t.program for t in midi.without_before(composed.score, prompt.quarters).tracks if t.notes}
@@ -236,8 +249,10 @@ def test_a_leaning_key_is_kept_the_more_the_stronger_it_is(untrained):
     composer = Composer.load(untrained("performance"))
 
     def outside(strength: float) -> float:
-        composed = composer.compose(
-            length=Length(tokens=300), count=4, seed=1, controls=Controls(key="C major", key_strength=strength)
+        composed = composer.generate(
+            None,
+            GenerationConfig(length=Length(tokens=300), controls=Controls(key="C major", key_strength=strength), n=4),
+            seed=1,
         )
         pitches = [n.pitch % 12 for c in composed for t in c.score.tracks for n in t.notes]
         return sum(p not in MODES["major"] for p in pitches) / len(pitches)

@@ -19,7 +19,7 @@ from musiclm.data.crops import IGNORE, RandomCrops
 from musiclm.errors import CheckpointError, MidiError, RunError
 from musiclm.generation import infill
 from musiclm.generation.composer import Composer
-from musiclm.generation.config import GenerationConfig
+from musiclm.generation.config import GenerationConfig, SamplerConfig
 from musiclm.plotting import piano_roll
 from musiclm.tokenizers import grid_infill
 from musiclm.tokenizers.grid import SILENCE, is_cell
@@ -218,7 +218,7 @@ def test_what_is_kept_of_chorales_comes_out_unchanged(chorales, composer):
         request = GenerationConfig(
             infill=None if i % 3 == 0 else f"{first}-{min(last, first + 1)}",
             keep_tracks=[None, "soprano", "Alto,4"][i % 3] if i % 3 else "soprano",
-            temperature=1.5,
+            sampler=SamplerConfig(temperature=1.5),
         )
         hole = infill.masked_span(score, bars=request.infill_bars, keep=request.keep_tracks)
         (made,) = infill.fill(composer("grid-infill"), score, request, seed=i)
@@ -262,7 +262,9 @@ def test_what_is_kept_of_real_files_comes_out_unchanged(name: str, real_midi, co
 
 
 def test_accompanying_keeps_every_note_and_adds(song: Score, composer):
-    (made,) = infill.fill(composer("score-infill"), song, GenerationConfig(accompany=True, instruments="bass"), seed=1)
+    (made,) = infill.fill(
+        composer("score-infill"), song, GenerationConfig.from_options(accompany=True, instruments="bass"), seed=1
+    )
     assert not notes(song) - notes(made.score)
     new = notes(made.score) - notes(song)
     assert new and {program for program, *_ in new} <= set(range(32, 40))
@@ -324,7 +326,7 @@ def test_the_command_fills_and_makes_it_again(run, song_file: Path, untrained):
     assert code == 0 and told["outputs"][0]["bars"] == 8
     assert run("repro", "a.mid", "--model", model, "--prompt", song_file)[0] == 0
     code, _, err = run("generate", "--model", untrained("score"), "--prompt", song_file, "--infill", "3")
-    assert code == 1 and "has not learnt to fill holes" in err
+    assert code == 1 and "has not learnt infilling" in err
     assert run("generate", "--model", model, "--prompt", song_file, "--infill", "3-x")[0] == 2
     assert run("generate", "--model", model, "--prompt", song_file, "--accompany", "--bars", "4")[0] == 2
     assert run("generate", "--model", model, "--infill", "3-4")[0] == 2
@@ -360,11 +362,15 @@ def test_a_model_says_how_its_music_is_drawn_and_what_is_asked_wins(untrained, t
     card = {**plain.card, "sampling": {"temperature": 0.5, "top_p": 0.9, "nonsense": 1}}
     checkpoint.save(file, plain.model(), arch=plain.arch, tokenizer=plain.tokenizer(), card=card)
     own = Composer.load(str(file))
-    assert own.sampling() == {"temperature": 0.5, "top_k": None, "top_p": 0.9, "min_p": None}
-    assert own.sampling(top_k=3) == {"temperature": 0.5, "top_k": 3, "top_p": None, "min_p": None}
-    assert own.sampling(temperature=1.0)["temperature"] == 1.0
-    assert own.completed(GenerationConfig()).temperature == 0.5
-    assert Composer(plain).sampling()["temperature"] == 1.0
+    for asked, expected in (
+        ({}, {"temperature": 0.5, "top_p": 0.9}),
+        ({"top_k": 3}, {"temperature": 0.5, "top_k": 3}),
+        ({"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9}),
+    ):
+        assert own.completed(GenerationConfig.from_options(**asked)).sampler == SamplerConfig(**expected)
+        sampler = own.sampler([], SamplerConfig(**asked))
+        assert {name: getattr(sampler, name) for name in expected} == expected
+    assert Composer(plain).completed(GenerationConfig()).sampler == SamplerConfig(temperature=1.0)
 
 
 @pytest.mark.parametrize(("plain", "filling"), [("score", "score-infill"), ("grid", "grid-infill")])
@@ -390,7 +396,7 @@ def test_a_corpus_is_read_by_the_tokenizer_with_holes_and_by_the_one_without(run
 
 def test_a_hole_that_is_written_in_parts_is_said(run):
     hymn = Path(__file__).parents[1] / "examples" / "hymn.mid"
-    told = "written in 8 parts"  # of two bars, 16 bars in all
+    told = "filled in 8 parts"  # of two bars, 16 bars in all
     asked = ["generate", "--model", "bach-infill", "--prompt", hymn, "--keep-tracks", 1, "--seed", 1]
     code, _, err = run(*asked, "-o", "a.mid")
     assert code == 0 and told in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from symusic import Note, Score, Track
 
 from musiclm import midi, tokenizers
 from musiclm.errors import CheckpointError, TokenizerError
-from musiclm.generation import loops, rerank, session, stopping
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation import loop_guard, loops, rerank, session, stopping
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length
+from musiclm.generation.prompt import Prompt
 from musiclm.generation.sampler import Sampler
-from musiclm.generation.session import GenerationSession, SessionConfig
 from tests.tokenizers_data import band
 
 SCORE = tokenizers.create("score")
@@ -92,68 +94,168 @@ def composer(untrained) -> Callable[[str], Composer]:
     return lambda name: Composer.load(untrained(name))
 
 
-def draw(writer: Composer, count: int, prompt: Score | None = None, **plan) -> list[session.Continuation]:
-    heard = writer.prompt(prompt)
-    sampler = writer._sampler(heard, None, temperature=plan.pop("temperature", 1.0), top_k=None, top_p=None, min_p=None)
-    plan = SessionConfig(**{"length": Length(bars=8), "seed": 1, **plan})
-    return GenerationSession(writer.model, "untrained", heard, sampler, plan).draw(count)
-
-
 def test_a_model_that_always_takes_the_likeliest_is_led_out_of_its_loop(composer):
     writer = composer("grid")
-    cold = {"temperature": 0.0, "length": Length(bars=6), "seed": 1}
-    (stuck,) = writer.compose(loop_guard=False, **cold)
+    cold = GenerationConfig.from_options(temperature=0.0, bars=6)
+    (stuck,) = writer.generate(None, dataclasses.replace(cold, loop_guard=False), seed=1)
     assert loops.stands_still(stuck.score) or max(loops.windows(stuck.score)) > loops.LOOP
-    (freed,) = writer.compose(**cold)
-    assert freed.redrawn > 0
-    assert stuck.redrawn == 0
+    (freed,) = writer.generate(None, cold, seed=1)
+    assert freed.num_resampled > 0
+    assert stuck.num_resampled == 0
     different = [len({(n.pitch, n.duration) for t in each.score.tracks for n in t.notes}) for each in (stuck, freed)]
     assert different[1] > different[0]
-    assert notes(writer.compose(**cold)[0].score) == notes(freed.score)
+    assert notes(writer.generate(None, cold, seed=1)[0].score) == notes(freed.score)
 
 
-def test_a_row_that_goes_back_changes_no_other_and_keeps_its_beginning(composer, monkeypatch):
+def test_a_continuation_that_rewinds_changes_no_other_and_keeps_its_beginning(composer, monkeypatch):
+    """One of three is found in a loop, once, by a detector that knows its notes."""
     writer = composer("score")
-    plain = draw(writer, 3, loop_guard=False)
-    hot: list[float] = []
-    run = GenerationSession._run
+    asked = GenerationConfig.from_options(bars=8, n=3, precision="fp32")
+    plain = writer.generate(None, dataclasses.replace(asked, loop_guard=False), seed=1)
+    beginning = [n for n in notes(plain[1].score) if n[0] < 12 * 480]
+    found, temperatures = [], []
 
-    def looking(self, row, reached):
-        if row.number == 1 and not row.redrawn and reached >= 20:
-            row.looped, row.redrawn, row.heat = True, 1, 1
-            row.ids, row.hot_until, row.stop = row.ids[: self.prompt.num_before(row.ids, 12.0)], reached, None
+    def detect(score: Score, start: float, stop: float) -> float | None:
+        if not found and stop >= 20 and notes(score)[: len(beginning)] == beginning:
+            found.append(stop)
+            return 12.0
+        return None
 
-    def running(self, rows, sampler: Sampler, seed, until=None):
-        hot.append(sampler.temperature)
-        return run(self, rows, sampler, seed, until)
+    probabilities = Sampler.probabilities
 
-    monkeypatch.setattr(GenerationSession, "_look_for_loop", looking)
-    monkeypatch.setattr(GenerationSession, "_run", running)
-    guarded = draw(writer, 3)
+    def noting(self, *arguments):
+        temperatures.append(self.temperature)
+        return probabilities(self, *arguments)
+
+    monkeypatch.setattr(loop_guard, "loop_start", detect)
+    monkeypatch.setattr(Sampler, "probabilities", noting)
+    guarded = writer.generate(None, asked, seed=1)
+    assert [each.num_resampled for each in guarded] == [0, 1, 0] and len(found) == 1
     for i in (0, 2):
         assert guarded[i].ids.tolist() == plain[i].ids.tolist()
-    kept = writer.prompt(None).num_before(plain[1].ids, 12.0)
+    kept = writer.prompt(None).num_before(plain[1].ids, midi.last_bar_line(plain[1].score, 12.0))
+    assert kept > 20
     assert guarded[1].ids[:kept].tolist() == plain[1].ids[:kept].tolist()
     assert guarded[1].ids.tolist() != plain[1].ids.tolist()
-    assert hot == [1.0, session.HOTTER, 1.0]
+    hot = [t != 1.0 for t in temperatures]
+    assert sorted(set(temperatures)) == [1.0, loop_guard.TEMPERATURE_FACTOR]
+    assert hot[hot.index(True) : len(hot) - hot[::-1].index(True)] == [True] * sum(hot)  # one stretch, then 1.0 again
+    assert not hot[-1]
+
+
+class Scripted(torch.nn.Module):
+    """A model that continues a prompt with given ids, whatever it reads. Its state is how many ids it has read."""
+
+    def __init__(self, ids: np.ndarray, vocab_size: int, num_read: int = 1) -> None:
+        super().__init__()
+        self.script, self.vocab_size, self.num_read = ids.tolist(), vocab_size, num_read
+        self.num_parameters = 0
+        self.device = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, tokens, state=None, features=None):
+        read = (state[0] if state else torch.zeros(tokens.shape[0], dtype=torch.int64)) + tokens.shape[1]
+        logits = torch.zeros(*tokens.shape, self.vocab_size)
+        for element, number in enumerate((read - self.num_read).tolist()):
+            logits[element, -1, self.script[min(number, len(self.script) - 1)]] = 50.0
+        return logits, (read,)
+
+    def for_generation(self, precision: str) -> Scripted:
+        return self
+
+
+def scripted(score: Score, prompt: Score | None = None, *, ends: bool = False) -> tuple[Composer, Prompt]:
+    """Return the composer of a model that writes a score behind a prompt that begins it, and the prompt."""
+    start = Prompt.of(SCORE, prompt)
+    ids = SCORE.encode(score)[0]
+    assert ids[: len(start.ids)].tolist() == start.ids.tolist()
+    script = ids[len(start.ids) : len(ids) if ends else -1]
+    model = Scripted(script, SCORE.vocab_size, len(start.ids))
+    made = SimpleNamespace(name="scripted", tokenizer=lambda: SCORE, model=lambda _: model, sampling={})
+    return Composer(made), start
+
+
+def varied(num_notes: int) -> list[int]:
+    return [40 + (7 * i + i * i // 5) % 40 for i in range(num_notes)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "quarters"),
+    [({"bars": 3}, 12.0), ({"seconds": 4.5}, 9.0), ({"tokens": 100}, None)],
+    ids=str,
+)
+def test_the_length_that_was_asked_for_is_where_a_score_is_cut(asked, quarters):
+    """A scripted model writes forty bars at 120 quarters/minute."""
+    score = tune(varied(320))
+    writer, start = scripted(score)
+    (made,) = writer.generate(start, GenerationConfig.from_options(temperature=0, **asked), seed=0)
+    assert made.ended == "length" and made.num_resampled == 0
+    if quarters is None:
+        assert made.num_new_tokens == asked["tokens"] == len(made.ids)
+        assert made.ids.tolist() == SCORE.encode(score)[0][1:101].tolist()
+    else:
+        assert [n[:2] for n in notes(made.score)] == [n[:2] for n in notes(score) if n[0] < quarters * 480]
+        assert midi.end(made.score) == pytest.approx(quarters, abs=0.06)  # the nearest tempo token is not quite 120
+
+
+def test_a_scripted_end_comes_where_the_model_says_and_not_before_the_length():
+    """The script is five bars long: it ends a piece of four bars that may be finished, and none of eight.
+
+    There the model, which may not end, writes silence, in which a phrase ends.
+    """
+    writer, start = scripted(tune(varied(40)), ends=True)
+    finished = GenerationConfig.from_options(temperature=0, bars=4, finish=True, loop_guard=False)
+    (made,) = writer.generate(start, finished, seed=0)
+    assert made.ended == "piece" and midi.end(made.score) == 20.0
+    (made,) = writer.generate(start, dataclasses.replace(finished, finish=False), seed=0)
+    assert made.ended == "length" and midi.end(made.score) == 16.0
+    (made,) = writer.generate(start, dataclasses.replace(finished, length=Length(bars=8)), seed=0)
+    assert made.ended == "phrase" and midi.end(made.score) == 20.0
+
+
+def test_a_scripted_phrase_ends_music_that_is_long_enough():
+    """Quavers without a pause, but for the second half of the sixth bar."""
+    score = tune(varied(96))
+    score.tracks[0].notes = type(score.tracks[0].notes)(
+        [n for n in score.tracks[0].notes if not 22 * 480 < n.time < 24 * 480]
+    )
+    writer, start = scripted(score)
+    finished = GenerationConfig.from_options(temperature=0, bars=4, finish=True)
+    (made,) = writer.generate(start, finished, seed=0)
+    assert made.ended == "phrase" and midi.bar_line(made.score, midi.end(made.score)) == 24.0
+    (made,) = writer.generate(start, dataclasses.replace(finished, length=Length(bars=2)), seed=0)
+    assert made.ended == "length" and midi.end(made.score) == 8.0  # at half as long again there was no end
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_what_cannot_be_led_out_is_let_go_after_a_few_tries(composer, monkeypatch, live: bool):
-    monkeypatch.setattr(session, "loop_start", lambda score, start, stop: start)
-    (row,) = draw(composer("grid"), 1, length=Length(bars=6), live=live)
-    assert row.ended == "length"
-    assert 0 < row.redrawn <= session.TRIES * 2
+def test_what_cannot_be_led_out_is_let_go_after_a_few_tries(live: bool):
+    """A scripted model writes the same bar for ever: no temperature helps."""
+    writer, start = scripted(tune(BAR * 40))
+    config = GenerationConfig.from_options(temperature=0, bars=6, live=live)
+    (made,) = writer.generate(start, config, seed=0)
+    assert made.ended == "length"
+    assert made.num_resampled == (1 if live else loop_guard.TRIES)
+    assert midi.end(made.score) == 24.0
 
 
-def test_who_begins_with_an_ostinato_may_have_one(composer):
-    writer = composer("score")
-    for pitches, is_guarded in ((BAR * 8, False), (list(range(30, 94)), True)):
-        prompt = writer.prompt(tune(pitches))
-        assert (
-            GenerationSession(writer.model, "", prompt, Sampler(), SessionConfig(length=Length(), seed=0)).loop_guard
-            == is_guarded
-        )
+def test_who_begins_with_an_ostinato_may_have_one():
+    """The same eight bars of one bar again come behind two prompts: only the one that does not loop is guarded."""
+    loop = BAR * 24
+    for beginning, is_guarded in ((BAR * 8, False), (varied(64), True)):
+        writer, start = scripted(tune(beginning + loop), tune(beginning))
+        (made,) = writer.generate(start, GenerationConfig.from_options(temperature=0, bars=8), seed=0)
+        assert (made.num_resampled > 0) == is_guarded
+
+
+def test_a_model_that_makes_no_progress_is_an_error():
+    """Four hundred tokens for each of sixteen quarters are too many, if a length of two bars is not reached with them."""
+    from musiclm.generation.criteria import Bars
+
+    start = Prompt.of(SCORE, None)
+    criterion = Bars(start, Length(bars=2), live=False)
+    ids = SCORE.encode(tune([60] * 8))[0][1:]
+    criterion.update(ids[:4], 0.0)
+    assert not criterion.is_met(ids[:4], 0.0) and not criterion.is_stuck(ids)
+    assert criterion.is_stuck(np.resize(ids, 16 * 400 + 1))
 
 
 def test_a_phrase_ends_where_the_last_half_bar_brings_nothing_new_and_nothing_rings_on():
@@ -175,8 +277,8 @@ def test_a_phrase_ends_where_the_last_half_bar_brings_nothing_new_and_nothing_ri
 def test_music_that_is_finished_goes_on_with_what_it_was_and_no_more_than_half_as_long_again(composer, name, length):
     writer = composer(name)
     for asked, finished in zip(
-        writer.compose(length=length, count=2, seed=4, loop_guard=False),
-        writer.compose(length=length, count=2, seed=4, loop_guard=False, finish=True),
+        writer.generate(None, GenerationConfig(length=length, loop_guard=False, n=2), seed=4),
+        writer.generate(None, GenerationConfig(length=length, loop_guard=False, finish=True, n=2), seed=4),
         strict=True,
     ):
         assert finished.ended in ("length", "phrase", "piece")
@@ -187,7 +289,7 @@ def test_music_that_is_finished_goes_on_with_what_it_was_and_no_more_than_half_a
         if length.bars:
             assert midi.end(finished.score) <= midi.bar_line(finished.score, 0.0, 6) + 1e-6
         if length.tokens:
-            assert finished.num_new_tokens <= 90 + session.CHECK_EVERY
+            assert finished.num_new_tokens <= 90 + session.BLOCK
         if finished.ended == "phrase":
             end = midi.bar_line(finished.score, midi.end(finished.score))
             assert stopping.phrase_ends(finished.score, end)
@@ -200,7 +302,7 @@ def test_a_model_that_wants_to_end_may_only_when_the_music_is_long_enough(compos
     head = writer.model.head
     with torch.no_grad():
         head.bias[writer.tokenizer.eos] = 50.0
-    for composed in writer.compose(length=Length(bars=4), count=2, seed=4, finish=True):
+    for composed in writer.generate(None, GenerationConfig(length=Length(bars=4), finish=True, n=2), seed=4):
         assert composed.ended == "piece"
         assert writer.tokenizer.eos not in composed.ids
         end = midi.bar_line(composed.score, midi.end(composed.score))
@@ -209,8 +311,6 @@ def test_a_model_that_wants_to_end_may_only_when_the_music_is_long_enough(compos
 
 def test_instruments_one_behind_the_other_have_no_bars_to_finish():
     tokenizer = tokenizers.create("MMM")
-    from types import SimpleNamespace
-
     from musiclm import models
 
     def model(_):
@@ -218,32 +318,34 @@ def test_instruments_one_behind_the_other_have_no_bars_to_finish():
 
     writer = Composer(SimpleNamespace(name="untrained", tokenizer=lambda: tokenizer, model=model, sampling={}))
     with pytest.raises(TokenizerError, match="--finish"):
-        writer.compose(length=Length(tokens=20), finish=True)
+        writer.generate(None, GenerationConfig(length=Length(tokens=20), finish=True))
 
 
 def test_the_best_are_those_whose_figures_lie_nearest_to_real_pieces(composer):
     writer = composer("grid")
     with pytest.raises(CheckpointError, match="--keep"):
-        writer.weigh(writer.prompt(None), [])
+        writer.rank(writer.prompt(None), [])
     card = {"real_pieces": {"nats_per_token": [4.0, 0.5], "repetition": [0.1, 0.1]}}
     writer.checkpoint = dataclasses.replace(writer.checkpoint, card=card)
-    drawn = writer.compose(length=Length(bars=4), count=4, seed=2, loop_guard=False)
-    weighed = writer.weigh(writer.prompt(None), drawn)
-    assert sorted(w.composition.index for w in weighed) == [0, 1, 2, 3]
-    assert [w.distance for w in weighed] == sorted(w.distance for w in weighed)
-    for w in weighed:
-        assert w.distance == pytest.approx(np.hypot((w.surprise - 4.0) / 0.5, (w.repetition - 0.1) / 0.1))
-    alone = writer.weigh(writer.prompt(None), drawn[1:2])[0]
-    assert alone.surprise == pytest.approx(next(w.surprise for w in weighed if w.composition.index == 1), rel=1e-4)
+    drawn = writer.generate(None, GenerationConfig(length=Length(bars=4), loop_guard=False, n=4), seed=2)
+    ranked = writer.rank(writer.prompt(None), drawn)
+    assert sorted(w.composition.index for w in ranked) == [0, 1, 2, 3]
+    assert [w.distance for w in ranked] == sorted(w.distance for w in ranked)
+    for w in ranked:
+        assert w.distance == pytest.approx(np.hypot((w.nats_per_token - 4.0) / 0.5, (w.repetition - 0.1) / 0.1))
+    alone = writer.rank(writer.prompt(None), drawn[1:2])[0]
+    assert alone.nats_per_token == pytest.approx(
+        next(w.nats_per_token for w in ranked if w.composition.index == 1), rel=1e-4
+    )
 
 
 def test_only_new_tokens_surprise(composer):
-    """The nats of a prompt and its continuation together are those of both, weighed by their tokens."""
+    """The nats of a prompt and its continuation together are those of both, ranked by their tokens."""
     from musiclm.data import Piece
 
     writer = composer("grid")
     prompt = writer.prompt(tune(BAR))
-    (composed,) = writer.compose(prompt, length=Length(bars=2), seed=1)
+    (composed,) = writer.generate(prompt, GenerationConfig(length=Length(bars=2)), seed=1)
     ids = prompt.with_new(composed.ids)
     piece = Piece(name="", tokens=ids, num_notes=0, seconds=0.0)
     of_all, of_new, of_prompt = (

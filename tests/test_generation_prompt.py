@@ -11,7 +11,8 @@ import pytest
 
 from musiclm import midi, tokenizers
 from musiclm.errors import MidiError
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length
 
 TUNE = [(480 * i, 400, 60 + i % 7) for i in range(22)]  # (tick, ticks, pitch): ends within a bar of 3/4, 4/4 and 5/4
 Event = tuple[int, mido.Message]
@@ -77,7 +78,7 @@ def test_a_prompt_of_any_shape_goes_on_from_its_place_in_the_bar(untrained, name
             composer.prompt(source)
         return
     prompt = composer.prompt(source)
-    (composed,) = composer.compose(prompt, length=Length(bars=2), seed=1)
+    (composed,) = composer.generate(prompt, GenerationConfig(length=Length(bars=2)), seed=1)
     score = composed.score
     assert [round(t.qpm, 2) for t in score.tempos] in ([qpm], [] if qpm == 120 else [qpm])  # none means 120
     signs = [(t.numerator, t.denominator) for t in score.time_signatures] or [(4, 4)]
@@ -113,7 +114,7 @@ def test_small_changes_of_tempo_stay_where_they_are(untrained):
     """Tempi that fall on one token all became the last of them: a prompt's notes slipped by a twentieth of a second."""
     data = file(1, [metre(4, 4), *[(480 * i, tempo(600000 - 6000 * (i % 3))[1]) for i in range(22)]], played(0, TUNE))
     source = midi.parse(data, "rubato")
-    (composed,) = Composer.load(untrained("score")).compose(source, length=Length(bars=2), seed=1)
+    (composed,) = Composer.load(untrained("score")).generate(source, GenerationConfig(length=Length(bars=2)), seed=1)
     wanted = [(t.time, t.mspq) for t in source.tempos]
     assert [(t.time, t.mspq) for t in composed.score.tempos][: len(wanted)] == wanted
 
@@ -126,7 +127,7 @@ def test_what_stands_behind_the_last_note_is_not_waited_for(untrained, late: Eve
     source = midi.parse(file(1, [metre(4, 4), tempo(500000), late], played(0, TUNE)), "late")
     composer = Composer.load(untrained("score"))
     assert composer.prompt(source).quarters == pytest.approx(22, abs=0.2)
-    (composed,) = composer.compose(source, length=Length(bars=2), seed=1)
+    (composed,) = composer.generate(source, GenerationConfig(length=Length(bars=2)), seed=1)
     assert midi.end(composed.score) <= 24 + 8 + 1e-6
 
 
@@ -143,7 +144,7 @@ def test_a_metre_that_begins_within_a_bar_begins_where_it_says(untrained, signs:
     """It waited for the next bar line, or was dropped as no change: all bars behind it were others than the prompt's."""
     source = midi.parse(file(1, signs, played(0, TUNE)), "within")
     composer = Composer.load(untrained("score"))
-    (composed,) = composer.compose(source, length=Length(bars=2), seed=1)
+    (composed,) = composer.generate(source, GenerationConfig(length=Length(bars=2)), seed=1)
     found = [bar.start for bar, _ in zip(midi.bars(composed.score), lines, strict=False)]
     assert found == pytest.approx(lines)
     ids, _ = composer.tokenizer.encode(source)

@@ -22,9 +22,10 @@ from musiclm.devices import resolve_precision
 from musiclm.errors import MidiError
 from musiclm.generation import composer as composing
 from musiclm.generation import provenance
-from musiclm.generation.composer import Composer, Length
-from musiclm.generation.config import GenerationConfig
-from musiclm.generation.session import GenerationSession
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length
+from musiclm.generation.options import options as declared_options
+from musiclm.generation.sampler import Sampler
 from musiclm.generation.stream import Metre, Note, Tempo, to_json
 from tests.test_cli import one_line
 from tests.tokenizers_data import band
@@ -43,11 +44,51 @@ def test_a_request_comes_back_from_what_a_file_tells_of_it():
         "top_p": 0.9, "min_p": 0.1, "precision": "bf16",
     }  # fmt: skip
     assert set(other) <= set(GenerationConfig.names())
-    for request in (GenerationConfig(), GenerationConfig(**other)):
+    for request in (GenerationConfig(), GenerationConfig.from_options(**other)):
         assert GenerationConfig.from_record(json.loads(json.dumps(request.to_record()))) == request
     for damaged in ({"warp": 9}, {"bars": -1}, {"n": 2, "keep": 3}, [], None):
         with pytest.raises(MidiError):
             GenerationConfig.from_record(damaged)
+
+
+def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
+    """The default of loop_guard is True; a file without it was made before there was one."""
+    old = GenerationConfig.from_record(
+        {"n": 1, "precision": "fp32", "tokens": 40, "temperature": 0.9, "key": "C major"}
+    )
+    assert old.length == Length(tokens=40) and old.sampler.temperature == 0.9 and old.controls.key == "C major"
+    assert GenerationConfig().loop_guard and not old.loop_guard
+    everything = GenerationConfig.from_options(
+        bars=3, n=2, keep=1, only_new=True, finish=True, prompt_seconds=2.0, temperature=0.7, top_k=9, top_p=0.9,
+        min_p=0.1, precision="bf16", instruments="piano,drums", tempo=97.3, time_signature="6/8", key="am",
+        key_strength=0.5, pitch_range="C3-C6", max_polyphony=3,
+    )  # fmt: skip
+    record = everything.to_record()
+    assert record == {
+        "bars": 3, "n": 2, "keep": 1, "only_new": True, "finish": True, "prompt_seconds": 2.0, "temperature": 0.7,
+        "top_k": 9, "top_p": 0.9, "min_p": 0.1, "precision": "bf16", "instruments": "drums,0,1,2,3,4,5,6,7",
+        "tempo": 97.3, "time_signature": "6/8", "key": "A minor", "key_strength": 0.5, "pitch_range": "48-84",
+        "max_polyphony": 3, "loop_guard": True,
+    }  # fmt: skip
+    assert set(record) <= set(GenerationConfig.names())
+    assert GenerationConfig.from_record(json.loads(json.dumps(record))) == everything
+    for name, (_, kind, default) in declared_options(GenerationConfig).items():  # what is not stored has to mean off
+        assert default in (None, False) or name in ("loop_guard", "n", "precision", "key_strength"), (name, kind)
+        assert (name in GenerationConfig().to_record()) == (name in ("loop_guard", "n", "precision"))
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.mid"))
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if "-" in p.stem or p.stem == "chorale"], ids=lambda p: p.stem)
+def test_records_of_earlier_versions_are_read(path: Path):
+    """The examples were written before options were nested; their records come out as they were."""
+    score = midi.read(path)
+    (stored,) = [json.loads(m.text)["options"] for m in score.markers if m.text.startswith("{")]
+    record = provenance.read(score, path.name)
+    assert record.request.to_record() == stored
+    assert record.request.loop_guard and record.request.precision == "int8"
+    assert record.request.is_filling == any(name in stored for name in ("infill", "keep_tracks", "accompany"))
 
 
 @pytest.mark.parametrize(
@@ -114,8 +155,9 @@ def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained,
     (text,) = [m.text for m in mido.MidiFile("out.mid").tracks[0] if m.type in ("marker", "text")]
     record = json.loads(text)
     keys = {"musiclm", "torch", "device", "model", "weights", "seed", "prompt", "prompt_quarters", "index", "options"}
-    assert record.keys() == keys and record["prompt_quarters"] == 6.0  # two bars of 3/4
     held = resolve_precision("auto", torch.device("cpu"))
+    keys |= set() if held == "fp32" else {"engine"}
+    assert record.keys() == keys and record["prompt_quarters"] == 6.0  # two bars of 3/4
     assert record["options"] == {
         "prompt_bars": 2, "bars": 1, "n": 1, "temperature": 1.0, "top_p": 0.9, "finish": True, "loop_guard": True,
         "precision": held,
@@ -161,9 +203,9 @@ def played(score: Score) -> list[tuple]:
 def test_a_stream_has_the_notes_of_the_composition_in_the_order_of_their_beginnings(untrained, name: str, how: str):
     writer = Composer.load(untrained(name))
     prompt = writer.prompt(None if how == "alone" else band(), bars=None if how == "alone" else 2)
-    shaping = {"length": Length(seconds=5), "seed": 3, "loop_guard": False, "only_new": how == "only_new"}
-    (whole,) = writer.compose(prompt, live=True, **shaping)
-    notes = list(writer.stream(prompt, **shaping))
+    config = GenerationConfig(length=Length(seconds=5), loop_guard=False, only_new=how == "only_new", live=True)
+    (whole,) = writer.generate(prompt, config, seed=3)
+    notes = list(writer.stream(prompt, config, seed=3))
     assert [n.start for n in notes] == sorted(n.start for n in notes)
     found = sorted((round(n.start, 4), n.drum, n.program, n.pitch) for n in notes)
     assert found == [pytest.approx(each) for each in played(whole.score)]
@@ -174,19 +216,19 @@ def test_a_stream_has_the_notes_of_the_composition_in_the_order_of_their_beginni
 
 def test_a_stream_tells_notes_before_all_is_drawn_and_tempo_and_metre_before_them(untrained):
     writer = Composer.load(untrained("score"))
-    stream = writer.stream(band(), length=Length(bars=30), seed=1, loop_guard=False)
+    stream = writer.stream(band(), GenerationConfig(length=Length(bars=30), loop_guard=False), seed=1)
     events = stream.events()
     first = [next(events) for _ in range(3)]
     assert [type(e) for e in first] == [Metre, Tempo, Note]
     assert to_json(first[1]) == {"event": "tempo", "start": 0.0, "quarters_a_minute": 90.0}
-    assert stream.row.ended is None and len(stream.row.ids) == 0
+    assert stream.continuation.reason is None and len(stream.continuation.ids) == 0
     for event in events:
         if event.event == "note" and event.start > 12:
             break
-    assert len(stream.row.ids) > 0 and stream.row.ended is None
+    assert len(stream.continuation.ids) > 0 and stream.continuation.reason is None
     for _ in events:
         pass
-    assert stream.row.ended == "length"
+    assert stream.continuation.reason == "length"
     assert writer.streamed(stream).num_notes > 40
 
 
@@ -268,17 +310,17 @@ def test_a_port_that_is_not_there_is_one_line(run, monkeypatch):
 
 
 def test_ctrl_c_while_drawing_exits_with_130_and_leaves_no_file(run, untrained, monkeypatch):
-    look, looks = GenerationSession._look, []
+    probabilities, steps = Sampler.probabilities, []
 
-    def interrupted(self, row):
-        looks.append(1)
-        if len(looks) == 3:
+    def interrupted(self, *arguments):
+        steps.append(1)
+        if len(steps) == 40:
             raise KeyboardInterrupt
-        look(self, row)
+        return probabilities(self, *arguments)
 
-    monkeypatch.setattr(GenerationSession, "_look", interrupted)
+    monkeypatch.setattr(Sampler, "probabilities", interrupted)
     for more in ([], ["--stream"], ["-n", 2]):
-        looks.clear()
+        steps.clear()
         code, _, err = run("generate", "--model", untrained("grid"), "--bars", 8, *more, "-o", "out.mid")
         assert code == 130
         assert "Stopped" in err

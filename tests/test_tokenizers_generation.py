@@ -7,7 +7,8 @@ import torch
 
 from musiclm import midi, models, tokenizers
 from musiclm.errors import TokenizerError
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length
 from tests.tokenizers_data import band
 
 torch.set_num_threads(1)
@@ -35,7 +36,7 @@ def test_a_prompt_is_continued_to_its_bars(name, with_merges):
     writer = composer(merged(name) if with_merges else tokenizers.create(name))
     prompt = writer.prompt(band(), bars=4)
     assert prompt.quarters == 14
-    composed = writer.compose(prompt, length=Length(bars=2), seed=1)[0]
+    composed = writer.generate(prompt, GenerationConfig(length=Length(bars=2)), seed=1)[0]
     assert composed.num_bars <= 6
     assert composed.num_notes > 40
     if name == "performance":  # a piano is all it knows, and time all it counts
@@ -43,7 +44,7 @@ def test_a_prompt_is_continued_to_its_bars(name, with_merges):
     else:
         assert {(t.program, t.is_drum) for t in composed.score.tracks} >= {(0, False), (33, False), (0, True)}
     if name != "PerTok":  # knows no bars: what it draws at random may lie behind them all, and that is said
-        new = writer.compose(prompt, length=Length(bars=2), seed=1, only_new=True)[0]
+        new = writer.generate(prompt, GenerationConfig(length=Length(bars=2), only_new=True), seed=1)[0]
         assert new.num_bars <= 3  # the prompt may end within one
 
 
@@ -51,7 +52,7 @@ def test_a_performance_goes_on_in_the_tempo_of_its_prompt():
     writer = composer(tokenizers.create("performance"))
     prompt = writer.prompt(band(), bars=2)
     assert prompt.quarters == 6
-    composed = writer.compose(prompt, length=Length(bars=4), seed=2)[0].score
+    composed = writer.generate(prompt, GenerationConfig(length=Length(bars=4)), seed=2)[0].score
     assert [round(t.qpm) for t in composed.tempos] == [90]
     assert [(t.numerator, t.denominator) for t in composed.time_signatures] == [(3, 4)]
     assert midi.end(composed) <= 18
@@ -65,7 +66,7 @@ def test_a_performance_goes_on_in_the_tempo_of_its_prompt():
 
 def test_notes_that_still_sound_are_cut_at_the_end():
     writer = composer(tokenizers.create("performance"))
-    composed = writer.compose(None, length=Length(seconds=3), seed=3)[0]
+    composed = writer.generate(None, GenerationConfig(length=Length(seconds=3)), seed=3)[0]
     assert composed.num_notes > 0
     assert 2.9 < composed.seconds <= 3.001
 
@@ -74,4 +75,4 @@ def test_instruments_one_behind_the_other_can_be_written_but_not_continued():
     writer = composer(tokenizers.create("MMM"))
     with pytest.raises(TokenizerError, match="without a prompt"):
         writer.prompt(band())
-    assert writer.compose(None, length=Length(tokens=80), seed=0)[0].num_new_tokens == 80
+    assert writer.generate(None, GenerationConfig(length=Length(tokens=80)), seed=0)[0].num_new_tokens == 80

@@ -1,4 +1,4 @@
-"""Training: a run taken up from its state is the uninterrupted one; teachers, calibration, what is measured."""
+"""Training: a resumed run equals an uninterrupted one; schedule, distillation, calibration, early stopping."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_training_lowers_the_loss(arch: str, chorales):
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 
-def test_the_mean_of_models_expects_the_mean_and_obeys_the_law(chorales):
+def test_an_ensemble_predicts_the_mean_and_has_the_streaming_invariant(chorales):
     batch = windows(chorales.pieces("train")[:5])(0)
     members = [tiny(arch, GRID.vocab_size, **GRID.model_config) for arch in ("gru", "transformer", "lstm")]
     mean = Ensemble(members)
@@ -54,9 +54,9 @@ def test_the_mean_of_models_expects_the_mean_and_obeys_the_law(chorales):
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
 
 
-def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
+def test_distillation_brings_a_model_closer_to_its_teacher(chorales):
     made = windows(chorales.pieces("train")[:10])
-    teacher = tiny("gru", GRID.vocab_size, **GRID.model_config)  # of random weights: its music is no chorale
+    teacher = tiny("gru", GRID.vocab_size, **GRID.model_config)  # of random weights, unlike the data
     config = {**models.preset("transformer", "tiny"), **GRID.model_config, "dropout": 0.0}
     model, average = (models.create("transformer", GRID.vocab_size, **config) for _ in range(2))
 
@@ -71,7 +71,9 @@ def test_a_model_comes_to_expect_what_its_teacher_does(chorales):
     recipe = Recipe(steps=30, learning_rate=0.01, warmup_steps=3)
     steps = list(train(model, made, recipe, average=average, teacher=teacher, distillation_weight=1.0))
     assert difference() < 0.7 * before
-    assert steps[-1].nats > math.log(GRID.vocab_size) - 1  # what is told is of the music, not of the teacher
+    assert (
+        steps[-1].nats > math.log(GRID.vocab_size) - 1
+    )  # the reported loss is that of the data, not that of the teacher
 
 
 def test_batches_may_come_in_order_instead_of_by_number(chorales):
@@ -125,7 +127,7 @@ def test_early_stopping_counts_the_validations_after_the_best_and_after_a_new_bu
 
 
 @pytest.mark.parametrize("arch", models.names())
-def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: str, chorales):
+def test_a_resumed_run_gives_the_same_weights_bit_for_bit(arch: str, chorales):
     made = windows(chorales.pieces("train")[:10])
     recipe = Recipe(steps=8, warmup_steps=3)
 
@@ -151,7 +153,7 @@ def test_a_run_taken_up_from_its_state_gives_the_same_weights_bit_for_bit(arch: 
             assert torch.equal(tensor, found.state_dict()[name]), name
 
 
-def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
+def test_the_loss_is_the_sum_over_pieces_measured_alone(chorales):
     model = tiny("gru", GRID.vocab_size, **GRID.model_config)
     pieces = chorales.pieces("validation")[:5]
     total = 0.0
@@ -160,7 +162,7 @@ def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
         with torch.no_grad():
             logits, _ = model(ids[:, :-1], None, GRID.features(ids[:, :-1])[0])
         nats = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="none")
-        total += float(nats[:-1].sum())  # all but the mark at the end
+        total += float(nats[:-1].sum())  # all but the token that ends the piece
     found = evaluation.measure_loss(model, GRID, pieces)
     assert found.num_tokens == sum(len(p.tokens) - 2 for p in pieces)
     assert found.nats == pytest.approx(total, rel=1e-5)
@@ -168,9 +170,9 @@ def test_surprise_is_what_the_model_gives_each_piece_alone(chorales):
 
 
 @pytest.mark.parametrize("arch", models.names())
-def test_a_model_too_sure_of_itself_is_calibrated(arch: str, chorales):
+def test_an_overconfident_model_is_calibrated(arch: str, chorales):
     pieces = chorales.pieces("validation")[:3]
-    model = weights.scale_logits(tiny(arch, GRID.vocab_size, **GRID.model_config), 0.2)  # sure, and wrong
+    model = weights.scale_logits(tiny(arch, GRID.vocab_size, **GRID.model_config), 0.2)  # overconfident and wrong
     temperature, found = evaluation.fit_temperature(model, GRID, pieces)
     assert temperature > 1
     assert found.nats < evaluation.measure_loss(model, GRID, pieces).nats
@@ -179,7 +181,7 @@ def test_a_model_too_sure_of_itself_is_calibrated(arch: str, chorales):
     assert (again.num_tokens, again.nats) == (found.num_tokens, pytest.approx(found.nats, rel=1e-5))
 
 
-def test_weights_beyond_an_end_lie_on_the_line_from_the_start():
+def test_extrapolated_weights_lie_on_the_line_from_start_to_end():
     start, end = tiny("gru"), tiny("gru")
     with torch.no_grad():
         for parameter in end.parameters():

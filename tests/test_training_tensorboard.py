@@ -16,7 +16,7 @@ def taken(number: int, nats: float) -> Step:
     )
 
 
-def test_a_run_that_goes_on_takes_back_the_points_behind_its_place(tmp_path):
+def test_a_resumed_run_purges_the_later_points(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

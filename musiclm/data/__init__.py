@@ -1,16 +1,17 @@
-"""A corpus: MIDI files as tokens, split by piece into train, validation and test. Knows nothing of models or batches.
+"""Corpora: MIDI files as tokens, split by piece into train, validation and test. Independent of models.
 
-Its files, in the order in which a corpus is built:
+The modules, in the order in which a corpus is built:
 
     sources.py      finds files in folders and archives
-    reading.py      one file to one record: parsed (scores), cleaned (cleaning.py), tokenised, measured
-    workers.py      does that in processes that may be lost
-    work.py         what is done so far, on disk
-    splitting.py    copies (canonical.py), and which piece is for what
-    writing.py      the store, and what the data doctor (doctor.py) found
-    store.py        opens it again
-    building.py     all of that
-
+    parse.py        turns one file into one record: parsed, cleaned (clean.py), tokenised, measured
+    workers.py      does that in processes that may crash or hang
+    progress.py     the state of a build, on disk
+    split.py        finds copies (by fingerprint.py) and assigns pieces to splits
+    write.py        writes the store and the data report (report.py)
+    store.py        opens a store
+    build.py        calls all of these
+    crops.py        pieces to training batches, augmented by augment.py
+    datasets/       known data sets
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ __all__ = [
     "open_store",
 ]
 
-SMALL_FILES, SMALL_BYTES = 48, 4 << 20  # a source up to this is read at once, by this process
+SMALL_FILES, SMALL_BYTES = 48, 4 << 20  # a smaller source is built in memory, by this process
 log = logging.getLogger(__name__)
 
 
@@ -81,16 +82,16 @@ def _piece(data: bytes, name: str, tokenizer: Tokenizer) -> Piece:
 def open_source(source: str | Path | None, tokenizer: Tokenizer | None = None) -> Corpus:
     """Return the corpus in a store, an archive, a folder or one file of MIDI; the bundled chorales if none is named.
 
-    What is no store is built into one: a few files in memory, more of them into the user's cache, where the next call
-    finds it; which it was is logged.
+    A source that is not a store is built into one: a few files in memory, more files in the user's cache, where the
+    next call finds the store. The log says which.
 
     Args:
-        source: where it is.
-        tokenizer: left out, that of the store; `score` for MIDI files, `grid` for the bundled chorales.
+        source: path of the store, archive, folder or file.
+        tokenizer: None for that of the store; `score` for MIDI files, `grid` for the bundled chorales.
 
     Raises:
-        CorpusError: it is not there, no file in it could be used (the message has the reasons), or it is a store of
-            another tokenizer.
+        CorpusError: the source does not exist, no file in it could be used (the message has the reasons), or it is a
+            store of another tokenizer.
     """
     if source is None:
         return bundled(tokenizer or tokenizers.create("grid"))
@@ -119,10 +120,10 @@ def open_source(source: str | Path | None, tokenizer: Tokenizer | None = None) -
 
 
 def each_score(source: str | Path) -> Iterator[tuple[str, Score | MidiError]]:
-    """Yield the name and the score of each piece in a store, an archive, a folder or one file; or why it has none.
+    """Yield the name of each piece in a store, an archive, a folder or one file with its score, or the error.
 
     Raises:
-        CorpusError: the source is not there, or is of no known kind.
+        CorpusError: the source does not exist, or is of an unknown kind.
     """
     path = Path(source)
     if is_store(path):
@@ -148,14 +149,14 @@ def each_score(source: str | Path) -> Iterator[tuple[str, Score | MidiError]]:
 
 
 def cache_folder() -> Path:
-    """Return where corpora of raw sources are kept; it may be deleted at any time."""
+    """Return the folder of corpora built from raw sources; it may be deleted at any time."""
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("musiclm")) / "corpora"
 
 
 def _listing(path: Path) -> str | None:
-    """Return what a source looks like from outside, a hash of names, sizes and times; None if it is small."""
+    """Return a hash of the names, sizes and times of a source's files; None if the source is small."""
     seen = hashlib.sha256()
     count = size = 0
     is_archive = False
@@ -177,5 +178,5 @@ def _key(path: Path, tokenizer: Tokenizer, listing: str) -> str:
 
 
 def _unsplit(corpus: Corpus, path: Path) -> Corpus:
-    """Return the corpus of a raw source: its splits are ours, so `all` is what its user means."""
+    """Return the corpus of a raw source. Its splits were made here, so users mean `all` pieces by default."""
     return dataclasses.replace(corpus, name=path.resolve().name, is_split=False)

@@ -1,7 +1,7 @@
-"""Building a store: files found, read by workers, copies dropped, splits made, written in the order of names.
+"""Build a store: find files, read them by workers, drop copies, make splits, and write in the order of names.
 
-What is done lies in a work folder beside the store until the end, so a build that was killed goes on. The store depends
-on the files and options alone, not on the number of workers or on which was done first, and appears whole by a rename.
+The state of a build lies in a work folder beside the store until the end, so that a killed build can be resumed. The
+store depends only on the files and options, not on the number of workers or their order. It appears by one rename.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .sources import Found, OfficialSplit
 from .workers import Pool, read
 from .write import write_store
 
-TIME_LIMIT = 60.0  # seconds a file; MAESTRO's longest takes 0.5
+TIME_LIMIT = 60.0  # seconds per file; MAESTRO's longest takes 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class Options:
     """How a store is built.
 
     Attributes:
-        bpe: how many merges to learn on the training split; 0 for none.
-        workers: processes; 0 to read in this one, where a file that kills its reader kills us; None for one a core.
-        time_limit: seconds a file may take.
-        keep_duplicates: whether copies stay; they share a split then.
-        programs: programs to replace by others.
+        bpe: number of merges to learn on the training split; 0 for none.
+        workers: number of processes; None for one per core; 0 to read in this process, which a file may crash.
+        time_limit: seconds that a file may take.
+        keep_duplicates: whether copies are kept; they share a split then.
+        programs: MIDI programs to replace by others.
     """
 
     bpe: int = 0
@@ -53,9 +53,9 @@ class Progress:
 
     Attributes:
         stage: "reading", "writing" or "done".
-        found: files so far.
-        dropped: of those, files that cannot be used; copies are dropped at the end.
-        resumed: of those, files that an earlier build had done.
+        found: number of files so far.
+        dropped: number of those that cannot be used; copies are dropped at the end.
+        resumed: number of those that an earlier build had read.
     """
 
     stage: str
@@ -65,22 +65,22 @@ class Progress:
 
 
 def work_folder(output: Path) -> Path:
-    """Return where the work on a store lies until it is done."""
+    """Return the folder that holds the state of a build until it is done."""
     return output.with_name(f".{output.name}.building")
 
 
 def check_output(output: Path, *, force: bool = False) -> None:
-    """Say now if a store may not be written there.
+    """Check that a store may be written there.
 
     Raises:
-        CorpusError: something is there already; with `force`, something that is no corpus.
+        CorpusError: the path exists; with `force`, it exists and is not a corpus.
     """
     if not output.name:
-        raise CorpusError(f"'{output}' is no name for a corpus: give a new folder")
+        raise CorpusError(f"'{output}' is not a name for a corpus: give a new folder")
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     if not (output / "corpus.json").is_file():
-        raise CorpusError(f"'{output}' is there already and is no corpus: choose another place with -o")
+        raise CorpusError(f"'{output}' is there already and is not a corpus: choose another place with -o")
     if not force:
         raise CorpusError(f"'{output}' is there already: choose another place with -o, or --force to replace it")
 
@@ -90,24 +90,24 @@ def build_corpus(
 ) -> Generator[Progress, None, None]:
     """Build a store; yield after every file.
 
-    Closing the generator stops; so does death. The same call again goes on where it stopped.
+    A build stops when the generator is closed or the process dies. The same call again resumes it.
 
     Args:
         sources: folders, archives and files.
         output: the folder to make.
-        tokenizer: what makes the tokens.
-        options: how.
-        force: replace a corpus that is there.
+        tokenizer: makes the tokens.
+        options: see `Options`.
+        force: replace an existing corpus.
 
     Raises:
-        CorpusError: nothing could be kept, with the reasons; or see `check_output` and `sources.check`.
-        OutputError: the work cannot be written; it stays as far as it was.
+        CorpusError: no file could be kept, with the reasons; or see `check_output` and `sources.check`.
+        OutputError: the work folder cannot be written; what was committed stays.
     """
     paths, output = [Path(s) for s in sources], Path(output)
     finding.check(paths)
     check_output(output, force=force)
     if options.bpe:
-        tokenizer.trained_bpe([], num_merges=options.bpe)  # says now if it cannot be
+        tokenizer.trained_bpe([], num_merges=options.bpe)  # raises now if it cannot learn merges
     work = BuildState(work_folder(output), _plan(paths, tokenizer, options))
     done = False
     try:
@@ -128,7 +128,7 @@ def build_corpus(
                 programs=options.programs,
             )
         except CorpusError:
-            done = True  # nothing kept: nothing to go on with
+            done = True  # nothing was kept: there is nothing to resume
             raise
         _put(work.folder / "store", output)
         done = True
@@ -140,7 +140,7 @@ def build_corpus(
 
 
 def _plan(paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> dict[str, Any]:
-    """Return what the work depends on, apart from the files in folders, which are asked one by one."""
+    """Return what the work depends on, except the files in folders, whose identity is checked one by one."""
     description = json.dumps(tokenizer.describe(), sort_keys=True)
     identities = []
     for path in paths:
@@ -188,7 +188,7 @@ def _read_all(work: BuildState, paths: Sequence[Path], tokenizer: Tokenizer, opt
 
 
 class _InProcess:
-    """Reads files one after the other in this process."""
+    """Reads files one after another in this process."""
 
     def __init__(self, tokenizer: Tokenizer, options: Options) -> None:
         self._read = lambda data, name: read_piece(data, name, tokenizer, options.programs)
@@ -204,7 +204,7 @@ class _InProcess:
 
 
 class _Parallel:
-    """Hands files to workers, and out what became of them, in any order."""
+    """Gives files to workers and yields their records in any order."""
 
     def __init__(self, tokenizer: Tokenizer, options: Options) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -232,7 +232,7 @@ class _Parallel:
 
 
 def _put(folder: Path, output: Path) -> None:
-    """Have a finished store appear in its place; what was there goes once it is there."""
+    """Move a finished store to its place; an older one is removed after that."""
     old = output.with_name(f".{output.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():

@@ -1,7 +1,7 @@
-"""Cleaning: what is not music is taken out of a score, and counted.
+"""Cleaning of scores; each repair is counted.
 
-Notes without length, notes that nobody ended, whole bars of silence at the beginning, tempi and metres beyond reason,
-programs that the user wants changed, and a performance written beside the grid by one constant shift.
+Repaired are: notes without length, stuck notes, whole bars of silence at the beginning, impossible tempi and time
+signatures, programs that the user wants replaced, and onsets that lie beside the grid by one constant shift.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from symusic import Note, Score, Tempo
 
 from .. import midi
 
-LONGEST = 64  # quarters that a note may last: sixteen bars, a long organ point
-CUT_TO = 16  # quarters that are left of a longer one
-SLOWEST, FASTEST = 10.0, 500.0  # quarters a minute
+LONGEST = 64  # quarters that a note may last: sixteen bars, a long pedal point
+CUT_TO = 16  # quarters: the new length of a longer note
+SLOWEST, FASTEST = 10.0, 500.0  # quarters per minute
 MAX_QUARTERS = 1 << 16  # of a piece: nine hours at 120
 ON_GRID = 0.1  # of a sixteenth
 NOTE_KEYS = ("time", "duration", "pitch", "velocity")
@@ -26,17 +26,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def clean(score: Score, programs: Mapping[int, int] | None = None) -> Counter[str]:
-    """Clean a score in place; return how often each thing was done.
+    """Clean a score in place; return how often each repair was made.
 
-    - Notes without length go; a drum's get a thirty-second, since the length of a hit means nothing.
-    - Notes over `LONGEST` quarters, which nobody ended, keep `CUT_TO` quarters.
-    - Tempi are brought into 10 … 500 quarters a minute; a tempo of no time at all goes, as do metres such as 0/1.
-    - Whole bars of silence at the beginning go: the music then begins in the first bar.
-    - Onsets that lie beside the grid of sixteenths all by the same shift are moved onto it (POP909).
+    - Notes without length are removed; those of drums get a thirty-second, since the length of a hit has no meaning.
+    - Notes longer than `LONGEST` quarters are stuck: they are cut to `CUT_TO` quarters.
+    - Tempi are clipped to 10 … 500 quarters per minute. Tempi of 0 microseconds and time signatures such as 0/1 are
+      removed.
+    - Whole bars of silence at the beginning are cut: the music then begins in the first bar.
+    - Onsets that all lie beside the grid of sixteenths by the same shift are moved onto it (POP909).
 
     Args:
         score: in ticks, not longer than `MAX_QUARTERS`.
-        programs: programs to replace by others, of tracks that are not drums.
+        programs: MIDI programs to replace by others, in tracks that are not drums.
     """
     done: Counter[str] = Counter()
     for track in score.tracks:
@@ -49,7 +50,7 @@ def clean(score: Score, programs: Mapping[int, int] | None = None) -> Counter[st
             done.update(changed)
             track.notes = Note.from_numpy(**arrays)
     done.update(_tempi(score))
-    done.update(_metres(score))
+    done.update(_time_signatures(score))
     if score.note_num():
         done.update(_start(score))
         done.update(_align(score))
@@ -88,7 +89,7 @@ def _tempi(score: Score) -> Counter[str]:
     return Counter({"tempi out of reason mended": len(bad)})
 
 
-def _metres(score: Score) -> Counter[str]:
+def _time_signatures(score: Score) -> Counter[str]:
     kept = [t for t in score.time_signatures if 1 <= t.numerator <= 64 and t.denominator in (1, 2, 4, 8, 16, 32, 64)]
     gone = len(score.time_signatures) - len(kept)
     if gone:
@@ -103,15 +104,15 @@ def _start(score: Score) -> Counter[str]:
     if shift <= 0:
         return Counter()
     _move(score, -shift)
-    # some programs write all at tick 1, metre and notes
+    # some software writes everything at tick 1, the time signature and the notes
     return Counter({"silent beginnings cut" if shift >= score.ticks_per_quarter else "starts moved by some ticks": 1})
 
 
 def _align(score: Score) -> Counter[str]:
-    """Move a score whose onsets agree on a place beside the grid, by less than half a sixteenth.
+    """Move a score whose onsets share one offset from the grid, by less than half a sixteenth.
 
-    The place is the circular mean of the onsets within a sixteenth. Only where nine in ten onsets then lie on the grid
-    and not half of them did before: a performance without a common grid stays as it was played.
+    The offset is the circular mean of the onsets within a sixteenth. The score is moved only if nine in ten onsets then
+    lie on the grid and less than half of them did before. A performance without a common grid stays as it is.
     """
     sixteenth = score.ticks_per_quarter / 4
     if sixteenth < 8:
@@ -134,7 +135,7 @@ def _on_grid(onsets: np.ndarray) -> float:
 
 
 def _move(score: Score, ticks: int) -> None:
-    """Move all notes and events; what holds before the beginning holds at it, the last of its kind."""
+    """Move all notes and events; of tempi, time signatures and keys before the beginning the last one moves to it."""
     for track in score.tracks:
         arrays = track.notes.numpy()
         arrays["time"] = arrays["time"] + np.int32(ticks)

@@ -1,8 +1,8 @@
-"""What stays the same when a piece is transposed and played faster or slower: how copies and shared tunes are found.
+"""Fingerprints that are invariant to transposition and tempo: they find copies and shared tunes.
 
-Two pieces are the same if, unisons counted once, they have the same number of notes of each pitch, counted from the
-lowest (drums: of each sound), and each note's onset is at the same part of the whole, to within the rounding of ticks.
-Programs, velocities, lengths and tracks do not count.
+Two pieces are copies if they have the same number of notes of each pitch relative to the lowest one (of drums: of each
+sound; unisons count once), and each onset is at the same fraction of the piece, up to the rounding of ticks. Programs,
+velocities, durations and tracks do not count.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from symusic import Score
 
 SCALE = 65535  # the last onset of a piece
 DRUMS = 128  # added to the pitch of a drum
-TUNE_NOTES = 8  # of a stretch of tune
-TUNE_PRINTS = 64  # stretches that are remembered of a piece: all of a chorale's
+TUNE_NOTES = 8  # in a segment of a tune
+TUNE_PRINTS = 64  # segments kept of a piece: all of a chorale's
 MIX = np.uint64(0x9E3779B97F4A7C15)  # the golden ratio in 64 bits: multiplying spreads neighbours (Knuth, TAOCP 6.4)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """A piece under transposition and constant scaling of time.
+    """A piece up to transposition and constant scaling of time.
 
     Attributes:
-        key: 16 bytes from the intervals alone: copies have the same one whatever became of their ticks. It decides the
-            split, so that copies fall together.
-        onsets: (N,) uint16, by pitch and then time: which part of the way from first to last onset, in 1/65535.
+        key: 16 bytes, a hash of the intervals: copies share it whatever their ticks. The split follows from it, so that
+            copies are in one split.
+        onsets: (N,) uint16, by pitch and then time: the fraction of the way from first to last onset, in 1/65535.
         tolerance: of onsets, in the same unit: two ticks.
     """
 
@@ -37,7 +37,7 @@ class Fingerprint:
 
 
 def fingerprint(score: Score) -> Fingerprint:
-    """Return what a score's copies have in common; the score holds at least one note."""
+    """Return the fingerprint of a score that holds at least one note."""
     times, pitches = [], []
     for track in score.tracks:
         notes = track.notes.numpy()
@@ -48,15 +48,15 @@ def fingerprint(score: Score) -> Fingerprint:
     span = int(time.max())
     both = np.unique(pitch * (span + 1) + time)  # by pitch, then time; a unison of two tracks counts once
     pitch, time = both // (span + 1), both % (span + 1)
-    sung = pitch < DRUMS
-    low = int(pitch[sung].min()) if sung.any() else 0
-    counts = np.bincount(np.where(sung, pitch - low, pitch), minlength=2 * DRUMS).astype("<u4")
+    pitched = pitch < DRUMS
+    low = int(pitch[pitched].min()) if pitched.any() else 0
+    counts = np.bincount(np.where(pitched, pitch - low, pitch), minlength=2 * DRUMS).astype("<u4")
     onsets = np.round(time * (SCALE / max(1, span))).astype("<u2")
     return Fingerprint(hashlib.blake2b(counts.tobytes(), digest_size=16).digest(), onsets, 2 * SCALE / max(1, span))
 
 
 def are_copies(one: Fingerprint, other: Fingerprint) -> bool:
-    """Return whether two pieces are the same notes under transposition and constant scaling of time."""
+    """Return whether two pieces have the same notes up to transposition and constant scaling of time."""
     if one.key != other.key or len(one.onsets) != len(other.onsets):
         return False
     apart = np.abs(one.onsets.astype(np.int64) - other.onsets).max(initial=0)
@@ -64,11 +64,11 @@ def are_copies(one: Fingerprint, other: Fingerprint) -> bool:
 
 
 def tune_prints(score: Score) -> np.ndarray:
-    """Return what may show that two pieces share a tune: up to `TUNE_PRINTS` numbers, rising, (N,) int64.
+    """Return hashes of a score's tune, up to `TUNE_PRINTS`, rising, (N,) int64: pieces that share a tune share many.
 
-    The tune is the highest note at each onset of the track that lies highest, notes struck again counted once; its
-    stretches of `TUNE_NOTES` notes, as intervals, are hashed, and the lowest hashes kept (Broder 1997). Harmony, rhythm
-    and key do not count. Few notes give none.
+    The tune is the highest note at each onset of the track with the highest mean pitch; repeated notes count once.
+    Segments of `TUNE_NOTES` notes are hashed as intervals, and the lowest hashes are kept (MinHash, Broder 1997).
+    Harmony, rhythm and key do not count. A tune of too few notes gives no hash.
     """
     highest: dict[str, np.ndarray] = {}
     best = -1.0
@@ -84,10 +84,10 @@ def tune_prints(score: Score) -> np.ndarray:
     pitch = pitch[np.diff(time, prepend=time[0] - 1) > 0]
     intervals = np.diff(pitch)
     intervals = (intervals[intervals != 0] + 128).astype(np.uint64)
-    num_stretches = len(intervals) - TUNE_NOTES + 2
-    if num_stretches <= 0:
+    num_segments = len(intervals) - TUNE_NOTES + 2
+    if num_segments <= 0:
         return np.zeros(0, np.int64)
-    stretches = np.zeros(num_stretches, np.uint64)
+    segments = np.zeros(num_segments, np.uint64)
     for i in range(TUNE_NOTES - 1):
-        stretches = stretches * np.uint64(256) + intervals[i : i + num_stretches]
-    return np.unique(stretches * MIX)[:TUNE_PRINTS].view(np.int64)
+        segments = segments * np.uint64(256) + intervals[i : i + num_segments]
+    return np.unique(segments * MIX)[:TUNE_PRINTS].view(np.int64)

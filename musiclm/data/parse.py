@@ -1,6 +1,6 @@
-"""One file to one record: parsed, cleaned, tokenised, measured; or the one reason why not.
+"""One file to one record: parsed, cleaned, tokenised and measured; or the reason why it was dropped.
 
-This is what a worker does, and all that it does.
+This is all that a worker does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..tokenizers.base import Tokenizer
 from .clean import MAX_QUARTERS, clean
 from .fingerprint import fingerprint, tune_prints
 
-MAX_NOTES = 500_000  # of a piece; the longest of MAESTRO has 25,000
+MAX_NOTES = 500_000  # per piece; the longest of MAESTRO has 25,000
 TOLERANCE = 0.025  # quarters: a tenth of a sixteenth
 MIN_NOTES_FOR_KEY = 8
 
@@ -38,15 +38,15 @@ KEYS = [
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of one file.
+    """The result of reading one file.
 
     Attributes:
-        reason: why it was dropped; then the rest is empty.
-        tokens: ids as bytes, of the type `id_type` names.
-        digest: of the tokens, 16 bytes.
-        key, onsets, tolerance: see `canonical.Canonical`; onsets as bytes.
-        tune: see `canonical.tune_prints`; as bytes.
-        facts: what the data doctor counts, as JSON; see `_facts`.
+        reason: why it was dropped, then the rest is empty; None if it was read.
+        tokens: ids as bytes, of the type that `id_type` names.
+        digest: hash of the tokens, 16 bytes.
+        key, onsets, tolerance: see `fingerprint.Fingerprint`; onsets as bytes.
+        tune: see `fingerprint.tune_prints`; as bytes.
+        facts: what the data report counts, as JSON; see `_facts`.
     """
 
     reason: Drop | None
@@ -60,12 +60,12 @@ class Record:
 
 
 def id_type(vocab_size: int) -> str:
-    """Return the NumPy type that ids are stored in."""
+    """Return the NumPy type in which ids are stored."""
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 
 def read_piece(data: bytes, name: str, tokenizer: Tokenizer, programs: Mapping[int, int] | None = None) -> Record:
-    """Return what becomes of the bytes of one file. Whatever is wrong with them is in the record's reason."""
+    """Return the record of the bytes of one file. Any error becomes the reason of the record."""
     try:
         score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
         num_read = int(score.note_num())
@@ -94,7 +94,7 @@ def parse_clean(data: bytes, name: str) -> Score:
     """Return the score in the bytes of a file, cleaned as for a corpus.
 
     Raises:
-        MidiError: there is none, or it is too long.
+        MidiError: the file cannot be used, or is too long.
     """
     score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
     if score.note_num() > MAX_NOTES or score.end() > MAX_QUARTERS * score.ticks_per_quarter:
@@ -113,7 +113,10 @@ def is_abc(name: str) -> bool:
 def _parse_abc(data: bytes) -> Score:
     """Return the score of one abc tune.
 
-    symusic hands abc to a program of its own by way of a file, and that program writes to standard error.
+    symusic converts abc by an external program, which reads a file and writes to standard error.
+
+    Raises:
+        MidiError: it is not abc, is damaged, or holds no notes.
     """
     if b"\nX:" not in b"\n" + data or b"\0" in data:
         raise _unusable(Reason.NOT_ABC)
@@ -137,29 +140,34 @@ def _unusable(reason: Reason) -> MidiError:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Have what C code writes to standard output and standard error go nowhere."""
-    kept = [(fd, os.dup(fd)) for fd in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Discard what C code writes to standard output and standard error. This affects the whole process."""
+    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        for fd, _ in kept:
-            os.dup2(nowhere, fd)
+        for fd, _ in saved:
+            os.dup2(null, fd)
         yield
     finally:
-        for fd, copy in kept:
+        for fd, copy in saved:
             os.dup2(copy, fd)
             os.close(copy)
-        os.close(nowhere)
+        os.close(null)
 
 
 def _facts(score: Score) -> dict[str, Any]:
-    """Return what is counted in one piece.
+    """Return the figures of one piece.
 
-    Keys: seconds and quarters to the end of the last note; low and high, of pitched notes (or null); programs, notes by
-    program, "drums" for drums; tracks, with notes; shared, whether two of them have one program; tempo, the one that
-    lasts longest, and tempi, how many changes; metre, the first; key, by Krumhansl's profiles (null under
-    `MIN_NOTES_FOR_KEY` pitched notes); pitches and lengths, notes by pitch and by length in thirty-seconds, halved and
-    doubled (log2, rounded); onsets and off_grid, of those the ones off sixteenths and triplets by over `TOLERANCE`;
-    flat, whether all notes are equally loud.
+    Keys:
+        seconds, quarters: to the end of the last note.
+        low, high: pitches without drums, or null.
+        programs: notes by program, "drums" for drums.
+        tracks: number of tracks with notes; shared: whether two of them have one program.
+        tempo: the one that lasts longest, in quarters per minute; tempi: number of changes.
+        metre: the first time signature, "none" without one.
+        key: by the profiles of Krumhansl; null with fewer than `MIN_NOTES_FOR_KEY` pitched notes.
+        pitches, lengths: notes by pitch, and by rounded log2 of the length in thirty-seconds.
+        onsets: number of notes; off_grid: of those that are off sixteenths and triplets by more than `TOLERANCE`.
+        flat: whether all notes have one velocity.
     """
     tpq = score.ticks_per_quarter
     programs: dict[str, int] = {}
@@ -177,26 +185,26 @@ def _facts(score: Score) -> dict[str, Any]:
                 arrays.append(notes[key])
     time, duration, pitch, velocity = (np.concatenate(arrays) for arrays in columns.values())
     is_drum = np.concatenate(drums)
-    sung = pitch[~is_drum].astype(np.int64)
+    pitched = pitch[~is_drum].astype(np.int64)
     onsets = time / tpq
     off = np.minimum(*(np.abs(onsets * n - np.round(onsets * n)) / n for n in (4, 6))) > TOLERANCE
     lengths = np.round(np.log2(np.maximum(duration, 1) / tpq * 8)).astype(np.int64)
     quarters = float((time + duration).max() / tpq)
     tempo = midi.TempoMap(score)
-    metres = sorted((t.time, t.numerator, t.denominator) for t in score.time_signatures)
+    signs = sorted((t.time, t.numerator, t.denominator) for t in score.time_signatures)
     return {
         "seconds": round(tempo.seconds_at(quarters), 3),
         "quarters": round(quarters, 3),
-        "low": int(sung.min()) if len(sung) else None,
-        "high": int(sung.max()) if len(sung) else None,
+        "low": int(pitched.min()) if len(pitched) else None,
+        "high": int(pitched.max()) if len(pitched) else None,
         "programs": programs,
         "tracks": len(used),
         "shared": len(set(used)) < len(used),
         "tempo": round(tempo.main_tempo(quarters), 1),
         "tempi": tempo.num_changes(),
-        "metre": f"{metres[0][1]}/{metres[0][2]}" if metres else "none",
-        "key": _key(sung, duration[~is_drum]),
-        "pitches": _sparse(sung),
+        "metre": f"{signs[0][1]}/{signs[0][2]}" if signs else "none",
+        "key": _key(pitched, duration[~is_drum]),
+        "pitches": _sparse(pitched),
         "lengths": _sparse(lengths),
         "onsets": len(onsets),
         "off_grid": int(off.sum()),
@@ -207,10 +215,10 @@ def _facts(score: Score) -> dict[str, Any]:
 def _key(pitches: np.ndarray, durations: np.ndarray) -> str | None:
     if len(pitches) < MIN_NOTES_FOR_KEY:
         return None
-    heard = np.bincount(pitches % 12, weights=durations, minlength=12)
-    if heard.std() == 0:
+    weights = np.bincount(pitches % 12, weights=durations, minlength=12)
+    if weights.std() == 0:
         return None
-    return KEYS[int(np.argmax(key_profiles() @ (heard - heard.mean())))]
+    return KEYS[int(np.argmax(key_profiles() @ (weights - weights.mean())))]
 
 
 def _sparse(values: np.ndarray) -> dict[str, int]:

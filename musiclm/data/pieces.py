@@ -1,4 +1,4 @@
-"""What a corpus is to those who use it: pieces by split, whether they lie in memory or in a store on disk."""
+"""The interface of a corpus: pieces by split, in memory or in a store on disk."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Piece:
     """One piece of music.
 
     Attributes:
-        name: where it comes from, within the corpus.
-        tokens: (T,) ids, bos first and eos last; in a store a view of the mapped file, read-only.
-        num_notes: in the music that the tokens express.
-        seconds: how long that music is.
-        pitches: the lowest and the highest that is not a drum's; None where nobody has looked.
+        name: its path within the corpus.
+        tokens: (T,) ids, bos first and eos last; in a store a read-only view of the mapped file.
+        num_notes: number of notes that the tokens express.
+        seconds: duration of that music.
+        pitches: the lowest and the highest pitch without drums; None if it was not measured.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Corpus:
     """Pieces by split.
 
     Attributes:
-        name: what it is called in cards and reports.
-        tokenizer: what made the tokens.
-        splits: train, validation and test, each maybe empty.
-        dropped: how many files were left out, by reason.
-        is_split: whether the splits are the corpus's own or have a meaning; false for a single file or a plain folder.
-        whole: the pieces uncut, where the splits are parts of pieces; None where they are whole pieces.
-        notes: what a user should be told about how it came about, a sentence each.
+        name: its name in model cards and reports.
+        tokenizer: the one that made the tokens.
+        splits: train, validation and test, each possibly empty.
+        dropped: number of dropped files, by the text of the reason.
+        is_split: whether the splits belong to the corpus; false for a single file or a plain folder.
+        whole: the whole pieces, if the splits are parts of pieces; None if they are whole pieces.
+        notes: sentences for the user about how the corpus was made.
     """
 
     name: str

@@ -1,11 +1,12 @@
-"""The work of a build so far, on disk: what each file became, in a database and a file of tokens beside it.
+"""The state of a build on disk: the record of each file, in a database and a file of tokens beside it.
 
-    plan.json      what is built of what; another plan starts again
-    work.sqlite    one row a file that is done
-    work.tokens    ids and onsets, one after the other in the order in which files were done
-    lock           held by the process that builds
+    plan.json      sources, tokenizer and programs; another plan starts from the beginning
+    work.sqlite    one row per file that is read; its reason is stored as a code, see `musiclm.errors.Drop`
+    work.tokens    ids and onsets, one after another in the order in which files were read
+    lock           locked by the process that builds
 
-Killed at any moment, it loses the files of the last second: rows are committed after their tokens are written.
+A kill loses at most the files of the last second: rows are committed after their tokens are written. Folders of earlier
+versions hold texts instead of codes; `Drop.parse` reads both.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ COMMIT_SECONDS = 1.0
 
 
 class BuildState:
-    """What is done of a build, in a folder that is locked until `close`.
+    """The state of a build, in a folder that is locked until `close`.
 
     Args:
-        folder: is made if it is not there.
-        plan: what is built; if the folder holds work on another plan, that is thrown away.
+        folder: is made if it does not exist.
+        plan: what is built; work on another plan is removed.
 
     Raises:
-        CorpusError: another process builds there, or the folder cannot be made.
+        CorpusError: another process builds there, the folder cannot be made, or its database is damaged.
     """
 
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
@@ -78,7 +79,7 @@ class BuildState:
 
     def _open(self) -> None:
         self.database = sqlite3.connect(self.folder / "work.sqlite", isolation_level=None)
-        self.database.execute("PRAGMA cache_size = -8192")  # KiB: the same however large the corpus
+        self.database.execute("PRAGMA cache_size = -8192")  # KiB: constant memory for any size of corpus
         self.database.execute("PRAGMA synchronous = NORMAL")
         self.database.execute("PRAGMA temp_store = FILE")
         self.database.execute("BEGIN")
@@ -87,19 +88,19 @@ class BuildState:
         self.database.execute("DELETE FROM problems")
         self._size = self.one("SELECT COALESCE(MAX(onsets + onset_bytes), 0) FROM files")
         self._tokens = (self.folder / "work.tokens").open("a+b")
-        self._tokens.truncate(self._size)  # what was written after the last commit
+        self._tokens.truncate(self._size)  # removes what was written after the last commit
 
     def one(self, query: str, *values: Any) -> Any:
-        """Return the one value that a query has."""
+        """Return the single value of a query."""
         return self.database.execute(query, values).fetchone()[0]
 
     def is_done(self, source: int, name: str, place: int, identity: str) -> bool:
-        """Return whether a file needs no reading, and remember that it is still there."""
+        """Return whether a file was read already, and mark it as still existing."""
         change = "UPDATE files SET seen = 1 WHERE source = ? AND name = ? AND place = ? AND identity = ?"
         return self.database.execute(change, (source, name, place, identity)).rowcount > 0
 
     def add(self, found: Found, record: Record) -> None:
-        """Remember what became of a file."""
+        """Add the record of a file."""
         at = self._size
         self._tokens.write(record.tokens)
         self._tokens.write(record.onsets)
@@ -118,34 +119,34 @@ class BuildState:
             self.commit()
 
     def add_official(self, split: OfficialSplit) -> None:
-        """Remember an official split."""
+        """Add an official split."""
         rows = ((split.source, name, which) for name, which in split.splits.items())
         self.database.executemany("INSERT OR REPLACE INTO official VALUES (?, ?, ?)", rows)
 
     def add_problem(self, text: str) -> None:
-        """Remember what kept files from being found."""
+        """Add a problem that kept files from being found."""
         self.database.execute("INSERT OR IGNORE INTO problems VALUES (?)", (text,))
 
     def commit(self) -> None:
-        """Make what was added so far survive us."""
+        """Commit what was added so far, so that it survives a kill."""
         self._tokens.flush()
         self.database.execute("COMMIT")
         self.database.execute("BEGIN")
         self._committed = time.monotonic()
 
     def forget_transient(self) -> None:
-        """Forget the files whose reason may be gone by now, so that they are tried again."""
+        """Remove the files that were dropped for a transient reason, so that they are read again."""
         stored = [reason for (reason,) in self.rows("SELECT DISTINCT reason FROM files WHERE reason IS NOT NULL")]
         again = [(reason,) for reason in stored if Drop.parse(reason).reason.is_transient]
         self.database.executemany("DELETE FROM files WHERE reason = ?", again)
 
     def forget_unseen(self) -> None:
-        """Drop files that an earlier build saw and that are gone."""
+        """Remove the files of an earlier build that no longer exist."""
         self.database.execute("DELETE FROM files WHERE NOT seen")
         self.commit()
 
     def bytes_at(self, at: int, size: int) -> bytes:
-        """Return a stretch of the file of tokens."""
+        """Return `size` bytes of the file of tokens."""
         self._tokens.flush()
         data = os.pread(self._tokens.fileno(), size, at) if hasattr(os, "pread") else self._read(at, size)
         assert len(data) == size
@@ -156,17 +157,17 @@ class BuildState:
         return self._tokens.read(size)
 
     def rows(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query, a few in memory at a time."""
+        """Yield the rows of a query in constant memory."""
         cursor = self.database.cursor()
         cursor.execute(query, values)
         while rows := cursor.fetchmany(256):
             yield from rows
 
     def close(self, *, remove: bool = False) -> None:
-        """Keep what is done, or remove the folder."""
+        """Commit and release the folder, or remove it."""
         try:
             if not remove:
-                with contextlib.suppress(sqlite3.Error):  # it stays as it was at the last commit
+                with contextlib.suppress(sqlite3.Error):  # the state of the last commit stays
                     self.commit()
         finally:
             self.database.close()

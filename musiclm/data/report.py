@@ -1,4 +1,4 @@
-"""The data doctor: what a corpus holds and what is odd about it, counted file by file in constant memory."""
+"""The data report ("doctor"): contents and oddities of a corpus, counted file by file in constant memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from symusic import Score
 
 from ..errors import Drop
 
-OFF_GRID = 0.2  # of a piece's onsets off the grid: above it, the piece is called performed or misaligned
+OFF_GRID = 0.2  # share of onsets off the grid above which a piece counts as performed or misaligned
 
 
 class DataReport:
-    """Counts. Figures are of the files that were kept; those named `..._read` of all that could be read, uncleaned."""
+    """Counts of the files that were kept; those named `..._read` are of all files that could be read, before cleaning."""
 
     def __init__(self) -> None:
         self.found = self.kept = self.num_notes = 0
@@ -37,7 +37,7 @@ class DataReport:
         }
 
     def add_file(self, reason: Drop | None, facts: dict[str, Any]) -> None:
-        """Count a file: one that was kept, or one that was dropped for a reason; facts are empty if it was not read."""
+        """Count a file, kept or dropped for a reason; its facts are empty if it could not be read."""
         self.found += 1
         if facts:
             self._sums["files_read"] += 1
@@ -67,7 +67,7 @@ class DataReport:
         tables["cleaned"].update(facts["cleaned"])
 
     def add_copy(self, is_exact: bool) -> None:
-        """Count a file that has the notes of another, whether it was dropped or kept."""
+        """Count a file that has the notes of another file, dropped or kept."""
         self._sums["copies_exact" if is_exact else "copies_near"] += 1
 
     def dropped(self) -> dict[str, int]:
@@ -78,9 +78,9 @@ class DataReport:
     def report(self) -> dict[str, Any]:
         """Return all counts as JSON.
 
-        Keys of tables: programs, tempi by tens (80 is 80 to 89.9 quarters a minute, of the tempo that lasts longest),
-        metres (the first), keys (estimated by Krumhansl's profiles), pitches, note lengths in thirty-seconds by powers
-        of two (3 is about a quarter), pieces by their notes in powers of two.
+        Keys of tables: programs; tempi by tens (80 is 80 to 89.9 quarters per minute, of the tempo that lasts longest);
+        the first time signature; keys (estimated by Krumhansl's profiles); pitches; note lengths in thirty-seconds by
+        powers of two (3 is about a quarter); pieces by their number of notes in powers of two.
         """
         sums, tables = self._sums, self._tables
         return {
@@ -107,9 +107,9 @@ class DataReport:
 
 
 def pitch_range(score: Score) -> tuple[int | None, int | None]:
-    """Return the lowest and the highest pitch that is not a drum's, or None twice."""
-    sung = [t.notes.numpy()["pitch"] for t in score.tracks if not t.is_drum and len(t.notes)]
-    return (min(int(p.min()) for p in sung), max(int(p.max()) for p in sung)) if sung else (None, None)
+    """Return the lowest and the highest pitch without drums, or None twice."""
+    pitched = [t.notes.numpy()["pitch"] for t in score.tracks if not t.is_drum and len(t.notes)]
+    return (min(int(p.min()) for p in pitched), max(int(p.max()) for p in pitched)) if pitched else (None, None)
 
 
 def _sorted(counts: Counter[Any]) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Where music files are: folders and archives at any depth of folders, one file after the other in constant memory.
+"""Music files in folders and archives, at any depth of folders, one after another in constant memory.
 
-An archive is read as a stream and never unpacked to disk, so names in it mean nothing to the file system. Archives
-within archives are not followed. Knows nothing of music.
+An archive is read as a stream and never unpacked to disk, so names in it cannot lead outside. Archives within archives
+are not opened. The content of files is not looked at.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..errors import CorpusError, Drop, Reason
 MUSIC = (".mid", ".midi", ".kar", ".abc")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 ARCHIVES = (".zip", *TARS)
-MAX_BYTES = 32 << 20  # of one file; a million notes take about 8 MB
+MAX_BYTES = 32 << 20  # per file; a million notes take about 8 MB
 MAX_TABLE_BYTES = 64 << 20  # of a split file
-MAX_HEADER_BYTES = 1 << 20  # of what stands between two members of a tar
-XZ_MEMORY = 512 << 20  # what a stream may ask of its reader; `xz -9` needs 65 MB
+MAX_HEADER_BYTES = 1 << 20  # between two members of a tar
+XZ_MEMORY = 512 << 20  # bytes that the decompressor of a stream may use; `xz -9` needs 65 MB
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 
 
@@ -38,12 +38,12 @@ class Found:
     """A file with a music suffix.
 
     Attributes:
-        source: which of the sources it lies in, counted from 0.
-        name: its path from there, with slashes.
-        place: 0 in a folder; in an archive where it stands (two members may have one name), or in a file of many tunes.
+        source: number of its source, counted from 0.
+        name: its path within the source, with slashes.
+        place: 0 in a folder; its position in an archive, where two members may have one name.
         identity: size and time of change: another identity means other bytes.
-        path: where to read it, or None for one from an archive.
-        data: its bytes, if it comes from an archive and was asked for.
+        path: where to read it; None for a member of an archive.
+        data: its bytes, if it comes from an archive and is not done.
         reason: why it cannot be read, or None.
     """
 
@@ -58,7 +58,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class OfficialSplit:
-    """A file that says which file belongs to which split: a csv with the columns `midi_filename` and `split`."""
+    """The content of a split file: a csv with the columns `midi_filename` and `split`."""
 
     source: int
     name: str
@@ -67,21 +67,21 @@ class OfficialSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Something that kept files from being found: a damaged archive, a folder that may not be read."""
+    """A problem that kept files from being found: a damaged archive, a folder without read permission."""
 
     text: str
 
 
 Event = Found | OfficialSplit | Problem
 IsDone = Callable[[int, str, int, str], bool]
-"""Whether a file (source, name, place, identity) needs no reading any more."""
+"""Whether a file (source, name, place, identity) was read before."""
 
 
 def check(sources: Sequence[Path]) -> None:
-    """Say now if a source is missing or of no known kind.
+    """Check that all sources exist and are of a known kind.
 
     Raises:
-        CorpusError: so it is.
+        CorpusError: one of them does not.
     """
     for source in sources:
         if not source.exists():
@@ -94,11 +94,11 @@ def check(sources: Sequence[Path]) -> None:
 
 
 def walk(sources: Sequence[Path], is_done: IsDone = lambda *_: False) -> Iterator[Event]:
-    """Yield every file with a music suffix, every official split file, and what went wrong on the way.
+    """Yield every file with a music suffix, every official split file, and the problems on the way.
 
     Args:
         sources: folders, archives and single files.
-        is_done: files of which only the name is needed, not the bytes.
+        is_done: whether a file was read before: then its bytes are not needed.
     """
     for number, source in enumerate(sources):
         if source.is_dir():
@@ -156,7 +156,7 @@ def _file(number: int, path: Path, name: str) -> Iterator[Event]:
 
 
 def _tunes(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Found]:
-    """Yield each tune of an abc file: in a collection each begins with its own X: field, and each counts as a file."""
+    """Yield each tune of an abc file. In a collection each begins with its own X: field and counts as a file."""
     parts = (b"\n" + data.replace(b"\r\n", b"\n")).split(b"\nX:")
     if len(parts) <= 2:
         yield Found(number, name, place, identity, data=data)
@@ -168,10 +168,10 @@ def _tunes(number: int, name: str, place: int, identity: str, data: bytes) -> It
 
 
 def _archive(number: int, path: Path, prefix: str, is_done: IsDone) -> Iterator[Event]:
-    """Yield what is in an archive; where it is damaged, what is before the damage, and a `Problem`."""
+    """Yield the files of an archive; of a damaged one, those before the damage and a `Problem`."""
     try:
         size = path.stat().st_size
-        allowed = (256 << 20) + 200 * size  # real collections of MIDI shrink to a twentieth at most
+        allowed = (256 << 20) + 200 * size  # real collections of MIDI are compressed to a twentieth at most
         is_zip = path.name.lower().endswith(".zip")
         yield from (_zip if is_zip else _tar)(number, path, prefix, is_done, allowed)
     except _Bomb:
@@ -219,11 +219,11 @@ def _tar(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
         with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
             place, left = 0, 0
             while True:
-                stream.allow(left + MAX_HEADER_BYTES)  # a header may not grow without end, either
+                stream.allow(left + MAX_HEADER_BYTES)  # bounds the header, too
                 info = archive.next()
                 if info is None:
                     return
-                archive.members.clear()  # tarfile keeps every member it has seen
+                archive.members.clear()  # tarfile would keep every member
                 left, place = info.size, place + 1
                 name = prefix + printable(info.name)
                 lower = info.name.lower()
@@ -263,7 +263,7 @@ def _member(number: int, name: str, place: int, identity: str, data: bytes) -> I
 
 
 def _table(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
-    """Yield an official split, if this csv is one: MAESTRO's and Groove's have these two columns."""
+    """Yield an official split if this csv is one: those of MAESTRO and Groove have these two columns."""
     try:
         text = file.read(MAX_TABLE_BYTES + 1).decode("utf-8-sig")
         rows = csv.DictReader(io.StringIO(text))
@@ -290,7 +290,7 @@ def _table(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
 
 
 def printable(name: str) -> str:
-    """Return a name that can be written anywhere: bytes that are no text and control characters become a mark."""
+    """Return a printable name: undecodable bytes and control characters become the replacement character."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
@@ -300,7 +300,7 @@ def _too_large() -> Drop:
 
 
 class _Bomb(Exception):
-    """More came out of an archive than it may hold."""
+    """An archive unpacks to more bytes than allowed."""
 
 
 def _unpacked(packed: IO[bytes], name: str) -> Any:
@@ -314,7 +314,7 @@ def _unpacked(packed: IO[bytes], name: str) -> Any:
 
 
 class _Xz:
-    """Reads .xz as `lzma.open` does, but refuses streams that ask for gigabytes of memory."""
+    """Reads .xz as `lzma.open` does, but refuses streams that need gigabytes of memory."""
 
     def __init__(self, packed: IO[bytes]) -> None:
         self._packed = packed
@@ -339,7 +339,7 @@ class _Xz:
 
 
 class _Bounded:
-    """A stream that gives no more than is allowed, in all and up to the next permission."""
+    """A stream with two limits: bytes in all, and bytes up to the next call of `allow`."""
 
     def __init__(self, stream: Any, allowed: int) -> None:
         self._stream, self._in_all, self._now = stream, allowed, 0

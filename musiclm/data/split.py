@@ -1,7 +1,7 @@
-"""Who is whose copy, and which piece is for training, validation and test.
+"""Copies among the files, and the split of each piece: train, validation or test.
 
-An official split is used as it is. Otherwise a piece's split is a number made from its intervals, so that copies fall
-together and adding files moves nothing.
+An official split is used as it is. Otherwise the split of a piece follows from a hash of its intervals, so that copies
+are in one split and new files move no piece.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .progress import BuildState
 from .sources import SPLIT_NAMES
 
 ORDER = "source, name, place"
-MIN_PRINTS = 8  # of a shared tune
+MIN_PRINTS = 8  # hashes that two pieces with one tune share
 MIN_PIECES = 10  # with fewer, splits are parts of pieces
 
 
@@ -27,10 +27,10 @@ def by_key(key: bytes) -> str:
 
 
 def find_copies(work: BuildState) -> None:
-    """Mark every file whose notes are those of a file before it (`copy_of`, `is_exact`); official ones stand first.
+    """Mark every file that is a copy of a file before it (`copy_of`, `is_exact`); officially split files come first.
 
-    Only files with the same intervals are compared, each with one of each kind there is: memory does not grow with the
-    corpus.
+    Only files with the same intervals are compared, each with one file of each group of copies: memory does not grow
+    with the corpus.
     """
     database = work.database
     database.execute("UPDATE files SET copy_of = NULL, is_exact = NULL")
@@ -57,7 +57,7 @@ def find_copies(work: BuildState) -> None:
 
 
 def use_official(work: BuildState) -> list[str]:
-    """Take over official splits, of split files or else of folders named train, validation and test; return which."""
+    """Apply official splits: split files, or else folders named train, validation and test. Return notes for the user."""
     database, used = work.database, []
     match = "o.source = files.source AND o.name = files.name"
     database.execute(
@@ -100,7 +100,7 @@ def _split_folders(names: Iterator[str]) -> int | None:
 
 
 def split_the_rest(work: BuildState, *, keep_duplicates: bool) -> list[str]:
-    """Give every piece without an official split its own. Return what a user should know about it."""
+    """Assign a split to every piece without an official one. Return notes for the user."""
     database = work.database
     database.create_function("split_by_key", 1, by_key, deterministic=True)
     database.execute("UPDATE files SET split = split_by_key(key) WHERE reason IS NULL AND NOT official")
@@ -109,7 +109,7 @@ def split_the_rest(work: BuildState, *, keep_duplicates: bool) -> list[str]:
         "UPDATE files SET split = (SELECT f.split FROM files AS f WHERE f.rowid = files.copy_of)"
         " WHERE copy_of IS NOT NULL AND NOT official"
     )
-    told = []
+    notes = []
     kept = kept_rows(keep_duplicates=keep_duplicates)
     if not work.one(f"SELECT COUNT(*) FROM files WHERE {kept} AND official"):
         for split in SPLITS[1:]:
@@ -117,21 +117,23 @@ def split_the_rest(work: BuildState, *, keep_duplicates: bool) -> list[str]:
             if missing and work.one(f"SELECT COUNT(*) FROM files WHERE {kept} AND split = 'train'") > 1:
                 first = work.one(f"SELECT key FROM files WHERE {kept} AND split = 'train' ORDER BY key LIMIT 1")
                 database.execute("UPDATE files SET split = ? WHERE key = ? AND split = 'train'", (split, first))
-                told.append(f"no piece fell to {split} by its hash: the nearest one was taken")
-    return told
+                notes.append(f"no piece fell to {split} by its hash: the nearest one was taken")
+    return notes
 
 
 def kept_rows(*, keep_duplicates: bool) -> str:
-    """Return the condition of the files that become pieces."""
+    """Return the SQL condition of the files that become pieces."""
     return "reason IS NULL" if keep_duplicates else "reason IS NULL AND (copy_of IS NULL OR official)"
 
 
 def twins(work: BuildState) -> dict[str, object]:
-    """Return which official pieces are copies of one in another split; nothing is done about them.
+    """Return the officially split pieces that have copies in another split; they are only reported.
 
-    Keys: groups, of pieces that are copies of each other and in several splits; pieces, in those groups; held_out,
-    pieces of validation or test that have a copy in train; examples, names of up to 20 groups; share_a_tune, pieces of
-    validation and of test that have most of their tune in one training piece, see `share_a_tune`.
+    Keys:
+        groups: number of groups of copies that are in several splits; pieces: number of pieces in those groups.
+        held_out: number of pieces of validation or test with a copy in train.
+        examples: names of up to 20 groups.
+        share_a_tune: pieces of validation and test with most of their tune in one training piece, see `share_a_tune`.
     """
     inner = (
         "SELECT COALESCE(copy_of, rowid) AS first FROM files WHERE reason IS NULL AND official"
@@ -159,10 +161,10 @@ def twins(work: BuildState) -> dict[str, object]:
 
 
 def share_a_tune(work: BuildState) -> dict[str, int]:
-    """Return how many official pieces of validation and of test share a tune with one of train.
+    """Return how many officially split pieces of validation and of test share a tune with a training piece.
 
-    They do if at least half of their `canonical.tune_prints`, and no fewer than `MIN_PRINTS`, are among those of one
-    training piece: it may be in another key and rhythm, and harmonised in another way.
+    They do if at least half of their `fingerprint.tune_prints`, and at least `MIN_PRINTS`, are among those of one
+    training piece. Key, rhythm and harmony may differ.
     """
     database = work.database
     database.execute("DROP TABLE IF EXISTS temp.prints")

@@ -1,12 +1,13 @@
-"""A corpus on disk, for training to map into memory: a folder.
+"""A corpus on disk, which training maps into memory: a folder.
 
-    corpus.json    name, tokenizer, options, counts and what the data doctor found
-    tokens.bin     the ids of all pieces, one piece after the other, uint16 (uint32 for over 65,536 ids)
-    pieces.npy     one row a piece: see `PIECE`
+    corpus.json    tokenizer, options, counts and the data report ("doctor")
+    tokens.bin     the ids of all pieces, one piece after another, uint16 (uint32 for over 65,536 ids)
+    pieces.npy     one row per piece: see `PIECE`
     names.bin      the names of the pieces, UTF-8
-    files.jsonl    one line a file that was found: kept, or the one reason why not
+    files.jsonl    one line per file that was found: kept, or the reason why it was dropped
 
-Opening it reads corpus.json and maps the rest, whatever its size.
+Opening it reads corpus.json and maps the rest, whatever its size. Reasons are stored as codes, see `musiclm.errors.Drop`,
+and are given as texts by `describe` and `files`. Stores of earlier versions hold the texts.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from ..tokenizers.base import Tokenizer
 from .pieces import SPLITS, Corpus, Piece
 
 FORMAT = 1
-WHOLE = len(SPLITS)  # a split of its own: pieces of which the others are parts
+WHOLE = len(SPLITS)  # an extra split: whole pieces, where the other splits hold parts of them
 PIECE = np.dtype(
     [
-        ("name", "<u8"),  # where its name begins in names.bin, in bytes
+        ("name", "<u8"),  # offset of its name in names.bin, in bytes
         ("name_size", "<u4"),
-        ("start", "<u8"),  # where its ids begin in tokens.bin, in ids
+        ("start", "<u8"),  # offset of its ids in tokens.bin, in ids
         ("length", "<u8"),
         ("num_notes", "<u4"),
         ("seconds", "<f8"),
@@ -41,10 +42,10 @@ PIECE = np.dtype(
 
 
 class Pieces(Sequence[Piece]):
-    """Pieces of a store, made when they are asked for.
+    """Pieces of a store, made on access.
 
     Attributes:
-        rows: the rows of pieces.npy.
+        rows: their rows of pieces.npy.
     """
 
     def __init__(self, rows: np.ndarray, ids: np.ndarray, names: np.ndarray) -> None:
@@ -83,10 +84,10 @@ def is_store(path: str | Path) -> bool:
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """Return a store's corpus.json.
+    """Return corpus.json of a store, its reasons as texts.
 
     Raises:
-        CorpusError: there is none, it is damaged, or of another version.
+        CorpusError: there is no store, it is damaged, or of another version.
     """
     if not is_store(path):
         raise CorpusError(f"no corpus in '{path}': 'musiclm corpus build MIDI -o {path}' makes one")
@@ -97,14 +98,14 @@ def describe(path: str | Path) -> dict[str, Any]:
         document["dropped"] = {Drop.parse(stored).text: count for stored, count in document["dropped"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
-    document["name"] = Path(path).resolve().name  # not stored: a corpus has the same bytes wherever it lies
+    document["name"] = Path(path).resolve().name  # not stored: a corpus has the same bytes in any folder
     return document
 
 
 def _of_ids(described: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a tokenizer's description its ids of plain pieces hang on.
+    """Return the part of a tokenizer's description that determines the ids of plain pieces.
 
-    What fills holes reads plain pieces, and makes the holes itself; features are made of ids.
+    Infilling tokenizers read plain pieces and mask spans themselves; input features are computed from ids.
     """
     kept = {key: value for key, value in described.items() if key not in ("features", "reference")}
     return json.loads(json.dumps(kept | {"name": described["name"].removesuffix("-infill")}))
@@ -115,11 +116,11 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
 
     Args:
         path: the folder.
-        tokenizer: what its tokens have to be of; left out, what the corpus says.
-        in_memory: read the tokens now, so that the folder is needed no more.
+        tokenizer: the tokenizer that the corpus must have been built with; None for any.
+        in_memory: read the tokens now, so that the folder is no longer needed.
 
     Raises:
-        CorpusError: it is none, is damaged, or has tokens of another tokenizer.
+        CorpusError: it is not a store, is damaged, or has tokens of another tokenizer.
     """
     document = describe(path)
     if tokenizer is None:
@@ -155,13 +156,13 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], in_memory: bool) -> np.ndarray:
-    if in_memory or path.stat().st_size == 0:  # nothing cannot be mapped
+    if in_memory or path.stat().st_size == 0:  # an empty file cannot be mapped
         return np.fromfile(path, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))
 
 
 def files(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield what became of each file that was found: files.jsonl."""
+    """Yield the lines of files.jsonl: for each file that was found, whether it was kept, or the text of the reason."""
     with Path(path, "files.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             file: dict[str, Any] = json.loads(line)
@@ -171,7 +172,7 @@ def files(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 class Writer:
-    """Writes the tokens and pieces of a store, one piece after the other."""
+    """Writes the tokens and pieces of a store, one piece after another."""
 
     def __init__(self, folder: Path, id_type: str) -> None:
         self.folder, self.id_type = folder, np.dtype(id_type)

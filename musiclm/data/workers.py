@@ -1,8 +1,8 @@
-"""Processes that read files, of which any may hang or die: that costs the file it was on, and no other.
+"""Worker processes that read files. A worker that hangs or crashes costs the file it was on, and no other.
 
-A worker lives long, since importing a tokenizer takes seconds. One file at a time is with a worker, so it is known
-which one it died on; but a parser that wrote where it should not may have killed it long before. So a file that an old
-worker died on is given to a new one, and only if that dies, too, it is the file's fault.
+Workers are reused, since importing a tokenizer takes seconds. A worker has one file at a time, so the file of a crash is
+known. But a parser may have corrupted memory on an earlier file. So a file on which a used worker crashed is given to a
+new one, and only if that crashes, too, the file is dropped.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from . import parse as parsing
 from .parse import Record
 from .sources import Found
 
-START_SECONDS = 300.0  # for a worker to import what it needs, on a busy machine
+START_SECONDS = 300.0  # in which a worker must have finished its imports, on a busy machine
 MAX_FAILED_STARTS = 3
-MEMORY = 3 << 30  # bytes that a worker may hold: a tokenizer takes 0.4 GB, a piece of 500,000 notes some 2 GB
+MEMORY = 3 << 30  # bytes that a worker may use: a tokenizer takes 0.4 GB, a piece of 500,000 notes some 2 GB
 
 
 class Worker:
-    """One process, idle or on one file."""
+    """One process, idle or reading one file."""
 
     def __init__(self, description: dict[str, Any], programs: Mapping[int, int], time_limit: float) -> None:
         context = _context()
@@ -55,12 +55,12 @@ class Worker:
 
 
 class Pool:
-    """Workers that are replaced when they are lost.
+    """Workers, replaced when they hang or crash.
 
     Args:
         description: of the tokenizer, see `musiclm.tokenizers.from_description`.
-        programs: see `cleaning.clean`.
-        num_workers: how many processes.
+        programs: see `clean.clean`.
+        num_workers: number of processes.
         time_limit: seconds that one file may take.
     """
 
@@ -70,7 +70,7 @@ class Pool:
         self._start = lambda: Worker(description, programs, time_limit)
         self._time_limit = time_limit
         self._failed_starts = 0
-        self._again: list[Found] = []  # files that old workers died on
+        self._again: list[Found] = []  # files on which used workers crashed
         self._workers = [self._start() for _ in range(num_workers)]
 
     @property
@@ -80,19 +80,19 @@ class Pool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a worker is on a file, or has to be."""
+        """Whether a file is being read, or waits to be read again."""
         return bool(self._again) or any(w.on is not None for w in self._workers)
 
     def give(self, found: Found) -> None:
-        """Hand a file to a worker that is free; one that has died meanwhile is replaced and noticed by `results`."""
+        """Give a file to a free worker; if that has crashed meanwhile, `results` replaces it."""
         worker = next(w for w in self._workers if w.is_ready and w.on is None)
         try:
             worker.give(found)
-        except OSError:  # it died while idle, which `results` will notice
+        except OSError:  # it crashed while idle, which `results` will notice
             worker.on = found
 
     def results(self) -> Iterator[tuple[Found, Record]]:
-        """Wait a moment, and yield what is done: read, or lost with the worker that was on it."""
+        """Wait up to 0.1 s, and yield the files that were read or lost, with their records."""
         ready = set(wait([w.connection for w in self._workers], timeout=0.1))
         now = time.monotonic()
         for i, worker in enumerate(self._workers):
@@ -145,9 +145,9 @@ class Pool:
 
 
 def _context() -> Any:
-    """Return how readers are started: forked from one clean process that has imported what they need, if there is fork.
+    """Return the multiprocessing context: a fork server that has imported the tokenizers, where there is fork.
 
-    Forking ourselves would be faster still, and would copy locks that our threads hold.
+    Forking this process would be faster still, but would copy locks that its threads hold.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -161,7 +161,7 @@ def _alarm() -> int:
 
 
 def _memory(pid: int | None) -> int:
-    """Return how many bytes of memory a process holds; 0 where the system does not say."""
+    """Return the resident memory of a process, in bytes; 0 where the system does not tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -169,9 +169,9 @@ def _memory(pid: int | None) -> int:
 
 
 def _work(connection: Connection, description: dict[str, Any], programs: dict[int, int], time_limit: float) -> None:
-    """What a worker does until its pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
-    sys.stderr = os.fdopen(os.dup(2), "w")  # for Python's own; what the C library says of a broken heap goes nowhere
+    """Read files until the pipe is closed: the main function of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
+    sys.stderr = os.fdopen(os.dup(2), "w")  # for Python; what the C library writes about a broken heap is discarded
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     import torch
 
@@ -181,18 +181,18 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
     tokenizer = tokenizers.from_description(description)
     gc.collect()
     gc.freeze()
-    gc.disable()  # MidiTok makes tens of thousands of objects a piece, none of them in circles
+    gc.disable()  # MidiTok makes tens of thousands of objects per piece, without reference cycles
     count = 0
     try:
         connection.send(None)
-    except OSError:  # who started us is gone
+    except OSError:  # the parent process is gone
         return
     while True:
         try:
             path, data, name = connection.recv()
         except (EOFError, OSError):
             return
-        if hasattr(signal, "setitimer"):  # ends us even in C code and with nobody there to do it
+        if hasattr(signal, "setitimer"):  # ends this process even within C code and without the parent
             signal.setitimer(signal.ITIMER_REAL, 1.2 * time_limit + 1)
         record = read(path, data, name, lambda d, n: parsing.read_piece(d, n, tokenizer, programs))
         if hasattr(signal, "setitimer"):

@@ -1,4 +1,4 @@
-"""From the work on a corpus to the store: pieces in the order of their names, and what became of each file."""
+"""From the state of a build to the store: pieces in the order of their names, and the result of each file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .progress import BuildState
 from .report import DataReport, pitch_range
 from .store import FORMAT, PIECE, WHOLE, Writer
 
-MIN_BARS = 3  # of a piece that is split by bars
+MIN_BARS = 3  # a piece with fewer bars cannot be split by bars
 
 
 def write_store(
@@ -33,10 +33,10 @@ def write_store(
     bpe: int,
     programs: Mapping[int, int],
 ) -> None:
-    """Write a store into a new folder, from work that is all done and whose official splits are known.
+    """Write a store into a new folder, from finished work whose official splits are known.
 
     Raises:
-        CorpusError: there is not one piece to keep.
+        CorpusError: no piece can be kept.
     """
     splitting.find_copies(work)
     notes = [*splitting.use_official(work), *splitting.split_the_rest(work, keep_duplicates=keep_duplicates)]
@@ -50,39 +50,9 @@ def write_store(
         notes = ["fewer than ten pieces: the splits are bars within pieces, the first 80 % of each for training"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    doctor = DataReport()
-    writer = Writer(folder, id_type(tokenizer.vocab_size))
-    with (folder / "files.jsonl").open("w", encoding="utf-8") as lines:
-        for row in work.rows(
-            "SELECT f.source, f.name, f.reason, f.tokens, f.token_bytes, f.facts, f.split, f.official, f.is_exact,"
-            " o.source, o.name FROM files AS f LEFT JOIN files AS o ON o.rowid = f.copy_of"
-            " ORDER BY f.source, f.name, f.place"
-        ):
-            source, file, stored, at, size, told, split, official, is_exact, first_source, first_file = row
-            shown = _shown(sources, source, file)
-            line: dict[str, Any] = {"name": shown, "kept": False}
-            is_copy = first_file is not None
-            if is_copy:
-                doctor.add_copy(bool(is_exact))
-                line["copy_of"] = _shown(sources, first_source, first_file)
-            reason = Drop.parse(stored) if stored is not None else None
-            if reason is None and is_copy and not official and not keep_duplicates:
-                reason = Drop(Reason.EXACT_COPY if is_exact else Reason.NEAR_COPY)
-            facts: dict[str, Any] = json.loads(told) if told else {}
-            doctor.add_file(reason, facts)
-            if reason is not None:
-                line["reason"] = reason.stored
-            else:
-                ids = np.frombuffer(work.bytes_at(at, size), writer.id_type)
-                line |= {"kept": True, "split": "by bars" if by_bars else split}
-                line |= {k: facts[k] for k in ("num_notes_read", "num_notes", "seconds", "key", "tempo", "metre")}
-                line |= {k: facts[k] for k in ("left_out", "cleaned") if facts[k]}
-                _write_piece(writer, shown, ids, facts, tokenizer, None if by_bars else split)
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-    writer.close()
+    report = _write_files(work, folder, tokenizer, sources, keep_duplicates=keep_duplicates, by_bars=by_bars)
     if by_bars:
         notes += _without_held_out(folder)
-    dropped = doctor.dropped()
     if bpe:
         tokenizer = _merge(folder, tokenizer, bpe)
     document = {
@@ -95,28 +65,71 @@ def write_store(
             "keep_duplicates": keep_duplicates,
             "programs": {str(k): v for k, v in programs.items()},
         },
-        "found": doctor.found,
-        "kept": doctor.kept,
-        "dropped": dropped,
-        "num_notes": doctor.num_notes,
+        "found": report.found,
+        "kept": report.kept,
+        "dropped": report.dropped(),
+        "num_notes": report.num_notes,
         **_sizes(folder),
         "notes": notes,
         "problems": problems,
         "twins_across_splits": splitting.twins(work),
-        "doctor": doctor.report(),
+        "doctor": report.report(),
     }
     (folder / "corpus.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _write_files(
+    work: BuildState,
+    folder: Path,
+    tokenizer: Tokenizer,
+    sources: Sequence[str],
+    *,
+    keep_duplicates: bool,
+    by_bars: bool,
+) -> DataReport:
+    """Write the pieces and files.jsonl, file by file in the order of names, and return the counts."""
+    report = DataReport()
+    writer = Writer(folder, id_type(tokenizer.vocab_size))
+    with (folder / "files.jsonl").open("w", encoding="utf-8") as lines:
+        for row in work.rows(
+            "SELECT f.source, f.name, f.reason, f.tokens, f.token_bytes, f.facts, f.split, f.official, f.is_exact,"
+            " o.source, o.name FROM files AS f LEFT JOIN files AS o ON o.rowid = f.copy_of"
+            " ORDER BY f.source, f.name, f.place"
+        ):
+            source, file, stored, at, size, facts_json, split, official, is_exact, first_source, first_file = row
+            shown = _shown(sources, source, file)
+            line: dict[str, Any] = {"name": shown, "kept": False}
+            is_copy = first_file is not None
+            if is_copy:
+                report.add_copy(bool(is_exact))
+                line["copy_of"] = _shown(sources, first_source, first_file)
+            drop = Drop.parse(stored) if stored is not None else None
+            if drop is None and is_copy and not official and not keep_duplicates:
+                drop = Drop(Reason.EXACT_COPY if is_exact else Reason.NEAR_COPY)
+            facts: dict[str, Any] = json.loads(facts_json) if facts_json else {}
+            report.add_file(drop, facts)
+            if drop is not None:
+                line["reason"] = drop.stored
+            else:
+                ids = np.frombuffer(work.bytes_at(at, size), writer.id_type)
+                line |= {"kept": True, "split": "by bars" if by_bars else split}
+                line |= {k: facts[k] for k in ("num_notes_read", "num_notes", "seconds", "key", "tempo", "metre")}
+                line |= {k: facts[k] for k in ("left_out", "cleaned") if facts[k]}
+                _write_piece(writer, shown, ids, facts, tokenizer, None if by_bars else split)
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+    writer.close()
+    return report
+
+
 def _shown(sources: Sequence[str], source: int, name: str) -> str:
-    """Return a file's name within the corpus: the source's own name, and the path from there."""
+    """Return a file's name within the corpus: the name of its source and the path within that."""
     return name if sources[source] == name else f"{sources[source]}/{name}"
 
 
 def _write_piece(
     writer: Writer, name: str, ids: np.ndarray, facts: dict[str, Any], tokenizer: Tokenizer, split: str | None
 ) -> None:
-    """Write a piece; without a split as a whole, and its bars as parts that have one."""
+    """Write a piece to its split; without one, write it as a whole and its bars as parts with splits."""
     writer.add(
         name,
         ids,
@@ -138,7 +151,7 @@ def _write_piece(
 
 
 def _parts(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield ids and score of a piece's first 80 % of bars, of the next tenth and of the last; None without a note."""
+    """Yield ids and score of the first 80 % of a piece's bars, of the next tenth and of the last; None without a note."""
     score = tokenizer.decode(ids.astype(np.int64))
     bars = midi.BarMap(score)
     total = bars.num_bars(midi.end(score))
@@ -153,12 +166,12 @@ def _parts(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, 
             if part is None or part.note_num() == 0:
                 raise MidiError("no notes in these bars")
             yield tokenizer.encode(part)[0], part
-        except MidiError:  # only silence, or what the tokenizer has no ids for: this split has nothing of the piece
+        except MidiError:  # silence, or only notes without ids: this split has no part of the piece
             yield np.zeros(0, np.int64), None
 
 
 def _without_held_out(folder: Path) -> list[str]:
-    """Where no piece is long enough to hold bars out, let validation be what was learnt, and say so."""
+    """If no piece is long enough to hold bars out, validate on the training music. Return notes for the user."""
     rows = np.load(folder / "pieces.npy")
     if (rows["split"] == 1).any():
         return []
@@ -169,7 +182,7 @@ def _without_held_out(folder: Path) -> list[str]:
 
 
 def _sizes(folder: Path) -> dict[str, Any]:
-    """Return pieces and tokens by split, and all tokens."""
+    """Return the numbers of pieces and tokens by split, and of all tokens."""
     rows = np.load(folder / "pieces.npy", mmap_mode="r")
     splits = {}
     for i, name in enumerate(SPLITS):
@@ -179,7 +192,7 @@ def _sizes(folder: Path) -> dict[str, Any]:
 
 
 def _merge(folder: Path, tokenizer: Tokenizer, num_merges: int) -> Tokenizer:
-    """Learn a BPE vocabulary on the training pieces, rewrite all tokens with it, and return its tokenizer."""
+    """Learn BPE merges on the training pieces, rewrite all tokens, and return the tokenizer with merges."""
     rows = np.load(folder / "pieces.npy")
     ids = np.memmap(folder / "tokens.bin", id_type(tokenizer.vocab_size), "r")
 
@@ -210,8 +223,8 @@ def _nothing(work: BuildState, sources: Sequence[str], problems: Sequence[str]) 
     query = "SELECT reason, COUNT(*) FROM files WHERE reason IS NOT NULL GROUP BY reason"
     found = [(Drop.parse(stored).text, count) for stored, count in work.rows(query)]
     reasons = sorted(found, key=lambda pair: (-pair[1], pair[0]))
-    told = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons[:12]]
+    described = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons[:12]]
     if not reasons:
-        told = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]
+        described = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]
     where = " and ".join(f"'{source}'" for source in sources[:3]) + (" and more" if len(sources) > 3 else "")
-    return f"nothing to use in {where}: " + "; ".join([*told, *problems[:3]])
+    return f"nothing to use in {where}: " + "; ".join([*described, *problems[:3]])

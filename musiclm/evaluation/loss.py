@@ -1,9 +1,9 @@
-"""How well a model knows music: surprise, in nats a token, bits a note and bits a second, beside trivial baselines.
+"""The loss (cross-entropy) of a model on music: nats/token, bits/note and bits/second.
 
-Formulas: nats a token = -sum(ln p(token | all before it, as far as the model's memory goes)) / number of tokens that
-count. Which count is the tokenizer's to say (on the grid the cells, not the marks around a piece). Bits a note and a
-second divide the same sum, in bits, by the notes and the seconds of the pieces. Nats a token cannot be compared between
-tokenizers; bits can. Pieces without a token give no figure: 0 nats over 0 tokens.
+nats/token = -sum(ln p(token | the tokens before it, within the model's context)) / number of evaluated tokens. The
+tokenizer's `eval_mask` says which tokens are evaluated (on the grid the cells, not the special tokens). Bits/note and
+bits/second divide the same sum, in bits, by the notes and the seconds of the pieces. Nats/token cannot be compared between
+tokenizers; bits can. The perplexity is exp(nats/token). Without tokens the loss is 0.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from ..data import Piece
 from ..models.base import LanguageModel, rows
 from ..tokenizers.base import Tokenizer
 
-CHUNK = 512  # tokens a pass; the state goes on from one to the next
-BATCH = 16  # pieces a pass
-MASKS = 4  # stretches of a piece that are measured
-TEMPERATURES = tuple(
-    k / 20 for k in range(18, 41)
-)  # 0.9 to 2: what a model's logits may be divided by to be calibrated
+CHUNK = 512  # tokens per forward pass; the streaming state is passed along
+BATCH = 16  # pieces per forward pass
+MASKS = 4  # crops with masked spans per piece
+TEMPERATURES = tuple(k / 20 for k in range(18, 41))  # 0.9 to 2, the candidates of temperature scaling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossReport:
-    """What evaluation counts of some pieces, and the figures made of it."""
+    """The loss of a model on some pieces.
+
+    Attributes:
+        nats: sum over the evaluated tokens.
+        num_tokens: number of evaluated tokens.
+        num_notes, seconds, num_pieces: of the pieces.
+    """
 
     nats: float
     num_tokens: int
@@ -55,11 +59,11 @@ class LossReport:
 def measure_loss(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
 ) -> LossReport:
-    """Return how surprised a model is by pieces, each read from its beginning.
+    """Return the loss of a model on pieces, each read from its beginning.
 
     Args:
         model: in evaluation mode, on any device.
-        tokenizer: what made the pieces.
+        tokenizer: the one that made the pieces.
         pieces: any number.
         bf16: whether to compute in bfloat16.
     """
@@ -83,10 +87,10 @@ def _counted(nats: float, tokenizer: Tokenizer, pieces: Sequence[Piece]) -> Loss
 def fit_temperature(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
 ) -> tuple[float, LossReport]:
-    """Return by what a model's logits are best divided, of `TEMPERATURES`, and how surprised it then is.
+    """Return the temperature, of `TEMPERATURES`, with the lowest loss on these pieces, and that loss.
 
-    A model that knows its training pieces too well is too sure of others; one number mends most of that (Guo et al. 2017).
-    The arguments are those of `surprise`.
+    Temperature scaling (Guo et al. 2017): an overfitted model is overconfident, and dividing its logits by one number
+    corrects most of that. The arguments are those of `measure_loss`.
     """
     sums = np.zeros(len(TEMPERATURES))
     for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
@@ -96,11 +100,11 @@ def fit_temperature(
 
 
 def sample_pieces(pieces: Sequence[Piece], most_tokens: int | None) -> list[Piece]:
-    """Return whole pieces of no more tokens than this, but one at least: the same ones each time, by their names' hashes.
+    """Return whole pieces with at most `most_tokens` tokens, but at least one piece; always the same ones.
 
     Args:
-        pieces: any number.
-        most_tokens: None for all of them.
+        pieces: any number; they are chosen by the hashes of their names.
+        most_tokens: None for all pieces.
     """
     if most_tokens is None:
         return list(pieces)
@@ -114,12 +118,12 @@ def sample_pieces(pieces: Sequence[Piece], most_tokens: int | None) -> list[Piec
 
 
 def masked_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = MASKS) -> list[Piece]:
-    """Return stretches with holes in them, drawn from each piece by its name: what models that fill are measured on.
+    """Return crops with masked spans, on which infilling models are evaluated; they are sampled by the piece's name.
 
     Args:
         tokenizer: one that `supports_infilling`.
-        pieces: any.
-        number: of stretches a piece.
+        pieces: any number.
+        number: of crops per piece.
     """
     made = []
     for piece in pieces:
@@ -134,7 +138,7 @@ def masked_pieces(tokenizer: Tokenizer, pieces: Sequence[Piece], number: int = M
 def masked_loss(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
 ) -> dict[str, float]:
-    """Return nats a token of what is missing in `holes` of pieces; nothing of a tokenizer without holes."""
+    """Return the loss on the masked spans of `masked_pieces`, nats/token; nothing for a tokenizer without infilling."""
     if not tokenizer.supports_infilling:
         return {}
     return {
@@ -147,7 +151,7 @@ def masked_loss(
 def token_losses(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool = False
 ) -> Iterator[tuple[Piece, np.ndarray]]:
-    """Yield each piece, the longest first, and the nats of each of its tokens but the first, (T - 1,) float64."""
+    """Yield each piece, the longest first, and the loss of each of its tokens but the first, nats, (T - 1,) float64."""
     for piece, nats in _each(model, tokenizer, pieces, bf16, (1.0,)):
         yield piece, nats[0]
 
@@ -156,15 +160,15 @@ def token_losses(
 def _each(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool, temperatures: Sequence[float]
 ) -> Iterator[tuple[Piece, np.ndarray]]:
-    """Yield what `each` does, at each of some temperatures, (temperatures, T - 1)."""
+    """Yield each piece, the longest first, and its token losses at each temperature, (temperatures, T - 1) float64."""
     device = next(model.parameters()).device
     falling = sorted(pieces, key=lambda p: (-len(p.tokens), p.name))
     for begin in range(0, len(falling), BATCH):
         batch = falling[begin : begin + BATCH]
         longest = len(batch[0].tokens)
         tokens = np.full((len(batch), longest), batch[0].tokens[0], np.int64)
-        for row, piece in enumerate(batch):
-            tokens[row, : len(piece.tokens)] = piece.tokens
+        for i, piece in enumerate(batch):
+            tokens[i, : len(piece.tokens)] = piece.tokens
         ids = torch.from_numpy(tokens)
         nats = np.zeros((len(temperatures), len(batch), longest - 1))
         state = feature_state = None
@@ -172,16 +176,16 @@ def _each(
             inputs, targets = ids[:, start : start + CHUNK], ids[:, start + 1 : start + CHUNK + 1]
             inputs = inputs[:, : targets.shape[1]]
             features, feature_state = tokenizer.features(inputs, feature_state)
-            going_on = sum(len(piece.tokens) - 1 > start for piece in batch)  # the longest stand first
-            if state and len(state[0]) > going_on:  # a model may have no state tensors
-                state = rows(state, range(going_on))
+            num_active = sum(len(piece.tokens) - 1 > start for piece in batch)  # the longest come first
+            if state and len(state[0]) > num_active:  # a model may have no state tensors
+                state = rows(state, range(num_active))
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                given = features[:going_on].to(device) if features.shape[-1] else None
-                logits, state = model(inputs[:going_on].to(device), state, given)
-            targets = targets[:going_on].to(device)
+                inputs_features = features[:num_active].to(device) if features.shape[-1] else None
+                logits, state = model(inputs[:num_active].to(device), state, inputs_features)
+            targets = targets[:num_active].to(device)
             logits = logits.float().transpose(1, 2)
             for i, temperature in enumerate(temperatures):
                 loss = F.cross_entropy(logits / temperature, targets, reduction="none")
-                nats[i, :going_on, start : start + loss.shape[1]] = loss.cpu().numpy()
-        for row, piece in enumerate(batch):
-            yield piece, nats[:, row, : len(piece.tokens) - 1]
+                nats[i, :num_active, start : start + loss.shape[1]] = loss.cpu().numpy()
+        for i, piece in enumerate(batch):
+            yield piece, nats[:, i, : len(piece.tokens) - 1]

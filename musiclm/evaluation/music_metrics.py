@@ -1,15 +1,15 @@
-"""Musical statistics of scores, and how far a set of pieces is from another. Knows no model and no tokenizer.
+"""Musical metrics of scores, and the distance between two sets of pieces. Independent of models and tokenizers.
 
-Each statistic is a number for one piece; see its function for formula, what counts and its source. They say whether
-samples look like a corpus from outside, not whether they are good: a shuffled corpus would do well by most of them. A
-piece that has nothing to count (no pitch, no second bar) gives None and stands aside.
+Each metric is a number for one piece; its function gives the formula, what counts and the source. Metrics tell whether
+samples resemble a corpus superficially, not whether they are good: a shuffled corpus would do well by most of them. A
+piece that has nothing to count (no pitch, no second bar) gives None and is left out.
 
-Two sets are compared as Yang and Lerch (2020) do: the distances between pieces of the reference with each other, and
-those from the samples to the reference, each smoothed to a density; the area under both (1: the samples are as far from
-the reference's pieces as those are from each other) and the Kullback-Leibler divergence between them.
+Two sets are compared as by Yang and Lerch (2020): the distances within the reference, and those from the samples to the
+reference, are each smoothed to a density. Reported are the overlapped area of both densities (1: the samples are as far
+from the reference as its pieces are from each other) and the Kullback-Leibler divergence between them.
 
-Own code: muspy has some of these and was last released in 2022, pretty_midi has histograms but no measure made of
-them, and mgeval, which came with the paper, was never released as a package.
+This is own code because muspy has only some of these and was last released in 2022, pretty_midi has histograms but no
+metrics, and mgeval, which came with the paper, was never released as a package.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from symusic import Score
 from .. import midi
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
-ONSETS = 12  # places in a quarter at which onsets are told apart: sixteenths and triplets
-GROOVE = 4  # of the groove: sixteenths
-MAX_DISTANCES = 4000  # that a density is made of; of more, as many evenly spaced in rank
-POINTS = 1000  # at which densities are compared
+ONSETS = 12  # positions in a quarter that are distinguished: sixteenths and triplets
+GROOVE = 4  # positions in a quarter for the groove: sixteenths
+MAX_DISTANCES = 4000  # that a density is made of; of more, as many evenly spaced quantiles
+POINTS = 1000  # at which densities are evaluated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class Notes:
     Attributes:
         start, end: (N,) float64.
         pitch: (N,) int64.
-        is_drum: (N,) booleans; drums have rhythm but no pitch and no length.
-        bars: where bars begin, and where the last one ends.
+        is_drum: (N,) bool; drums have rhythm but no pitch and no length.
+        bars: (bars + 1,) starts of the bars, and the end of the last one.
     """
 
     start: np.ndarray
@@ -49,8 +49,8 @@ class Notes:
     is_drum: np.ndarray
     bars: np.ndarray
 
-    def sung(self) -> np.ndarray:
-        """Return which notes have a pitch, (N,) booleans."""
+    def pitched(self) -> np.ndarray:
+        """Return which notes have a pitch, (N,) bool."""
         return ~self.is_drum
 
     def by_bar(self) -> list[np.ndarray]:
@@ -64,7 +64,7 @@ def notes_of(score: Score, num_bars: int | None = None) -> Notes:
 
     Args:
         score: any.
-        num_bars: only so many bars, notes that ring on being cut; None for all.
+        num_bars: number of bars, at whose end notes are cut; None for all.
     """
     tpq = score.ticks_per_quarter
     first = min((n.time for t in score.tracks for n in t.notes), default=0) / tpq
@@ -97,9 +97,9 @@ def notes_of(score: Score, num_bars: int | None = None) -> Notes:
 def pitch_class_entropy(notes: Notes) -> float | None:
     """Return -sum_c p(c) log2 p(c) in bits over the twelve pitch classes, p(c) being their share of the notes.
 
-    0 for one pitch class, 3.58 for all alike; drums do not count; None without a pitch. Wu and Yang (2020).
+    0 for one pitch class, 3.58 for a uniform distribution; drums do not count; None without a pitch. Wu and Yang (2020).
     """
-    pitches = notes.pitch[notes.sung()] % 12
+    pitches = notes.pitch[notes.pitched()] % 12
     if not len(pitches):
         return None
     share = np.bincount(pitches, minlength=12) / len(pitches)
@@ -112,7 +112,7 @@ def scale_consistency(notes: Notes) -> float | None:
 
     At least 7/12 of evenly spread notes; drums do not count; None without a pitch. Mogren (2016).
     """
-    pitches = notes.pitch[notes.sung()] % 12
+    pitches = notes.pitch[notes.pitched()] % 12
     if not len(pitches):
         return None
     counts = np.bincount(pitches, minlength=12)
@@ -120,60 +120,60 @@ def scale_consistency(notes: Notes) -> float | None:
 
 
 def note_density(notes: Notes) -> float | None:
-    """Return notes a quarter: how many there are by the time from the first bar line to the end of the last note.
+    """Return notes per quarter: their number / the time from the first bar line to the end of the last note.
 
-    Drums count. A tokenizer that counts real time has 120 quarters a minute. None without a note.
+    Drums count. A tokenizer in real time has 120 quarters per minute. None without a note.
     """
     length = float(notes.end.max()) if len(notes.end) else 0.0
     return len(notes.start) / length if length > 0 else None
 
 
 def polyphony(notes: Notes) -> float | None:
-    """Return how many notes sound together, on average over the time in which any does: sum of lengths / their union.
+    """Return the mean number of simultaneous notes while any note sounds: sum of lengths / length of their union.
 
     Drums do not count; None without a pitch. Dong et al. (2018) take the share of time with three or more instead.
     """
-    sung = notes.sung()
-    start, end = notes.start[sung], notes.end[sung]
+    pitched = notes.pitched()
+    start, end = notes.start[pitched], notes.end[pitched]
     if not len(start):
         return None
     order = np.argsort(start)
     start, end = start[order], end[order]
-    before = np.append(-np.inf, np.maximum.accumulate(end)[:-1])  # until when any earlier note sounds
+    before = np.append(-np.inf, np.maximum.accumulate(end)[:-1])  # until when any of the earlier notes sounds
     union = np.maximum(0.0, end - np.maximum(start, before)).sum()
     return float((end - start).sum() / union) if union > 0 else None
 
 
 def note_length(notes: Notes) -> float | None:
     """Return the mean length of a note in quarters. Drums do not count; None without a pitch. Yang and Lerch (2020)."""
-    sung = notes.sung()
-    return float((notes.end - notes.start)[sung].mean()) if sung.any() else None
+    pitched = notes.pitched()
+    return float((notes.end - notes.start)[pitched].mean()) if pitched.any() else None
 
 
 def bar_repetition(notes: Notes) -> float | None:
-    """Return the share of bars that say again, note for note, what an earlier bar of the piece said.
+    """Return the share of bars that repeat an earlier bar of the piece note for note.
 
-    A bar says its onsets (in twelfths of a quarter), pitches and what is a drum; lengths and instruments may differ.
-    Bars without an onset do not count, nor does the first of the others; None if that leaves none. A definition of our
-    own, plain enough to be counted by hand; Wu and Yang (2020) look for repetition with fitness scape plots.
+    Compared are onsets (in twelfths of a quarter), pitches and whether a note is a drum; lengths and instruments may
+    differ. Bars without an onset do not count, nor does the first of the others; None if that leaves none. This
+    definition is our own and can be counted by hand; Wu and Yang (2020) use fitness scape plots.
     """
-    said: set[frozenset[tuple[int, int, bool]]] = set()
+    seen: set[frozenset[tuple[int, int, bool]]] = set()
     num_bars = num_again = 0
     for begin, inside in zip(notes.bars, notes.by_bar(), strict=False):
         if len(inside):
             onsets = np.round((notes.start[inside] - begin) * ONSETS).astype(int).tolist()
             bar = frozenset(zip(onsets, notes.pitch[inside].tolist(), notes.is_drum[inside].tolist(), strict=True))
-            num_bars, num_again = num_bars + 1, num_again + (bar in said)
-            said.add(bar)
+            num_bars, num_again = num_bars + 1, num_again + (bar in seen)
+            seen.add(bar)
     return num_again / (num_bars - 1) if num_bars > 1 else None
 
 
 def groove_consistency(notes: Notes) -> float | None:
-    """Return 1 - the mean share of sixteenths at which one of two neighbouring bars has an onset and the other has none.
+    """Return 1 - the mean share of sixteenths at which exactly one of two consecutive bars has an onset.
 
-    Reported because others do: it tells little, and on the finer grids that are usual it is near 0.97 for anything, since
-    most places have no onset in any bar. Bars without an onset do not count, nor do neighbours of different length; None
-    if that leaves none. Wu and Yang (2020).
+    Reported because it is common, but it discriminates little: on the usual finer grids it is near 0.97 for any music,
+    since most positions have no onset in any bar. Bars without an onset do not count, nor do consecutive bars of
+    different length; None if that leaves none. Wu and Yang (2020).
     """
     grooves: list[np.ndarray] = []
     for begin, end, inside in zip(notes.bars, notes.bars[1:], notes.by_bar(), strict=False):
@@ -198,61 +198,62 @@ STATISTICS: dict[str, Callable[[Notes], float | None]] = {
         groove_consistency,
     )
 }
-LEANED_ON = tuple(name for name in STATISTICS if name != "groove_consistency")  # in means over statistics
+AVERAGED = tuple(name for name in STATISTICS if name != "groove_consistency")  # in the mean overlapped area
 
 Values = dict[str, float | None]
 
 
 def of_score(score: Score, num_bars: int | None = None) -> Values:
-    """Return each of `STATISTICS` of a score, or of its first bars, counted from that of its first note."""
+    """Return each of `STATISTICS` of a score, or of its first bars, counted from the bar of its first note."""
     notes = notes_of(score, num_bars)
     return {name: statistic(notes) for name, statistic in STATISTICS.items()}
 
 
 def of_set(pieces: Iterable[Values]) -> dict[str, dict[str, Any]]:
-    """Return `mean`, `deviation` (of the sample, n - 1) and `num_pieces` of each statistic; None where too few have it."""
+    """Return `mean`, `deviation` (standard, n - 1) and `num_pieces` of each statistic; None where too few pieces have it."""
     pieces = list(pieces)
-    told = {}
+    summary: dict[str, dict[str, Any]] = {}
     for name in STATISTICS:
         values = _present(pieces, name)
-        told[name] = {
+        summary[name] = {
             "mean": float(values.mean()) if len(values) else None,
             "deviation": float(values.std(ddof=1)) if len(values) > 1 else None,
             "num_pieces": len(values),
         }
-    return told
+    return summary
 
 
 def against(pieces: Sequence[Values], reference: Sequence[Values]) -> dict[str, dict[str, Any]]:
-    """Return what `of_set` tells of pieces, and for each statistic `overlapped_area` and `divergence` to the reference.
+    """Return `of_set` of the pieces, and for each statistic `overlapped_area` and `divergence` to the reference.
 
     Both are None where either set has fewer than three pieces with that statistic; see `overlap`.
     """
-    told = of_set(pieces)
+    summary = of_set(pieces)
     for name in STATISTICS:
         area, divergence = overlap(_present(pieces, name), _present(reference, name))
-        told[name] |= {"overlapped_area": area, "divergence": divergence}
-    return told
+        summary[name] |= {"overlapped_area": area, "divergence": divergence}
+    return summary
 
 
-def mean_overlap(told: dict[str, dict[str, Any]]) -> float | None:
-    """Return the mean overlapped area of what `against` told, over the statistics to lean on that have one."""
-    areas = [told[name]["overlapped_area"] for name in LEANED_ON if told[name]["overlapped_area"] is not None]
+def mean_overlap(compared: dict[str, dict[str, Any]]) -> float | None:
+    """Return the mean overlapped area in the result of `against`, over those of `AVERAGED` that have one."""
+    areas = [compared[name]["overlapped_area"] for name in AVERAGED if compared[name]["overlapped_area"] is not None]
     return sum(areas) / len(areas) if areas else None
 
 
 def overlap(values: np.ndarray, reference: np.ndarray) -> tuple[float | None, float | None]:
-    """Return the overlapped area and the divergence of a statistic of some pieces and of a reference.
+    """Return the overlapped area and the divergence of a statistic between some pieces and a reference.
 
-    With p the density of |a - b| over all pairs of reference pieces and q that over all pairs of a piece and a reference
-    piece: integral min(p, q), 0 … 1; and KL(p, q) = integral p ln(p / q), in nats. Densities are sums of Gaussians of
-    width deviation * n**(-1/5), Scott's rule. Yang and Lerch (2020), without their cross-validation, and with a least
-    width of a hundredth of the reference's mean: else 3.998 notes at once, where chorales have 4.000, would be a world.
+    Let p be the density of |a - b| over all pairs of reference pieces, and q that over all pairs of a piece and a
+    reference piece. The area is the integral of min(p, q), 0 … 1; the divergence is KL(p, q) = integral of p ln(p / q),
+    in nats. Densities are Gaussian kernel estimates of width deviation * n**(-1/5) (Scott's rule). Yang and Lerch (2020),
+    without their cross-validation and with a minimal width of a hundredth of the reference's mean: else a polyphony of
+    3.998 would have no overlap with the chorales' 4.000.
 
     Returns:
-        None, None for fewer than three values on either side. Where one set of distances has no width (all of the
-        reference is 0): 1, 0 if the other is that same single number, else 0 and None. A density counts as 1e-300 at
-        least, so no divergence is above 691.
+        None, None for fewer than three values on either side. If one set of distances has no width (the reference is
+        constantly 0): 1, 0 if the other has the same single value, else 0, None. Densities are clipped to at least
+        1e-300, so no divergence is above 691.
     """
     if len(values) < 3 or len(reference) < 3:
         return None, None
@@ -281,7 +282,7 @@ def _width(distances: np.ndarray) -> float:
 
 
 def _density(points: np.ndarray, distances: np.ndarray, width: float) -> np.ndarray:
-    """Return the density at points: a Gaussian of this width around each distance."""
+    """Return the kernel density estimate at points: the mean of Gaussians of this width around the distances."""
     if len(distances) > MAX_DISTANCES:
         distances = np.sort(distances)[np.linspace(0, len(distances) - 1, MAX_DISTANCES).round().astype(int)]
     away = (points[:, None] - distances) / width

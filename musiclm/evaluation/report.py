@@ -1,4 +1,4 @@
-"""What `musiclm evaluate` reports: the loss of a model beside baselines."""
+"""The report of `musiclm evaluate`: the loss of a model next to baselines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .loss import masked_loss, measure_loss, sample_pieces
 def report(
     model: LanguageModel, corpus: Corpus, split: str, *, name: str, most_tokens: int | None = None, bf16: bool = False
 ) -> dict[str, Any]:
-    """Return what `musiclm evaluate --json` prints, of all pieces of a split or of a `sample` of them."""
+    """Return the document of `musiclm evaluate --json`, on all pieces of a split or on those of `sample_pieces`."""
     found = measure_loss(model, corpus.tokenizer, sample_pieces(corpus.pieces(split), most_tokens), bf16=bf16)
-    told = (
+    counted = (
         baseline_pieces(corpus, split)
         if is_held_out(corpus, split)
         else sample_pieces(corpus.pieces(split), most_tokens)
@@ -34,7 +34,7 @@ def report(
         "baselines": baselines(corpus, split, most_tokens),
         "baselines_counted": {
             "on": "training" if is_held_out(corpus, split) else "measured",
-            "num_pieces": len(told),
-            "num_tokens": sum(len(p.tokens) for p in told),
+            "num_pieces": len(counted),
+            "num_tokens": sum(len(p.tokens) for p in counted),
         },
     }

@@ -1,15 +1,15 @@
-"""A model and its tokenizer at work: a score in, longer scores out.
+"""A model and its tokenizer together: a score in, longer scores out.
 
-Where sampling knows ids only and the tokenizer knows no model, this knows both, and what a bar is.
+The sampler handles ids only and the tokenizer is independent of the model; the composer connects both.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import secrets
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,12 @@ from symusic import Score
 from .. import midi
 from ..checkpoint import Checkpoint, default, load
 from ..data import Piece
-from ..devices import resolve_precision
+from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import Tokenizer
 from . import constraints, rerank
-from .config import GenerationConfig, Length
-from .controls import Controls
+from .config import GenerationConfig, Length, SamplerConfig
 from .loops import repetition
 from .prompt import Prompt
 from .sampler import Constraint, Sampler
@@ -33,22 +32,22 @@ from .stream import Stream
 
 log = logging.getLogger(__name__)
 
-MAX_SILENT = 8  # draws of a row without a single new note, before it is said
+MAX_SILENT = 8  # tries to get a new note into a continuation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Composition:
-    """What was composed.
+    """One variation of new music.
 
     Attributes:
-        score: at 480 ticks a quarter; begins with the prompt unless only what is new was asked for.
-        index: which of the variations that were drawn.
-        num_new_tokens: drawn from the model, without what was drawn anew.
+        score: at 480 ticks/quarter; begins with the prompt unless only the new music was asked for.
+        index: which of the variations that were sampled.
+        num_new_tokens: sampled from the model, without those that were resampled.
         num_bars: of the score.
         seconds: of the score, by its tempo.
-        ended: by what: "length", or with `finish` "phrase" or "piece".
-        redrawn: how many stretches were drawn anew since they had fallen into a loop.
-        ids: new ones, those before its end.
+        ended: the reason why it ended: "length", or with `finish` "phrase" or "piece".
+        num_resampled: how many stretches were resampled since they had fallen into a loop.
+        ids: the new ids, those before its end.
     """
 
     score: Score
@@ -57,7 +56,7 @@ class Composition:
     num_bars: int
     seconds: float
     ended: str
-    redrawn: int
+    num_resampled: int
     ids: np.ndarray
 
     @property
@@ -67,17 +66,17 @@ class Composition:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """A composition against real pieces; see `choosing`.
+    """A composition and how near it is to real pieces; see `rerank`.
 
     Attributes:
         composition: it.
-        surprise: nats a token of its new part.
+        nats_per_token: the loss of its new part.
         repetition: of its new part.
         distance: of both from those of real pieces, in standard deviations.
     """
 
     composition: Composition
-    surprise: float
+    nats_per_token: float
     repetition: float
     distance: float
 
@@ -115,215 +114,170 @@ class Composer:
         """
         return Prompt.of(self.tokenizer, score, bars=bars, seconds=seconds)
 
-    def compose(
-        self,
-        prompt: Prompt | Score | None = None,
-        *,
-        length: Length | None = None,
-        count: int = 1,
-        seed: int | None = None,
-        only_new: bool = False,
-        finish: bool = False,
-        loop_guard: bool = True,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        precision: str = "auto",
-        live: bool = False,
-        controls: Controls | None = None,
+    def generate(
+        self, prompt: Prompt | Score | None = None, config: GenerationConfig | None = None, seed: int | None = None
     ) -> list[Composition]:
-        """Return `count` variations, drawn in one batch.
+        """Return `config.n` variations, sampled in one batch; `rank` says which of them are the best.
 
         Args:
-            prompt: music to go on from; None for music from nothing.
-            length: how much new music; 16 bars if left out.
-            count: how many.
-            seed: the same seed, and all else the same, gives the same scores; drawn if left out.
-            only_new: leave the prompt out of the scores. They begin at the last bar line that is not behind its end.
-            finish: go on to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
-            loop_guard: draw anew, hotter, what repeats itself as real music hardly ever does; see `repetition`.
-            temperature: see `Sampler`; it and the next three, left out, are the model's own.
-            top_k: see `Sampler`.
-            top_p: see `Sampler`.
-            min_p: see `Sampler`.
-            precision: of the weights: fp32, bf16, fp16 or int8; "auto" is the fastest here that harms no music.
-            live: draw what `stream` would.
-            controls: what the new music keeps to; it wins over what the prompt carries.
+            prompt: the music to continue; None for unconditional music. `prompt_bars` and `prompt_seconds` of the config
+                apply to a score; a `Prompt` is taken as it is.
+            config: what is asked for; 16 bars by default. Music within a piece is written by `infill.fill`.
+            seed: the same seed, and all else the same, gives the same scores; a random one if left out.
 
         Raises:
-            TokenizerError: the tokenizer cannot express one of the controls, or the model writes no notes, or does not
-                get on.
-            ValueError: no such precision on this device.
+            TokenizerError: the tokenizer cannot express one of the controls, or the model writes no notes, or makes no
+                progress.
+            ValueError: no such precision on this device, or the config asks for infilling.
         """
-        prompt = self._held(prompt, controls)
-        sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        plan = SessionConfig(
-            length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), live=live
-        )
-        model = self.generating(self.precision(precision))
-        drawing = GenerationSession(model, self.checkpoint.name, prompt, sampler, plan)
-        rows = drawing.draw(count)
-        for i in range(0 if live else count):
+        config = config or GenerationConfig()
+        prompt, session = self._session(prompt, config, seed, live=config.live)
+        found = session.sample(config.n)
+        for i in range(0 if config.live else config.n):
             for _ in range(MAX_SILENT):
-                if _new_score(prompt, rows[i]).note_num():
+                if _new_score(prompt, found[i]).note_num():
                     break
-                rows[i] = drawing.draw_anew(rows[i])
+                found[i] = session.resample(i)
             else:
-                if only_new or prompt.score is None:
+                if config.only_new or prompt.score is None:
                     raise TokenizerError(f"the model '{self.checkpoint.name}' writes nothing but silence here")
-        return [_composition(prompt, row, only_new) for row in rows]
-
-    def precision(self, name: str = "auto") -> str:
-        """Return what a precision of `compose` means here."""
-        return resolve_precision(name, self.device)
-
-    def generating(self, precision: str) -> LanguageModel:
-        """Return the model with its weights held in a precision, made once."""
-        if precision not in self._forms:
-            log.debug("model %s: %d parameters in %s", self.checkpoint.name, self.model.num_parameters, precision)
-            self._forms[precision] = self.model.for_generation(precision)
-        return self._forms[precision]
+        return [_composition(prompt, continuation, config.only_new) for continuation in found]
 
     def stream(
-        self,
-        prompt: Prompt | Score | None = None,
-        *,
-        length: Length | None = None,
-        seed: int | None = None,
-        only_new: bool = False,
-        finish: bool = False,
-        loop_guard: bool = True,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        precision: str = "auto",
-        controls: Controls | None = None,
+        self, prompt: Prompt | Score | None = None, config: GenerationConfig | None = None, seed: int | None = None
     ) -> Stream:
-        """Return an iterator over the notes of one variation, each as soon as it is certain; see `compose` and `Stream`.
+        """Return an iterator over the notes of one variation, each as soon as it is certain; see `generate` and `Stream`.
 
-        `for note in composer.stream(prompt): …` draws as it goes; the prompt's own notes come first, and at once.
+        `for note in composer.stream(prompt): …` samples as it goes. The prompt's own notes come first, and at once.
         """
-        prompt = self._held(prompt, controls)
+        config = config or GenerationConfig()
         if not self.tokenizer.is_in_time:
             raise TokenizerError(
                 f"the tokenizer '{self.tokenizer.name}' does not write in the order of time: no stream"
             )
-        sampler = self._sampler(prompt, controls, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        plan = SessionConfig(
-            length=length or Length(), finish=finish, loop_guard=loop_guard, seed=_seed(seed), live=True
-        )
-        model = self.generating(self.precision(precision))
-        return Stream(GenerationSession(model, self.checkpoint.name, prompt, sampler, plan), prompt, only_new=only_new)
+        if config.n != 1:
+            raise ValueError("a stream has one variation: n must be 1")
+        prompt, session = self._session(prompt, config, seed, live=True)
+        return Stream(session, prompt, only_new=config.only_new)
 
     def streamed(self, stream: Stream) -> Composition:
-        """Return the whole of what a stream has told, once it has ended."""
-        return _composition(stream.prompt, stream.row, stream.only_new)
+        """Return the whole of what a stream has yielded, once it has ended."""
+        return _composition(stream.prompt, stream.continuation, stream.only_new)
 
-    def weigh(self, prompt: Prompt, compositions: Sequence[Composition], *, bf16: bool = False) -> list[Ranked]:
-        """Return compositions with their surprise and repetition, the nearest to real pieces' first.
+    def _session(
+        self, prompt: Prompt | Score | None, config: GenerationConfig, seed: int | None, *, live: bool
+    ) -> tuple[Prompt, GenerationSession]:
+        """Return the prompt as controls have it continued, and the session that continues it."""
+        if config.is_filling:
+            raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
+        if not isinstance(prompt, Prompt):
+            prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
+        prompt = prompt.with_controls(config.controls)
+        made = constraints.constraints(
+            self.tokenizer,
+            not_before=prompt.clock,
+            heard=None if prompt.score is None else prompt.ids,
+            controls=config.controls,
+        )
+        sampler = self.sampler(made, config.sampler)
+        session_config = SessionConfig(
+            length=config.length or Length(),
+            finish=config.finish,
+            loop_guard=config.loop_guard,
+            seed=secrets.randbelow(2**31) if seed is None else seed,
+            live=live,
+        )
+        model = self.generating(self.precision(config.precision))
+        return prompt, GenerationSession(model, self.checkpoint.name, prompt, sampler, session_config)
+
+    def precision(self, name: str = "auto") -> str:
+        """Return what a precision of `GenerationConfig` means here."""
+        return resolve_precision(name, self.device)
+
+    def generating(self, precision: str) -> LanguageModel:
+        """Return the model with its weights in a precision, made once."""
+        if precision not in self._forms:
+            engine = engine_label(precision, self.device)
+            log.debug("model %s: %d parameters in %s", self.checkpoint.name, self.model.num_parameters, engine)
+            self._forms[precision] = self.model.for_generation(precision)
+        return self._forms[precision]
+
+    def rank(self, prompt: Prompt, compositions: Sequence[Composition], *, bf16: bool = False) -> list[Ranked]:
+        """Return compositions with their loss and repetition, the nearest to real pieces first (best-of-n reranking).
 
         Raises:
-            CheckpointError: the checkpoint does not say how real pieces surprise it.
+            CheckpointError: the checkpoint has no reference statistics of real pieces.
         """
         real = rerank.of_checkpoint(self.checkpoint)
         pieces = [
             Piece(name=str(c.index), tokens=prompt.with_new(c.ids), num_notes=0, seconds=0.0) for c in compositions
         ]
-        nats = rerank.losses(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
-        weighed = []
-        for composition, surprise in zip(compositions, nats, strict=True):
+        losses = rerank.losses(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
+        ranked = []
+        for composition, loss in zip(compositions, losses, strict=True):
             repeated = repetition(prompt.continued(composition.ids), prompt.quarters)
-            weighed.append(
+            ranked.append(
                 Ranked(
                     composition=composition,
-                    surprise=surprise,
+                    nats_per_token=loss,
                     repetition=repeated,
-                    distance=real.distance(surprise, repeated),
+                    distance=real.distance(loss, repeated),
                 )
             )
-        return sorted(weighed, key=lambda w: w.distance)
+        return sorted(ranked, key=lambda each: each.distance)
 
-    def _held(self, prompt: Prompt | Score | None, controls: Controls | None) -> Prompt:
-        """Return the prompt as music that keeps to controls goes on from it."""
-        if not isinstance(prompt, Prompt):
-            prompt = self.prompt(prompt)
-        if controls is not None and controls.time_signature is not None:
-            prompt = dataclasses.replace(prompt, ids=self.tokenizer.without_open_bar(prompt.ids, prompt.quarters))
-        if controls is not None and controls.tempo is not None:
-            prompt = dataclasses.replace(prompt, tempo=controls.tempo)
-        return prompt
+    def sampler(self, constraints: Sequence[Constraint], config: SamplerConfig) -> Sampler:
+        """Return the sampler with constraints that chooses as a config says; how long notes last is left to the model."""
+        resolved = config.resolved(self.checkpoint.sampling)
+        log.debug("sampling with %s", resolved)
+        return Sampler(
+            temperature=1.0 if resolved.temperature is None else resolved.temperature,
+            top_k=resolved.top_k,
+            top_p=resolved.top_p,
+            min_p=resolved.min_p,
+            processors=[functools.partial(p.process, value=value) for p, value in resolved.processors()],
+            constraints=constraints,
+            exempt=self.tokenizer.exempt_from_temperature,
+        )
 
-    def _sampler(self, prompt: Prompt, controls: Controls | None, **how: Any) -> Sampler:
-        heard = None if prompt.score is None else prompt.ids
-        rules = constraints.constraints(self.tokenizer, not_before=prompt.clock, heard=heard, controls=controls)
-        return self.sampler(rules, **how)
-
-    def sampler(self, rules: Sequence[Constraint], **how: Any) -> Sampler:
-        """Return the sampler of these rules that chooses as `sampling` says; how long notes last stays the model's choice."""
-        chosen = self.sampling(**how)
-        log.debug("sampling with %s", chosen)
-        return Sampler(constraints=rules, exempt=self.tokenizer.exempt_from_temperature, **chosen)
-
-    def sampling(
-        self,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-    ) -> dict[str, Any]:
-        """Return how to choose among what the model offers: as asked, else as its checkpoint says, else plainly.
-
-        What the checkpoint says of the likeliest tokens holds only if nothing is asked about them.
-        """
-        own = self.checkpoint.sampling
-        asked = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
-        if all(value is None for value in asked.values()):
-            asked |= {name: own.get(name) for name in asked}
-        return {"temperature": own.get("temperature", 1.0) if temperature is None else temperature, **asked}
-
-    def completed(self, request: GenerationConfig) -> GenerationConfig:
-        """Return a request with what it leaves to the model and the machine: how to sample, and in which precision.
+    def completed(self, config: GenerationConfig) -> GenerationConfig:
+        """Return a config with what it leaves to the model and the machine: how to sample, and in which precision.
 
         Raises:
             ValueError: no such precision on this device.
         """
-        precision = self.precision(request.precision)
-        return dataclasses.replace(request, precision=precision, **self.sampling(**request.sampling))
+        sampler = config.sampler.resolved(self.checkpoint.sampling)
+        return dataclasses.replace(config, precision=self.precision(config.precision), sampler=sampler)
 
 
-def _seed(given: int | None) -> int:
-    return secrets.randbelow(2**31) if given is None else given
-
-
-def _new_score(prompt: Prompt, row: Continuation) -> Score:
-    """Return the score of a row with its new notes only, at their places."""
-    score = prompt.continued(row.ids)
-    if row.stop is not None:
-        score = midi.cut(score, 0.0, row.stop)
+def _new_score(prompt: Prompt, continuation: Continuation) -> Score:
+    """Return the score of a continuation with its new notes only, at their places."""
+    score = prompt.continued(continuation.ids)
+    if continuation.stop is not None:
+        score = midi.cut(score, 0.0, continuation.stop)
     return midi.without_before(score, prompt.quarters)
 
 
-def _composition(prompt: Prompt, row: Continuation, only_new: bool) -> Composition:
-    score = prompt.continued(row.ids)
+def _composition(prompt: Prompt, continuation: Continuation, only_new: bool) -> Composition:
+    ids = continuation.ids
+    score = prompt.continued(ids)
     start = 0.0
     if only_new:
         start = midi.last_bar_line(score, prompt.quarters)
         score = midi.without_before(score, prompt.quarters)
-    stop = row.stop if row.stop is not None else max(midi.end(score), start + 1 / 480)
+    stop = continuation.stop if continuation.stop is not None else max(midi.end(score), start + 1 / 480)
     score = midi.cut(score, start, stop)
     if only_new and prompt.tempo is not None:  # the bar that the prompt began is at the new tempo, too
         midi.set_tempo(score, 0.0, prompt.tempo)
-    if row.ended is None:
+    if continuation.reason is None:
         raise ValueError("the music has not ended yet")
     return Composition(
         score=score,
-        index=row.number,
-        num_new_tokens=len(row.ids),
+        index=continuation.number,
+        num_new_tokens=len(ids),
         num_bars=midi.num_bars(score),
         seconds=midi.seconds(score),
-        ended=row.ended,
-        redrawn=row.redrawn,
-        ids=row.ids if row.stop is None else row.ids[: prompt.num_before(row.ids, row.stop)],
+        ended=continuation.reason,
+        num_resampled=continuation.num_resampled,
+        ids=ids if continuation.stop is None else ids[: prompt.num_before(ids, continuation.stop)],
     )

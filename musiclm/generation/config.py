@@ -1,22 +1,27 @@
-"""All that shapes new music beside the model, the prompt and the seed: what is asked for, and what a file tells of it.
+"""All that shapes new music beside the model, the prompt's music and the seed.
 
-An option of `generate` that changes the music is a field here: the command line, the file's record and `repro` take it
-from here by its name. Knows neither torch nor a tokenizer.
+An option is declared once, as a field: here, or in a dataclass that is nested here. The command line, the record in a MIDI
+file and `repro` find it by the field. Imports neither click nor torch, and depends on no tokenizer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import MidiError
 from .controls import Controls
+from .logits_processors import logits_processor  # noqa: F401 (for the line of an option; see `SamplerConfig`)
+from .options import OptionError, leaves, nested, option
+
+FILTERS = ("top_k", "top_p", "min_p")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Length:
-    """How much new music; at most one of these, 16 bars if none is given.
+    """How much new music; exactly one of these, 16 bars if none is given.
 
     Attributes:
         bars: of the time signature that holds where each begins; a bar that the prompt has begun is completed first.
@@ -24,14 +29,14 @@ class Length:
         tokens: of the tokenizer.
     """
 
-    bars: int | None = None
-    seconds: float | None = None
-    tokens: int | None = None
+    bars: int | None = option(None, min=1, metavar="N", group="Length", help="New music: bars (16 by default).")
+    seconds: float | None = option(None, min=0, min_open=True, metavar="S", group="Length", help="New music: seconds.")
+    tokens: int | None = option(None, min=1, metavar="N", group="Length", help="New music: tokens.")
 
     def __post_init__(self) -> None:
         given = [v for v in (self.bars, self.seconds, self.tokens) if v is not None]
         if len(given) > 1:
-            raise ValueError("at most one of bars, seconds and tokens")
+            raise OptionError("at most one of {}, {} and {}", "bars", "seconds", "tokens")
         if given and given[0] <= 0:
             raise ValueError(f"a length must be more than 0, not {given[0]}")
         if not given:
@@ -39,149 +44,201 @@ class Length:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How to choose among the tokens that the model offers; what is None is left to the checkpoint.
+
+    A further option is one file in `logits_processors` and one field here: `name: float | None = logits_processor("file")`.
+
+    Attributes:
+        temperature: see `Sampler`, as for the next three.
+        top_k: only the k most probable tokens.
+        top_p: only the most probable tokens that together have this probability.
+        min_p: only tokens at least this times as probable as the most probable one.
+    """
+
+    temperature: float | None = option(
+        None, min=0, group="Sampling", help="Below 1 safer, above 1 bolder; the model's own by default."
+    )
+    top_k: int | None = option(None, min=1, metavar="K", group="Sampling", help="Only the K most probable tokens.")
+    top_p: float | None = option(
+        None, min=0, max=1, min_open=True, metavar="P", group="Sampling", help="Only the most probable that make up P."
+    )
+    min_p: float | None = option(
+        None, min=0, max=1, min_open=True, metavar="P", group="Sampling",
+        help="Drop tokens below P x the highest probability.",
+    )  # fmt: skip
+
+    def resolved(self, own: Mapping[str, Any]) -> SamplerConfig:
+        """Return what is asked for; where nothing is, what a checkpoint recommends, else temperature 1 and no filter.
+
+        The checkpoint's filters hold only if no filter is asked for.
+        """
+        temperature = own.get("temperature", 1.0) if self.temperature is None else self.temperature
+        if any(getattr(self, name) is not None for name in FILTERS):
+            return dataclasses.replace(self, temperature=temperature)
+        return dataclasses.replace(self, temperature=temperature, **{name: own.get(name) for name in FILTERS})
+
+    def processors(self) -> list[tuple[Any, Any]]:
+        """Return (logits processor, value) of each further option that is on, in the order of the fields."""
+        found = [(f.metadata.get("processor"), getattr(self, f.name)) for f in dataclasses.fields(self)]
+        return [(processor, value) for processor, value in found if processor is not None and value is not None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
     """What is asked for.
 
     Attributes:
-        prompt_bars: of the prompt only its first bars.
-        prompt_seconds: of the prompt only its first seconds.
-        bars: see `Length`.
-        seconds: see `Length`.
-        tokens: see `Length`.
-        n: variations to draw, in one batch.
-        keep: so many of them, those nearest to real pieces; all if left out.
-        only_new: leave the prompt out.
-        finish: go on to the end of the piece or of a phrase.
-        loop_guard: draw anew what falls into a loop.
-        live: heard while it is drawn: a loop is left by going on hotter, not by going back.
-        temperature: see `Sampler`; left out, the model's own, as the next three.
-        top_k: see `Sampler`.
-        top_p: see `Sampler`.
-        min_p: see `Sampler`.
-        precision: see `Composer.compose`; a file tells what "auto" came to.
-        infill: bars to write anew, "9-12" or "9"; `infill_bars` has them as numbers.
-        keep_tracks: which tracks are kept where something is written anew; see `infilling.hole`.
-        accompany: keep all tracks, and add.
-        instruments, tempo, time_signature, key, key_strength, pitch_range, max_polyphony: see `Controls`; kept as it
-            describes them.
+        prompt_bars: use only the first bars of the prompt.
+        prompt_seconds: use only the first seconds of the prompt.
+        only_new: leave the prompt out. The score begins at the last bar line at or before the prompt's end.
+        length: how much new music; None for 16 bars. Not with infilling.
+        finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
+        n: variations, sampled in one batch.
+        keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
+        loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
+        live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
+        infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
+        keep_tracks: tracks to keep while the others are rewritten; see `infill.masked_span`.
+        accompany: keep all tracks, and add notes.
+        controls: what the new music keeps to.
+        sampler: how to choose among tokens.
+        precision: of the weights: fp32, bf16, fp16 or int8; "auto" is the fastest here that is exact enough. A record
+            has what "auto" resolved to.
+
+    Raises:
+        ValueError: a value that an option cannot have, or options that exclude each other (`OptionError`).
     """
 
-    prompt_bars: int | None = None
-    prompt_seconds: float | None = None
-    bars: int | None = None
-    seconds: float | None = None
-    tokens: int | None = None
-    n: int = 1
-    keep: int | None = None
-    only_new: bool = False
-    finish: bool = False
-    loop_guard: bool = True
+    prompt_bars: int | None = option(
+        None, min=1, metavar="N", group="Prompt", help="Use only the prompt's first N bars."
+    )
+    prompt_seconds: float | None = option(
+        None, min=0, min_open=True, metavar="S", group="Prompt", help="Use only its first S seconds."
+    )
+    only_new: bool = option(
+        False, group="Prompt",
+        help="Leave the prompt out. Where it ends within a bar, the rest of that bar comes first, then --bars.",
+    )  # fmt: skip
+    length: Length | None = nested(Length, optional=True)
+    finish: bool = option(
+        False, group="Length", help="Continue to an end of the piece or a phrase, at most half as long again."
+    )
+    n: int = option(1, min=1, max=1024, metavar="N", group="What to write", help="Number of variations.")
+    keep: int | None = option(
+        None, min=1, metavar="K", group="What to write", help="Keep the K variations nearest to real pieces; see above."
+    )
+    infill: str | None = option(
+        None, metavar="A-B", group="What to write",
+        help="Rewrite these bars of the prompt, so that they lead into the next.",
+    )  # fmt: skip
+    keep_tracks: str | None = option(
+        None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and rewrite the others."
+    )
+    accompany: bool = option(False, group="What to write", help="Keep all tracks of the prompt and add to them.")
+    loop_guard: bool = option(True, group="What to write", help="Resample what falls into a loop (on by default).")
     live: bool = False
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    precision: str = "auto"
-    infill: str | None = None
-    keep_tracks: str | None = None
-    accompany: bool = False
-    instruments: Any = None
-    tempo: float | None = None
-    time_signature: Any = None
-    key: str | None = None
-    key_strength: float | None = None
-    pitch_range: Any = None
-    max_polyphony: int | None = None
+    controls: Controls = nested(Controls)
+    sampler: SamplerConfig = nested(SamplerConfig)
+    precision: str = option(
+        "auto", choices=("auto", "fp32", "bf16", "fp16", "int8"), group="Sampling",
+        help="Of the weights; auto: the fastest here.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if self.prompt_bars is not None and self.prompt_seconds is not None:
-            raise ValueError("at most one of prompt_bars and prompt_seconds")
+            raise OptionError("at most one of {} and {}", "prompt_bars", "prompt_seconds")
         if self.keep is not None and not 1 <= self.keep <= self.n:
-            raise ValueError(f"keep must be from 1 to n, {self.n}, not {self.keep}")
+            raise OptionError(
+                "{} must be from 1 to {}, which is {n}, not {keep}", "keep", "n", n=self.n, keep=self.keep
+            )
         if self.live and self.n > 1:
-            raise ValueError("one variation at a time can be heard: n must be 1")
+            raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
         if self.accompany and self.keep_tracks is not None:
-            raise ValueError("accompany keeps all tracks: at most one of keep_tracks and accompany")
+            raise OptionError("{0} keeps all tracks: at most one of {1} and {0}", "accompany", "keep_tracks")
         if self.is_filling:
-            other = ("bars", "seconds", "tokens", "prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live")
-            if wrong := [name for name in other if getattr(self, name)]:
-                raise ValueError(
-                    f"{wrong[0]} says how to go on behind a prompt: not with infill, keep_tracks, accompany"
-                )
+            self._check_filling()
+
+    def _check_filling(self) -> None:
+        """Refuse what has no meaning within a piece."""
+        flat = self.to_dict()
+        others = (*leaves(Length), "prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live")
+        if wrong := [name for name in others if flat.get(name)]:
+            raise OptionError(
+                "{} is for music behind a prompt: not with {}, {}, {}", wrong[0], "infill", "keep_tracks", "accompany"
+            )
         _ = self.infill_bars
-        if self.key_strength is not None and self.key is None:
-            raise ValueError("key_strength needs a key")
-        _ = self.length
-        described = self.controls.to_dict()
-        for field in dataclasses.fields(Controls):
-            object.__setattr__(self, field.name, described.get(field.name))
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """Return the names of the fields, in their order."""
-        return [field.name for field in dataclasses.fields(cls)]
-
-    @property
-    def length(self) -> Length:
-        return Length(bars=self.bars, seconds=self.seconds, tokens=self.tokens)
-
-    @property
-    def controls(self) -> Controls:
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(Controls)}
-        return Controls(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def is_filling(self) -> bool:
-        """Whether something within the prompt is written anew, or added to it."""
+        """Whether something within the prompt is rewritten, or added to it."""
         return self.infill is not None or self.keep_tracks is not None or self.accompany
 
     @property
     def infill_bars(self) -> tuple[int, int] | None:
-        """The first and the last bar to write anew, counted from 1; None for all."""
+        """The first and the last bar to rewrite, counted from 1; None for all."""
         if self.infill is None:
             return None
         found = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", self.infill)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
         if not 1 <= first <= last:
-            raise ValueError(f"infill takes bars, '9-12' or '9', not '{self.infill}'")
+            raise OptionError("{} takes bars, '9-12' or '9', not '{given}'", "infill", given=self.infill)
         return first, last
 
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """How to choose among what the model offers: fields of `Sampler`."""
-        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p")}
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what `Composer.compose` takes, but for the prompt and the seed."""
-        return {
-            "length": self.length,
-            "count": self.n,
-            "only_new": self.only_new,
-            "finish": self.finish,
-            "loop_guard": self.loop_guard,
-            "live": self.live,
-            **self.sampling,
-            "precision": self.precision,
-            "controls": self.controls,
-        }
-
-    def to_record(self) -> dict[str, Any]:
-        """Return what a file tells of it, as JSON: all that was asked for or has a value by itself."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False}
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all options, those of nested dataclasses among them."""
+        return list(leaves(cls))
 
     @classmethod
-    def from_record(cls, told: Any) -> GenerationConfig:
-        """Return the request of which a file tells.
+    def from_options(cls, **flat: Any) -> GenerationConfig:
+        """Return the config of options by their names, whichever dataclass has them; None stands for the default.
+
+        Raises:
+            TypeError: there is no such option.
+            ValueError: see the class.
+        """
+        given = {name: value for name, value in flat.items() if value is not None}
+        made: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            if "nested" in field.metadata:
+                kind = field.metadata["nested"]
+                inner = {name: given.pop(name) for name in leaves(kind) if name in given}
+                if inner or not field.metadata["optional"]:
+                    made[field.name] = kind(**inner)
+        return cls(**made, **given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all options by their names; values as JSON."""
+        flat: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Controls):
+                flat |= value.to_dict()
+            elif "nested" in field.metadata:
+                flat |= {} if value is None else dataclasses.asdict(value)
+            else:
+                flat[field.name] = value
+        return flat
+
+    def to_record(self) -> dict[str, Any]:
+        """Return what a file stores of it, as JSON: every option that was given or has a default, by its name."""
+        return {k: v for k, v in self.to_dict().items() if v is not None and v is not False}
+
+    @classmethod
+    def from_record(cls, stored: Any) -> GenerationConfig:
+        """Return the config that a file stores. An option that is absent is off, whatever its default is today.
 
         Raises:
             MidiError: an option that this version does not have, or a value that it cannot have.
         """
-        if not isinstance(told, dict):
+        if not isinstance(stored, dict):
             raise MidiError("its record of options is damaged")
-        if unknown := sorted(set(told) - set(cls.names())):
+        known = leaves(cls)
+        if unknown := sorted(set(stored) - set(known)):
             raise MidiError(f"it was made with an option that this version does not have: {unknown[0]!r}")
-        flags: dict[str, Any] = {f.name: False for f in dataclasses.fields(cls) if isinstance(f.default, bool)}
+        off = {name: False for name, field in known.items() if isinstance(field.default, bool)}
         try:
-            return cls(**flags | told)
+            return cls.from_options(**off | stored)
         except (TypeError, ValueError) as error:
             raise MidiError(f"its record of options is damaged: {error}") from error

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..models.base import LanguageModel, State, rows
-from .sampler import Sampler
+from .sampler import Constraint, Sampler
 
-PIECE = 1024  # tokens of the prompt a pass: bounds what a long one takes of memory
+CHUNK = 1024  # prompt tokens per forward pass; bounds the memory that a long prompt takes
 
 
 Features = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -28,57 +28,56 @@ def sample_ids(
     features: Features | None = None,
     heard: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Yield one token a row, (B,) int64, for ever; the caller takes as many as are wanted.
+    """Yield the next token of each batch element, (B,) int64, endlessly; the caller takes as many as it needs.
 
-    Each row draws from its own generator, made from (seed, row), so what happens in one row changes no other.
+    Each batch element samples from its own generator, made from (seed, index), so no element changes another.
 
     Args:
         model: in evaluation mode; it is not changed.
-        prompt: (B, T) int64 on the model's device, T >= 1; rows that are equal are run through the model once.
+        prompt: (B, T) int64 on the model's device, T >= 1; a prompt that all elements share is run through the model once.
         sampler: plain sampling at temperature 1 if left out.
         seed: same seed, same prompt, same model, same machine: same tokens.
         features: needed by a model that takes features.
-        heard: (B, T') what the model reads instead of the prompt, which then only the rules see; the prompt if left out.
+        heard: (B, T') what the model reads instead of the prompt, which then only the constraints read; the prompt if left
+            out.
 
     Raises:
-        ValueError: the rules forbid every token.
+        ValueError: the constraints ban every token.
     """
     heard = prompt if heard is None else heard
     sampler = sampler or Sampler()
-    num_rows = prompt.shape[0]
-    generators = [np.random.default_rng((seed, row)) for row in range(num_rows)]
+    batch = prompt.shape[0]
+    generators = [np.random.default_rng((seed, index)) for index in range(batch)]
     with torch.inference_mode():
-        same = bool((heard == heard[:1]).all())
-        first = heard[:1] if same else heard
+        is_shared = bool((heard == heard[:1]).all())
+        first = heard[:1] if is_shared else heard
         given, feature_state = features(heard, None) if features else (None, None)
         last_given = None if given is None else given[:, -1]
         state: State | None = None
-        for begin in range(0, heard.shape[1], PIECE):
-            piece = slice(begin, begin + PIECE)
-            given_piece = given[: len(first), piece] if given is not None else None
-            logits, state = _run(model, first[:, piece], state, given_piece)
-        logits = logits.expand(num_rows, -1)
-        if same and num_rows > 1 and state is not None:
-            state = rows(state, [0] * num_rows)
-    rule_states = []
-    for rule in sampler.constraints:
-        rule_state = rule.start(num_rows)
-        for t in range(prompt.shape[1]):
-            rule_state = rule.step(rule_state, prompt[:, t])
-        rule_states.append(rule_state)
+        for begin in range(0, heard.shape[1], CHUNK):
+            chunk = slice(begin, begin + CHUNK)
+            given_chunk = given[: len(first), chunk] if given is not None else None
+            logits, state = _run(model, first[:, chunk], state, given_chunk)
+        logits = logits.expand(batch, -1)
+        if is_shared and batch > 1 and state is not None:
+            state = rows(state, [0] * batch)
+    constraint_states = [_after_prompt(constraint, prompt) for constraint in sampler.constraints]
     while True:
         with torch.inference_mode():
-            for rule, rule_state in zip(sampler.constraints, rule_states, strict=True):
-                opinion = rule.allow(rule_state)
-                if opinion is not None:
-                    logits = logits + opinion.to(logits.device)
+            for constraint, constraint_state in zip(sampler.constraints, constraint_states, strict=True):
+                added = constraint.allow(constraint_state)
+                if added is not None:
+                    logits = logits + added.to(logits.device)
             if bool(torch.isneginf(logits).all(1).any()):
-                raise ValueError("the rules forbid every token")
+                raise ValueError("the constraints ban every token")
             exempt = sampler.exempt(last_given) if sampler.exempt is not None else None
-            token = _draw(sampler.probabilities(logits, exempt), generators)
+            token = _sample(sampler.probabilities(logits, exempt), generators)
         yield token
         with torch.inference_mode():
-            rule_states = [r.step(s, token) for r, s in zip(sampler.constraints, rule_states, strict=True)]
+            constraint_states = [
+                constraint.step(each, token)
+                for constraint, each in zip(sampler.constraints, constraint_states, strict=True)
+            ]
             given = None
             if features:
                 given, feature_state = features(token[:, None], feature_state)
@@ -86,14 +85,22 @@ def sample_ids(
             logits, state = _run(model, token[:, None], state, given)
 
 
+def _after_prompt(constraint: Constraint, prompt: Tensor) -> Any:
+    """Return the state of a constraint after a prompt, (B, T)."""
+    state = constraint.start(prompt.shape[0])
+    for t in range(prompt.shape[1]):
+        state = constraint.step(state, prompt[:, t])
+    return state
+
+
 def _run(model: LanguageModel, tokens: Tensor, state: State | None, features: Tensor | None) -> tuple[Tensor, State]:
-    """Return the logits after the last token only, (B, V), and the state."""
+    """Return the logits after the last token, (B, V), and the state."""
     logits, state = model(tokens, state, features)
     return logits[:, -1], state
 
 
-def _draw(probabilities: Tensor, generators: list[np.random.Generator]) -> Tensor:
-    """Return one token a row by inverting its distribution at one uniform number."""
+def _sample(probabilities: Tensor, generators: list[np.random.Generator]) -> Tensor:
+    """Return one token per batch element, (B,): inverse transform sampling with one uniform number each."""
     cumulated = probabilities.double().cumsum(1)
     uniform = torch.tensor([[g.random()] for g in generators], dtype=torch.float64, device=probabilities.device)
     token = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True)

@@ -1,7 +1,7 @@
-"""New music within a score: bars written anew, tracks written to others that are kept.
+"""Infilling: new notes for a masked span of a score, some bars or some tracks, given the rest.
 
-What is kept comes out as it was, event for event: new notes are put among it and take nothing away. Long holes are written
-in parts, each of which hears those before it.
+The given context comes out unchanged, event for event: new notes are added to it and remove nothing. Long spans are filled
+in parts, each conditioned on those before it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from .session import GenerationSession, SessionConfig
 
 log = logging.getLogger(__name__)
 
-TRIES = 8  # at a hole that stays without a note
+TRIES = 8  # samples of a span that stays without a note, before it is an error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedSpan:
-    """What of a score is written anew.
+    """The part of a score that is generated again.
 
     Attributes:
-        start: where, in quarters; a bar line.
-        stop: up to where.
-        tracks: whose notes that begin there are left out, and who plays the new ones.
+        start: in quarters; a bar line.
+        stop: in quarters.
+        tracks: indices of the tracks whose notes that begin there are masked; they play the new ones.
     """
 
     start: float
@@ -54,7 +54,7 @@ class MaskedSpan:
 def masked_span(
     score: Score, *, bars: tuple[int, int] | None = None, keep: str | None = None, accompany: bool = False
 ) -> MaskedSpan:
-    """Return the hole that users ask for.
+    """Return the masked span that a user asks for.
 
     Args:
         score: any.
@@ -78,12 +78,12 @@ def masked_span(
     start = midi.bar_line(score, 0.0, first - 1)
     found = MaskedSpan(start=start, stop=midi.bar_line(score, 0.0, last), tracks=written)
     if not without(score, found).note_num():
-        raise MidiError("nothing of the piece would be kept: music from nothing needs no --infill")
+        raise MidiError("nothing of the piece would be kept: unconditional generation needs no --infill")
     return found
 
 
 def _named(score: Score, playing: list[int], keep: str) -> set[int]:
-    """Return the tracks that a list of names and numbers means."""
+    """Return the indices of the tracks in a list of names and numbers."""
     found: set[int] = set()
     for name in (part.strip() for part in keep.split(",")):
         if name.isdigit():
@@ -117,7 +117,7 @@ def _called(track: Track) -> str:
 
 
 def without(score: Score, where: MaskedSpan) -> Score:
-    """Return a score without the notes that are written anew: those that begin within the hole."""
+    """Return a score without the masked notes: those of the span's tracks that begin within it."""
     kept = score.copy()
     tpq = score.ticks_per_quarter
     first, stop = round(where.start * tpq), round(where.stop * tpq)
@@ -128,26 +128,26 @@ def without(score: Score, where: MaskedSpan) -> Score:
 
 
 def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int) -> list[Composition]:
-    """Return variations of a score with a hole in it, each the whole of it.
+    """Return variations of a score with a masked span, each the whole score.
 
     Args:
-        composer: with a model that has learnt to fill holes.
+        composer: with a model that was trained on infilling.
         score: any.
         request: what is asked for; `infill`, `keep_tracks` and `accompany` say what is written anew.
         seed: the same seed, and all else the same, gives the same scores.
 
     Raises:
         CheckpointError: the model has not learnt it.
-        MidiError: there is no such hole in the score, or not as the tokenizer needs it.
+        MidiError: the score has no such span, or the tokenizer cannot express it.
         TokenizerError: the model writes nothing.
     """
     if not composer.tokenizer.supports_infilling:
         ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
-        raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt to fill holes: {ways}")
+        raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt infilling: {ways}")
     where = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
     fillers = [infiller(composer.tokenizer, composer, score, where, request) for _ in range(request.n)]
     if fillers[0].num_parts > 1:
-        log.info("the hole is written in %d parts, each of which hears those before it", fillers[0].num_parts)
+        log.info("the span is filled in %d parts, each conditioned on those before it", fillers[0].num_parts)
     return [each.filled(seed, index) for index, each in enumerate(fillers)]
 
 
@@ -173,7 +173,7 @@ def infiller(
 
 
 class _Bars:
-    """How `score-infill` fills: some bars at a time, their missing notes alone."""
+    """Infilling with `score-infill`: some bars at a time, their masked notes alone."""
 
     def __init__(
         self,
@@ -183,9 +183,9 @@ class _Bars:
         where: MaskedSpan,
         request: GenerationConfig,
     ) -> None:
-        self.composer, self.tokenizer, self.hole, self.request = composer, tokenizer, where, request
+        self.composer, self.tokenizer, self.span, self.request = composer, tokenizer, where, request
         self.music = without(score, where)
-        self.tempo_and_metre = score
+        self.original = score
         self.players = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
         asked = request.controls
         if asked.instruments is None:
@@ -207,14 +207,14 @@ class _Bars:
         raise TokenizerError(f"the model '{self.composer.checkpoint.name}' writes nothing but silence here")
 
     def _parts(self) -> Iterator[tuple[float, float, int, tuple[int, int]]]:
-        """Yield where parts of the hole begin and end, in quarters, their number of bars, and their metre."""
+        """Yield start and stop of the parts of the span, in quarters, their number of bars, and their time signature."""
         inside = []
-        for bar in midi.bars(self.tempo_and_metre):
-            if bar.start >= self.hole.stop - 1e-6:
+        for bar in midi.bars(self.original):
+            if bar.start >= self.span.stop - 1e-6:
                 break
-            if bar.start >= self.hole.start - 1e-6:
+            if bar.start >= self.span.start - 1e-6:
                 inside.append(bar)
-        most = 8 if len(self.hole.tracks) == sum(len(t.notes) > 0 for t in self.tempo_and_metre.tracks) else 4
+        most = 8 if len(self.span.tracks) == sum(len(t.notes) > 0 for t in self.original.tracks) else 4
         while inside:
             alike = 1
             metre = inside[0].numerator, inside[0].denominator
@@ -227,7 +227,7 @@ class _Bars:
     def _written(
         self, start: float, stop: float, num_bars: int, metre: tuple[int, int], seed: int
     ) -> tuple[Score, int]:
-        """Return new notes from `start` on, at their places, and how many ids they took."""
+        """Return new notes from `start` on, at their times, and the number of ids that were sampled."""
         tokenizer = self.tokenizer
         ids = tokenizer.pad_with_silence(tokenizer.encode(self.music)[0][:-1], stop)
         _, begins = tokenizer.bars(ids)
@@ -240,18 +240,18 @@ class _Bars:
             left_out=0,
             score=before,
             tokenizer=tokenizer,
-            heard=heard,
+            model_ids=heard,
         )
         held = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or metre)
         rules = constraints.constraints(tokenizer, not_before=start, heard=ids, controls=held)
-        sampler = self.composer.sampler(rules, **self.request.sampling)
+        sampler = self.composer.sampler(rules, self.request.sampler)
         plan = SessionConfig(length=Length(bars=num_bars), loop_guard=False, seed=seed)
         model = self.composer.generating(self.composer.precision(self.request.precision))
-        (row,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).draw(1)
+        (row,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).sample(1)
         return midi.without_before(prompt.continued(row.ids), start), len(row.ids)
 
     def _put(self, new: Score, start: float, stop: float) -> int:
-        """Put new notes that begin in [start, stop) among what is there; return how many."""
+        """Add new notes that begin in [start, stop) to the music; return how many."""
         count = 0
         for track in new.tracks:
             voice = _voice_of(track)
@@ -272,10 +272,10 @@ def _voice_of(track: Track) -> tuple[int, bool]:
 
 
 def put(score: Score, track: int, notes: Sequence[tuple[float, float, int, int]], start: float, stop: float) -> int:
-    """Put those of some notes into a track that begin within [start, stop) quarters; return how many.
+    """Add notes that begin within [start, stop) quarters to a track; return how many.
 
-    They end at `stop` at the latest, and where a note of their pitch begins on the track; one that would begin while such a
-    note sounds is left out, since a MIDI file cannot hold both.
+    They end at `stop` at the latest, and where a note of their pitch begins on the track. One that would begin while such a
+    note sounds is left out, since a MIDI file cannot have both.
 
     Args:
         score: changed in place.
@@ -303,7 +303,7 @@ def put(score: Score, track: int, notes: Sequence[tuple[float, float, int, int]]
 
 
 class _Voices:
-    """How `grid-infill` fills: cell after cell, those that are kept among them."""
+    """Infilling with `grid-infill`: all cells of the span one after the other, the given ones forced."""
 
     def __init__(
         self,
@@ -313,7 +313,7 @@ class _Voices:
         where: MaskedSpan,
         request: GenerationConfig,
     ) -> None:
-        self.composer, self.hole, self.request, self.music = composer, where, request, without(score, where)
+        self.composer, self.span, self.request, self.music = composer, where, request, without(score, where)
         self.tokenizer = tokenizer
         self.voice_of = _singers(score)
         self.start, self.stop = (math.ceil(at * grid.STEPS_A_QUARTER - 1e-6) for at in (where.start, where.stop))
@@ -332,7 +332,7 @@ class _Voices:
         self.missing[self.start : self.stop, written] = True
         self.starts = range(self.start, self.stop, grid_infill.STEPS)
         self.num_parts = len(self.starts)
-        for track, first, stop, _ in notes:  # what began before goes on to its end
+        for track, first, stop, _ in notes:  # a note that began before keeps its end
             if self.voice_of[track] in written:
                 self.missing[first:stop, self.voice_of[track]] = False
 
@@ -349,7 +349,7 @@ class _Voices:
             told = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
             assert isinstance(rules[0], constraints.Grammar)
             kept = constraints.KeptCells(rules[0], len(before), told)
-            sampler = self.composer.sampler([kept, *rules[1:]], **self.request.sampling)
+            sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler)
             draws = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
             ids, all_heard = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, heard))
             tokens = sample_ids(
@@ -362,7 +362,7 @@ class _Voices:
         return _composition(self._sung(cells), index, num_tokens)
 
     def _sung(self, cells: np.ndarray) -> Score:
-        """Return the music with what was written in it."""
+        """Return the music with the sampled cells in it."""
         music = self.music.copy()
         ticks = music.ticks_per_quarter / grid.STEPS_A_QUARTER
         track_of = {voice: track for track, voice in self.voice_of.items()}
@@ -378,7 +378,7 @@ class _Voices:
                 for a, b in pairwise(edges)
                 if column[a] >= grid.FIRST_PITCH
             ]
-            put(music, track_of[voice], notes, self.hole.start, self.hole.stop)
+            put(music, track_of[voice], notes, self.span.start, self.span.stop)
         return music
 
 
@@ -386,10 +386,10 @@ infiller.register(grid_infill.GridInfill, _Voices)
 
 
 def _singers(score: Score) -> dict[int, int]:
-    """Return which voice each track with notes sings.
+    """Return the voice of each track with notes.
 
     Raises:
-        MidiError: they are more than four, or one of them sings chords.
+        MidiError: there are more than four, or one of them has chords.
     """
     playing = [i for i, t in enumerate(score.tracks) if len(t.notes) and not t.is_drum]
     names = [score.tracks[i].name for i in playing]
@@ -416,6 +416,6 @@ def _composition(score: Score, index: int, num_tokens: int) -> Composition:
         num_bars=midi.num_bars(score),
         seconds=midi.seconds(score),
         ended="length",
-        redrawn=0,
+        num_resampled=0,
         ids=np.zeros(0, np.int64),
     )

@@ -1,14 +1,15 @@
-"""How much of some music has just been heard, and when that is a loop.
+"""Loop detection: how much music repeats itself, and when that is a loop.
 
-The music is taken as its onsets: what begins at one time (programs and pitches, however loud and long), and how many
-quarter notes after the onset before, in sixteenths. Its repetition is the share of its runs of four onsets that stood in
-it before: 1 - different runs / runs; runs are alike whose onsets are, and the times between them. Eight bars of 4/4 all
-alike, in quavers, have 0.87, two bars four times 0.74, one note for ever nearly 1; fewer than `FEWEST` onsets have 0.
+Music is reduced to its onsets. An onset is what begins at one time (programs and pitches, whatever their velocity and
+duration) and its distance from the onset before, in sixteenths. Repetition is the share of runs of four onsets that
+occurred before: 1 - different runs / runs. Two runs are equal if their onsets and the distances between them are. Eight
+equal bars of 4/4 in quavers have 0.87, two bars four times 0.74, one note repeated for ever nearly 1. Fewer than `FEWEST`
+onsets have 0.
 
-Real music seldom has more than `LOOP` in `WINDOW` quarters: of 1,043 pieces of all kinds (songs, orchestras, piano, pop,
-games, drums, hymns; up to 80 of each kind from each of the training and the validation pieces of `score-transformer`) 10
-had it somewhere, 7 of them among the 104 of games, in 0.1 % of all windows; of the 382 chorales none. Nor does it stand
-still, nothing new beginning for `STILL` quarters: 16 of the 1,043 did, none of the chorales.
+Real music rarely exceeds `LOOP` in `WINDOW` quarters: of 1,043 pieces of all kinds (songs, orchestras, piano, pop, games,
+drums, hymns; up to 80 of each kind from each of the training and the validation pieces of `score-transformer`) 10 did so
+somewhere, 7 of them among the 104 of games, in 0.1 % of all windows; of the 382 chorales none did. Nor does it stand still,
+with no new onset for `STILL` quarters: 16 of the 1,043 did, none of the chorales.
 `python benchmarks/repetition.py [CORPUS --splits train,validation --most 80]` counts again.
 """
 
@@ -22,8 +23,8 @@ from symusic import Score
 from .. import midi
 
 RUN = 4  # onsets
-FEWEST = 8  # onsets, of which to speak of a loop
-WINDOW = 32.0  # quarters: eight bars of 4/4
+FEWEST = 8  # onsets; fewer are no loop
+WINDOW = 32.0  # quarters that are looked at: eight bars of 4/4
 STEP = 4.0  # quarters between the windows of a longer piece
 LOOP = 0.7
 STILL = 16.0  # quarters: four bars of 4/4
@@ -49,21 +50,21 @@ def onsets(score: Score) -> tuple[np.ndarray, list[Onset]]:
     return time[starts], list(zip(gaps, what, strict=True))
 
 
-def share(heard: list[Onset]) -> float:
+def share(found: list[Onset]) -> float:
     """Return the repetition of onsets: see the module."""
-    num_runs = len(heard) - RUN + 1
-    if len(heard) < FEWEST:
+    num_runs = len(found) - RUN + 1
+    if len(found) < FEWEST:
         return 0.0
-    return 1 - len({_run(heard, i) for i in range(num_runs)}) / num_runs
+    return 1 - len({_run(found, i) for i in range(num_runs)}) / num_runs
 
 
-def _run(heard: list[Onset], i: int) -> tuple[bytes | Onset, ...]:
-    """Return the run that begins at an onset: how long before it another lay is no part of it."""
-    return (heard[i][1], *heard[i + 1 : i + RUN])
+def _run(found: list[Onset], i: int) -> tuple[bytes | Onset, ...]:
+    """Return the run that begins at an onset; its distance from the onset before is no part of it."""
+    return (found[i][1], *found[i + 1 : i + RUN])
 
 
 def windows(score: Score, start: float = 0.0, stop: float | None = None) -> list[float]:
-    """Return the repetition of each window of a score, one each `STEP`; one of all of it where it is shorter than that.
+    """Return the repetition of each window of a score, one for each `STEP`; of the whole score if it is shorter.
 
     Args:
         score: any.
@@ -92,13 +93,13 @@ def stands_still(score: Score) -> bool:
 
 
 def loop_start(score: Score, start: float, stop: float) -> float | None:
-    """Return from where a stretch is to be made anew, in quarters, if its end loops or stands still; None if it does not.
+    """Return from where a stretch is to be resampled, in quarters, if its end loops or stands still; None if it does not.
 
-    Of a loop that is where what is repeated first came again, of a standstill its last onset (`start` if it has none).
+    For a loop that is where the first repetition begins, for a standstill the last onset (`start` if there is none).
 
     Args:
         score: any.
-        start: of the stretch, in quarters; of a longer one than `WINDOW` its end is looked at.
+        start: of the stretch, in quarters; of a stretch longer than `WINDOW` only the end is looked at.
         stop: its end, in quarters. A stretch shorter than half of `WINDOW` is no loop yet.
     """
     start = max(start, stop - WINDOW)
@@ -106,16 +107,16 @@ def loop_start(score: Score, start: float, stop: float) -> float | None:
         return None
     times, what = onsets(score)
     first, last = np.searchsorted(times, [start - 1e-6, stop - 1e-6])
-    heard = what[first:last]
+    latest = what[first:last]
     newest = float(times[last - 1]) if last > first else start
     if stop - newest >= STILL - 1e-6:
         return newest
-    if share(heard) <= LOOP:
+    if share(latest) <= LOOP:
         return None
     known = set[tuple[bytes | Onset, ...]]()
-    for i in range(len(heard) - RUN + 1):
-        run = _run(heard, i)
+    for i in range(len(latest) - RUN + 1):
+        run = _run(latest, i)
         if run in known:
             return float(times[first + i])
         known.add(run)
-    raise AssertionError("what is repeated comes twice")
+    raise AssertionError("repetition without a repeated run")

@@ -1,6 +1,6 @@
-"""A prompt as the model hears it, and the musical time of what is drawn after it.
+"""A prompt as ids, and the musical time of what is sampled after it.
 
-Tokenizers count quarters of their own (real ones, or those of 120 a minute); here all is in quarters of the score.
+Tokenizers count quarters of their own (real ones, or those of 120 quarters/minute); here all is in quarters of the score.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from symusic import Score
 from .. import midi
 from ..errors import MidiError
 from ..tokenizers.base import Tokenizer
+from .controls import Controls
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A prompt as the model hears it.
+    """A prompt as ids.
 
     Attributes:
         ids: bos and the music.
@@ -26,8 +27,8 @@ class Prompt:
         left_out: how many of its notes the tokenizer cannot express.
         score: what it was made from.
         tokenizer: what made the ids.
-        tempo: of the music behind it, in quarters a minute; None to let it go on as it comes.
-        heard: what the model reads instead of its ids; None for those.
+        tempo: of the music behind it, in quarters/minute; None to continue with the prompt's or the model's.
+        model_ids: what the model reads instead of the ids; None for the ids.
     """
 
     ids: np.ndarray
@@ -36,7 +37,7 @@ class Prompt:
     score: Score | None
     tokenizer: Tokenizer
     tempo: float | None = None
-    heard: np.ndarray | None = None
+    model_ids: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -57,15 +58,24 @@ class Prompt:
             stop = min(midi.bar_line(score, 0.0, bars), midi.bar_line(score, stop))
         elif seconds is not None:
             stop = min(stop, midi.quarters_at(score, seconds))
-        score = midi.cut(score, 0.0, stop)  # a tempo or a metre behind the last note is not waited for
+        score = midi.cut(score, 0.0, stop)  # a tempo or a time signature after the last note is left out
         if not score.note_num() and stop < end:
-            told = f"{bars} bars" if bars is not None else f"{seconds:g} seconds"
-            raise MidiError(f"the prompt is silent in its first {told}: take more of it")
+            asked = f"{bars} bars" if bars is not None else f"{seconds:g} seconds"
+            raise MidiError(f"the prompt is silent in its first {asked}: take more of it")
         ids, left_out = tokenizer.encode(score)
         ids = tokenizer.pad_with_silence(ids[:-1], _clock(tokenizer, score, stop))
         # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
         reached = stop if tokenizer.in_seconds else max(stop, tokenizer.quarters(ids))
         return cls(ids=ids, quarters=reached, left_out=left_out, score=score, tokenizer=tokenizer)
+
+    def with_controls(self, controls: Controls) -> Prompt:
+        """Return the prompt as music that keeps to controls continues it: at a new tempo, or from a new bar on."""
+        prompt = self
+        if controls.time_signature is not None:
+            prompt = dataclasses.replace(prompt, ids=self.tokenizer.without_open_bar(self.ids, self.quarters))
+        if controls.tempo is not None:
+            prompt = dataclasses.replace(prompt, tempo=controls.tempo)
+        return prompt
 
     @property
     def clock(self) -> float:
@@ -76,12 +86,12 @@ class Prompt:
         """Return its ids and new ones behind them."""
         return np.concatenate([self.ids, new])
 
-    def heard_with(self, new: np.ndarray) -> np.ndarray:
+    def model_ids_with(self, new: np.ndarray) -> np.ndarray:
         """Return what the model reads, and new ids behind it."""
-        return np.concatenate([self.ids if self.heard is None else self.heard, new])
+        return np.concatenate([self.ids if self.model_ids is None else self.model_ids, new])
 
     def reached(self, new: np.ndarray) -> float:
-        """Return the musical time at which new ids end, in quarters: no note to come can lie before it."""
+        """Return the musical time at which new ids end, in quarters: no later note can begin before it."""
         quarters = self.tokenizer.quarters(self.with_new(new))
         if self.score is None or not self.tokenizer.in_seconds:
             return quarters
@@ -92,7 +102,7 @@ class Prompt:
         return bisect.bisect_left(range(1, len(new) + 1), quarters - 1e-6, key=lambda k: self.reached(new[:k]))
 
     def continued(self, new: np.ndarray) -> Score:
-        """Return the score of it and new ids, with its own tempo and metre where the tokenizer has none."""
+        """Return the score of it and new ids, with its own tempo and time signature where the tokenizer has none."""
         score = self.tokenizer.decode(self.with_new(new))
         if self.score is not None:
             if self.tokenizer.in_seconds:
@@ -105,7 +115,7 @@ class Prompt:
     def recent(self, new: np.ndarray, quarters: float) -> tuple[Score, float]:
         """Return the end of `continued`, from a bar line at or before a time, and when that is, in quarters.
 
-        Its tempi are the tokenizer's. It costs what that end costs, where the tokenizer can begin at a bar.
+        Its tempi are the tokenizer's. Only that end is decoded, where the tokenizer can begin at a bar.
         """
         ids, start = self.tokenizer.suffix_from_bar(self.with_new(new), quarters)
         if start == 0.0:
@@ -114,7 +124,7 @@ class Prompt:
 
 
 def _clock(tokenizer: Tokenizer, score: Score | None, quarters: float) -> float:
-    """Return the tokenizer's quarters at a musical time of a score: the same, or those of 120 a minute."""
+    """Return the tokenizer's quarters at a musical time of a score: the same, or those of 120 quarters/minute."""
     if score is None or not tokenizer.in_seconds:
         return quarters
     return midi.seconds_at(score, quarters) * 2

@@ -1,7 +1,7 @@
-"""What a file tells of its making, and making it again.
+"""The provenance record in a generated file, and generating the file again from it.
 
 The record is a JSON text in the MIDI file: version, model and the hash of its weights, seed, the hash of the prompt, which
-of the variations, and all options that shaped the music. No path, no date.
+of the variations, and all options that shaped the music. It has no path and no date.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__, midi
 from ..checkpoint import Checkpoint, bundled
+from ..devices import ENGINES, engine_label, precision_like
 from ..errors import MidiError, MusicLMError
 from .config import GenerationConfig
 
@@ -24,17 +25,19 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a file tells of its making.
+    """How a file was made.
 
     Attributes:
         version: of musiclm.
         torch: its version.
         device: where it was computed.
+        engine: what computed it there, see `devices.engine_label`; empty where the precision says it (fp32, bf16), and in
+            older files.
         model: a bundled name; else the architecture.
         weights: the first 16 hexadecimal digits of the SHA-256 of the tensor bytes.
-        seed: of all chance.
-        prompt: those of the prompt's file; None if there was none.
-        prompt_quarters: where the prompt ends in the music, in quarters: `show` draws what comes before paler.
+        seed: of everything that was sampled.
+        prompt: the same digits of the SHA-256 of the prompt's file; None if there was none.
+        prompt_quarters: where the prompt ends in the music, in quarters: `show` plots what comes before in a paler colour.
         index: which of the variations, from 0.
         request: all options that shaped the music.
     """
@@ -49,11 +52,14 @@ class Record:
     prompt_quarters: float
     index: int
     request: GenerationConfig
+    engine: str = ""
 
     def text(self) -> str:
         """Return it as JSON."""
         told = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.to_record()}
         del told["version"], told["request"]
+        if not self.engine:  # older files have no such key, and must get the same bytes
+            del told["engine"]
         return json.dumps(told, sort_keys=True)
 
 
@@ -66,10 +72,11 @@ def record(
     prompt_quarters: float,
     index: int,
 ) -> Record:
-    """Return the record of a variation that a composer made of a request."""
+    """Return the record of a variation that a composer made by a config."""
     import torch
 
     checkpoint = composer.checkpoint
+    precision = composer.precision(request.precision)
     return Record(
         version=__version__,
         torch=torch.__version__,
@@ -81,6 +88,7 @@ def record(
         prompt_quarters=prompt_quarters,
         index=index,
         request=request,
+        engine="" if precision in ENGINES else engine_label(precision, composer.device),
     )
 
 
@@ -99,13 +107,13 @@ def read(score: Score, name: str) -> Record:
     """
     for marker in score.markers:
         try:
-            told = json.loads(marker.text)
+            document = json.loads(marker.text)
         except ValueError:
             continue
-        if isinstance(told, dict) and "musiclm" in told:
-            return _from(told, name)
+        if isinstance(document, dict) and "musiclm" in document:
+            return _from(document, name)
     raise MidiError(
-        f"'{name}' does not tell how it was made: musiclm did not write it, or another program has written it since"
+        f"'{name}' has no record of how it was made: musiclm did not write it, or another program has written it since"
     )
 
 
@@ -125,6 +133,7 @@ def _from(told: dict[str, Any], name: str) -> Record:
             prompt_quarters=float(told["prompt_quarters"]),
             index=int(told["index"]),
             request=request,
+            engine=str(told.get("engine", "")),
         )
     except MidiError as error:
         raise MidiError(f"'{name}' cannot be made again: {error}") from error
@@ -136,7 +145,7 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
     """Return what differs from when a file was made and may change its bytes, a sentence each.
 
     Raises:
-        MusicLMError: what is sure to change the music: other weights, another prompt or none.
+        MusicLMError: something that surely changes the music: other weights, another prompt or none.
     """
     if not checkpoint.sha256.startswith(record.weights):
         raise MusicLMError(
@@ -146,7 +155,7 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
     if record.prompt is None and prompt is not None:
         raise MusicLMError("the file was made without a prompt: leave --prompt out")
     if record.prompt is not None and prompt is None:
-        raise MusicLMError(f"the file goes on from a prompt (SHA-256 {record.prompt}…): name it with --prompt")
+        raise MusicLMError(f"the file continues a prompt (SHA-256 {record.prompt}…): name it with --prompt")
     if record.prompt != _digest(prompt):
         raise MusicLMError(f"another prompt: the file's has SHA-256 {record.prompt}…, this one {_digest(prompt)}…")
     import torch
@@ -155,16 +164,26 @@ def check(record: Record, checkpoint: Checkpoint, prompt: bytes | None) -> list[
     return [f"{name} {then} made the file, this is {now}" for name, then, now in pairs if then != now]
 
 
+def check_engine(record: Record, device: str) -> tuple[str, list[str]]:
+    """Return the engine that reproduces a file on a device, and why its bytes may differ, a sentence each."""
+    precision = precision_like(record.request.precision, record.engine, device)
+    engine = engine_label(precision, device)
+    if record.engine == engine or record.request.precision == precision in ENGINES:
+        return engine, []
+    made_by = f"engine {record.engine} made the file" if record.engine else "the file does not record its engine"
+    return engine, [f"{made_by}, this is {engine}"]
+
+
 def reproduce(record: Record, composer: Composer, prompt: Score | None) -> bytes:
-    """Return the bytes of a file, made from its record."""
+    """Return the bytes of a file, generated again from its record."""
     from . import infill
 
-    request = record.request
-    heard = composer.prompt(prompt, bars=request.prompt_bars, seconds=request.prompt_seconds)
+    precision = precision_like(record.request.precision, record.engine, composer.device)
+    request = dataclasses.replace(record.request, precision=precision)
     if request.is_filling and prompt is not None:
         made = infill.fill(composer, prompt, request, record.seed)
     else:
-        made = composer.compose(heard, seed=record.seed, **request.arguments())
+        made = composer.generate(prompt, request, record.seed)
     return to_midi(made[record.index], record)
 
 

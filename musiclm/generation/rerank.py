@@ -1,8 +1,8 @@
-"""Which of some variations are nearest to real music, by two figures: their surprise and their repetition.
+"""Best-of-n reranking: which variations are nearest to real music, by their loss under the model and their repetition.
 
-Neither is better for being small: music that surprises a model less than real pieces do, or repeats itself more, is dull;
-the other way round it wanders. The distance is how far the two lie from the mean of real pieces, in standard deviations:
-sqrt(((surprise - mean) / deviation)² + ((repetition - mean) / deviation)²).
+Neither is better for being small. Music with a lower loss or more repetition than real pieces is dull; with a higher loss
+or less repetition it wanders. The distance is that of both figures from the means of real pieces, in standard deviations:
+sqrt(((loss - mean) / deviation)² + ((repetition - mean) / deviation)²).
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from ..models.base import LanguageModel
 from ..tokenizers.base import Tokenizer
 from .loops import repetition
 
-# of real pieces, where a checkpoint does not say: `python benchmarks/repetition.py` of the chorales, and with `CORPUS
-# --splits train,validation --most 80` of all kinds of music; with `--splits validation --model MODEL` the nats of pieces had
+# of real pieces, for checkpoints without statistics: `python benchmarks/repetition.py` of the chorales, and with `CORPUS
+# --splits train,validation --most 80` of all kinds of music; with `--splits validation --model MODEL` the loss of pieces had
 # a spread of 0.22 of their mean for bach-transformer (76 pieces) and 0.27 for score-transformer (32)
 REPETITION = {"grid": (0.037, 0.058)}
 OTHER_REPETITION = (0.068, 0.100)
-RELATIVE_SPREAD = 0.25  # of a piece's nats a token, by the mean
+RELATIVE_SPREAD = 0.25  # of a piece's nats/token, divided by the mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReferenceStats:
-    """What real pieces have: (mean, standard deviation) over pieces of nats a token and of repetition."""
+    """Statistics of real pieces: (mean, standard deviation) over pieces of nats/token and of repetition."""
 
     nats_per_token: tuple[float, float]
     repetition: tuple[float, float]
 
     def distance(self, nats_per_token: float, repetition: float) -> float:
-        """Return how far from them something is, in standard deviations."""
+        """Return the distance from them, in standard deviations."""
         figures = ((nats_per_token, self.nats_per_token), (repetition, self.repetition))
         return math.hypot(*((value - mean) / max(spread, 1e-6) for value, (mean, spread) in figures))
 
 
 def of_pieces(model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece]) -> ReferenceStats:
-    """Return what pieces have, each read from its beginning; those of validation are for a checkpoint's card."""
+    """Return the statistics of pieces; a checkpoint's card has those of validation pieces."""
     nats = losses(model, tokenizer, pieces)
     shares = [repetition(tokenizer.decode(np.asarray(piece.tokens, dtype=np.int64))) for piece in pieces]
     return ReferenceStats(nats_per_token=_spread(nats), repetition=_spread(shares))
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> ReferenceStats:
-    """Return what real pieces have under a checkpoint: what its card says, else its validation figure and usual spreads.
+    """Return the statistics of real pieces under a checkpoint: from its card, else its validation loss and usual spreads.
 
     Raises:
         CheckpointError: its card has neither.
@@ -69,16 +69,21 @@ def of_checkpoint(checkpoint: Checkpoint) -> ReferenceStats:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"the checkpoint '{checkpoint.name}' does not say how real pieces surprise it: leave --keep out"
+            f"the checkpoint '{checkpoint.name}' has no loss of real pieces on its card: leave --keep out"
         ) from error
 
 
 def losses(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, behind: int = 0, bf16: bool = False
 ) -> list[float]:
-    """Return the nats a token of each piece, in order; of the tokens that count behind the first so many.
+    """Return the loss of each piece, nats/token, in order; 0 for a piece without a token that counts.
 
-    Of no such token it is 0.
+    Args:
+        model: in evaluation mode.
+        tokenizer: of the pieces.
+        pieces: as ids.
+        behind: how many first tokens of each piece do not count.
+        bf16: whether to compute in bfloat16.
     """
     found = {}
     for piece, nats in evaluation.token_losses(model, tokenizer, pieces, bf16):

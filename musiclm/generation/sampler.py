@@ -1,4 +1,4 @@
-"""Drawing tokens from a model: ids in, ids out. Knows nothing of music; rules and features bring that.
+"""Logits processors: temperature, top-k, top-p and min-p, after the constraints. This module knows ids only, no music.
 
 B batch, T tokens, V vocabulary, F features.
 """
@@ -16,36 +16,37 @@ ConstraintState = Any
 
 
 class Constraint(Protocol):
-    """What may come next. Its state is explicit, as in the models: constant work a token, no history."""
+    """A logit mask or bias for the next token. Its state is explicit, as in the models, and does not grow with the history."""
 
     def start(self, batch: int) -> ConstraintState:
         """Return the state before the first token."""
 
     def allow(self, state: ConstraintState) -> Tensor | None:
-        """Return (B, V) to be added to the logits, -inf for what must not come; None for no opinion."""
+        """Return (B, V) to add to the logits, -inf for banned tokens; None to add nothing."""
 
     def step(self, state: ConstraintState, token: Tensor) -> ConstraintState:
-        """Return the state after a token, (B,). The prompt goes through here too."""
+        """Return the state after one more token, (B,) int64. The tokens of the prompt are stepped through too."""
 
 
 Exempt = Callable[[Tensor | None], Tensor | None]
 """(B, F) features of the token to come, or None -> (B, V) or (V,) booleans, or None."""
 
-COLDEST = 1e-6  # temperatures below it are none
+COLDEST = 1e-6  # lower temperatures count as 0: greedy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How to choose among what the model offers; the filters apply in this order.
+    """How to sample from the logits. The filters apply in this order.
 
     Attributes:
-        temperature: divides the logits; below 1 safer, above 1 bolder, 0 always the likeliest.
-        top_k: only the k likeliest tokens.
-        top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020).
-        min_p: only tokens at least this times as likely as the likeliest (Nguyen et al. 2024).
-        rules: each may forbid tokens, before anything else.
+        temperature: divides the logits; 0 is greedy.
+        top_k: keep the k most probable tokens.
+        top_p: keep the most probable tokens that together reach this probability (Holtzman et al. 2020).
+        min_p: keep tokens with at least this fraction of the highest probability (Nguyen et al. 2024).
+        constraints: each may ban tokens, before everything else.
         exempt: which tokens keep the probability that the model gives them, by the features of the token to come; the
             temperature and the filters choose among the others (but temperature 0 among all). None for no such tokens.
+        processors: each returns new logits, (B, V), after the temperature and before the filters; see `logits_processors`.
     """
 
     temperature: float = 1.0
@@ -54,6 +55,7 @@ class Sampler:
     min_p: float | None = None
     constraints: Sequence[Constraint] = ()
     exempt: Exempt | None = None
+    processors: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
@@ -66,7 +68,7 @@ class Sampler:
                 raise ValueError(f"{name} must be in (0, 1], not {value}")
 
     def probabilities(self, logits: Tensor, exempt: Tensor | None = None) -> Tensor:
-        """Return (B, V) float32 probabilities to draw from, given (B, V) logits that the rules have seen.
+        """Return (B, V) float32 probabilities to sample from, given (B, V) logits with the constraints added.
 
         Args:
             exempt: (B, V) or (V,) booleans, the tokens whose probability stays as it is.
@@ -75,18 +77,20 @@ class Sampler:
         if self.temperature < COLDEST:
             return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
         if exempt is None:
-            return self._chosen(logits)
+            return self._filtered(logits)
         exempt = exempt.to(logits.device)
         own = logits.softmax(1) * exempt
         share = own.sum(1, keepdim=True)
         others = logits.masked_fill(exempt, float("-inf"))
         is_free = ~torch.isneginf(others).all(1, keepdim=True)
-        others = torch.where(is_free, self._chosen(others) * (1 - share), 0.0)
+        others = torch.where(is_free, self._filtered(others) * (1 - share), 0.0)
         return others + torch.where(is_free, own, own / share)
 
-    def _chosen(self, logits: Tensor) -> Tensor:
-        """Return the probabilities that temperature and filters leave."""
+    def _filtered(self, logits: Tensor) -> Tensor:
+        """Return the probabilities after temperature and filters."""
         logits = logits / self.temperature
+        for process in self.processors:
+            logits = process(logits)
         if self.top_k is not None and self.top_k < logits.shape[1]:
             smallest = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest, float("-inf"))

@@ -1,4 +1,4 @@
-"""Where music may end of itself: the model says so, or a phrase ends at a bar line."""
+"""Where music may end by itself: the model samples the end of the piece, or a phrase ends at a bar line."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from ..tokenizers.base import Tokenizer
 from ..tokenizers.vocabulary import later_ids
 from .sampler import Constraint
 
-RINGING = 1 / 8  # quarters that a note may ring over a bar line, as players let it
+RINGING = 1 / 8  # quarters that a note may sound past a bar line, as played notes do
 
 
 class AllowEos:
-    """Rules, but that some rows may end where the music could as well go on to a later time.
+    """Constraints that also allow some batch elements to end, where the music could continue to a later time.
 
     Attributes:
-        open: the rows of the batch that may; the caller adds them as they become long enough.
+        open: the batch elements that may end; the caller adds an element when it is long enough.
     """
 
-    def __init__(self, tokenizer: Tokenizer, rules: Sequence[Constraint]) -> None:
+    def __init__(self, tokenizer: Tokenizer, constraints: Sequence[Constraint]) -> None:
         self.open: set[int] = set()
-        self._rules, self._eos = rules, tokenizer.eos
+        self._constraints, self._eos = constraints, tokenizer.eos
         later = later_ids(tokenizer.vocabulary)
         self._later = None if later is None else later.tolist()
 
     def start(self, batch: int) -> list[Any]:
-        return [rule.start(batch) for rule in self._rules]
+        return [constraint.start(batch) for constraint in self._constraints]
 
     def allow(self, state: list[Any]) -> Tensor | None:
-        opinions = [rule.allow(each) for rule, each in zip(self._rules, state, strict=True)]
-        told = [opinion for opinion in opinions if opinion is not None]
-        if not told:
+        masks = [constraint.allow(each) for constraint, each in zip(self._constraints, state, strict=True)]
+        added = [mask for mask in masks if mask is not None]
+        if not added:
             return None
-        allowed = torch.stack(told).sum(0)
-        for row in self.open:
-            if self._later is None or bool((allowed[row, self._later] > float("-inf")).any()):
-                allowed[row, self._eos] = 0.0
+        allowed = torch.stack(added).sum(0)
+        for index in self.open:
+            if self._later is None or bool((allowed[index, self._later] > float("-inf")).any()):
+                allowed[index, self._eos] = 0.0
         return allowed
 
     def step(self, state: list[Any], token: Tensor) -> list[Any]:
-        return [rule.step(each, token) for rule, each in zip(self._rules, state, strict=True)]
+        return [constraint.step(each, token) for constraint, each in zip(self._constraints, state, strict=True)]
 
 
 def phrase_ends(score: Score, line: float) -> bool:
-    """Return whether a phrase ends at a bar line: the half bar before it brings no new note, and none sounds beyond it.
+    """Return whether a phrase ends at a bar line: no note begins in the half bar before it, and none sounds past it.
 
-    Drums play through the ends of phrases and are not asked; of drums alone every bar line is an end.
+    Drums play through the ends of phrases and are ignored; where there are only drums every bar line is an end.
 
     Args:
-        score: at least up to the bar line.
+        score: it has to reach the bar line.
         line: in quarters.
     """
     half = midi.last_bar_line(score, line - 1e-3) / 2 + line / 2
@@ -66,7 +66,7 @@ def phrase_ends(score: Score, line: float) -> bool:
 
 
 def first_phrase_end(score: Score, start: float, stop: float) -> float | None:
-    """Return the first bar line from a time to another at which a phrase ends, in quarters; None if there is none."""
+    """Return the first bar line in [start, stop] quarters at which a phrase ends, in quarters; None if there is none."""
     line = midi.bar_line(score, start)
     while line <= stop + 1e-6:
         if phrase_ends(score, line):

@@ -1,4 +1,4 @@
-"""New music while it is drawn: notes, tempi and metres in the order in which they begin, as soon as they are certain."""
+"""New music while it is sampled: notes, tempi and time signatures in the order of their beginnings, once they are certain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .prompt import Prompt
 from .session import Continuation, GenerationSession
 
 ROUNDING = 0.6  # ticks, by which a note may lie beside the time that its ids say
-DECODE_EVERY = 64  # a look at all notes each time the music has grown by its 64th part: constant work a token
+DECODE_EVERY = 64  # all notes are decoded whenever the music has grown by 1/64: constant work for each token
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Note:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tempo:
-    """From here on so many quarters a minute; start in seconds."""
+    """The tempo from here on, in quarters/minute; start in seconds."""
 
     event = "tempo"
     start: float
@@ -40,7 +40,7 @@ class Tempo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metre:
-    """From here on this time signature; start in seconds."""
+    """The time signature from here on; start in seconds. The event's name in JSON is "metre"."""
 
     event = "metre"
     start: float
@@ -57,62 +57,62 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 class Stream:
-    """A variation that is heard while it is drawn: an iterator over its notes, or over its `events`.
+    """A variation that is yielded while it is sampled: an iterator over its notes, or over its `events`.
 
-    It has the notes of the same seed's composition. Only where the loop guard steps in they differ, since what was heard
-    cannot be taken back: the music goes on hotter. Nor is anything drawn in the place of silence.
+    It has the notes of the same seed's composition, with two exceptions. A stream cannot rewind, so the loop guard only
+    raises the temperature. And silence is not resampled.
 
     Args:
-        drawing: how to draw; live.
-        prompt: what it goes on from.
+        session: how to sample; live.
+        prompt: what it continues.
         only_new: leave the prompt's notes out.
 
     Attributes:
         prompt: as given.
         only_new: as given.
-        row: what was drawn so far; its `ended` is None until the music has ended.
+        continuation: what was sampled so far; its `reason` is None until the music has ended.
     """
 
-    def __init__(self, drawing: GenerationSession, prompt: Prompt, *, only_new: bool = False) -> None:
-        self.row = Continuation(number=0)
-        self.prompt, self.only_new, self._drawing = prompt, only_new, drawing
+    def __init__(self, session: GenerationSession, prompt: Prompt, *, only_new: bool = False) -> None:
+        self.continuation = Continuation(number=0)
+        self.prompt, self.only_new, self._session = prompt, only_new, session
         self._begin = 0.0  # where the music begins, in quarters
-        self._certain = 0.0  # up to where all was told
+        self._certain = 0.0  # up to where all was yielded
 
     def __iter__(self) -> Iterator[Note]:
         return (event for event in self.events() if isinstance(event, Note))
 
     def events(self) -> Iterator[Event]:
-        """Yield notes, tempi and metres by their beginnings; at one time tempi and metres come first."""
-        prompt, row = self.prompt, self.row
+        """Yield notes, tempi and time signatures by their beginnings; of those at one time the notes come last."""
+        prompt, music = self.prompt, self.continuation
         if prompt.score is not None:
             if self.only_new:
                 self._begin = self._certain = midi.last_bar_line(prompt.score, prompt.quarters)
-            yield from self._up_to(min(prompt.quarters, prompt.reached(row.ids)))
+            yield from self._up_to(min(prompt.quarters, prompt.reached(music.ids)))
         decoded = 0
-        for _ in self._drawing.go_on(row):
-            if row.ended is None and len(row.ids) - decoded >= len(row.ids) // DECODE_EVERY:
-                decoded = len(row.ids)
-                yield from self._up_to(prompt.reached(row.ids))
+        for _ in self._session.extend(music):
+            if music.reason is None and len(music.ids) - decoded >= len(music.ids) // DECODE_EVERY:
+                decoded = len(music.ids)
+                yield from self._up_to(prompt.reached(music.ids))
         yield from self._up_to(float("inf"))
 
     def _up_to(self, reached: float) -> Iterator[Event]:
         """Yield what begins before a time, in quarters, and cannot change any more."""
-        row, prompt = self.row, self.prompt
-        score = prompt.continued(row.ids)
+        music, prompt = self.continuation, self.prompt
+        score = prompt.continued(music.ids)
         tempo = midi.TempoMap(score)
         tpq = score.ticks_per_quarter
         near = ROUNDING / tpq
-        stop = row.stop if row.ended or not self._drawing.plan.finish else None
+        stop = music.stop if music.reason or not self._session.config.finish else None
         limit = reached if stop is None else min(reached, stop)
-        # by program and pitch, as in a file; a note that goes on sounding where ids end may become longer
+        # by program and pitch, as in a file; a note that still sounds where the ids end may become longer
         notes = sorted(
             (n.time / tpq, t.is_drum, t.program, n.pitch, n.end / tpq, n.velocity)
             for t in score.tracks
             for n in t.notes
             if n.time / tpq >= self._certain - near
         )
-        if not prompt.tokenizer.says_durations and row.ended is None:
+        if not prompt.tokenizer.says_durations and music.reason is None:
             limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 2 * near)])
         changes = self._changes(score, tempo, limit)
         for start, is_drum, program, pitch, end, velocity in notes:
@@ -135,7 +135,7 @@ class Stream:
         self._certain = max(self._certain, limit)
 
     def _changes(self, score: Score, tempo: midi.TempoMap, limit: float) -> list[tuple[float, Event]]:
-        """Return the tempi and metres that begin from where all was told to a limit, each with its time in quarters."""
+        """Return the tempi and time signatures from where all was yielded to a limit, each with its time in quarters."""
         found: list[tuple[float, Event]] = []
         tpq = score.ticks_per_quarter
         for events in (score.time_signatures, score.tempos):

@@ -1,6 +1,6 @@
-"""Scores: reading and writing MIDI, musical time, edits, and a little music theory. Knows no tokenizer and no model.
+"""Scores: reading and writing MIDI, musical time, edits, pedal and music theory. Independent of tokenizers and models.
 
-A score is a `symusic.Score` in ticks. Names are loaded on first use, so that `midi.theory` costs no import of symusic.
+A score is a `symusic.Score` in ticks. Names are loaded on first use, so that `midi.theory` does not import symusic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Edits of scores: cuts, tempo changes, and carrying tempo, time signature and key over to another score."""
+"""Edits of scores: cuts, tempo changes, and copying tempo, time signature and key to another score."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from symusic import Note, Score, Tempo, TextMeta, TimeSignature, Track
 
 
 def fill_bars(score: Score, signs: Collection[tuple[int, int]]) -> None:
-    """Give the part of a bar before a change of metre within it a time signature of its own, as upbeats have it.
+    """Give a partial bar before a change of the time signature a time signature of its own, as upbeats have it.
 
     Args:
         score: changed in place.
-        signs: those that there are. Where none is as long as that part, the score is left as it is.
+        signs: the allowed time signatures. If none is as long as the partial bar, the score is not changed there.
     """
     ticks = score.ticks_per_quarter
-    said = {t.time: t for t in sorted(score.time_signatures, key=lambda t: t.time)}
-    filled = dict(said)
+    given = {t.time: t for t in sorted(score.time_signatures, key=lambda t: t.time)}
+    filled = dict(given)
     start, bar = 0, 4.0 * ticks
-    for sign in said.values():
+    for sign in given.values():
         if (sign.numerator, sign.denominator) not in signs:
             continue
         part = (sign.time - start) % bar
@@ -33,14 +33,14 @@ def fill_bars(score: Score, signs: Collection[tuple[int, int]]) -> None:
                 filled[at] = TimeSignature(at, numerator, denominator)
                 break
         start, bar = sign.time, 4.0 * ticks * sign.numerator / sign.denominator
-    if filled != said:
+    if filled != given:
         score.time_signatures = type(score.time_signatures)([filled[at] for at in sorted(filled)])
 
 
 def cut(score: Score, start: float, stop: float) -> Score:
-    """Return what begins within [start, stop) quarters, moved to begin at 0; notes that ring on are cut at `stop`.
+    """Return the events within [start, stop) quarters, moved to begin at 0; notes that sound longer end at `stop`.
 
-    Tempo, time signature and key that hold at `start` stand at its beginning.
+    The tempo, time signature and key in force at `start` are written at the beginning.
     """
     tpq = score.ticks_per_quarter
     first, last = round(start * tpq), round(stop * tpq)
@@ -67,12 +67,12 @@ def cut(score: Score, start: float, stop: float) -> Score:
 
 
 def add_text(score: Score, text: str) -> None:
-    """Write a text into the score, as a marker at its beginning."""
+    """Add a text to the score, as a marker at its beginning."""
     score.markers.append(TextMeta(0, text))
 
 
 def without_before(score: Score, quarters: float) -> Score:
-    """Return the score without the notes that begin before a time, in quarters; all else stays where it is."""
+    """Return the score without the notes that begin before a time, in quarters; the rest keeps its times."""
     first = round(quarters * score.ticks_per_quarter)
     copied = score.copy()
     for track in copied.tracks:
@@ -81,15 +81,15 @@ def without_before(score: Score, quarters: float) -> Score:
 
 
 def carry_over(source: Score, target: Score, tempi: list[float], behind: float | None = None) -> None:
-    """Give a decoded score what the tokenizer could not keep of the source's tempo, metre and key.
+    """Restore in a decoded score what the tokenizer did not keep of the source's tempo, time signature and key.
 
     Args:
         source: the score as it was read.
-        target: its tokens decoded, and more; changed in place.
-        tempi: those that the tokenizer has, in quarters a minute. A tokenizer without tempi has no metre either: both are
-            the source's.
-        behind: where the source ends and new music begins, in quarters, if any does. The source's tempi stand before; new
-            ones are the source's in the place of their nearest of the tokenizer's.
+        target: its tokens decoded, with new music; changed in place.
+        tempi: those of the tokenizer, in quarters per minute. A tokenizer without tempi has no time signatures either:
+            both are then copied from the source.
+        behind: where the source ends and new music begins, in quarters; None without new music. Before it the tempi are
+            those of the source. Behind it a new tempo is replaced by the source's tempo that the tokenizer rounds to it.
     """
     scale = target.ticks_per_quarter / source.ticks_per_quarter
     if not tempi:
@@ -99,17 +99,17 @@ def carry_over(source: Score, target: Score, tempi: list[float], behind: float |
             for event in getattr(source, name):
                 _add(target, name, event, scale)
     else:
-        said = sorted(source.tempos, key=lambda t: t.time)
-        if not said or said[0].time > 0:
-            said.insert(0, Tempo(0, 120.0))  # what a MIDI file means that says nothing
-        asked = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in said}
+        given = sorted(source.tempos, key=lambda t: t.time)
+        if not given or given[0].time > 0:
+            given.insert(0, Tempo(0, 120.0))  # the default of MIDI files
+        original = {min(tempi, key=lambda t: abs(math.log(t / s.qpm))): s.mspq for s in given}
         first_new = math.inf if behind is None else round(behind * target.ticks_per_quarter)
         new = [t for t in target.tempos if t.time >= first_new]
         for tempo in new:
             nearest = min(tempi, key=lambda t: abs(math.log(t / tempo.qpm)))
-            tempo.mspq = asked.get(nearest, tempo.mspq)
+            tempo.mspq = original.get(nearest, tempo.mspq)
         target.tempos.clear()
-        for tempo in said:
+        for tempo in given:
             _add(target, "tempos", tempo, scale)
         for tempo in new:
             target.tempos.append(tempo)
@@ -118,21 +118,21 @@ def carry_over(source: Score, target: Score, tempi: list[float], behind: float |
 
 
 def set_tempo(score: Score, quarters: float, qpm: float) -> None:
-    """Have a score go on at this tempo, in quarters a minute, from a time on, in quarters; changed in place."""
+    """Set the tempo of a score, in quarters per minute, from a time on, in quarters; changed in place."""
     at = round(quarters * score.ticks_per_quarter)
     score.tempos = type(score.tempos)([t for t in score.tempos if t.time < at])
     score.tempos.append(Tempo(at, qpm))
 
 
 def retimed(score: Score, source: Score) -> Score:
-    """Return a score of 120 quarters a minute with its notes moved to sound at the same second by a source's tempi.
+    """Return a score of 120 quarters per minute, its notes moved so that they keep their seconds at a source's tempi.
 
     This does not use `TempoMap`. Its product (quarters per second) differs from that in the last bit, which moves one
     note in 3,400 by a tick, and of two tempi at one tick it takes the later one; both are part of the results.
     """
     changes = sorted({t.time: t.qpm for t in source.tempos}.items())
     at = np.array([0.0] + [time / source.ticks_per_quarter for time, _ in changes])  # quarters
-    pace = np.array([120.0] + [qpm for _, qpm in changes]) / 60  # quarters a second
+    pace = np.array([120.0] + [qpm for _, qpm in changes]) / 60  # quarters per second
     passed = np.append(0.0, np.cumsum(np.diff(at) / pace[:-1]))  # seconds
     ticks = score.ticks_per_quarter
     copied = score.copy()

@@ -1,4 +1,4 @@
-"""Scores: reading MIDI that may be damaged, writing MIDI that opens anywhere, bars and cuts.
+"""Reading MIDI that may be damaged, and writing MIDI that every program opens.
 
 A score is a `symusic.Score` in ticks.
 """
@@ -20,7 +20,7 @@ def read(path: str | Path) -> Score:
     """Return the score in a MIDI file.
 
     Raises:
-        MidiError: not there, not MIDI, damaged, or without a single note.
+        MidiError: the file does not exist, is not MIDI, is damaged, or holds no notes.
     """
     try:
         data = Path(path).read_bytes()
@@ -30,12 +30,12 @@ def read(path: str | Path) -> Score:
 
 
 def parse(data: bytes, name: str) -> Score:
-    """Return the score in the bytes of a MIDI file; `name` is what errors call it.
+    """Return the score in the bytes of a MIDI file; errors call the file `name`.
 
-    The outline of the file is checked first: a C++ parser reads it, and what kills that cannot be caught.
+    The chunks of the file are checked first, because a crash of the C++ parser cannot be caught.
 
     Raises:
-        MidiError: not MIDI, damaged, or without a single note.
+        MidiError: the bytes are not MIDI, are damaged, or hold no notes; its `drop` says which.
     """
     _check_outline(data, name)
     try:
@@ -51,7 +51,7 @@ def parse(data: bytes, name: str) -> Score:
         for event in events:
             if (
                 event.time < score.ticks_per_quarter / 16
-            ):  # some programs write them a tick late, which makes a bar of it
+            ):  # some software writes them a tick late, which would make a bar of one tick
                 event.time = 0
     return score
 
@@ -94,8 +94,8 @@ def _check_outline(data: bytes, name: str) -> None:
 def to_bytes(score: Score) -> bytes:
     """Return the score as a MIDI file of type 1.
 
-    On one track a note ends where the next of its pitch begins, since a MIDI file cannot say which of two that overlap
-    a note-off means; of two that begin together the longer one stays.
+    On one track a note ends where the next note of its pitch begins, since a note-off of a MIDI file does not tell which
+    of two overlapping notes it ends. Of two notes that begin together the longer one is kept.
     """
     score = score.copy()
     for track in score.tracks:
@@ -106,7 +106,7 @@ def to_bytes(score: Score) -> bytes:
 def _without_overlaps(notes: Any) -> Any:
     parts = notes.numpy()
     time, duration, pitch = (parts[k].astype(np.int64) for k in ("time", "duration", "pitch"))
-    order = np.lexsort((-duration, time, pitch))  # of those that begin together the longest first
+    order = np.lexsort((-duration, time, pitch))  # of notes that begin together the longest first
     is_double = (np.diff(pitch[order], prepend=-1) == 0) & (np.diff(time[order], prepend=-1) == 0)
     kept = order[~is_double]
     ends = (time + duration)[kept]
@@ -119,9 +119,9 @@ def _without_overlaps(notes: Any) -> Any:
 
 
 def write(score: Score, path: str | Path, *, force: bool = False) -> None:
-    """Write a score as a MIDI file of type 1, whole or not at all.
+    """Write a score as a MIDI file of type 1, atomically.
 
     Raises:
-        OutputError: the file is there already and `force` is false, or the place cannot be written.
+        OutputError: the file exists and `force` is false, or the place cannot be written.
     """
     write_whole(Path(path), to_bytes(score), force=force)

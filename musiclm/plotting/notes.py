@@ -1,8 +1,8 @@
-"""Which ids say which note: what lets a model's view of tokens be drawn over notes.
+"""Alignment of ids and notes: which ids belong to which note, so that values per token can be plotted over notes.
 
-A note's tokens are those that begin, shape and end it, and those before them that lead up to it: bar, position, program,
-silence. On the grid they are the cells in which it sounds. What leads to no note (the last bar line, the marks around a
-piece, silent cells) belongs to none.
+A note's ids are those that begin, shape and end it, and those before them that lead to it: bar, position, program, time
+shift. On the grid they are the cells in which it sounds. What leads to no note (the last bar line, special tokens, silent
+cells) belongs to none. All of it is read from the vocabulary table.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..tokenizers.vocabulary import BEGINS, ENDS, SHAPES, SPECIAL, Kind, Vocabul
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Note:
-    """A note as a model heard it.
+    """A note as the ids have it.
 
     Attributes:
         start, end: in quarters of the score.
         pitch, velocity: of MIDI.
-        track: its place among the score's tracks that have notes.
-        is_drum: whether its pitch is a drum's number.
-        said: place of the id that says its pitch.
+        track: its index among the score's tracks that have notes.
+        is_drum: whether its pitch is the number of a drum.
+        said: position of the id that has its pitch.
     """
 
     start: float
@@ -42,13 +42,13 @@ class Note:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlignedNotes:
-    """A piece as a model heard it.
+    """A piece as the ids have it.
 
     Attributes:
         ids: (T,), bos first and eos last.
         notes: by time.
         owner: (T, 1 or more) for each id the numbers of the notes that it belongs to, -1 for none.
-        score: the notes as a score, with the tempo and metre of the piece.
+        score: the notes as a score, with the tempi and time signatures of the piece.
         left_out: how many notes the tokenizer could not express.
     """
 
@@ -59,10 +59,10 @@ class AlignedNotes:
     left_out: int
 
     def by_note(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of what each note's ids have, (N,); an id of several notes gives each its share.
+        """Return the sum of values over each note's ids, (N,); an id of several notes gives each an equal share.
 
         Args:
-            values: (T,), one an id.
+            values: (T,), one per id.
         """
         shares = (values / self.owner.shape[1])[:, None].repeat(self.owner.shape[1], 1)
         is_note = self.owner >= 0
@@ -70,11 +70,11 @@ class AlignedNotes:
 
 
 def align(tokenizer: Tokenizer, score: Score) -> AlignedNotes:
-    """Return a score as a tokenizer says it, note by note.
+    """Return the ids of a score and the notes that they belong to.
 
     Raises:
-        MidiError: not one note can be expressed.
-        TokenizerError: the tokenizer's ids do not say one note each.
+        MidiError: no note can be expressed.
+        TokenizerError: no id of the tokenizer begins exactly one note.
     """
     ids, left_out = tokenizer.encode(score)
     decoded = tokenizer.decode(ids)
@@ -92,7 +92,7 @@ def align(tokenizer: Tokenizer, score: Score) -> AlignedNotes:
         )
     notes = _notes(decoded, by_track=has(table, Kind.CELL, Kind.TRACK))
     if len(notes) != len(said) or [n.pitch for n in notes] != [pitch for _, pitch in said]:
-        raise TokenizerError(f"the tokenizer '{tokenizer.name}' gives notes in another order: nothing can be drawn")
+        raise TokenizerError(f"the tokenizer '{tokenizer.name}' gives notes in another order: nothing can be plotted")
     notes = [dataclasses.replace(n, said=place) for n, (place, _) in zip(notes, said, strict=True)]
     owners = owner[:, None]
     if len(base) > len(ids):
@@ -104,11 +104,11 @@ def align(tokenizer: Tokenizer, score: Score) -> AlignedNotes:
 
 
 Said = list[tuple[int, int]]
-"""For each note the place of the id that says it, and its pitch."""
+"""For each note the position of the id that begins it, and its pitch."""
 
 
 def _notes(score: Score, by_track: bool) -> list[Note]:
-    """Return the notes of a decoded score in the order in which ids say them."""
+    """Return the notes of a decoded score in the order of the ids that begin them."""
     tpq = score.ticks_per_quarter
     found: list[tuple[Any, Note]] = []
     for i, track in enumerate(t for t in score.tracks if t.notes):
@@ -128,7 +128,7 @@ def _notes(score: Score, by_track: bool) -> list[Note]:
 
 
 def _on_grid(table: Vocabulary, ids: np.ndarray, num_voices: int) -> tuple[Said, np.ndarray]:
-    """Return which cells begin notes, voice by voice, and which note each id belongs to."""
+    """Return the cells that begin notes, voice by voice, and the number of the note that each id belongs to, (T,)."""
     tokens = [table[i] for i in ids]
     places = [place for place, token in enumerate(tokens) if token.kind in (Kind.CELL, Kind.SILENCE)]
     said, owner = Said(), np.full(len(ids), -1)
@@ -145,7 +145,10 @@ def _on_grid(table: Vocabulary, ids: np.ndarray, num_voices: int) -> tuple[Said,
 
 
 def _of_events(table: Vocabulary, ids: np.ndarray) -> tuple[Said, np.ndarray]:
-    """Return which ids begin notes, and which note each id belongs to: what leads to a beginning or an end is of that note."""
+    """Return the ids that begin notes, and the number of the note that each id belongs to, (T,).
+
+    Ids that lead to the beginning or the end of a note belong to that note.
+    """
     said, owner = Said(), np.full(len(ids), -1)
     leading: list[int] = []
     sounding: dict[tuple[int, int], int] = {}
@@ -170,9 +173,9 @@ def _of_events(table: Vocabulary, ids: np.ndarray) -> tuple[Said, np.ndarray]:
 
 
 def _merged(vocabulary: Vocabulary, ids: np.ndarray, owner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return whose each merged id is, (T, most base ids of one), and for each base id the place of its merged one.
+    """Return the notes of each merged id, (T, N), and for each base id the position of its merged one.
 
-    A merged id has its base ids' owners in turn, repeated, so that each base id has about the same share.
+    A merged id has the notes of its base ids in turn, repeated to length N, so that each base id has about the same share.
     """
     expanded = expansions(vocabulary)
     sizes = np.array([len(expanded[i]) for i in ids])

@@ -1,7 +1,7 @@
-"""Scores to sound: stereo files at 44.1 kHz, by soundfonts, without anything that pip does not bring.
+"""Audio rendering: scores to stereo files at 44.1 kHz, by soundfonts, with packages of pip alone.
 
-Every file is levelled to a peak of 1 dB below full scale, which takes the music's own peak: what is longer than
-`MAX_KEPT` blocks is played twice, once to find it. Knows scores, soundfonts and files; no models.
+Every file is normalized to a peak of 1 dB below full scale. The peak must be known first: music longer than `MAX_KEPT`
+blocks is synthesized twice. Independent of models.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 PEAK = 10 ** (-1 / 20)  # of full scale
-MAX_KEPT = 10  # blocks of a minute: 210 MB
-MAX_WAV = 2**32 - 2**16  # bytes that WAV can count; beyond, its successor RF64
+MAX_KEPT = 10  # blocks of a minute that are held in memory: 210 MB
+MAX_WAV = 2**32 - 2**16  # bytes, the limit of WAV; longer files are RF64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rendering:
-    """What was rendered.
+    """The result of rendering a score.
 
     Attributes:
-        seconds: of sound, until the last note has died away.
-        gain: in dB, that brought the peak to 1 dB below full scale.
-        soundfont: the file that was played with.
+        seconds: duration of the sound, until the last note has decayed.
+        gain: dB that brought the peak to 1 dB below full scale.
+        soundfont: the file that was used.
     """
 
     seconds: float
@@ -45,21 +45,21 @@ class Rendering:
 
 
 def check_output(path: Path, *, force: bool = False) -> None:
-    """Say now what would go wrong when `path` is rendered to.
+    """Check, before the work is done, that `path` can be rendered to.
 
     Raises:
-        OutputError: its name ends in none of `FORMATS`, or see `check_writable`.
+        OutputError: its suffix is none of `FORMATS`, or see `check_writable`.
     """
     if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"'{path}' is no kind of sound that can be written: one of {', '.join(FORMATS)}")
+        raise OutputError(f"'{path}' is not a sound format that can be written: one of {', '.join(FORMATS)}")
     check_writable(path, force=force)
 
 
 def find_soundfont(given: str | Path | None = None) -> Path:
-    """Return the soundfont to play with: the one given, else the best in the usual places, else the small bundled one.
+    """Return the soundfont to use: the given one, else the best installed one, else the small one of pretty_midi.
 
     Raises:
-        AudioError: there is none at all.
+        AudioError: there is none.
     """
     from . import soundfont
 
@@ -70,20 +70,20 @@ def find_soundfont(given: str | Path | None = None) -> Path:
 
 
 def render(score: Score, path: str | Path, *, soundfont: str | Path | None = None, force: bool = False) -> Rendering:
-    """Write a score as sound, whole or not at all, by the suffix of the path: .wav (16 bit), .flac, .ogg or .mp3.
+    """Render a score to a file, atomically; the suffix is the format: .wav (16 bit), .flac, .ogg or .mp3.
 
-    Memory does not grow with the length of the music. Pedal, volume, expression and place of the channels are heard, as
-    they are when a note begins; for what is not see `musiclm.rendering.synthesizer`.
+    Memory does not grow with the length of the music. Pedal, volume, expression and pan are applied as they are when a
+    note begins; for what is not rendered see `musiclm.rendering.synthesizer`.
 
     Args:
         score: in ticks, with any tempi.
-        path: where to.
-        soundfont: an SF2 or SF3 file; left out, see `find_soundfont`.
-        force: overwrite what is there.
+        path: the file to write.
+        soundfont: an SF2 or SF3 file; None for `find_soundfont`.
+        force: overwrite an existing file.
 
     Raises:
         OutputError: another suffix, or a place that cannot be written.
-        AudioError: the soundfont cannot be read, or plays none of the notes.
+        AudioError: the soundfont cannot be read, or has a sound for none of the notes.
     """
     path = Path(path)
     check_output(path, force=force)
@@ -92,7 +92,7 @@ def render(score: Score, path: str | Path, *, soundfont: str | Path | None = Non
 
 
 def render_to(score: Score, file: IO[bytes], kind: str, *, soundfont: str | Path | None = None) -> Rendering:
-    """Write a score as sound of a kind (".wav") into an open file of the disk; see `render`."""
+    """Render a score in a format (".wav") to an open file on disk; see `render`."""
     import numpy as np
     import soundfile
 
@@ -120,8 +120,8 @@ def render_to(score: Score, file: IO[bytes], kind: str, *, soundfont: str | Path
     try:
         with soundfile.SoundFile(file.fileno(), "w", RATE, 2, subtype, format=form, closefd=False) as sound:
             for block in kept or synthesizer.blocks(score):
-                for at in range(0, block.shape[1], RATE):  # libsndfile's Vorbis dies of larger pieces
+                for at in range(0, block.shape[1], RATE):  # libsndfile's Vorbis encoder crashes on larger pieces
                     sound.write(np.ascontiguousarray(block[:, at : at + RATE].T) * gain)
-    except (soundfile.LibsndfileError, AssertionError) as error:  # the latter: fewer frames were written than given
+    except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: fewer frames were written than given
         raise OutputError(f"the sound cannot be written: {error or 'no space left'}") from error
     return Rendering(seconds=num_frames / RATE, gain=20 * math.log10(gain), soundfont=chosen)

@@ -1,4 +1,4 @@
-"""Sound to ears: by a player that the machine has, or by a sound library that is installed."""
+"""Playback: by an audio player of the machine, or by an installed sound library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import soundfile
 
 from ..errors import AudioError
 
-PLAYERS = (  # each takes a WAV file behind its own options
+PLAYERS = (  # each takes a WAV file after these options
     ("afplay",),
     ("pw-play",),
     ("paplay",),
@@ -27,10 +27,10 @@ HOW = "install aplay (alsa-utils), sox or ffmpeg, or pip install sounddevice; or
 
 
 def check_player() -> None:
-    """Say now whether nothing here can play.
+    """Check that something on this machine can play sound.
 
     Raises:
-        AudioError: neither a player nor a sound library.
+        AudioError: there is neither a player nor a sound library.
     """
     if not (_players() or os.name == "nt" or find_spec("sounddevice")):
         raise AudioError(f"nothing here can play sound: {HOW}")
@@ -41,10 +41,10 @@ def _players() -> list[tuple[str, ...]]:
 
 
 def play(path: Path) -> str:
-    """Play a WAV file to its end, and return what played it. Ctrl-C stops it.
+    """Play a WAV file to its end, and return the name of the player. Ctrl-C stops it.
 
     Raises:
-        AudioError: nothing here can, or all that tried failed.
+        AudioError: there is no player, or all players failed.
     """
     check_player()
     failures = []
@@ -54,7 +54,7 @@ def play(path: Path) -> str:
         done = subprocess.run(
             [*player, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        # ffplay exits with 0 where it finds no loudspeaker: who is ready so soon has not played
+        # ffplay exits with 0 if it finds no audio device: a player that ends too early has not played
         if done.returncode == 0 and time.monotonic() - began > length / 2 - 1:
             return player[0]
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
@@ -70,6 +70,6 @@ def play(path: Path) -> str:
 
             sounddevice.play(*soundfile.read(path, dtype="float32"), blocking=True)
             return "sounddevice"
-        except Exception as error:  # no PortAudio (OSError), no device (PortAudioError): one and the same to a listener
+        except Exception as error:  # no PortAudio (OSError), no device (PortAudioError)
             failures.append(f"sounddevice says: {error}")
     raise AudioError(f"nothing here could play the sound ({failures[0]}): {HOW}")

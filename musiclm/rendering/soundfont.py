@@ -1,6 +1,6 @@
-"""Soundfonts: which recording plays a note, and how (SoundFont 2.04 specification; SF3 has its recordings as Ogg Vorbis).
+"""Soundfonts: which recording a note uses, and how (SoundFont 2.04 specification; SF3 stores recordings as Ogg Vorbis).
 
-Knows files, presets and regions; nothing of scores or of mixing.
+This module has files, presets and regions; mixing is in `synthesizer`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SYSTEM_FOLDERS = (
     "/usr/share/sounds/sf3",
     "~/.local/share/soundfonts",
 )
-PREFERRED = (  # the better ones that systems and users have; the first that is there, the quicker before the larger
+PREFERRED = (  # good soundfonts that are often installed; the first one found is used, the faster before the larger
     "FluidR3_GM.sf2",
     "GeneralUser-GS.sf2",
     "GeneralUser_GS.sf2",
@@ -31,9 +31,9 @@ PREFERRED = (  # the better ones that systems and users have; the first that is 
     "MuseScore_General.sf3",
     "MuseScore_General_Full.sf2",
 )
-ATTENUATION = 0.4  # of what is written: what the first hardware did, and all soundfonts are made for
+ATTENUATION = 0.4  # of the stored value: what the first hardware did, so all soundfonts are made for it
 VORBIS = 0x10  # of a recording's type, in SF3
-READ_ONLY_MEMORY = 0x8000  # of a recording's type: it is not in the file
+READ_ONLY_MEMORY = 0x8000  # of a recording's type: it is in a sound card's ROM, not in the file
 
 # generators, by the names and numbers of the specification
 START, END, LOOP_START, LOOP_END, START_COARSE = 0, 1, 2, 3, 4
@@ -51,7 +51,7 @@ INSTRUMENT_ONLY = {
 }
 
 NAME = ("name", "S20")
-RECORDS = {  # the tables of a file, as they lie there
+RECORDS = {  # the tables of a file, as stored
     "phdr": np.dtype([NAME, ("program", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("rest", "V12")]),
     "pbag": np.dtype([("gen", "<u2"), ("mod", "<u2")]),
     "pgen": np.dtype([("what", "<u2"), ("amount", "<i2")]),
@@ -73,24 +73,24 @@ class Region:
     """One recording as a preset plays it within a range of keys and velocities.
 
     Attributes:
-        number: of its own in the soundfont.
+        number: unique in the soundfont.
         keys, velocities: lowest and highest.
         recording: number of the recording.
         start, end, loop_start, loop_end: in frames of the recording.
-        loops: whether it goes on in its loop.
-        rate: of the recording, in Hz.
-        root: key at which it sounds as recorded, but for its tuning.
+        loops: whether the loop is repeated while the note lasts.
+        rate: sample rate of the recording, Hz.
+        root: key at which it sounds as recorded, apart from its tuning.
         tuning: semitones that are added.
-        semitones_a_key: 1 but for effects and drums.
-        gain: of loudness, at full velocity.
+        semitones_a_key: semitones per key, 1 except for effects and drums.
+        gain: amplitude factor at full velocity.
         pan: -1 left … 1 right.
-        delay, attack, hold, decay, release: of the loudness, in seconds; the last two for 100 dB.
+        delay, attack, hold, decay, release: of the amplitude envelope, seconds; the last two for 100 dB.
         sustain: dB below the peak.
-        hold_a_key, decay_a_key: what is added to these two for each key below 60, in octaves of time.
-        cutoff: of a low-pass filter, in Hz; None for none.
-        resonance: of that filter, in dB.
-        fixed_key, fixed_velocity: what every note is played as; -1 for what it is.
-        chokes: notes of the same number other than 0 end each other.
+        hold_a_key, decay_a_key: added to hold and decay for each key below 60, in octaves of time.
+        cutoff: of the low-pass filter, Hz; None for no filter.
+        resonance: of that filter, dB.
+        fixed_key, fixed_velocity: used for every note; -1 for those of the note.
+        chokes: notes with the same number other than 0 end each other.
     """
 
     number: int
@@ -127,13 +127,13 @@ Generators = dict[int, int]
 
 
 class Soundfont:
-    """A soundfont whose tables were read; recordings are read when they are played.
+    """A soundfont. Its tables are read at once, its recordings when they are used.
 
     Args:
         path: an SF2 or SF3 file.
 
     Raises:
-        AudioError: not there, no soundfont, damaged, or without a preset.
+        AudioError: the file does not exist, is not a soundfont, is damaged, or has no preset.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -145,7 +145,7 @@ class Soundfont:
             reason = getattr(error, "strerror", None) or "it is empty"
             raise AudioError(f"the soundfont '{path}' cannot be read: {reason}") from error
         if self._data[:4] != b"RIFF" or self._data[8:12] != b"sfbk":
-            raise AudioError(f"'{path}' is no soundfont: give an .sf2 or .sf3 file")
+            raise AudioError(f"'{path}' is not a soundfont: give an .sf2 or .sf3 file")
         chunks = dict(self._chunks())
         if missing := ({"smpl", *RECORDS} - set(chunks)):
             raise AudioError(f"the soundfont '{path}' is damaged: it has no '{min(missing)}'")
@@ -164,7 +164,7 @@ class Soundfont:
         self._num_regions = 0
 
     def _chunks(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Yield each chunk's name, where its content begins and its size; lists are opened."""
+        """Yield the name of each chunk with the offset and the size of its content; lists are entered."""
         at = 12
         while at + 8 <= len(self._data):
             name, size = self._data[at : at + 4], int.from_bytes(self._data[at + 4 : at + 8], "little")
@@ -177,7 +177,7 @@ class Soundfont:
             at += 8 + size + size % 2
 
     def regions(self, program: int, is_drum: bool) -> list[Region]:
-        """Return the regions of an instrument of General MIDI, or of a drum kit; where it has none, of its stand-in.
+        """Return the regions of a General MIDI instrument or drum kit; if it is missing, those of a substitute.
 
         Raises:
             AudioError: the file is damaged.
@@ -192,7 +192,7 @@ class Soundfont:
         return self._regions[number]
 
     def playing(self, program: int, is_drum: bool, key: int, velocity: int) -> list[Region]:
-        """Return the regions that sound together for one note; see `regions`."""
+        """Return the regions that sound for one note; see `regions`."""
         wanted = (program, is_drum, key, velocity)
         if wanted not in self._playing:
             self._playing[wanted] = [
@@ -203,7 +203,7 @@ class Soundfont:
         return self._playing[wanted]
 
     def _zones(self, kind: str, number: int) -> Iterator[Generators]:
-        """Yield the generators of the zones of a preset ("p") or instrument ("i"), each with those of the global zone."""
+        """Yield the generators of each zone of a preset ("p") or instrument ("i"), merged with the global zone."""
         bags, generators = self._tables[f"{kind}bag"], self._tables[f"{kind}gen"]
         heads = self._tables["phdr" if kind == "p" else "inst"]
         last, common = (INSTRUMENT if kind == "p" else RECORDING), Generators()
@@ -231,7 +231,7 @@ class Soundfont:
         """Return the frames of a region's recording from its start to its end, (frames,) float32 in [-1, 1].
 
         Raises:
-            AudioError: it is damaged.
+            AudioError: the recording is damaged.
         """
         head = self._tables["shdr"][region.recording]
         first, last = int(head["start"]), int(head["end"])
@@ -248,7 +248,7 @@ class Soundfont:
 
 
 def _overlap(first: int | None, second: int | None) -> tuple[int, int] | None:
-    """Return the lowest and highest of two ranges, None if they have nothing in common; low byte first, as stored."""
+    """Return the intersection of two ranges (stored low byte first), None if it is empty."""
     ranges = [(0, 127) if r is None else (r & 0xFF, r >> 8 & 0xFF) for r in (first, second)]
     low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
     return (low, high) if low <= high else None
@@ -262,14 +262,16 @@ def _region(
     number: int, keys: tuple[int, int], velocities: tuple[int, int], recording: int, head: np.void, g: Generators
 ) -> Region:
     """Return a region from the sums of its generators."""
-    base = 0 if int(head["type"]) & VORBIS else int(head["start"])  # of loops: SF3 counts them from the recording
+    base = (
+        0 if int(head["type"]) & VORBIS else int(head["start"])
+    )  # SF3 counts loops from the beginning of the recording
     length = sys.maxsize if int(head["type"]) & VORBIS else int(head["end"]) - int(head["start"])
     start = max(0, g[START] + 32768 * g[START_COARSE])
     end = min(length, length + g[END] + 32768 * g[END_COARSE])
     loop_start = int(head["loop_start"]) - base + g[LOOP_START] + 32768 * g[LOOP_START_COARSE]
     loop_end = int(head["loop_end"]) - base + g[LOOP_END] + 32768 * g[LOOP_END_COARSE]
     root = g[ROOT_KEY] if 0 <= g[ROOT_KEY] <= 127 else int(head["key"]) if int(head["key"]) <= 127 else 60
-    # the filter's own envelope is not followed: the filter stands where that envelope rests, or half way to it
+    # the filter is static: its cutoff is that of the filter envelope's sustain, or half way to it
     cutoff = g[FILTER] + g[ENVELOPE_TO_FILTER] * max(0.5, 1 - g[FILTER_SUSTAIN] / 1000)
     return Region(
         number=number,
@@ -304,7 +306,7 @@ def _region(
 
 
 def bundled() -> Path:
-    """Return the small soundfont that pretty_midi brings: TimGM6mb by Tim Brechbill (GPL-2), used from where it lies."""
+    """Return the small soundfont within pretty_midi: TimGM6mb by Tim Brechbill (GPL-2); it is not copied."""
     from importlib.util import find_spec
 
     found = find_spec("pretty_midi")
@@ -314,7 +316,7 @@ def bundled() -> Path:
 
 
 def on_this_system() -> Path | None:
-    """Return the best soundfont in the usual places of the system and the user, None if there is none of those known."""
+    """Return the first of `PREFERRED` in the usual folders of the system and the user; None if there is none."""
     for name in PREFERRED:
         for folder in SYSTEM_FOLDERS:
             path = Path(folder).expanduser() / name

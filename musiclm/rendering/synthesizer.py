@@ -1,8 +1,8 @@
-"""Notes to sound: each key of each instrument is made once, and every note is a louder or softer copy of its beginning.
+"""A synthesizer in numpy: the sound of each key of each instrument is made once, and each note is a scaled copy of it.
 
-That is what makes it fast in numpy: a key's sound (pitch, loop, filter, attack and decay) does not depend on how long it
-is held or how hard it is struck; velocity, place and release are products. What is left out, therefore: pitch bend,
-vibrato, swells within a note, filters that move. There is no reverb. Knows scores and soundfonts; nothing of files.
+The sound of a key (pitch, loop, filter, attack and decay) does not depend on the note's duration or velocity; velocity,
+pan and release are factors. So pitch bend, vibrato, changes of volume within a note and moving filters are not rendered.
+There is no reverb. Files are written by `musiclm.rendering`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,27 @@ from .soundfont import Region, Soundfont
 
 RATE = 44_100  # Hz
 BLOCK = 60 * RATE  # frames
-LONGEST = 120.0  # seconds that a note may sound: more is a drone or a forgotten key, and memory is bounded by it
-MAX_CACHED = 384 * 2**20  # bytes of keys' sounds
+LONGEST = 120.0  # seconds that a note may sound: longer ones are drones or stuck notes; this bounds memory
+MAX_CACHED = 384 * 2**20  # bytes of cached sounds
 SILENT = 80.0  # dB below a single note at full velocity
 SHORTEST_RELEASE = 0.02  # seconds for 100 dB; shorter ones click
-CHOKE = 0.06  # the same, of a note that another one ends
+CHOKE = 0.06  # the same, for a note that is ended by another one
 VOLUME, PAN, EXPRESSION = 7, 10, 11  # controllers
-BLOCK_FILTERED, MARGIN = 4096, 256  # frames filtered at a time, and of these on either side to ring on
+BLOCK_FILTERED, MARGIN = 4096, 256  # frames per FFT, and of these on either side for the filter's response
 DEFAULTS = {VOLUME: 100, PAN: 64, EXPRESSION: 127}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Strike:
-    """One note to be heard: when, in frames, how loud in each channel, and by what."""
+    """One note of one region.
+
+    Attributes:
+        start, held: onset and duration until the key goes up, in frames.
+        left, right: amplitude factors.
+        key: the key that is played.
+        region: the recording and its parameters.
+        release: seconds for 100 dB after the key goes up.
+    """
 
     start: int
     held: int
@@ -45,30 +53,30 @@ class Strike:
 
     @property
     def sound(self) -> tuple[int, int]:
-        """What sounds alike."""
+        """The cache key: region and key."""
         return self.region.number, self.key
 
     @property
     def tail(self) -> int:
-        """How many frames it takes to die when it is let go: fewer for what is soft."""
+        """The number of frames until it is inaudible after the key goes up: fewer for soft notes."""
         decibels = SILENT + 20 * math.log10(max(self.left, self.right, 1e-3))
         return int(self.release * decibels / 100 * RATE) + 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Sound:
-    """What a key sounds like while it is held: the wave, and how loud its envelope is at each of its frames."""
+    """The sound of a key while it is held: the wave, and the value of its envelope at each frame."""
 
     wave: np.ndarray
     envelope: np.ndarray
-    is_whole: bool  # no longer sound would be longer
+    is_whole: bool  # whether the sound has decayed within its frames
 
 
 class Synthesizer:
-    """Plays scores with a soundfont, in stereo at 44.1 kHz.
+    """Renders scores with a soundfont, in stereo at 44.1 kHz.
 
     Args:
-        soundfont: what to play with.
+        soundfont: any.
     """
 
     def __init__(self, soundfont: Soundfont) -> None:
@@ -78,9 +86,9 @@ class Synthesizer:
         self._falls: dict[float, np.ndarray] = {}
 
     def blocks(self, score: Score) -> Iterator[np.ndarray]:
-        """Yield the sound in pieces of a minute at most, (2, frames) float32 of any level, until the last note has died.
+        """Yield the sound in blocks of at most a minute, (2, frames) float32 of any level, until the last note has decayed.
 
-        Memory does not grow with the score's length but for its notes. A block is overwritten by the next.
+        Apart from the list of notes, memory does not grow with the score's length. A block is overwritten by the next.
 
         Raises:
             AudioError: the soundfont is damaged.
@@ -104,7 +112,7 @@ class Synthesizer:
                 end = max(end, begin + self._add(strike, made, sound, strike.start - begin, scratch))
 
     def _sound(self, strike: Strike, length: int) -> Sound:
-        """Return the sound of a strike's key, of so many frames or until it has died."""
+        """Return the sound of a note's key, of at least `length` frames or until it has decayed."""
         known = self._sounds.pop(strike.sound, None)
         if known is None or not (known.is_whole or len(known.wave) >= length):
             self._num_bytes -= 0 if known is None else 2 * known.wave.nbytes
@@ -135,13 +143,13 @@ class Synthesizer:
         return Sound(wave=wave * envelope, envelope=envelope, is_whole=len(wave) < length)
 
     def _add(self, strike: Strike, sound: Sound, mixed: np.ndarray, at: int, scratch: np.ndarray) -> int:
-        """Add a note to what is mixed, and return where it has died."""
+        """Add a note to the mix, and return the frame at which it has decayed."""
         held = min(strike.held, len(sound.wave))
         stop = min(held + strike.tail, len(sound.wave))
         if strike.release not in self._falls:
             longest = int(strike.release * SILENT / 100 * RATE) + 1
             self._falls[strike.release] = _falling(longest, 100 / strike.release)
-        # let go, it falls from where it is, and its envelope goes no further
+        # after the release it decays from its current level, and the envelope stays constant
         tail = sound.wave[held:stop] * self._falls[strike.release][: stop - held]
         tail *= sound.envelope[held - 1] if held else 0
         tail /= np.maximum(sound.envelope[held:stop], 1e-5)
@@ -160,13 +168,13 @@ class Synthesizer:
             start, key, velocity = (notes[k][order] for k in ("time", "pitch", "velocity"))
             held = np.clip(_ends(track, start, start + notes["duration"][order], key) - start, 0.0, LONGEST)
             level, pan = _at(track, start, VOLUME) * _at(track, start, EXPRESSION), _at(track, start, PAN)
-            choked: dict[int, float] = {}  # by number, when the next note that ends it is struck
+            choked: dict[int, float] = {}  # by choke number, the onset of the next note
             for i in reversed(range(len(start))):
                 for region in self.soundfont.playing(track.program, track.is_drum, int(key[i]), int(velocity[i])):
                     until = choked.get(region.chokes, np.inf) - start[i] if region.chokes else np.inf
                     if region.chokes:
                         choked[region.chokes] = start[i]
-                    if until <= 0:  # together with another: one of them is enough
+                    if until <= 0:  # at the same time as another: one of them is enough
                         continue
                     hard = region.fixed_velocity if region.fixed_velocity > 0 else velocity[i]
                     # the specification's concave curve: 40 dB for a tenth of the velocity, of volume and of expression
@@ -185,7 +193,7 @@ class Synthesizer:
 
 
 def _falling(length: int, decibels_a_second: float) -> np.ndarray:
-    """Return a level that falls evenly in dB from 1, (frames,) float32: as a product, which is quicker than so many powers."""
+    """Return an exponential decay from 1, (frames,) float32; an outer product is faster than as many powers."""
     pace = -np.log(10) / 20 * decibels_a_second / RATE
     within = np.exp(np.arange(1024) * pace).astype(np.float32)
     across = np.exp(np.arange(-(-length // 1024)) * (1024 * pace)).astype(np.float32)
@@ -193,7 +201,7 @@ def _falling(length: int, decibels_a_second: float) -> np.ndarray:
 
 
 def _ends(track: Track, start: np.ndarray, end: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Return when each note is let go, in seconds: the pedal holds it until it goes up or the key is struck again."""
+    """Return when each note is released, seconds: the pedal holds it until it goes up or the key is struck again."""
     release = midi.pedal_release(track, end)
     if release is end:
         return end
@@ -205,7 +213,7 @@ def _ends(track: Track, start: np.ndarray, end: np.ndarray, key: np.ndarray) -> 
 
 
 def _at(track: Track, start: np.ndarray, number: int) -> np.ndarray:
-    """Return what a controller stands at when each note begins."""
+    """Return the value of a controller at the onset of each note, (N,)."""
     default = DEFAULTS[number]
     if not track.controls:
         return np.full(len(start), default)
@@ -217,7 +225,7 @@ def _at(track: Track, start: np.ndarray, number: int) -> np.ndarray:
 
 
 def _envelope(region: Region, key: int, length: int) -> np.ndarray:
-    """Return the loudness of a held key, (frames,) in [0, 1]: no longer than until it has died."""
+    """Return the amplitude envelope of a held key, (frames,) in [0, 1], at most until it has decayed."""
     hold = region.hold * 2 ** (region.hold_a_key * (60 - key))
     decay = region.decay * 2 ** (region.decay_a_key * (60 - key))
     falling = region.delay + region.attack + hold
@@ -237,7 +245,7 @@ def _envelope(region: Region, key: int, length: int) -> np.ndarray:
 
 
 def _filtered(frames: np.ndarray, cutoff: float, resonance: float) -> np.ndarray:
-    """Return frames through a resonant low-pass of second order, without its delay; the cutoff in cycles a frame."""
+    """Return frames filtered by a resonant second-order low-pass without delay; the cutoff is in cycles per frame."""
     w = np.fft.rfftfreq(BLOCK_FILTERED) / cutoff
     quality = 10 ** (resonance / 20) / np.sqrt(2)
     gain = (1 / np.sqrt((1 - w**2) ** 2 + (w / quality) ** 2)).astype(np.float32)

@@ -1,8 +1,8 @@
 """Four voices on a grid of sixteenths: the vocabulary of the published chorale tables.
 
-One id a voice and step, soprano, alto, tenor, bass, then the next sixteenth. A held note is its pitch again, silence has
-an id of its own. What the grid cannot say: a note struck again at once, anything shorter than a sixteenth, loudness,
-tempo, metre, and silence behind the last note.
+One id per voice and step: soprano, alto, tenor, bass, then the next sixteenth. A sustained note repeats its pitch, and
+silence has its own id. The grid cannot express immediate repetitions of a note, anything shorter than a sixteenth, dynamics,
+tempo, time signature, and silence after the last note.
 """
 
 from __future__ import annotations
@@ -18,48 +18,58 @@ from symusic import Note, Score, Tempo, Track
 from torch import Tensor
 
 from ..errors import MidiError, TokenizerError
-from ..midi.theory import key_profiles
 from .base import TICKS, Tokenizer
+from .features.grid import (
+    FIRST_ARRANGED,
+    FIRST_PITCH,
+    MAX_HELD,
+    MAX_INTERVAL,
+    MAX_LEAP,
+    NUM_DEGREES,
+    NUM_PITCHES,
+    OF_VERSION,
+    ORDERS,
+    SILENCE,
+    STEPS_A_QUARTER,
+    is_cell,
+    permutation_of,
+    stream,
+)
+from .features.grid import features_of as grid_features_of
 from .vocabulary import Kind, Token, Vocabulary
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
-BOS, EOS, SILENCE, FIRST_PITCH = 0, 1, 2, 3
-STEPS_A_QUARTER = 4
-PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, a walking chorale; the grid knows none of them
-MAX_STEPS = 100_000  # 6,250 bars of 4/4: what is longer is a damaged file
-MAX_HELD = 16  # steps; longer holds look alike to a model
-MAX_INTERVAL = 24  # semitones between two voices; wider ones look alike
-MAX_LEAP = 12  # semitones of a voice's last move; wider ones look alike
-NUM_PITCHES = 128
-ORDERS = tuple(itertools.permutations(range(len(VOICES))))  # of the voices in a step; the first is theirs
-FIRST_ARRANGED = FIRST_PITCH + NUM_PITCHES  # ids of the marks that begin an arranged piece
-OF_VERSION = {1: [0, 1, 2, 3, 4, 5, 14], 2: [*range(13), 14], 3: [*range(15)], 4: [*range(16)]}  # of all features
-KEYS = np.round(10_000 * key_profiles().T)  # whole numbers: sums are exact, in whatever order
+BOS, EOS = 0, 1
+PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, walking pace; used for decoded scores
+MAX_STEPS = 100_000  # 6,250 bars of 4/4; a longer file is taken for damaged
 
 
 class Grid(Tokenizer):
-    """Cells of four voices, a sixteenth a step.
+    """Cells of four voices, one step per sixteenth.
 
-    Features of the cell to come: its voice (4), its step in the quarter (4), for how many steps each voice has held its
-    pitch, that voice first and then the three that were drawn before it, latest first (17 each: 0 is the beginning),
-    and what the voice had in its last cell (V). Counting alone shows their worth: whether a cell holds or changes costs
-    0.517 nats knowing the voice, 0.243 knowing the step and all four holds (chorales, training pieces). Version 2 has
-    intervals before that last one: how far each voice moved when it last changed, in the same order (26 each), and how far
-    above the voice's last pitch the three others stand (50 each; 0 where one is silent). With intervals alone a model
-    learns a chorale in all keys at once, and soon by heart.
+    Input features of the next cell, with their number of values:
 
-    Version 3 has arrangements against that: a piece may be written with its voices in any of their 24 orders, the bass
-    first and the soprano last for one, and from its end to its beginning. A mark instead of bos says which of the 48, and
-    before the last feature stands one that says it. The music is the same, but what has to be guessed from what is not: to
-    learn all of that by heart takes longer than to learn harmony (benchmarks/RESULTS.md).
+    - its voice (4), and its step in the quarter (4);
+    - for how many steps each voice has sustained its pitch (17 each, 0 at the beginning): that voice first, then the three
+      before it, latest first;
+    - version 2 on: the interval of each voice's last change, in the same order (26 each), and the interval from the voice's
+      last pitch to the other three (50 each, 0 for silence);
+    - version 3 on: the number of the permutation in which the piece is written (48);
+    - the voice's last cell (V);
+    - version 4: the scale degree of the voice's last pitch (25: twelve of a major and twelve of a minor key, 0 for silence).
+      The key is the one of 24 whose profile correlates best with the time that each pitch class has sounded since the
+      beginning (Krumhansl 1990).
 
-    Version 4 has, behind the last one, which degree of the key the voice's last pitch is (25: twelve of a major key, twelve of
-    a minor one, 0 for silence). The key is the one of 24 whose profile correlates best with how long each pitch class has
-    sounded since the beginning (Krumhansl 1990).
+    Sustain or change alone costs 0.517 nats per cell given the voice, 0.243 given the step and all four durations (chorales,
+    training pieces, by counting).
+
+    With intervals alone a model soon overfits, since a chorale looks alike in all keys. Version 3 augments: the voices come
+    in any of their 24 orders, forwards or backwards, and a special token in place of bos says which of the 48. The music is
+    the same, but the conditional distributions differ (benchmarks/RESULTS.md).
 
     Args:
         features: their version, 1 to 4.
-        reference: from version 2 on, whether models also predict steps from the voice's last pitch.
+        reference: from version 2 on, whether models also predict intervals from the voice's last pitch.
     """
 
     name = "grid"
@@ -75,7 +85,7 @@ class Grid(Tokenizer):
         self.vocab_size = FIRST_ARRANGED + self.num_orders - 1
         holds = [MAX_HELD + 1] * len(VOICES)
         moves, others = [2 * MAX_LEAP + 2] * len(VOICES), [2 * MAX_INTERVAL + 2] * (len(VOICES) - 1)
-        written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, KEYS.shape[1] + 1
+        written, last, degree = 2 * len(ORDERS), FIRST_ARRANGED, NUM_DEGREES + 1
         sizes = len(VOICES), STEPS_A_QUARTER, *holds, *moves, *others, written, last, degree
         self.feature_sizes = tuple(sizes[i] for i in OF_VERSION[features])
         self.last_cell_feature = OF_VERSION[features].index(14)
@@ -117,12 +127,12 @@ class Grid(Tokenizer):
 
     def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - {PROGRAM}
-        return ["'grid' knows four voices alone: a choir sings the instruments' notes"] if others else []
+        return ["'grid' has four voices alone: a choir sings the notes of the instruments"] if others else []
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)
         cells = ids[is_cell(ids)]
-        is_backwards, number = divmod(int(_arrangements(ids[None, :1])[0]), len(ORDERS))
+        is_backwards, number = divmod(int(permutation_of(ids[None, :1])[0]), len(ORDERS))
         score = Score(TICKS)
         score.tempos.append(Tempo(0, TEMPO))
         step_ticks = TICKS // STEPS_A_QUARTER
@@ -175,110 +185,19 @@ class Grid(Tokenizer):
         order, (B, 4) each, the last id, for how long it has held, and the id before it; and how many cells each pitch class
         has had, (B, 12).
         """
-        ids = tokens.cpu().numpy()
-        if state is None:
-            none = np.zeros((len(ids), len(VOICES)), np.int64)
-            state = (
-                np.zeros(len(ids), np.int64),
-                _arrangements(ids[:, :1]),
-                none,
-                none,
-                none,
-                np.zeros((len(ids), 12), np.int64),
-            )
-        cells = is_cell(ids)
-        if (cells == cells[:1]).all() and (state[0] == state[0][:1]).all():
-            features, state = _in_step(ids, cells[0], state)
-        else:  # marks at different places: each row for itself
-            alone = [_in_step(ids[i : i + 1], cells[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
-            features = np.concatenate([f for f, _ in alone])
-            state = tuple(np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True))
+        features, state = stream(tokens.cpu().numpy(), state)
         return torch.from_numpy(features[..., OF_VERSION[self.version]]).to(tokens.device), state
 
-
-def is_cell(ids: np.ndarray) -> np.ndarray:
-    """Return which ids are a voice's pitch or its silence, as booleans; the others are marks."""
-    return (ids >= SILENCE) & (ids < FIRST_ARRANGED)
-
-
-def _arrangements(first: np.ndarray) -> np.ndarray:
-    """Return the number of the arrangement of pieces, given their first ids, (B, 0 or 1) -> (B,)."""
-    if not first.shape[1]:
-        return np.zeros(len(first), np.int64)
-    return np.maximum(first[:, 0] - FIRST_ARRANGED + 1, 0)
-
-
-GridState = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
-    """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
-    num_voices = len(VOICES)
-    position, written, last, held, before, classes = int(state[0][0]), *state[1:]
-    order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
-    cells = ids[:, sings]
-    num_cells = cells.shape[1]
-    num_steps = -(-num_cells // num_voices)
-    padded = np.pad(cells, ((0, 0), (0, num_steps * num_voices - num_cells)), constant_values=-1)
-    seen = np.concatenate([last[:, None, order], padded.reshape(len(ids), num_steps, num_voices)], 1)
-    changed = seen[:, 1:] != seen[:, :-1]
-    step = np.arange(1, num_steps + 1)[None, :, None]
-    change = np.maximum.accumulate(np.where(changed, step, 0), 1)
-    holds = np.where(change > 0, step - change + 1, held[:, None, order] + step)
-    holds = np.minimum(np.concatenate([held[:, None, order], holds], 1), MAX_HELD).reshape(len(ids), -1)
-    earlier = np.take_along_axis(seen, np.maximum(change - 1, 0), 1)
-    earlier = np.where(change > 0, earlier, before[:, None, order])
-    earlier = np.concatenate([before[:, None, order], earlier], 1).reshape(len(ids), -1)
-    seen = seen.reshape(len(ids), -1)  # the id of cell `position - 4 + i` stands at i
-    place = np.cumsum(sings)  # cells up to and with each token
-    voice = np.array(ORDERS)[written % len(ORDERS)][:, (position + place) % num_voices]
-    quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
-    classes = np.concatenate([classes[:, None], _pitch_classes(cells)], 1).cumsum(1)
-    lags = [num_voices, 1, 2, 3]
-    at = [place + num_voices - lag for lag in lags]
-    features = np.stack(
-        [np.broadcast_to(v, ids.shape) for v in (voice, quarter_step)]
-        + [holds[:, i] for i in at]
-        + [interval(earlier[:, i], seen[:, i], MAX_LEAP) for i in at]
-        + [interval(seen[:, at[0]], seen[:, i], MAX_INTERVAL) for i in at[1:]]
-        + [np.broadcast_to(written[:, None], ids.shape), seen[:, place], _degree(classes[:, place], seen[:, place])],
-        2,
-    )
-    newest = num_cells + np.arange(num_voices)
-    back = np.argsort((position + newest) % num_voices)  # by voice again
-    seen, holds, earlier = (of[:, newest][:, back] for of in (seen, holds, earlier))
-    return features, (np.full(len(ids), position + num_cells), written, seen, holds, earlier, classes[:, -1])
-
-
-def _pitch_classes(cells: np.ndarray) -> np.ndarray:
-    """Return which pitch class each cell has, (B, N) -> (B, N, 12) of 0 and 1; all 0 for silence."""
-    return ((cells[..., None] - FIRST_PITCH) % 12 == np.arange(12)) & (cells[..., None] >= FIRST_PITCH)
-
-
-def _degree(classes: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return which degree of the key ids are, (B, T): 1 … 12 in major, 13 … 24 in minor, 0 for silence.
-
-    Args:
-        classes: how many cells each pitch class has had, (B, T, 12).
-        ids: (B, T).
-    """
-    scores = classes.astype(np.float64) @ KEYS  # whole numbers below 2 ** 53: exact, and many times as fast as integers
-    mode, tonic = np.divmod(scores.argmax(-1), 12)
-    return np.where(ids >= FIRST_PITCH, 1 + 12 * mode + (ids - FIRST_PITCH - tonic) % 12, 0)
-
-
-def interval(lower: np.ndarray, upper: np.ndarray, widest: int) -> np.ndarray:
-    """Return semitones from one id to another, -widest … widest as 1 … 2 widest + 1; 0 where one of them is no pitch."""
-    semitones = np.clip(upper - lower, -widest, widest)
-    return np.where((lower >= FIRST_PITCH) & (upper >= FIRST_PITCH), semitones + widest + 1, 0)
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return grid_features_of(sequences)[:, OF_VERSION[self.version]]
 
 
 GridNote = tuple[int, int, int, int]
-"""Track, first step, step behind the last, pitch."""
+"""Track, first step, the step after the last, pitch."""
 
 
 def notes_on_grid(score: Score) -> list[GridNote]:
-    """Return the notes of a score in steps, drums excepted, in the order of time."""
+    """Return the notes of a score in steps, without drums, in order of time."""
     step = score.ticks_per_quarter / STEPS_A_QUARTER
     notes = []
     for i, track in enumerate(score.tracks):
@@ -290,7 +209,7 @@ def notes_on_grid(score: Score) -> list[GridNote]:
 
 
 def _voices(score: Score, notes: list[GridNote]) -> dict[int, int] | None:
-    """Return which voice each track sings, or None where the tracks are not four voices."""
+    """Return the voice of each track, or None where the tracks are not four voices."""
     used = sorted({n[0] for n in notes})
     names = [score.tracks[i].name for i in used]
     chords = len({(track, start) for track, start, _, _ in notes}) < len(notes)
@@ -303,7 +222,7 @@ def _voices(score: Score, notes: list[GridNote]) -> dict[int, int] | None:
 
 
 def place(notes: Sequence[GridNote], voice_of: Mapping[int, int], num_steps: int) -> np.ndarray:
-    """Return (steps, 4) pitches, -1 for silence; in a voice the later note ends the one before it."""
+    """Return (steps, 4) pitches, -1 for silence; in a voice a later note ends the one before it."""
     cells = np.full((num_steps, len(VOICES)), -1)
     for track, start, stop, pitch in notes:
         cells[start:, voice_of[track]] = -1
@@ -312,7 +231,7 @@ def place(notes: Sequence[GridNote], voice_of: Mapping[int, int], num_steps: int
 
 
 def _reduce(notes: list[GridNote], num_steps: int) -> np.ndarray:
-    """Return (steps, 4) pitches, -1 for silence: the highest, the lowest and the two nearest the voices before them."""
+    """Return (steps, 4) pitches, -1 for silence: the highest, the lowest, and the two closest to the inner voices before."""
     sounding: list[set[int]] = [set() for _ in range(num_steps)]
     for _, start, stop, pitch in notes:
         for step in range(start, stop):

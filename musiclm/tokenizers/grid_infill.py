@@ -1,15 +1,15 @@
-"""The grid of four voices, arranged so that what is missing is written last: `grid-infill`.
+"""The grid of four voices, rearranged for infilling: `grid-infill`.
 
-A stretch of a chorale with a hole in it is told in three parts:
+A crop of a chorale with a masked span has three parts:
 
-    what was before     plain cells, as many as there is room for
-    AHEAD, what is kept the cells from where the hole begins to some steps behind it, HOLE in place of each missing one
-    WRITE, the whole    the steps of the hole once more, every cell; those that are kept are only copied
+    past context             plain cells, as many as there is room for
+    AHEAD, given context     the cells from the start of the span to some steps after it, HOLE for each masked one
+    WRITE, the span          all cells of the span's steps; those that are given are only copied
 
-So the last part goes on from the first as any music does, by the same grammar and to any length, and the model has read what
-it must lead into. What is kept around the cell to come is a feature of it as well: nobody has to count cells to find it.
+So the last part continues the first as any music does, with the same grammar and to any length, and the model has read the
+context on both sides. The given context around the next cell is an input feature as well, so no model has to count cells.
 
-The ids of `grid` are its first, and so are the features: a model of that one can go on to learn holes.
+The first ids and features are those of `grid`, so a model of `grid` can be trained further on infilling.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from symusic import Score
 from torch import Tensor
 
 from ..errors import TokenizerError
+from .base import Tokenizer
+from .features.grid import interval
 from .grid import (  # fmt: skip
     BOS,
     EOS,
@@ -35,29 +37,28 @@ from .grid import (  # fmt: skip
     STEPS_A_QUARTER,
     VOICES,
     Grid,
-    interval,
     is_cell,
 )
 from .vocabulary import Kind, Token, Vocabulary
 
 NUM_VOICES = len(VOICES)
 HOLE, AHEAD, WRITE = (FIRST_ARRANGED + 2 * len(ORDERS) - 1 + i for i in range(3))
-MAX_WAIT = 16  # steps to a voice's next kept pitch; longer ones look alike
-LENGTH = 512  # ids of an arranged stretch at most
-STEPS, BEHIND = 32, 16  # of a hole and of what is read behind it, at most
+MAX_WAIT = 16  # steps to a voice's next given pitch; longer ones get the same feature
+LENGTH = 512  # ids of a rearranged crop, at most
+STEPS, BEHIND = 32, 16  # of a masked span and of the context after it, at most
 PLAIN, KEEPING, WRITING = range(3)
-IN_ORDER = 1 << 25  # numbers of arrangements below this leave the voices in their order and time forwards
-WITHOUT_HOLE = 0.15  # of the others, those that are whole pieces in some order
+IN_ORDER = 1 << 25  # rearrangements below this number keep the order of the voices and the direction of time
+WITHOUT_HOLE = 0.15  # share of the others that are whole pieces in some order
 
 
 class GridInfill(Grid):
-    """Chorales with holes; see the module. As in `grid`, training has the voices in any order and time in either direction.
+    """Chorales with masked spans; see the module. As in `grid`, training permutes the voices and reverses time.
 
-    Features are those of `grid`, version 4 (in version 2 of these: 3), and then: which of the three parts the next cell is of
-    (3). In the last part what is kept, of each voice, that of the cell first and then the others as they follow it: its next
-    cell (132, 0 for a missing one), and the same as semitones from the cell's voice's last pitch (50); what it has at the next
-    quarter, in semitones (50); the next pitch that is another than that of its next cell, in semitones (50), and in how many
-    steps that comes (18).
+    Input features are those of `grid`, version 4 (version 3 in version 2 of these), and the part of the next cell (3). In the
+    last part follows the given context of each voice, the cell's voice first and then the others in their order: its next cell
+    (132, 0 for a masked one), the same as an interval from the last pitch of the cell's voice (50), its cell at the next
+    quarter as an interval (50), its next pitch that differs from its next cell as an interval (50), and in how many steps that
+    comes (18).
     """
 
     name = "grid-infill"
@@ -85,7 +86,7 @@ class GridInfill(Grid):
         return super().decode(_without_ahead(np.asarray(ids, np.int64)))
 
     def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        """See the base; of an arranged stretch only what was missing counts."""
+        """See the base class; of a rearranged crop only masked cells count."""
         ids = np.asarray(ids)
         found = _parts(ids)
         counted = super().eval_mask(ids)
@@ -96,35 +97,35 @@ class GridInfill(Grid):
 
     def loss_mask(self, ids: np.ndarray) -> np.ndarray:
         found = _parts(ids)
-        learnt = np.ones(len(ids), bool)
+        mask = np.ones(len(ids), bool)
         if found is not None:
-            learnt[found.ahead : found.written.start] = False
-            learnt[found.written] = found.missing
-        return learnt
+            mask[found.ahead : found.written.start] = False
+            mask[found.written] = found.missing
+        return mask
 
     def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
-        """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is.
+        """Return a crop of a piece with a masked span, (T',) int64, sampled with its number as seed; 0 is the piece as it is.
 
-        From `IN_ORDER` on it may be in any order, and may be a whole piece without a hole.
+        From `IN_ORDER` on the voices may come in any order, and it may be a whole piece without a masked span.
         """
         if not number:
             return ids
-        draw = np.random.default_rng(number)
+        rng = np.random.default_rng(number)
         order = 0
         if number >= IN_ORDER:
-            order = int(draw.integers(2 * len(ORDERS))) if draw.random() < 0.75 else 0
-            if draw.random() < WITHOUT_HOLE:
+            order = int(rng.integers(2 * len(ORDERS))) if rng.random() < 0.75 else 0
+            if rng.random() < WITHOUT_HOLE:
                 return super().rearranged(ids, order)
         mark, voices = int(ids[0]), ORDERS[order % len(ORDERS)]
         if order:
             ids = super().rearranged(ids, order)
             mark = int(ids[0])
         steps = ids[is_cell(ids)].reshape(-1, NUM_VOICES)
-        size = STEPS_A_QUARTER * int(draw.integers(1, STEPS // STEPS_A_QUARTER + 1))
-        start = STEPS_A_QUARTER * int(draw.integers(max(1, len(steps) // STEPS_A_QUARTER)))
+        size = STEPS_A_QUARTER * int(rng.integers(1, STEPS // STEPS_A_QUARTER + 1))
+        start = STEPS_A_QUARTER * int(rng.integers(max(1, len(steps) // STEPS_A_QUARTER)))
         stop = min(start + size, len(steps))
-        behind = min(stop + STEPS_A_QUARTER * int(draw.integers(BEHIND // STEPS_A_QUARTER + 1)), len(steps))
-        missing = _drawn_hole(draw, steps, start, stop, behind, voices.index(0))
+        behind = min(stop + STEPS_A_QUARTER * int(rng.integers(BEHIND // STEPS_A_QUARTER + 1)), len(steps))
+        missing = _sampled_mask(rng, steps, start, stop, behind, voices.index(0))
         return stretch(steps, start, stop, missing, mark)
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -134,6 +135,9 @@ class GridInfill(Grid):
         found = [self._of_row(row, reading) for row, reading in zip(ids, readings, strict=True)]
         features = torch.from_numpy(np.stack([features for features, _ in found])).to(tokens.device)
         return features, [reading for _, reading in found]
+
+    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return Tokenizer.features_of(self, sequences)
 
     def _of_row(self, ids: np.ndarray, reading: _Reading) -> tuple[np.ndarray, _Reading]:
         """Return the features of a row, (T, F), and where it stands behind it."""
@@ -180,14 +184,14 @@ def _entered(reading: _Reading, token: int) -> _Reading:
 
 
 def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray, mark: int = BOS) -> np.ndarray:
-    """Return a stretch of a piece with a hole in it, (T,) int64: with as many steps before it as there is room for.
+    """Return a crop of a piece with a masked span, (T,) int64, with as many steps of past context as there is room for.
 
     Args:
         steps: (S, 4) cells of the whole piece.
-        start: the first step that is written.
-        stop: the step behind the last.
-        missing: (N, 4) booleans, which cells are not told of the N steps from `start` on that are read.
-        mark: what the piece begins with; one that tells of an order stands before every stretch.
+        start: the first step of the span.
+        stop: the step after its last.
+        missing: (N, 4) booleans, which cells are masked of the N steps of context from `start` on.
+        mark: the first id of the piece; one that says a permutation stands before every crop.
     """
     behind = start + len(missing)
     room = (LENGTH - 3) // NUM_VOICES - len(missing) - (stop - start)
@@ -198,21 +202,21 @@ def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray, mark:
 
 
 def asked(before: np.ndarray, steps: np.ndarray, missing: np.ndarray) -> np.ndarray:
-    """Return what a model reads before it writes, (T,) int64.
+    """Return the prompt of an infilling model, (T,) int64.
 
     Args:
-        before: ids up to the hole.
-        steps: (S, 4) cells from where the hole begins.
-        missing: (S, 4) booleans, those that are not told.
+        before: ids up to the masked span.
+        steps: (S, 4) cells from the start of the span on.
+        missing: (S, 4) booleans, the masked ones.
     """
     return np.concatenate([before, [AHEAD], np.where(missing, HOLE, steps).ravel(), [WRITE]]).astype(np.int64)
 
 
 def _told(kept: np.ndarray, at: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return what is kept around cells to come, (N, 20): see `GridInfill`.
+    """Return the features of the given context around next cells, (N, 20): see `GridInfill`.
 
     Args:
-        kept: the cells from where the hole begins, HOLE for those that are missing.
+        kept: the cells from the start of the span on, HOLE for the masked ones.
         at: (N,) which cell is next, counted from there.
         reference: (N,) the last id of the next cell's voice.
     """
@@ -233,26 +237,26 @@ def _told(kept: np.ndarray, at: np.ndarray, reference: np.ndarray) -> np.ndarray
     return np.concatenate([np.where(now == HOLE, 0, now + 1), *said, np.where(comes, wait + 1, MAX_WAIT + 1)], 1)
 
 
-def _drawn_hole(
-    draw: np.random.Generator, steps: np.ndarray, start: int, stop: int, behind: int, soprano: int
+def _sampled_mask(
+    rng: np.random.Generator, steps: np.ndarray, start: int, stop: int, behind: int, soprano: int
 ) -> np.ndarray:
-    """Return which cells of steps[start:behind] are missing, (behind - start, 4) booleans.
+    """Return which cells of steps[start:behind] are masked, (behind - start, 4) booleans.
 
-    Three in ten holes are of all voices, three in ten leave the soprano, the others leave any. Half of those that leave a
-    voice go on behind what is to be written, as they do where the whole of a voice is missing; and half of the holes begin
-    where a note that sounds already has ended.
+    Three in ten spans mask all voices, three in ten give the soprano, the others give any. Half of those that give a voice
+    continue the mask after the span, as where a whole voice is masked. Half of the spans begin where a note that sounds
+    already has ended.
     """
-    kind = draw.random()
+    kind = rng.random()
     voices = np.ones(NUM_VOICES, bool)
     if kind >= 0.3:
         voices[soprano] = False
     if kind >= 0.6:
-        voices = np.array([(int(draw.integers(1, 15)) >> v) & 1 for v in range(NUM_VOICES)], bool)
-        voices[int(draw.integers(NUM_VOICES))] = True
+        voices = np.array([(int(rng.integers(1, 15)) >> v) & 1 for v in range(NUM_VOICES)], bool)
+        voices[int(rng.integers(NUM_VOICES))] = True
     missing = np.zeros((behind - start, NUM_VOICES), bool)
-    goes_on = not voices.all() and draw.random() < 0.5
-    missing[: None if goes_on else stop - start, voices] = True
-    if start and draw.random() < 0.5:
+    continues = not voices.all() and rng.random() < 0.5
+    missing[: None if continues else stop - start, voices] = True
+    if start and rng.random() < 0.5:
         for voice in np.flatnonzero(voices):
             moved = np.flatnonzero(steps[start:stop, voice] != steps[start - 1, voice])
             held = int(moved[0]) if len(moved) else stop - start - 1  # one cell is left to write
@@ -262,7 +266,7 @@ def _drawn_hole(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """An arranged stretch: where AHEAD stands, what is written, and which of that was missing."""
+    """A rearranged crop: the position of AHEAD, the slice of the span, and which of it is masked."""
 
     ahead: int
     written: slice
@@ -270,7 +274,7 @@ class _Parts:
 
 
 def _parts(ids: np.ndarray) -> _Parts | None:
-    """Return the parts of an arranged stretch; None of a piece as it is."""
+    """Return the parts of a rearranged crop; None for a piece as it is."""
     ahead, write = np.flatnonzero(ids == AHEAD), np.flatnonzero(ids == WRITE)
     if not len(ahead) or not len(write):
         return None
@@ -283,7 +287,7 @@ def _parts(ids: np.ndarray) -> _Parts | None:
 
 
 def _without_ahead(ids: np.ndarray) -> np.ndarray:
-    """Return ids without what is kept: the music in its order."""
+    """Return ids without the given context: the music in its order."""
     found = _parts(ids)
     if found is None:
         return ids

@@ -1,6 +1,6 @@
-"""What the tokenizers made with MidiTok (Fradet et al. 2021) share: one stream of ids with programs for a whole score.
+"""The base class of tokenizers made with MidiTok (Fradet et al. 2021): one stream of ids with programs for a whole score.
 
-The vocabulary is MidiTok's: Bar, TimeSig, Position, Tempo, Program, Pitch, Velocity, Duration and the like.
+Its tokens are MidiTok's: Bar, TimeSig, Position, Tempo, Program, Pitch, Velocity, Duration and others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OF_PATTERNS = {
     "Pitch": Kind.PITCH,
     "PitchDrum": Kind.DRUM_PITCH,
 }  # BEAT's pitches: a note begins where a pattern says so
-ADDITIONAL = (  # what MidiTok takes beside the arguments of TokenizerConfig
+ADDITIONAL = (  # options of MidiTok besides the arguments of TokenizerConfig
     "base_tokenizer",
     "max_bar_embedding",
     "max_duration",
@@ -54,13 +54,18 @@ class MidiTokTokenizer(Tokenizer):
     Args:
         tokenization: MidiTok's name of the class, "REMI" for one.
         config: what MidiTok's `TokenizerConfig` takes, as JSON.
-        vocabulary: the tokens by id that a checkpoint was trained with; MidiTok must give the same ones again.
+        vocabulary: MidiTok's tokens by id that a checkpoint was trained with; MidiTok has to make the same ones.
+
+    Attributes:
+        miditok_vocabulary: MidiTok's tokens by id, without `own_special_tokens`.
+        kinds: of each id what stands before the underscore of its token, MidiTok's name of the kind.
+        values: of each id what stands after it.
 
     Raises:
         TokenizerError: MidiTok does not take this configuration, or it makes more than one stream.
     """
 
-    own_special_tokens: tuple[str, ...] = ()  # behind MidiTok's vocabulary
+    own_special_tokens: tuple[str, ...] = ()  # after MidiTok's vocabulary
 
     def __init__(self, tokenization: str, config: dict[str, Any], vocabulary: Sequence[str] | None = None) -> None:
         self.tokenization, self.config = tokenization, config
@@ -96,7 +101,7 @@ class MidiTokTokenizer(Tokenizer):
         score = score.copy()
         # MidiTok orders notes of one position by track: the same music has to come in the same order again
         score.tracks = type(score.tracks)(sorted(score.tracks, key=lambda t: (t.is_drum, t.program)))
-        midi.fill_bars(score, self._signs)  # MidiTok would have the change wait for the next bar line
+        midi.fill_bars(score, self._signs)  # MidiTok would delay the change to the next bar line
         with _NoCollection():
             sequence = self.midi_tokenizer.encode(score)
         ids = np.asarray(sequence[0].ids if isinstance(sequence, list) else sequence.ids, dtype=np.int64)
@@ -110,16 +115,16 @@ class MidiTokTokenizer(Tokenizer):
         music = ids[~self._is_special[ids]].tolist()
         if "NoteOff" in self.kinds:
             if music and "Velocity" in self.kinds and self.kinds[music[-1]] in ("NoteOn", "DrumOn"):
-                music.pop()  # without its velocity a note is no note yet
+                music.pop()  # a note without its velocity is incomplete
             ends = self._ends(music)
             latest = max((n for n, i in enumerate(music) if self.kinds[i] == "TimeShift"), default=-1)
             if ends and any(self.kinds[i] in ("NoteOn", "DrumOn") for i in music[latest + 1 :]):
-                music.append(self.kinds.index("TimeShift"))  # the shortest: no note is of no length
+                music.append(self.kinds.index("TimeShift"))  # the shortest one, so that no note has length 0
             music += ends
         return self.midi_tokenizer.decode(music).resample(TICKS)
 
     def _ends(self, ids: list[int]) -> list[int]:
-        """Return the ids that end what still sounds, each with its program: MidiTok drops a note without an end."""
+        """Return the ids that end the notes that still sound, each with its program: MidiTok drops a note without an end."""
         program, sounding = -1, dict[tuple[int, int], int]()
         for i in ids:
             kind, value = self.kinds[i], self.values[i]
@@ -137,10 +142,10 @@ class MidiTokTokenizer(Tokenizer):
         return ends
 
     def quarters(self, ids: Sequence[int] | np.ndarray) -> float:
-        """See the base.
+        """See the base class.
 
         Raises:
-            TokenizerError: this tokenizer writes one instrument behind the other, so that no end of ids is the music's.
+            TokenizerError: this tokenizer writes one instrument after the other, so ids are not in order of time.
         """
         self._in_time()
         return self._clock.quarters(np.asarray(ids, dtype=np.int64))
@@ -149,9 +154,9 @@ class MidiTokTokenizer(Tokenizer):
         self._in_time()
         if "Bar_None" not in self.midi_tokenizer.vocab:
             return ids
-        metre = [i for i in ids if self.kinds[i] == "TimeSig"][-1:]
+        signature = [i for i in ids if self.kinds[i] == "TimeSig"][-1:]
         silence = [self.midi_tokenizer[t] for t in ("Beat_None", "Rest_None") if t in self.midi_tokenizer.vocab]
-        bar = np.array([self.midi_tokenizer["Bar_None"], *metre, *silence])
+        bar = np.array([self.midi_tokenizer["Bar_None"], *signature, *silence])
         while self.quarters(longer := np.concatenate([ids, bar])) <= quarters + 1e-6:
             ids = longer
         return ids
@@ -162,7 +167,7 @@ class MidiTokTokenizer(Tokenizer):
         return ids
 
     def suffix_from_bar(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
-        if self.tokenization != "REMI":  # the others let notes or silence reach over a bar line
+        if self.tokenization != "REMI":  # elsewhere notes or silence may reach over a bar line
             return ids, 0.0
         bars, starts = self._clock.bars(ids)
         place = int(np.searchsorted(starts, quarters + 1e-6, side="right")) - 1
@@ -176,13 +181,13 @@ class MidiTokTokenizer(Tokenizer):
         return not has(self.vocabulary, Kind.TRACK)
 
     def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where in ids bars begin, and when, in quarters, (bars,) each."""
+        """Return the positions of bars in ids, and their times in quarters, (bars,) each."""
         return self._clock.bars(ids)
 
     def _in_time(self) -> None:
         if not self.is_in_time:
             raise TokenizerError(
-                f"the tokenizer '{self.name}' writes one instrument behind the other: its music cannot be continued or "
+                f"the tokenizer '{self.name}' writes one instrument after the other: its music cannot be continued or "
                 "measured on the way; generate without a prompt and with --tokens"
             )
 
@@ -206,7 +211,7 @@ class MidiTokTokenizer(Tokenizer):
         return self._shifted("Velocity", steps)
 
     def _shifted(self, kind: str, steps: int) -> np.ndarray:
-        """Return the table that moves ids of a kind by places in the order of their values; -1 beyond the last."""
+        """Return the table that moves ids of a kind by steps in the order of their values; -1 beyond the last."""
         table = np.arange(self.vocab_size)
         ids = sorted((i for i, k in enumerate(self.kinds) if k == kind), key=lambda i: float(self.values[i]))
         for place, i in enumerate(ids):
@@ -220,7 +225,7 @@ class MidiTokTokenizer(Tokenizer):
 
 
 class _Clock:
-    """Musical time of ids, from a table of what each of them does to it."""
+    """Musical time of ids, from a table of the time that each id takes."""
 
     def __init__(self, tokenizer: MidiTokTokenizer) -> None:
         table, config = tokenizer.vocabulary, tokenizer.midi_tokenizer.config
@@ -243,14 +248,14 @@ class _Clock:
                 self._beats[i] = value // 1 + float(value % 1)
 
     def bars(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where in ids bars begin, and when, in quarters; each is as long as the time signature within it."""
+        """Return the positions of bars in ids, and their times in quarters; a bar has the length of its time signature."""
         bars = np.flatnonzero(self._is_bar[ids])
         signatures = np.flatnonzero(self._is_signature[ids])
         lengths = np.concatenate([[4.0], self._lengths[ids[signatures], 1]])[np.searchsorted(signatures, bars[1:])]
         return bars, np.concatenate([[0.0], np.cumsum(lengths)])[: len(bars)]
 
     def quarters(self, ids: np.ndarray) -> float:
-        """Return how many quarters pass before what may follow ids."""
+        """Return the time, in quarters, at which the next note may begin."""
         signatures = np.flatnonzero(self._is_signature[ids])
         lengths = np.concatenate([[[1.0, 4.0]], self._lengths[ids[signatures]]])
         bars = np.flatnonzero(self._is_bar[ids])
@@ -270,7 +275,7 @@ class _Clock:
 
 
 class _NoCollection:
-    """No search for garbage meanwhile: MidiTok makes several objects a token, and none of them in circles."""
+    """Disables the garbage collector: MidiTok makes several objects per token, and no reference cycles."""
 
     def __enter__(self) -> None:
         self._was_enabled = gc.isenabled()
@@ -282,7 +287,7 @@ class _NoCollection:
 
 
 def _token(kind: Kind, name: str, text: str) -> Token:
-    """Return a token of MidiTok's, given its kind and what stands in front of and behind its underscore."""
+    """Return a token of MidiTok's, given its kind and the text before and after its underscore."""
     if text == "None":
         return Token(kind)
     if kind in (Kind.OTHER, Kind.BAR, Kind.TRACK):
@@ -315,13 +320,13 @@ def _made(name: str, tokenization: str, config: dict[str, Any]) -> Any:
         raise TokenizerError(f"tokenizer '{name}': MidiTok has no option {', '.join(map(repr, unknown))}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what a tokenizer cannot do it switches off, and says so at each start
+            warnings.simplefilter("ignore")  # it warns at each start of options that a tokenizer switches off
             made = getattr(miditok, tokenization)(miditok.TokenizerConfig(**_from_json(config)))
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise TokenizerError(f"tokenizer '{name}': MidiTok does not take these options: {error}") from error
     if made.is_multi_voc or not made.one_token_stream:
         raise TokenizerError(
-            f"tokenizer '{name}': these options make several streams of ids a score; only one can be used"
+            f"tokenizer '{name}': these options make several streams of ids per score; only one can be used"
         )
     if not {"BOS_None", "EOS_None"} <= set(made.vocab):
         raise TokenizerError(f"tokenizer '{name}': special_tokens must hold BOS and EOS")

@@ -1,16 +1,16 @@
 """MidiTok's other tokenizers by their own names, each configured to write a whole score as one stream.
 
-Of 38 real files of eight kinds (piano, pop, games, hymns, songs, drums, folk; 55,315 notes) so many came back with
-encode(decode(ids)) = ids, and so many with the same notes, under the configurations below and MidiTok 3.1.0:
+Of 38 real files of eight kinds (piano, pop, games, hymns, songs, drums, folk; 55,315 notes), the number for which
+encode(decode(ids)) = ids, and the number with the same notes, with the configurations below and MidiTok 3.1.0:
 
     REMI, TSD, Structured, MMM   38 and 38
     PerTok                       37 and 38
     MIDILike                     30 and 38   ends at one time come in the order of lengths before and of times after
     BEAT                         23 and 24   one velocity a beat and pitch, the mean, which moves at each turn
 
-All merge tracks of one program (MMM and BEAT do not) and, Structured and PerTok excepted, keep tempo and metre: the
-former has no bars, the latter's are all 4/4. MMM writes one instrument behind the other: it can be trained and
-evaluated, but not continued. CPWord, Octuple and MuMIDI write several vocabularies at a time: no model here reads them.
+All except MMM and BEAT merge the tracks of one program. All except Structured and PerTok keep tempo and time signature:
+Structured has no bars, those of PerTok are all 4/4. MMM writes one instrument after the other: it can be trained and
+evaluated, but not continued. CPWord, Octuple and MuMIDI write several vocabularies at once: no model here reads them.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Expressive piano in real time: MidiTok's MIDI-Like (after Oore et al. 2018, Performance RNN) on a grid of 10 ms.
 
 Note-on, velocity, note-off, and time shifts of 10 ms to 1 s: 88 keys, 32 velocities, 100 shifts, the 308 classes of
-Music Transformer and three marks. The ids are those of MidiTok for a score rewritten to 50 ticks a quarter at 120
-quarters a minute (a test compares them), made here with numpy: MidiTok reads ticks but no tempo, folds no pedal, and
-takes thirty times as long (40 MAESTRO pieces on one core: 0.15 s beside 4.5 s).
+Music Transformer and three special tokens. The ids are those of MidiTok for a score rewritten to 50 ticks per quarter at 120
+quarters per minute (a test compares them), computed here with numpy: MidiTok ignores the tempo and the pedal, and takes
+thirty times as long (40 MAESTRO pieces on one core: 0.15 s and 4.5 s).
 
-At one time notes end before others begin, in the order in which they began, and begin from low to high. What the
-vocabulary cannot say: instruments (all tracks become one piano), drums, pitches off the keyboard, a key struck twice
-within 10 ms, tempo, metre, and silence behind the last note. The sustain pedal stays as what it does: a note rings
-until the pedal goes up or its key is struck again.
+At one time notes end before others begin, in the order in which they began, and begin from low to high. The vocabulary
+cannot express instruments (all tracks become one piano), drums, pitches off the keyboard, a key struck twice within 10 ms,
+tempo, time signature, and silence after the last note. The sustain pedal is folded into note lengths: a note lasts until the
+pedal goes up or its key is struck again.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ LOWEST, HIGHEST = 21, 108  # the keys of a piano
 VELOCITIES = np.linspace(0, 127, 33, dtype=np.int64)[1:]  # MidiTok's
 QPM = 120.0
 STEPS_A_QUARTER = 50
-MAX_SECONDS = 12 * 3600  # what is longer is a damaged file
-FASTER = 1.05  # a place of `faster`
+MAX_SECONDS = 12 * 3600  # a longer file is taken for damaged
+FASTER = 1.05  # one step of `faster`
 SAME_TIME = 5e-7  # times this much apart are the same tick: symusic's seconds are float32, a note's end the sum of two
 
 PAD, BOS, EOS = 0, 1, 2
@@ -57,9 +57,10 @@ IS_TIMING = np.array([token.kind not in (Kind.NOTE_ON, Kind.VELOCITY) for token 
 class Performance(Tokenizer):
     """A piano performance; see the module.
 
-    Features of the id to come, from version 2 on: what sounds and which of it is likely to end, when the last chords began,
-    how loud and how far apart the last notes were, an id near which each kind of id is likely to be; see `_playing`. A small
-    transformer learns from 0.4 million ids with them what it learns from 3 million without (benchmarks/RESULTS.md).
+    Input features of the next id, from version 2 on: the keys that sound and which of them is likely to end, the onsets of
+    the last chords, velocities and intervals of the last notes, and for each kind of id one that the next is likely to be
+    near; see `features/performance.py`. With them a small transformer reaches with 0.4 million ids the loss that it reaches
+    with 3 million without (benchmarks/RESULTS.md).
 
     Args:
         features: their version; 1 has none.
@@ -110,10 +111,10 @@ class Performance(Tokenizer):
 
     def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - set(range(8))
-        return ["'performance' knows a piano alone: it plays the other instruments' notes"] if others else []
+        return ["'performance' has a piano alone: it plays the notes of the other instruments"] if others else []
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
-        """See the base. A note that has no end yet ends where the ids do, but is never shorter than 10 ms."""
+        """See the base class. A note without an end lasts until the end of the ids, at least 10 ms."""
         ids = np.asarray(ids, dtype=np.int64)
         now = np.cumsum(_steps(ids))
         following = np.append(ids[1:], PAD)
@@ -147,15 +148,15 @@ class Performance(Tokenizer):
         return float(_steps(np.asarray(ids, dtype=np.int64)).sum()) / STEPS_A_QUARTER
 
     def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
-        """See the base. Whole seconds only: behind a shorter shift a note would have to follow at once."""
+        """See the base class. Whole seconds only: a note would have to follow a shorter shift immediately."""
         missing = int((quarters - self.quarters(ids)) * STEPS_A_QUARTER + 1e-6) // LONGEST_SHIFT
         return np.concatenate([ids, np.full(max(0, missing), TIME_SHIFT + LONGEST_SHIFT - 1)])
 
     def num_events(self, ids: Sequence[int] | np.ndarray) -> int:
-        """Return how many events Performance RNN and Music Transformer write: a velocity only where it changes.
+        """Return the number of events of Performance RNN and Music Transformer, who write a velocity only where it changes.
 
-        It is the same with their 388 classes (128 pitches) and 308 (88 keys). Total nats over this number are nats an
-        event as their tables have them.
+        It is the same for their 388 classes (128 pitches) and 308 (88 keys). The total loss divided by it is nats/event as
+        in their tables.
         """
         ids = np.asarray(ids, dtype=np.int64)
         velocities = ids[(ids >= VELOCITY) & (ids < TIME_SHIFT)]
@@ -168,7 +169,7 @@ class Performance(Tokenizer):
         return _moved([(VELOCITY, TIME_SHIFT)], steps)
 
     def faster(self, steps: int) -> np.ndarray:
-        """See the base; a place is 5 %. A shift beyond a second would need two ids: -1 here; `varied` writes both."""
+        """See the base class; a step is 5 %. A shift over a second would need two ids: -1 here; `varied` writes both."""
         table = np.arange(VOCAB_SIZE)
         shifts = _scaled(np.arange(1, LONGEST_SHIFT + 1), steps)
         table[TIME_SHIFT:] = np.where(shifts <= LONGEST_SHIFT, TIME_SHIFT + shifts - 1, -1)
@@ -179,7 +180,7 @@ class Performance(Tokenizer):
         return varied if varied is None or not faster else _at_tempo(varied, faster)
 
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
-        """See the base. Merged ids have no features."""
+        """See the base class. Merged ids have no input features."""
         from .bpe import learn_merges
 
         return learn_merges(Performance(features=1), sequences, num_merges)
@@ -211,17 +212,17 @@ class Performance(Tokenizer):
 
 
 def _steps(ids: np.ndarray) -> np.ndarray:
-    """Return how many steps each id lets pass."""
+    """Return the steps of time that each id takes."""
     return np.where(ids >= TIME_SHIFT, ids - TIME_SHIFT + 1, 0)
 
 
 def _ticks(steps: np.ndarray) -> np.ndarray:
-    """Return steps in ticks: 9.6 to a step, so rounding is off by half a millisecond at most."""
+    """Return steps in ticks: 9.6 per step, so the rounding error is at most half a millisecond."""
     return np.floor(steps * (TICKS / STEPS_A_QUARTER) + 0.5).astype(np.int64)
 
 
 def _scaled(steps: np.ndarray, places: int) -> np.ndarray:
-    """Return durations so many times 5 % quicker, in steps, none of them nothing."""
+    """Return durations so many times 5 % shorter, in steps, at least 1."""
     return np.maximum(1, np.floor(steps / FASTER**places + 0.5).astype(np.int64))
 
 
@@ -229,7 +230,7 @@ def _at_tempo(ids: np.ndarray, places: int) -> np.ndarray:
     """Return ids with each silence between two events scaled, and written as `encode` writes it."""
     is_shift = ids >= TIME_SHIFT
     opens = is_shift & ~np.append(False, is_shift[:-1])
-    run = np.cumsum(opens) - 1  # which run of shifts each id stands in or behind
+    run = np.cumsum(opens) - 1  # the run of shifts that each id is in or after
     totals = np.bincount(run[is_shift], weights=_steps(ids)[is_shift], minlength=int(opens.sum())).astype(np.int64)
     totals = _scaled(totals, places) if len(totals) else totals
     num_shifts = -(-totals // LONGEST_SHIFT)
@@ -241,7 +242,7 @@ def _at_tempo(ids: np.ndarray, places: int) -> np.ndarray:
 
 
 def _moved(ranges: list[tuple[int, int]], steps: int) -> np.ndarray:
-    """Return the table that moves ids within ranges, -1 where they leave their own."""
+    """Return the table that moves ids within their range; -1 where they leave it."""
     table = np.arange(VOCAB_SIZE)
     for first, behind in ranges:
         moved = np.arange(first, behind) + steps
@@ -254,7 +255,7 @@ Notes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _performed(score: Score) -> Notes:
-    """Return the notes that are not drums, in seconds, each as long as it rings."""
+    """Return the notes that are not drums, in seconds, each as long as it sounds."""
     timed = score.to("second")
     parts = [_rung(track) for track in timed.tracks if not track.is_drum and len(track.notes)]
     if not parts:
@@ -264,7 +265,7 @@ def _performed(score: Score) -> Notes:
 
 
 def _rung(track: Track) -> Notes:
-    """Return the notes of a track in seconds, held by its pedal. The next strike of their key cuts them later."""
+    """Return the notes of a track in seconds, lengthened by its pedal. A later strike of the same key cuts them afterwards."""
     notes = track.notes.numpy()
     start = notes["time"].astype(np.float64)
     end = start + notes["duration"]

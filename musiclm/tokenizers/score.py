@@ -1,8 +1,8 @@
 """Any multi-track score as one stream: REMI (Huang and Yang 2020) with programs.
 
-Twelve positions a beat, so that sixteenths and triplets both stay; 48 tempi in equal ratios (5.8 % apart); a program is
-said when it changes. Notes of one program become one track. What it cannot say: durations over 32 beats, finer timing,
-pedal and other controllers, lyrics.
+Twelve positions per beat, which keep both sixteenths and triplets; 48 tempi in equal ratios (5.8 % apart); a program token
+where the program changes. Notes of one program become one track. It cannot express durations over 32 beats, finer timing,
+pedal and other controllers, and lyrics.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ CONFIG: dict[str, Any] = {
 class ScoreTokenizer(MidiTokTokenizer):
     """REMI for scores with any instruments; see the module.
 
-    Features of the id to come, from version 2 on: the place in the bar, the program and what it played last, the degree of the
-    key, what would follow if a bar repeated itself; see `_scored`.
+    Input features of the next id, from version 2 on: the position in the bar, the program and its last note, the scale
+    degree, and the ids that would follow if a bar were repeated; see `features/score.py`.
 
     Args:
         config: options of MidiTok's that differ from `CONFIG`; all of them where a vocabulary comes with them.
@@ -103,7 +103,7 @@ class ScoreTokenizer(MidiTokTokenizer):
         )
 
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
-        """See the base. Merged ids have no features."""
+        """See the base class. Merged ids have no input features."""
         if self.version == 1:
             return super().trained_bpe(sequences, num_merges)
         return type(self)(self.config, self.miditok_vocabulary, features=1).trained_bpe(sequences, num_merges)

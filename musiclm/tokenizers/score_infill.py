@@ -1,14 +1,14 @@
-"""Any multi-track score, arranged so that what is missing is written last: `score-infill`.
+"""Any multi-track score, rearranged for infilling: `score-infill`.
 
-A stretch of a score with a hole in it is told in three parts:
+A crop of a score with a masked span has three parts:
 
-    what was before      plain bars, as many as there is room for
-    AHEAD, what is kept  the bars from where the hole begins to some behind it, without the notes that are missing
-    WRITE, what is not   as many bars as WRITE says, with those notes alone
+    past context           plain bars, as many as there is room for
+    AHEAD, given context   the bars from the start of the span to some after it, without the masked notes
+    WRITE, the span        as many bars as WRITE says, with the masked notes alone
 
-So the last part goes on from the first as any music does, by the same grammar and to any length, and the model has read what
-it must lead into or go along with. Behind WRITE stands the program that was said last, where one was: notes that go on in it
-need not say it again.
+So the last part continues the first as any music does, with the same grammar and to any length, and the model has read the
+context on both sides. After WRITE the last program before the span is repeated, if there was one, so the span's notes need
+not say it again.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from symusic import Score
 from .score import ScoreTokenizer
 from .vocabulary import Kind, find, ids_of, is_kind, pitches_on
 
-SIZES = (1, 2, 4, 8)  # bars of a hole
+SIZES = (1, 2, 4, 8)  # bars of a masked span
 CHANCES = (0.2, 0.25, 0.35, 0.2)  # of each
-BEHIND = 2  # bars that are read behind a hole, at most
-LENGTH = 1024  # ids of an arranged stretch at most
-LEAST = 128  # ids of what was before, where there are so many
+BEHIND = 2  # bars of context after the span, at most
+LENGTH = 1024  # ids of a rearranged crop, at most
+LEAST = 128  # ids of past context that are always kept, where there are so many
 
 
 class Parts(NamedTuple):
-    """Where the parts of an arranged stretch begin: at AHEAD, at WRITE, and the ids that are written."""
+    """Positions in a rearranged crop: of AHEAD, of WRITE, and of the first id of the span."""
 
     ahead: int
     write: int
@@ -38,11 +38,11 @@ class Parts(NamedTuple):
 
 
 class ScoreInfill(ScoreTokenizer):
-    """Scores with holes; see the module.
+    """Scores with masked spans; see the module.
 
     Args:
         config: see `ScoreTokenizer`.
-        vocabulary: see `MidiTokTokenizer`; without the marks of this one.
+        vocabulary: see `MidiTokTokenizer`; without this one's special tokens.
         features: see `ScoreTokenizer`.
     """
 
@@ -72,7 +72,7 @@ class ScoreInfill(ScoreTokenizer):
         return super().decode(self._without_ahead(np.asarray(ids, np.int64)))
 
     def eval_mask(self, ids: np.ndarray) -> np.ndarray:
-        """See the base; of an arranged stretch only what was missing counts."""
+        """See the base class; of a rearranged crop only the span counts."""
         ids = np.asarray(ids)
         counted, parts = super().eval_mask(ids), self.parts(ids)
         if parts is not None:
@@ -80,17 +80,17 @@ class ScoreInfill(ScoreTokenizer):
         return counted
 
     def loss_mask(self, ids: np.ndarray) -> np.ndarray:
-        learnt, parts = np.ones(len(ids), bool), self.parts(ids)
+        mask, parts = np.ones(len(ids), bool), self.parts(ids)
         if parts is not None:
-            learnt[parts.ahead : parts.written] = False
-        return learnt
+            mask[parts.ahead : parts.written] = False
+        return mask
 
     def num_notes(self, ids: np.ndarray) -> int:
         """Return how many notes begin in some ids."""
         return int(self._num_notes[ids].sum())
 
     def parts(self, ids: np.ndarray) -> Parts | None:
-        """Return where the parts of an arranged stretch begin; None of a piece as it is."""
+        """Return the positions of the parts of a rearranged crop; None for a piece as it is."""
         ahead, write = np.flatnonzero(ids == self.ahead), np.flatnonzero(self._is_write[ids])
         if not len(ahead) or not len(write):
             return None
@@ -103,31 +103,31 @@ class ScoreInfill(ScoreTokenizer):
         return ids if parts is None else np.concatenate([ids[: parts.ahead], ids[parts.written :]])
 
     def bar_starts(self, ids: np.ndarray) -> np.ndarray:
-        """Return where in ids each bar begins, and behind them where the last one ends, (bars + 1,)."""
+        """Return the position of each bar in ids, and the end of the last, (bars + 1,)."""
         end = len(ids) - int(len(ids) > 0 and ids[-1] == self.eos)
         return np.append(np.flatnonzero(self._is_bar[ids]), end)
 
     def rearranged(self, ids: np.ndarray, number: int) -> np.ndarray:
-        """Return a stretch of a piece with a hole in it, (T',) int64, drawn by its number; 0 is the piece as it is."""
+        """Return a crop of a piece with a masked span, (T',) int64, sampled with its number as seed; 0 is the whole piece."""
         if not number:
             return ids
-        draw = np.random.default_rng(number)
+        rng = np.random.default_rng(number)
         starts = self.bar_starts(ids)
         num_bars = len(starts) - 1
         fitting = [s for s in SIZES if s <= num_bars]
         if not fitting:
             return ids
         chances = np.array(CHANCES[: len(fitting)])
-        size = int(draw.choice(fitting, p=chances / chances.sum()))
-        first = int(draw.integers(num_bars - size + 1))
+        size = int(rng.choice(fitting, p=chances / chances.sum()))
+        first = int(rng.integers(num_bars - size + 1))
         while size > 1 and starts[first + size] - starts[first] > LENGTH // 2:
             size //= 2
         stop = first + size
-        behind = min(num_bars, stop + int(draw.integers(BEHIND + 1)))
+        behind = min(num_bars, stop + int(rng.integers(BEHIND + 1)))
         programs = self._programs(ids)
-        missing, goes_on = self._drawn_missing(draw, ids, programs, slice(int(starts[first]), int(starts[stop])))
+        missing, continues = self._sampled_mask(rng, ids, programs, slice(int(starts[first]), int(starts[stop])))
         kept = self.section(ids, starts, first, stop, (programs >= 0) & ~missing)
-        after = self.section(ids, starts, stop, behind, (programs >= 0) & ~(missing & goes_on))
+        after = self.section(ids, starts, stop, behind, (programs >= 0) & ~(missing & continues))
         said = self._program_before(ids, int(starts[first]))
         written = self.section(ids, starts, first, stop, missing, said=said, tempi=True)
         asked = self.asked(np.concatenate([kept, after]), size, said)
@@ -135,23 +135,23 @@ class ScoreInfill(ScoreTokenizer):
         return np.concatenate([self._end(ids, starts, first, room), asked, written])
 
     def asked(self, kept: np.ndarray, num_bars: int, said: int) -> np.ndarray:
-        """Return what a model reads behind what was before, (T,) int64.
+        """Return the prompt's ids after the past context, (T,) int64.
 
         Args:
-            kept: the bars from where the hole begins.
-            num_bars: of the hole, one of `SIZES`.
-            said: the program that was said last, an id; -1 if none was.
+            kept: the given context, from the start of the span on.
+            num_bars: of the span, one of `SIZES`.
+            said: id of the last program before the span; -1 if there is none.
         """
         program = [said] if said >= 0 else []
         return np.concatenate([[self.ahead], kept, [self.write[num_bars]], program]).astype(np.int64)
 
     def heard(self, ids: np.ndarray, first: int, num_bars: int) -> np.ndarray:
-        """Return what a model reads before it writes bars of a piece, (T,) int64: the end of what was before, and what is kept.
+        """Return the prompt of an infilling model, (T,) int64: past context and given context.
 
         Args:
-            ids: of the piece without what is missing, at least as long as the hole.
-            first: bar of the hole.
-            num_bars: of the hole, one of `SIZES`.
+            ids: of the piece without the masked notes; it has to reach the end of the span.
+            first: bar of the span.
+            num_bars: of the span, one of `SIZES`.
         """
         starts = self.bar_starts(ids)
         behind = min(len(starts) - 1, first + num_bars + BEHIND)
@@ -160,7 +160,7 @@ class ScoreInfill(ScoreTokenizer):
         return np.concatenate([self._end(ids, starts, first, max(LEAST, LENGTH // 2 - len(asked))), asked])
 
     def _end(self, ids: np.ndarray, starts: np.ndarray, first: int, room: int) -> np.ndarray:
-        """Return the bars before one, so many ids of them as there is room for; all of them with what stands before."""
+        """Return the last bars before a bar, at most `room` ids; all ids from the beginning where they fit."""
         if starts[first] <= room:
             return ids[: starts[first]]
         begin = int(starts[: first + 1][starts[: first + 1] >= starts[first] - room][0])
@@ -172,19 +172,19 @@ class ScoreInfill(ScoreTokenizer):
         return int(ids[said[-1]]) if len(said) else -1
 
     def _programs(self, ids: np.ndarray) -> np.ndarray:
-        """Return the program, an id, of the note that each id belongs to, (T,); -1 for ids that are of no note."""
+        """Return the program id of the note that each id belongs to, (T,); -1 for ids of no note."""
         is_program = self._is_program[ids]
         last = np.maximum.accumulate(np.where(is_program, np.arange(len(ids)), -1))
         return np.where((self._of_note(ids) >= 0) & (last >= 0), ids[np.maximum(last, 0)], -1)
 
     def _of_note(self, ids: np.ndarray) -> np.ndarray:
-        """Return where the note begins that each id belongs to, (T,); -1 for ids that are of no note."""
+        """Return the position of the first id of the note that each id belongs to, (T,); -1 for ids of no note."""
         places = np.arange(len(ids))
         begins = np.maximum.accumulate(np.where(self._num_notes[ids] > 0, places, -3))
         return np.where(places - begins < 3, begins, -1)  # its pitch, velocity and duration
 
     def _tops(self, ids: np.ndarray) -> np.ndarray:
-        """Return which ids are of the highest note of their position, drums excepted, (T,) booleans."""
+        """Return which ids belong to the highest note of their position, drums excepted, (T,) booleans."""
         begins = self._of_note(ids)
         notes = np.flatnonzero(self._pitch[ids] >= 0)
         group = np.cumsum(self._is_bar[ids] | self._is_position[ids])
@@ -194,24 +194,24 @@ class ScoreInfill(ScoreTokenizer):
         is_top[notes] = self._pitch[ids[notes]] == highest[group[notes]]
         return (begins >= 0) & is_top[np.maximum(begins, 0)]
 
-    def _drawn_missing(
-        self, draw: np.random.Generator, ids: np.ndarray, programs: np.ndarray, hole: slice
+    def _sampled_mask(
+        self, rng: np.random.Generator, ids: np.ndarray, programs: np.ndarray, span: slice
     ) -> tuple[np.ndarray, bool]:
-        """Return the ids of notes that are missing wherever there is a hole, and whether they are missing behind it, too.
+        """Return which ids belong to notes that a span masks, (T,) booleans, and whether the mask continues after it.
 
-        Four in ten holes are of all notes. One in ten leaves the highest notes, a tune to be accompanied; the others leave
-        some of the instruments, if there are several. Three in five of those that leave something go on behind what is to
-        be written, as they do where the whole of a track is missing.
+        Four in ten spans mask all notes. One in ten gives the highest notes, a melody to accompany; the others give some of
+        the instruments, if there are several. Three in five of those that give something continue the mask after the span,
+        as where a whole track is masked.
         """
-        playing = np.unique(programs[hole][programs[hole] >= 0])
-        kind = draw.random()
+        playing = np.unique(programs[span][programs[span] >= 0])
+        kind = rng.random()
         if kind < 0.4 or (kind < 0.9 and len(playing) < 2):
             return programs >= 0, False
-        goes_on = bool(draw.random() < 0.6)
+        continues = bool(rng.random() < 0.6)
         if kind >= 0.9:
-            return (programs >= 0) & ~self._tops(ids), goes_on
-        chosen = draw.choice(playing, int(draw.integers(1, len(playing))), replace=False)
-        return np.isin(programs, chosen), goes_on
+            return (programs >= 0) & ~self._tops(ids), continues
+        chosen = rng.choice(playing, int(rng.integers(1, len(playing))), replace=False)
+        return np.isin(programs, chosen), continues
 
     def section(
         self,
@@ -224,16 +224,16 @@ class ScoreInfill(ScoreTokenizer):
         said: int = -1,
         tempi: bool = False,
     ) -> np.ndarray:
-        """Return bars with some of their notes alone, (T',) int64, each bar with its time signature.
+        """Return bars with only some of their notes, (T',) int64, each bar with its time signature.
 
         Args:
             ids: of the piece, (T,).
             starts: of its bars, see `bar_starts`.
             first: bar.
-            stop: the bar behind the last.
-            chosen: which ids are of a note that stays, (T,) booleans.
-            said: the program that holds before.
-            tempi: whether changes of tempo stay.
+            stop: the bar after the last.
+            chosen: which ids belong to a note that is kept, (T,) booleans.
+            said: id of the program before; -1 if there is none.
+            tempi: whether tempo changes are kept.
         """
         begin, end = int(starts[first]), int(starts[stop])
         part, programs = ids[begin:end], self._programs(ids[:end])[begin:]

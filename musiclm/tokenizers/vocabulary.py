@@ -17,7 +17,7 @@ import numpy as np
 
 
 class Kind(IntEnum):
-    """What kind of token an id is. Behind each kind stands the type of its value; None where nothing is said."""
+    """What kind of token an id is. The comment gives the type of its value; None for kinds without one."""
 
     OTHER = 0  # str: the tokenizer's own text
     # special tokens: not music
@@ -26,8 +26,8 @@ class Kind(IntEnum):
     EOS = auto()  # None; ends a piece
     MASK = auto()  # None; stands for a token that is missing
     REARRANGEMENT = auto()  # int: number of the permutation in which the piece is written; takes the place of BOS
-    INFILL_CONTEXT = auto()  # None; behind it stands the given context of a masked span
-    INFILL_SPAN = auto()  # int or None: number of bars; behind it stand the tokens of the masked span
+    INFILL_CONTEXT = auto()  # None; the given context of a masked span follows
+    INFILL_SPAN = auto()  # int or None: number of bars; the tokens of the masked span follow
     # time
     BAR = auto()  # None, or the tokenizer's own text ("End", a bar number)
     BEAT = auto()  # None
@@ -38,7 +38,7 @@ class Kind(IntEnum):
     TEMPO = auto()  # float: quarters per minute
     # who plays
     PROGRAM = auto()  # int: General MIDI program 0 … 127, -1 for drums
-    TRACK = auto()  # the tokenizer's own text ("Start", "End"); tracks are written one behind the other
+    TRACK = auto()  # the tokenizer's own text ("Start", "End"); tracks come one after the other
     # notes
     NOTE_ON = auto()  # int: MIDI pitch of the note that begins, whether its end is said by a duration or by NOTE_OFF
     DRUM_ON = auto()  # int: the same for a drum
@@ -103,7 +103,7 @@ def has(vocabulary: Vocabulary, *kinds: Kind) -> bool:
 
 
 def base_of(vocabulary: Vocabulary) -> Vocabulary:
-    """Return the table without merged tokens, which stand behind all others."""
+    """Return the table without merged tokens, which come after all others."""
     return [token for token in vocabulary if token.kind != Kind.MERGED]
 
 

@@ -8,6 +8,8 @@ B batch, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ...tokenizers.base import Tokenizer
@@ -83,5 +85,6 @@ def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None
         limits: of its base ids.
     """
     base = tokenizer.unmerged
-    made = grammar_class(base)(base, not_before, limits)
+    kind: Callable[..., Grammar] = grammar_class(base)  # each of them takes these arguments
+    made = kind(base, not_before, limits)
     return made if base is tokenizer else MergedGrammar(tokenizer, made)

@@ -1,4 +1,4 @@
-"""What the grammars of MidiTok's tokenizers share: several instruments in one stream of ids, in MidiTok's order."""
+"""The base class of grammars for MidiTok's tokenizers: several instruments in one stream of ids, in MidiTok's order."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ALIKE = dict.fromkeys(SPECIAL, BOS) | dict.fromkeys(BEGINS, PITCH) | dict.fromke
 
 
 class MultiTrackGrammar(Grammar):
-    """At one time notes come by program, drums last, then by pitch, none twice; drums have drum pitches, and only they.
+    """Notes at one time are ordered by program, drums last, then by pitch, and none comes twice; only drums have drum pitches.
 
-    A tempo is said when it changes; so is a program, or else before each note. Times are in ticks.
+    A tempo comes when it changes; a program when it changes, or before each note. Times are in ticks.
 
     Args:
-        tokenizer: of those that `miditok.is_followed`.
+        tokenizer: one for which `miditok.is_followed`.
         not_before: in quarters; no note begins before it.
-        limits: what new music keeps to.
+        limits: what new music is limited to.
     """
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
@@ -39,7 +39,7 @@ class MultiTrackGrammar(Grammar):
         self._kinds = [ALIKE.get(token.kind, int(token.kind)) for token in table]
         self._max_polyphony = limits.max_polyphony if limits else None
         self._says_each_program = not tokenizer.midi_tokenizer.config.program_changes
-        self._metres, ticks = _beats(tokenizer)
+        self._beats, ticks = _beats(tokenizer)
         self._not_before = math.ceil(not_before * ticks - 1e-6)
         self._lengths = {
             i: (value.numerator, value.denominator)
@@ -72,14 +72,14 @@ class MultiTrackGrammar(Grammar):
         return token
 
     def _pitches(self, program: int, order: int, pitch: int, is_full: bool) -> np.ndarray:
-        """Return the pitches that a note of a program may have behind one of an order and pitch at the same time."""
+        """Return the pitches that a note of a program may have after a note of this order and pitch at the same time."""
         if self._order[program] < order or (is_full and program != self._drums):
             return NONE
         pitches = self._pitches_of[program]
         return pitches[pitches > pitch] if self._order[program] == order else pitches
 
     def _notes(self, program: int, order: int, pitch: int, is_full: bool) -> list[np.ndarray]:
-        """Return how another note at the same time may begin: with a pitch, or with a program that comes later."""
+        """Return the ids with which another note at the same time may begin: pitches, or later programs."""
         programs = self._programs[self._orders[self._programs] > order]
         if is_full:
             programs = programs[programs == self._drums]
@@ -90,7 +90,7 @@ class MultiTrackGrammar(Grammar):
         return [programs, np.array([program])] if again else [programs]
 
     def _ended(self, ends: tuple[int, ...], end: int) -> tuple[int, ...]:
-        """Return when the notes that sound longest end, as many as may sound at once, the latest first."""
+        """Return the ends of the notes that sound longest, at most as many as may sound at once, latest first."""
         return tuple(sorted((*ends, end), reverse=True)[: self._max_polyphony])
 
 

@@ -1,4 +1,4 @@
-"""What every grammar does: it knows for one row at a time what may follow.
+"""The interface of grammars: constrained decoding by a state machine over ids.
 
 B batch, V vocabulary.
 """
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_PLACES = 4096  # for which a grammar keeps what may follow
-CLOSED = np.float32("-inf")
+MAX_CACHED = 4096  # logit masks that a grammar keeps
+BANNED = np.float32("-inf")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,13 @@ class Limits:
 
 
 class Grammar(ABC):
-    """A rule that knows for one row at a time what may follow, by the place where the row stands.
+    """A constraint that tracks the state of each batch element separately and derives a logit mask from it.
 
-    Places are immutable and can be compared, so that what follows from one need not be found twice. From each place that
-    allowed tokens lead to, some token is allowed: what would leave no way on is closed before it. Where a prompt stops
-    within a note that may not come, the note is left as it is.
+    States, called places, are immutable and hashable, so masks are cached by place. Invariant: from each place that allowed
+    tokens lead to, some token is allowed; a token that would lead to a dead end is banned before it. Where a prompt stops
+    within a note that is banned, the note is completed.
 
-    Those that `dispatch.grammar_class` returns are made as (tokenizer, not_before, limits); see `constraints`.
+    Subclasses that `dispatch.grammar_class` returns are constructed with (tokenizer, not_before, limits).
 
     Args:
         vocab_size: V.
@@ -55,7 +55,7 @@ class Grammar(ABC):
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self._rows: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._masks: OrderedDict[Hashable, np.ndarray] = OrderedDict()
 
     @abstractmethod
     def beginning(self) -> Any:
@@ -63,43 +63,43 @@ class Grammar(ABC):
 
     @abstractmethod
     def following(self, place: Any) -> Sequence[np.ndarray | slice]:
-        """Return which ids may come next, in pieces."""
+        """Return the ids that may come next, as several index arrays or slices."""
 
     @abstractmethod
     def after(self, place: Any, token: int) -> Any:
-        """Return the place behind a token."""
+        """Return the place after a token."""
 
-    def closed(self, place: Any) -> Sequence[int] | np.ndarray:
-        """Return which ids may not come next, though they are among those that `following` returns."""
+    def banned(self, place: Any) -> Sequence[int] | np.ndarray:
+        """Return the ids that may not come next although `following` returns them."""
         return ()
 
-    def seen(self, place: Any) -> Hashable:
-        """Return what of a place decides what may follow: a number where that is the kind of the last token alone."""
+    def cache_key(self, place: Any) -> Hashable:
+        """Return the part of a place that determines the mask; an int where the kind of the last token alone does."""
         return place
 
     def alike(self, token: int) -> int:
-        """Return an id that may come wherever this one may, and leads to the same places: one for all that are alike."""
+        """Return a representative of all ids that are allowed at the same places as this one and lead to the same places."""
         return token
 
-    def row(self, place: Any) -> np.ndarray:
-        """Return what to add to the logits, (V,) float32: 0 for what may come, else -inf. Not to be written to."""
-        key = self.seen(place)
-        row = self._rows.get(key)
-        if row is None:
-            row = np.full(self.vocab_size, CLOSED)
+    def mask(self, place: Any) -> np.ndarray:
+        """Return the logit mask of a place, (V,) float32: 0 for allowed ids, else -inf. Read-only: it is cached."""
+        key = self.cache_key(place)
+        mask = self._masks.get(key)
+        if mask is None:
+            mask = np.full(self.vocab_size, BANNED)
             for ids in self.following(place):
-                row[ids] = 0.0
-            closed = self.closed(place)
-            if len(closed):
-                row[closed] = CLOSED
-            self._rows[key] = row
-            if len(self._rows) > MAX_PLACES:
-                self._rows.popitem(last=False)
-        return row
+                mask[ids] = 0.0
+            banned = self.banned(place)
+            if len(banned):
+                mask[banned] = BANNED
+            self._masks[key] = mask
+            if len(self._masks) > MAX_CACHED:
+                self._masks.popitem(last=False)
+        return mask
 
     def allowed(self, place: Any) -> np.ndarray:
         """Return which ids may come next, (V,) booleans."""
-        return self.row(place) == 0
+        return self.mask(place) == 0
 
     def start(self, batch: int) -> list[Any]:
         return [self.beginning()] * batch
@@ -108,21 +108,26 @@ class Grammar(ABC):
         allowed = torch.empty(len(state), self.vocab_size)
         rows = allowed.numpy()
         for i, place in enumerate(state):
-            rows[i] = self.row(place)
+            rows[i] = self.mask(place)
         return allowed
 
     def step(self, state: list[Any], token: Tensor) -> list[Any]:
-        behind: list[Any] = []
+        following: list[Any] = []
         last, last_id = None, -1
         for place, i in zip(state, token.tolist(), strict=True):
-            if place is not last or i != last_id:  # rows that share a prompt walk through it as one
+            if place is not last or i != last_id:  # elements that share a prompt step through it once
                 last, last_id, after = place, i, self.after(place, i)
-            behind.append(after)
-        return behind
+            following.append(after)
+        return following
 
 
 class BannedTokens(Grammar):
-    """Some ids never come."""
+    """A grammar that bans some ids everywhere.
+
+    Args:
+        vocab_size: V.
+        ids: the banned ones.
+    """
 
     def __init__(self, vocab_size: int, ids: Sequence[int]) -> None:
         super().__init__(vocab_size)
@@ -139,7 +144,7 @@ class BannedTokens(Grammar):
 
 
 class LogitBias:
-    """The same for each token, wherever it comes: a rule that weighs ids and never changes its mind.
+    """A constraint that adds a constant bias per id.
 
     Args:
         weights: added to the logits, (V,).

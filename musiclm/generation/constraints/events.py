@@ -1,4 +1,4 @@
-"""The grammars of MidiTok's tokenizers whose time goes by in shifts: TSD, MIDILike and Structured."""
+"""The grammars of MidiTok's tokenizers with time shifts: TSD, MIDILike and Structured."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ ENDLESS = 2**40  # ticks
 
 
 class Moment(NamedTuple):
-    """Where one row stands; times are ticks from now.
+    """The state of one batch element; times are ticks from now.
 
     Attributes:
         kind: of the last token.
-        metre: id of the time signature, -1 if none was said yet.
+        signature: id of the time signature, -1 if there was none yet.
         since: the last bar line.
-        room: in a run of shifts, below what the rest of it has to stay for MidiTok to write the run so.
-        tempo: id, -1 if none was said yet.
-        program: id, -1 if none was said yet.
-        order: of the last note now: its program's place among programs, drums last; -1 if there is none.
+        room: in a run of shifts, the bound below which the rest has to stay, since MidiTok writes the longest shifts first.
+        tempo: id, -1 if there was none yet.
+        program: id, -1 if there was none yet.
+        order: of the last note now: the rank of its program among programs, drums last; -1 if there is none.
         pitch: id of that note, -1 if there is none.
-        silent: until when no new note may begin.
-        ends: of the notes that sound longest, as many as may sound at once, the latest first; empty if any number may.
+        silent: the time before which no new note may begin.
+        ends: ends of the notes that sound longest, at most as many as may sound at once, latest first; empty without a limit.
         sounding: notes without an end, as (program, id of the end), in the order in which they began.
-        first: the place among those of the program of the first that may still end now: ends come in that order.
+        first: index among those of the program of the first that may still end now: ends come in that order.
     """
 
     kind: int = BOS
-    metre: int = -1
+    signature: int = -1
     since: int = 0
     room: int = ENDLESS
     tempo: int = -1
@@ -47,10 +47,10 @@ class Moment(NamedTuple):
 
 
 class TsdGrammar(MultiTrackGrammar):
-    """What MidiTok's TSD would itself write, and nothing else; see `MultiTrackGrammar` too.
+    """Exactly the sequences that MidiTok's TSD would encode; see `MultiTrackGrammar` too.
 
-    A silence is the longest shifts that it holds, one after the other; a time signature comes at a bar line only, when it
-    changes, before the tempo, and that before notes. A silence ends where some note may begin.
+    A silence is a run of shifts, each the longest that fits. A time signature comes only at a bar line, when it changes,
+    before the tempo, and the tempo before notes. A silence ends where some note may begin.
     """
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
@@ -59,20 +59,20 @@ class TsdGrammar(MultiTrackGrammar):
         self._has_signatures, self._has_tempi = has(table, Kind.TIME_SIGNATURE), has(table, Kind.TEMPO)
         shifts = ids_of(table, Kind.TIME_SHIFT).tolist()
         self._shifts: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-        for beat in {beat for beat, _ in self._metres.values()}:
+        for beat in {beat for beat, _ in self._beats.values()}:
             ticks = {i: self._ticks(i, beat) for i in shifts}
             ids = np.array(sorted(shifts, key=ticks.__getitem__))
             times = np.array([ticks[i] for i in ids.tolist()])
             self._shifts[beat] = ids, times, np.append(np.diff(times), ENDLESS)
 
     def _ticks(self, token: int, beat: int) -> int:
-        parts, parts_a_beat = self._lengths[token]
-        return parts * beat // parts_a_beat
+        parts, parts_per_beat = self._lengths[token]
+        return parts * beat // parts_per_beat
 
     def beginning(self) -> Moment:
         return Moment(silent=self._not_before)
 
-    def seen(self, place: Moment) -> Moment | int:
+    def cache_key(self, place: Moment) -> Moment | int:
         return place.kind if place.kind in (PITCH, VELOCITY) else place
 
     def following(self, place: Moment) -> list[np.ndarray]:
@@ -86,15 +86,15 @@ class TsdGrammar(MultiTrackGrammar):
         return self._between(p)
 
     def _between(self, p: Moment) -> list[np.ndarray]:
-        """Return what may come where no note has been begun and left without all that it needs."""
-        if self._has_signatures and p.metre < 0:
+        """Return what may come where no note is incomplete."""
+        if self._has_signatures and p.signature < 0:
             return [self._time_signatures]
         if self._has_tempi and p.tempo < 0:
             return [self._tempi]
         following = [self._later(p)]
         if p.silent <= 0:
             if p.kind == SHIFT and self._has_signatures and p.since % self._bar(p) == 0:
-                following.append(self._time_signatures[self._time_signatures != p.metre])
+                following.append(self._time_signatures[self._time_signatures != p.signature])
             if p.kind in (SHIFT, TIME_SIGNATURE) and self._has_tempi:
                 changes = self._tempi[self._tempi != p.tempo]
                 if not self._tempo_holds[p.tempo]:
@@ -108,28 +108,28 @@ class TsdGrammar(MultiTrackGrammar):
         return self._notes(p.program, p.order, p.pitch, self._is_full(p))
 
     def _begun(self, p: Moment) -> list[np.ndarray]:
-        """Return what may come behind a program."""
+        """Return what may come after a program."""
         return [self._pitches(p.program, p.order, p.pitch, self._is_full(p))]
 
     def _is_full(self, p: Moment) -> bool:
         return self._max_polyphony is not None and len(p.ends) >= self._max_polyphony
 
     def _bar(self, p: Moment) -> int:
-        beat, beats = self._metres[p.metre]
+        beat, beats = self._beats[p.signature]
         return beat * beats
 
     def _target(self, p: Moment) -> int:
-        """Return before when no note may begin."""
+        """Return the time before which no note may begin."""
         return max(p.silent, p.ends[-1]) if self._is_full(p) and not self._drums_play else p.silent
 
     def _later(self, p: Moment) -> np.ndarray:
         """Return the shifts that lead to where a note may begin, or to more shifts that do."""
-        ids, times, gaps = self._shifts[self._metres[p.metre][0]]
+        ids, times, gaps = self._shifts[self._beats[p.signature][0]]
         target = self._target(p)
         for room in (p.room, ENDLESS) if p.kind == SHIFT else (ENDLESS,):
             reached = times + np.maximum(0, np.minimum(room - times, gaps) - times[0])
             leading = ids[(times < room) & (reached >= target)]
-            if len(leading) or target <= 0:  # else a prompt stopped within a silence: it goes on as it can
+            if len(leading) or target <= 0:  # else the prompt stopped within a silence
                 break
         return leading
 
@@ -143,9 +143,9 @@ class TsdGrammar(MultiTrackGrammar):
         if kind == DURATION:
             if self._max_polyphony is None or p.program == self._drums:
                 return p._replace(kind=kind)
-            return p._replace(kind=kind, ends=self._ended(p.ends, self._ticks(i, self._metres[p.metre][0])))
+            return p._replace(kind=kind, ends=self._ended(p.ends, self._ticks(i, self._beats[p.signature][0])))
         if kind == TIME_SIGNATURE:
-            return p._replace(kind=kind, metre=i, since=0)
+            return p._replace(kind=kind, signature=i, since=0)
         if kind == TEMPO:
             return p._replace(kind=kind, tempo=i)
         if kind == PROGRAM:
@@ -153,7 +153,7 @@ class TsdGrammar(MultiTrackGrammar):
         return p._replace(kind=kind) if kind != BOS else p
 
     def _shifted(self, p: Moment, token: int) -> Moment:
-        beat = self._metres[p.metre][0]
+        beat = self._beats[p.signature][0]
         _, times, gaps = self._shifts[beat]
         by = self._ticks(token, beat)
         gap = int(gaps[int(np.searchsorted(times, by))])
@@ -161,11 +161,11 @@ class TsdGrammar(MultiTrackGrammar):
         since = (p.since + by) % self._bar(p) if self._has_signatures else 0
         ends = tuple(end - by for end in p.ends if end > by) if p.ends else ()
         silent = max(0, p.silent - by)
-        return Moment(SHIFT, p.metre, since, room, p.tempo, p.program, -1, -1, silent, ends, p.sounding, 0)
+        return Moment(SHIFT, p.signature, since, room, p.tempo, p.program, -1, -1, silent, ends, p.sounding, 0)
 
 
 class MidiLikeGrammar(TsdGrammar):
-    """What MidiTok's MIDILike would itself write, and nothing else; see `TsdGrammar` too.
+    """Exactly the sequences that MidiTok's MIDILike would encode; see `TsdGrammar` too.
 
     Only sounding notes end and only silent ones begin; at one time, program by program, ends come first, in the order in
     which the notes began.
@@ -179,7 +179,7 @@ class MidiLikeGrammar(TsdGrammar):
         }
         self._begin_of = {end: begin for begin, end in self._end_of.items()}
 
-    def seen(self, place: Moment) -> Moment | int:
+    def cache_key(self, place: Moment) -> Moment | int:
         return place.kind if place.kind == PITCH else place
 
     def following(self, place: Moment) -> list[np.ndarray]:
@@ -220,7 +220,7 @@ class MidiLikeGrammar(TsdGrammar):
             begins = self._pitches(p.program, p.order, p.pitch, self._is_full(p))
         return [np.array(ends, np.int64), begins]
 
-    def closed(self, place: Moment) -> list[int]:
+    def banned(self, place: Moment) -> list[int]:
         return [self._begin_of[end] for program, end in place.sounding if program == place.program]
 
     def after(self, place: Moment, token: int) -> Moment:
@@ -237,7 +237,7 @@ class MidiLikeGrammar(TsdGrammar):
 
 
 class StructuredGrammar(MultiTrackGrammar):
-    """What MidiTok's Structured would itself write, and nothing else; see `MultiTrackGrammar` too.
+    """Exactly the sequences that MidiTok's Structured would encode; see `MultiTrackGrammar` too.
 
     Shift, program, pitch, velocity and duration take turns. A shift leads to where some note may begin.
     """
@@ -245,8 +245,8 @@ class StructuredGrammar(MultiTrackGrammar):
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer, not_before, limits)
         self._says_each_program = True
-        beat = self._metres[-1][0]
-        self._ticks = {i: parts * beat // parts_a_beat for i, (parts, parts_a_beat) in self._lengths.items()}
+        beat = self._beats[-1][0]
+        self._ticks = {i: parts * beat // parts_per_beat for i, (parts, parts_per_beat) in self._lengths.items()}
         self._none = find(tokenizer.vocabulary, Kind.TIME_SHIFT, 0)
         self._ticks[self._none] = 0
         shifts = [i for i in ids_of(tokenizer.vocabulary, Kind.TIME_SHIFT).tolist() if i != self._none]
@@ -256,7 +256,7 @@ class StructuredGrammar(MultiTrackGrammar):
     def beginning(self) -> Moment:
         return Moment(silent=self._not_before)
 
-    def seen(self, place: Moment) -> Moment | int:
+    def cache_key(self, place: Moment) -> Moment | int:
         return place.kind if place.kind in (PITCH, VELOCITY) else place
 
     def following(self, place: Moment) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""The grammar of `grid`: cells and no marks."""
+"""The grammar of `grid`: cells, and no special tokens."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .dispatch import grammar_class
 
 
 class Step(NamedTuple):
-    """Where one row of `grid` ids stands in its sixteenth: how many cells it has, and how many of them sing."""
+    """The state of one batch element within a sixteenth: how many cells it has, and how many of them are not silent."""
 
     cells: int = 0
     singing: int = 0
 
 
 class GridGrammar(Grammar):
-    """Cells only. Voices that sing beyond as many as may are silent: those that come first sing.
+    """Cells only. With a maximal polyphony, voices that come after that many sounding ones are silent.
 
     Args:
         tokenizer: `grid` or `grid-infill`.
-        not_before: not used: every cell comes behind those before it.
+        not_before: not used: cells are always in order of time.
         limits: what new music is limited to.
     """
 

@@ -1,4 +1,4 @@
-"""What is kept of music that is written anew: cells of the grid that are what they are."""
+"""The grammar of infilling on the grid: cells outside the masked span are given."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .base import Grammar
 
 
 class Cell(NamedTuple):
-    """Where one row stands: how many ids it has, and its place in the grammar within."""
+    """The state of one batch element: the number of its ids, and its place in the inner grammar."""
 
     number: int
     inner: object
 
 
 class KeptCells(Grammar):
-    """A grammar in which some ids are told; the others are its own.
+    """A grammar that forces given ids at some positions; an inner grammar decides about the others.
 
     Args:
-        inner: what else may follow.
-        start: how many ids come before the first that is told or asked for.
-        cells: from there on, -1 for those that are free.
+        inner: for the free positions.
+        start: the position of `cells[0]`, counted in ids.
+        cells: the given id at each position, -1 where it is free.
     """
 
     def __init__(self, inner: Grammar, start: int, cells: np.ndarray) -> None:
@@ -32,19 +32,19 @@ class KeptCells(Grammar):
     def beginning(self) -> Cell:
         return Cell(0, self._inner.beginning())
 
-    def seen(self, place: Cell) -> object:
-        told = self._told(place.number)
-        return (told,) if told >= 0 else (-1, self._inner.seen(place.inner))
+    def cache_key(self, place: Cell) -> object:
+        given = self._given(place.number)
+        return (given,) if given >= 0 else (-1, self._inner.cache_key(place.inner))
 
     def following(self, place: Cell) -> list[np.ndarray]:
-        told = self._told(place.number)
-        if told >= 0:
-            return [np.array([told])]
-        return [np.flatnonzero(self._inner.row(place.inner) == 0)]
+        given = self._given(place.number)
+        if given >= 0:
+            return [np.array([given])]
+        return [np.flatnonzero(self._inner.mask(place.inner) == 0)]
 
     def after(self, place: Cell, token: int) -> Cell:
         return Cell(place.number + 1, self._inner.after(place.inner, token))
 
-    def _told(self, number: int) -> int:
+    def _given(self, number: int) -> int:
         at = number - self._start
         return int(self._cells[at]) if 0 <= at < len(self._cells) else -1

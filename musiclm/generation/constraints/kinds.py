@@ -1,4 +1,4 @@
-"""What MidiTok itself knows of its tokens: which kind may follow which."""
+"""The grammar of MidiTok's tokenizers that no other grammar follows: MidiTok's own graph of token types."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .base import Grammar, Limits
 
 
 class TypeGraph(Grammar):
-    """A kind of token follows a kind of token as MidiTok says; marks never come. The place is the last id's kind.
+    """A token type may follow another as MidiTok's graph says; special tokens are banned. The place is the last type.
 
-    It knows no bars, no programs and no notes: a note may come twice, or earlier than the one before it.
+    It does not track bars, programs or notes: a note may come twice, or earlier than the one before it.
 
     Args:
         tokenizer: any of MidiTok's.

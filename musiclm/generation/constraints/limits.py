@@ -42,6 +42,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
             _permit_tempo(tokenizer, controls.tempo, permitted)
     if controls.time_signature is not None:
         _permit_time_signature(tokenizer, controls.time_signature, permitted, heard)
+    controls.apply(tokenizer, permitted)
     return Limits(permitted=permitted, max_polyphony=controls.max_polyphony)
 
 
@@ -102,8 +103,8 @@ def _permit_programs(tokenizer: Tokenizer, programs: tuple[int, ...], permitted:
 
 def _permit_tempo(tokenizer: Tokenizer, tempo: float, permitted: np.ndarray) -> None:
     """Permit the nearest tempo alone; a vocabulary without tempi leaves it to the score."""
-    ids = ids_of(tokenizer.vocabulary, Kind.TEMPO)
-    if len(ids):
+    ids = ids_of(tokenizer.vocabulary, Kind.TEMPO).tolist()
+    if ids:
         permitted[ids] = False
         permitted[min(ids, key=lambda i: abs(math.log(tokenizer.vocabulary[i].value / tempo)))] = True
 
@@ -117,7 +118,7 @@ def _permit_time_signature(
         raise TokenizerError(f"the tokenizer '{tokenizer.name}' has no time signatures: take a model of 'score' tokens")
     wanted = find(table, Kind.TIME_SIGNATURE, signature)
     if wanted < 0:
-        known = ["{}/{}".format(*table[i].value) for i in np.flatnonzero(is_signature)]
+        known = ["{}/{}".format(*table[i].value) for i in np.flatnonzero(is_signature).tolist()]
         alike = [text for text in known if text.endswith(f"/{signature[1]}")] or known
         raise TokenizerError(
             "the tokenizer '{}' has no time signature {}/{}: it has {}".format(

@@ -1,4 +1,4 @@
-"""The grammar of a tokenizer with merges: that of its base, asked for each id's base ids."""
+"""The grammar of a tokenizer with merges: its base's grammar, applied to the base ids of each id."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from .base import Grammar
 
 
 class MergedGrammar(Grammar):
-    """A merged id may come where all its base ids may, one after the other; the places are the base grammar's.
+    """A merged id is allowed where its base ids are, one after the other; the places are those of the base's grammar.
 
-    The merges are walked as a tree of their base ids, so that what many of them begin with is asked once; what follows
-    from some base ids wherever they stand (velocities from a pitch) is asked when the tree is made.
+    The merges form a prefix tree of base ids, so a common prefix is checked once. What does not depend on the place
+    (velocities after a pitch) is checked when the tree is built.
+
+    Args:
+        tokenizer: with merges.
+        grammar: of its base ids.
     """
 
     def __init__(self, tokenizer: Tokenizer, grammar: Grammar) -> None:
@@ -31,13 +35,13 @@ class MergedGrammar(Grammar):
             self._prune(branch, base_id)
 
     def _prune(self, branch: _Branch, base_id: int) -> None:
-        """Ask below a branch what can be asked without a place: those merges come wherever it comes, or never."""
+        """Check below a branch what does not depend on the place: those merges are allowed wherever it is, or never."""
         for next_id, next_branch in branch.branches.items():
             self._prune(next_branch, next_id)
         place = self._grammar.after(self._grammar.beginning(), base_id)
-        if not isinstance(self._grammar.seen(place), int):
+        if not isinstance(self._grammar.cache_key(place), int):
             return
-        row = self._grammar.row(place)
+        row = self._grammar.mask(place)
         branch.branches = {i: b for i, b in branch.branches.items() if row[i] == 0}
         for next_branch in branch.branches.values():
             branch.ends += next_branch.ends
@@ -50,11 +54,11 @@ class MergedGrammar(Grammar):
     def following(self, place: Any) -> list[np.ndarray]:
         merged: list[int] = []
         self._walk(self._tree, place, merged)
-        return [np.flatnonzero(self._grammar.row(place) == 0), np.array(merged, np.int64)]
+        return [np.flatnonzero(self._grammar.mask(place) == 0), np.array(merged, np.int64)]
 
     def _walk(self, branch: _Branch, place: Any, found: list[int]) -> None:
-        """Add the merges of a branch that may come at a place."""
-        may_come = (self._grammar.row(place) == 0).tobytes()
+        """Add the merges of a branch that are allowed at a place."""
+        may_come = (self._grammar.mask(place) == 0).tobytes()
         for base_id, next_branch in branch.branches.items():
             if may_come[base_id]:
                 found += next_branch.ends
@@ -68,7 +72,7 @@ class MergedGrammar(Grammar):
 
 
 class _Branch:
-    """The merges that begin with the same base ids: those that end here, and by the next base id the longer ones."""
+    """A node of the prefix tree: the merges that end here, and the branches of the longer ones by the next base id."""
 
     def __init__(self) -> None:
         self.ends: list[int] = []

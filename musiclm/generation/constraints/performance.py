@@ -13,13 +13,13 @@ from .dispatch import grammar_class
 
 
 class Performing(NamedTuple):
-    """Where one row of `performance` ids stands.
+    """The state of one batch element of `performance` ids.
 
     Attributes:
-        last: id, or the first of its kind where that says as much.
-        silent: for how many more steps of 10 ms there is no new note.
-        sounding: keys that are down, in the order in which they went.
-        first: the place among these of the first that may still end now: ends come in that order.
+        last: id; the first of its kind where the kind is all that matters.
+        silent: steps of 10 ms before which no new note may begin.
+        sounding: keys that sound, in the order in which they began.
+        first: index among these of the first that may still end now: ends come in that order.
     """
 
     last: int = performance.BOS
@@ -29,15 +29,15 @@ class Performing(NamedTuple):
 
 
 class PerformanceGrammar(Grammar):
-    """What `performance` would itself write, and nothing else.
+    """Exactly the sequences that `performance` would encode.
 
     Only sounding keys end and only silent ones begin; at one time ends come first, in the order in which their keys
     began, then beginnings from low to high, each with its velocity; a silence is whole seconds and what is left.
 
     Args:
         tokenizer: `performance`.
-        not_before: in quarters; before it there is only silence, and one shift ends behind it.
-        limits: what new music keeps to.
+        not_before: in quarters; before it there is only silence, and one shift ends after it.
+        limits: what new music is limited to.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PerformanceGrammar(Grammar):
     def beginning(self) -> Performing:
         return Performing(silent=self._not_before)
 
-    def seen(self, place: Performing) -> Performing | int:
+    def cache_key(self, place: Performing) -> Performing | int:
         return -1 if performance.NOTE_ON <= place.last < performance.NOTE_OFF else place
 
     def alike(self, token: int) -> int:
@@ -68,7 +68,7 @@ class PerformanceGrammar(Grammar):
         if p.last < t.TIME_SHIFT or p.last == t.VOCAB_SIZE - 1:
             allowed.append(slice(t.TIME_SHIFT, None))
         lowest = 0
-        if t.VELOCITY <= p.last < t.TIME_SHIFT:  # keys begin from low to high, and nothing ends any more
+        if t.VELOCITY <= p.last < t.TIME_SHIFT:  # keys begin from low to high, and no key ends after that
             lowest = p.sounding[-1] + 1
         else:
             allowed.append(t.NOTE_OFF + np.array(p.sounding[p.first :], np.int64))
@@ -76,7 +76,7 @@ class PerformanceGrammar(Grammar):
             allowed.append(self._begins[int(np.searchsorted(self._begins, t.NOTE_ON + lowest)) :])
         return allowed
 
-    def closed(self, place: Performing) -> list[int]:
+    def banned(self, place: Performing) -> list[int]:
         return [performance.NOTE_ON + key for key in place.sounding]
 
     def after(self, place: Performing, token: int) -> Performing:
@@ -84,7 +84,7 @@ class PerformanceGrammar(Grammar):
         if token >= t.TIME_SHIFT:
             last = (
                 t.VOCAB_SIZE - 1 if token == t.VOCAB_SIZE - 1 else t.TIME_SHIFT
-            )  # which of the shorter is all the same
+            )  # shorter shifts all lead to the same places
             return Performing(last, max(0, p.silent - (token - t.TIME_SHIFT + 1)), p.sounding, 0)
         if token >= t.VELOCITY:
             return Performing(t.VELOCITY, p.silent, p.sounding, p.first)

@@ -14,19 +14,19 @@ from .base import Limits
 
 
 class Place(NamedTuple):
-    """Where one row of `score` tokens stands; times are ticks from the beginning of its bar.
+    """The state of one batch element of `score` ids; times are ticks from the bar line.
 
     Attributes:
         kind: of the last token.
         beat: length, in ticks.
         num_positions: in the bar.
         position: in the bar, -1 before the first.
-        tempo: id, -1 if none was said yet.
-        program: id, -1 if none was said yet.
-        order: of the last note at this position: its program's place among programs, drums last; -1 if there is none.
+        tempo: id, -1 if there was none yet.
+        program: id, -1 if there was none yet.
+        order: of the last note at this position: the rank of its program among programs, drums last; -1 if there is none.
         pitch: id of that note, -1 if there is none.
-        silent: until when no new note may begin.
-        ends: of the notes that sound longest, as many as may sound at once, the latest first; empty if any number may.
+        silent: the time before which no new note may begin.
+        ends: ends of the notes that sound longest, at most as many as may sound at once, latest first; empty without a limit.
     """
 
     kind: int = BOS
@@ -42,30 +42,30 @@ class Place(NamedTuple):
 
 
 class ScoreGrammar(MultiTrackGrammar):
-    """What MidiTok's REMI would itself write, and nothing else; see `MultiTrackGrammar` too.
+    """Exactly the sequences that MidiTok's REMI would encode; see `MultiTrackGrammar` too.
 
-    Bars have a time signature; positions rise and lie within their bar. A position comes only if some note may begin
+    Bars have a time signature; positions rise and lie within their bar. A position is allowed only if some note may begin
     there.
     """
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer, not_before, limits)
         table = tokenizer.vocabulary
-        self._positions_a_beat = int(tokenizer.midi_tokenizer.config.max_num_pos_per_beat)
+        self._positions_per_beat = int(tokenizer.midi_tokenizer.config.max_num_pos_per_beat)
         self._has_signatures, self._has_tempi = has(table, Kind.TIME_SIGNATURE), has(table, Kind.TEMPO)
         self._position_of = {i: token.value for i, token in enumerate(table) if token.kind == Kind.POSITION}
         self._positions = np.array(sorted(self._position_of, key=self._position_of.__getitem__))
         self._bar = ids_of(table, Kind.BAR)
 
     def beginning(self) -> Place:
-        beat, beats = self._metres[-1]
+        beat, beats = self._beats[-1]
         return Place(
             beat=beat,
-            num_positions=0 if self._has_signatures else beats * self._positions_a_beat,
+            num_positions=0 if self._has_signatures else beats * self._positions_per_beat,
             silent=self._not_before,
         )
 
-    def seen(self, place: Place) -> Hashable:
+    def cache_key(self, place: Place) -> Hashable:
         if place.kind in (BOS, PITCH, VELOCITY) or (place.kind == BAR and self._has_signatures):
             return place.kind
         if place.kind == PROGRAM and not place.ends:
@@ -99,18 +99,18 @@ class ScoreGrammar(MultiTrackGrammar):
         return [*notes, *self._later(p)]
 
     def _later(self, p: Place) -> list[np.ndarray]:
-        """Return the next bar, and the positions that are left of this one and where a note may begin."""
+        """Return the next bar, and the later positions of this bar at which a note may begin."""
         begin = p.silent
         if self._is_full(p) and not self._drums_play:
             begin = max(begin, p.ends[-1])
-        first = max(p.position + 1, -(-begin * self._positions_a_beat // p.beat))
+        first = max(p.position + 1, -(-begin * self._positions_per_beat // p.beat))
         return [self._bar, self._positions[first : p.num_positions]]
 
     def _is_full(self, p: Place) -> bool:
         return self._max_polyphony is not None and len(p.ends) >= self._max_polyphony
 
     def _time(self, p: Place, position: int) -> int:
-        return position * p.beat // self._positions_a_beat
+        return position * p.beat // self._positions_per_beat
 
     def after(self, place: Place, token: int) -> Place:
         kind = self._kinds[token]
@@ -121,8 +121,8 @@ class ScoreGrammar(MultiTrackGrammar):
             order, pitch = self._order[program], token
         elif kind == DURATION:
             if self._max_polyphony is not None and program != self._drums:
-                parts, parts_a_beat = self._lengths[token]
-                ends = self._ended(ends, self._time(place, position) + parts * beat // parts_a_beat)
+                parts, parts_per_beat = self._lengths[token]
+                ends = self._ended(ends, self._time(place, position) + parts * beat // parts_per_beat)
         elif kind == POSITION:
             position, order, pitch = self._position_of[token], -1, -1
             now = self._time(place, position)
@@ -134,8 +134,8 @@ class ScoreGrammar(MultiTrackGrammar):
             ends = tuple(end - length for end in ends if end > length) if ends else ()
             silent = max(0, silent - length)
         elif kind == TIME_SIGNATURE:
-            beat, beats = self._metres[token]
-            num_positions = beats * self._positions_a_beat
+            beat, beats = self._beats[token]
+            num_positions = beats * self._positions_per_beat
         elif kind == TEMPO:
             tempo = token
         elif kind == PROGRAM:

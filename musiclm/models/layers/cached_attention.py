@@ -1,6 +1,6 @@
-"""Attention of one new token a row to those before it, and what it keeps of them.
+"""KV-cache attention for one new token of each batch element.
 
-What is kept lies in a ring: token number p stands in slot p mod `context`, so that nothing ever moves.
+The cache is a ring buffer: token number p is stored in slot p mod `context`, so that nothing ever moves.
 
 B batch, H heads, S slots that are filled, E size of a head, R distances (`context` of them).
 """
@@ -19,21 +19,21 @@ GROWTH = 128  # slots that are added at a time, until there are `context`
 
 
 class FloatAttention:
-    """Attention in float32. It keeps keys and values, (B, H, room, E) each, as they are."""
+    """Attention in float32. The cache holds keys and values, (B, H, room, E) each, as they are."""
 
     def __init__(self, distances_HRE: Tensor) -> None:
         self.num_heads, self.context, _ = distances_HRE.shape
-        # twice in a row, the farthest first: whichever slot the new token stands in, a slice of them lies as the ring does
+        # twice, the farthest first: whichever slot the new token is in, a slice of them has the order of the ring
         far_HRE = distances_HRE.detach().flip(1)
         self.distances_HRE = torch.cat([far_HRE, far_HRE], 1)
 
     def __call__(self, qkv: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
-        """Return what attention makes of a token, (B, H E), and what it keeps now.
+        """Return the output of attention for a token, (B, H E), and the new cache.
 
         Args:
             qkv: scaled queries, keys and values of the token, (B, 3 H E).
-            kept: what was kept before it; it is written into.
-            num_before: tokens before it.
+            kept: the cache of the tokens before it; it is written into.
+            num_before: the number of tokens before it.
         """
         q_BHE, k_BHE, v_BHE = qkv.view(len(qkv), 3, self.num_heads, -1).unbind(1)
         slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
@@ -50,11 +50,11 @@ class FloatAttention:
         return y.view(len(qkv), -1), (keys, values)
 
     def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
-        """Return what is kept of the last keys and values, (B, H, at most `context`, E), behind `num_seen` tokens."""
+        """Return the cache of the last keys and values, (B, H, at most `context`, E), after `num_seen` tokens."""
         return _in_ring(keys, 2, num_seen, self.context), _in_ring(values, 2, num_seen, self.context)
 
     def opened(self, kept: State, num_seen: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values in the order of time, (B, H, at most `context`, E): the way back from `closed`."""
+        """Return the cached keys and values in chronological order, (B, H, at most `context`, E); inverts `closed`."""
         keys, values = (_in_time(t, 2, num_seen, self.context) for t in kept)
         return keys, values
 
@@ -62,21 +62,22 @@ class FloatAttention:
 class PackedAttention:
     """Attention with keys in float16, (B, H, E, room), and values in 8 bits, (B, H, room, E + 8), on x86.
 
-    Both products are sums of rows with weights, which torch's `embedding_bag` does by FBGEMM: a query's numbers weigh the
-    rows of transposed keys, the attention weighs the values. It reads narrow rows as fast as memory gives them and does
-    all rows and heads in one call; at 1,000 keys it takes less than half the time of products of float32. Values and
-    distances have a scale and an offset a row of their own. Each row is computed by itself.
+    Both products are weighted sums of rows, which torch's `embedding_bag` computes by FBGEMM: a query weighs the rows of
+    the transposed keys, the attention weighs the values. It reads narrow rows at the speed of the memory, and needs one
+    call for all batch elements and heads. At 1,000 keys it takes less than half the time of float32 products. Each row of
+    values and distances has a scale and an offset of its own. Sums are in float32: nothing saturates. Batch elements are
+    independent.
     """
 
     def __init__(self, distances_HRE: Tensor) -> None:
         self.num_heads, self.context, self.size = distances_HRE.shape
-        # the farthest first, as in the ring; of the nearest only, too, so that short music does not pay for all
+        # the farthest first, as in the ring; also of the nearest only, so that short music does not compute all of them
         lengths = [*(n for n in (128, 256, 512, 1024, 2048) if n < self.context), self.context]
         far = distances_HRE.detach().float().flip(1).transpose(1, 2).flatten(0, 1)  # (H E, R)
         self.distances = {n: _pack(far[:, self.context - n :].contiguous()) for n in lengths}
 
     def __call__(self, qkv: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
-        """Return what attention makes of a token, and what it keeps now: see `FloatAttention`."""
+        """Return the output of attention for a token, and the new cache: see `FloatAttention`."""
         num_bags = len(qkv) * self.num_heads
         q, k, v = qkv.view(len(qkv), 3, -1).unbind(1)
         slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
@@ -95,7 +96,7 @@ class PackedAttention:
         far = _sums(self.distances[length], rows, begins, q.reshape(-1))
         if num_seen < length:
             far = far[:, length - num_seen :]
-        elif slot < self.context - 1:  # the ring's oldest stands behind its newest
+        elif slot < self.context - 1:  # the ring's oldest slot follows its newest
             far = torch.cat([far[:, self.context - 1 - slot :], far[:, : self.context - 1 - slot]], 1)
         weights = (far + by_key[:, :num_seen]).softmax(-1)
         rows, begins = _rows_of_values(num_bags, values.shape[2], num_seen)
@@ -103,7 +104,7 @@ class PackedAttention:
         return y.view(len(qkv), -1), (keys, values)
 
     def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
-        """Return what is kept of the last keys and values: see `FloatAttention`."""
+        """Return the cache of the last keys and values: see `FloatAttention`."""
         packed = _pack(values.flatten(0, 2)).view(*values.shape[:3], -1)
         return (
             _in_ring(keys.transpose(2, 3).half(), 3, num_seen, self.context),
@@ -111,7 +112,7 @@ class PackedAttention:
         )
 
     def opened(self, kept: State, num_seen: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values in the order of time, float32: the way back from `closed`."""
+        """Return the cached keys and values in chronological order, float32; inverts `closed`."""
         keys = _in_time(kept[0], 3, num_seen, self.context).transpose(2, 3).float()
         packed = _in_time(kept[1], 2, num_seen, self.context)
         values = torch.ops.quantized.embedding_bag_byte_unpack(packed.flatten(0, 2)).view(*packed.shape[:3], -1)
@@ -119,13 +120,13 @@ class PackedAttention:
 
 
 def _pack(rows: Tensor) -> Tensor:
-    """Return rows of float32 in 8 bits a number, and a scale and an offset a row behind them."""
+    """Return rows of float32 in 8 bits per number, each followed by its scale and its offset."""
     packed: Tensor = torch.ops.quantized.embedding_bag_byte_prepack(rows)
     return packed
 
 
 def _sums(packed: Tensor, rows: Tensor, begins: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted sums of packed rows: those from each begin to the next, (begins, numbers in a row) float32."""
+    """Return the weighted sums of the packed rows from each begin to the next, (begins, row size) float32."""
     sums: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
         packed, rows, begins, False, 0, False, weights
     )
@@ -134,7 +135,7 @@ def _sums(packed: Tensor, rows: Tensor, begins: Tensor, weights: Tensor) -> Tens
 
 @functools.lru_cache(maxsize=8)
 def _rows_of_keys(num_bags: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return which rows of the keys belong to which row and head, one after the other; and where each begins."""
+    """Return the rows of the keys of each batch element and head in turn, and where each begins."""
     rows = torch.arange(num_bags * size, dtype=torch.int32)
     return rows, torch.arange(0, num_bags * size, size, dtype=torch.int32)
 
@@ -144,7 +145,7 @@ def _rows_of_distances(num_bags: int, num_heads: int, size: int) -> Tensor:
     return torch.arange(num_heads * size, dtype=torch.int32).repeat(num_bags // num_heads)
 
 
-@functools.lru_cache(maxsize=2)  # of each token for all layers
+@functools.lru_cache(maxsize=2)  # one token's is shared by all layers
 def _rows_of_values(num_bags: int, room: int, num_seen: int) -> tuple[Tensor, Tensor]:
     first = torch.arange(0, num_bags * room, room, dtype=torch.int32)
     rows = (first[:, None] + torch.arange(num_seen, dtype=torch.int32)).view(-1)
@@ -152,12 +153,12 @@ def _rows_of_values(num_bags: int, room: int, num_seen: int) -> tuple[Tensor, Te
 
 
 def _room(num_slots: int, context: int) -> int:
-    """Return for how many slots to make room, so that so many fit."""
+    """Return how many slots to allocate, so that `num_slots` fit."""
     return min(context, -(-num_slots // GROWTH) * GROWTH)
 
 
 def _with_room(kept: Tensor, dim: int, slot: int, context: int) -> Tensor:
-    """Return what is kept, larger if there is no room for a slot yet; what is not filled is zero."""
+    """Return a cache, enlarged if it has no room for a slot yet; slots that are not filled are zero."""
     missing = _room(slot + 1, context) - kept.shape[dim]
     if missing <= 0:
         return kept
@@ -165,12 +166,12 @@ def _with_room(kept: Tensor, dim: int, slot: int, context: int) -> Tensor:
 
 
 def _slots(num_seen: int, context: int) -> Tensor:
-    """Return where the last tokens of `num_seen` stand, in the order of time."""
+    """Return the slots of the last tokens of `num_seen`, in chronological order."""
     return torch.arange(max(0, num_seen - context), num_seen) % context
 
 
 def _in_ring(in_time: Tensor, dim: int, num_seen: int, context: int) -> Tensor:
-    """Return what is in the order of time along a dimension in its slots, with room for more."""
+    """Return a tensor in chronological order along a dimension as a ring buffer, with room for more."""
     shape = list(in_time.shape)
     shape[dim] = _room(shape[dim], context)
     slots = _slots(num_seen, context).to(in_time.device)
@@ -178,5 +179,5 @@ def _in_ring(in_time: Tensor, dim: int, num_seen: int, context: int) -> Tensor:
 
 
 def _in_time(kept: Tensor, dim: int, num_seen: int, context: int) -> Tensor:
-    """Return what is kept in the order of time along a dimension."""
+    """Return a ring buffer in chronological order along a dimension."""
     return kept.index_select(dim, _slots(num_seen, context).to(kept.device))

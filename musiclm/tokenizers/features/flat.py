@@ -19,6 +19,7 @@ class Flat:
         sequence: (N,) which sequence each token belongs to.
         first: (N,) the index of the first token of that sequence.
         index: (N,) 0 … N - 1.
+        slices: where each sequence is.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray]) -> None:
@@ -27,6 +28,8 @@ class Flat:
         self.sequence = np.repeat(np.arange(len(sizes)), sizes)
         self.first = np.repeat(np.cumsum(sizes) - sizes, sizes)
         self.index = np.arange(len(self.ids))
+        ends = np.cumsum(sizes).tolist()
+        self.slices = [slice(end - size, end) for end, size in zip(ends, sizes.tolist(), strict=True)]
 
     def running_sum(self, values: np.ndarray) -> np.ndarray:
         """Return the sum of values, (N,), from the beginning of the sequence up to and including each token."""
@@ -50,17 +53,18 @@ class Latest:
         self.at = np.flatnonzero(is_event)
         count = np.cumsum(is_event)
         self.num = count - (count - is_event)[first]
-        self._last = count - 1
+        self._last = count
+        self._places: dict[int, np.ndarray] = {}
 
-    def event(self, back: int = 0) -> np.ndarray:
-        """Return the number of the event `back` events before the latest, (N,); any number where there is none."""
-        return np.maximum(self._last - back, 0)
+    def place(self, back: int = 0) -> np.ndarray:
+        """Return the number, counted from 1, of the event `back` events before the latest, (N,); 0 where there is none."""
+        if back not in self._places:
+            self._places[back] = np.where(self.num > back, self._last - back, 0)
+        return self._places[back]
 
-    def value(self, of_events: np.ndarray, back: int = 0) -> np.ndarray:
-        """Return the value, of (E,), of the event `back` events before the latest, (N,); 0 where there is none."""
-        if not len(of_events):
-            return np.zeros(len(self.num), of_events.dtype)
-        return np.where(self.num > back, of_events[self.event(back)], 0)
+    def value(self, of_events: np.ndarray, back: int = 0, missing: int = 0) -> np.ndarray:
+        """Return the value, of (E,), of the event `back` events before the latest, (N,); `missing` where there is none."""
+        return np.concatenate(([missing], of_events))[self.place(back)]
 
 
 class Grouped:

@@ -151,6 +151,7 @@ def _interval(start: int, end: int) -> int:
 
 
 _TIME_TABLE = np.array([*_TIMES, len(EDGES)])
+_INTERVAL_TABLE = np.array([_interval(start, end) for start in range(NOTE_OFF) for end in range(NOTE_OFF)])
 
 
 def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
@@ -171,7 +172,7 @@ def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
     since, apart = now - start[0], start[0] - start[1]
     key = notes.value(keys)
     sounding = _Sounding(flat, now, is_on, notes)
-    is_last = (notes.num > 0) & (flat.index < np.append(sounding.stop, 0)[notes.event()])
+    is_last = flat.index < notes.value(sounding.stop)
     last = np.where(is_last, notes.value(struck), start[0])
     ends = [sounding.oldest(rank) for rank in range(4)]
     end_keys = [np.append(keys, 0)[note] for note in ends]  # the number -1, of no note, gives the 0 behind all
@@ -208,8 +209,7 @@ def _times(steps: np.ndarray) -> np.ndarray:
 
 def _intervals(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return `_interval` of arrays."""
-    semitones = np.clip(end - start, -MAX_INTERVAL, MAX_INTERVAL)
-    return np.where((start > 0) & (end > 0), semitones + MAX_INTERVAL + 1, 0)
+    return _INTERVAL_TABLE[start * NOTE_OFF + end]
 
 
 def _chords(flat: Flat, notes: Latest) -> Latest:
@@ -218,8 +218,8 @@ def _chords(flat: Flat, notes: Latest) -> Latest:
     clock = np.cumsum(np.maximum(flat.ids - TIME_SHIFT + 1, 0))  # never falls, from one sequence to the next either
     time = clock[at] + (TOGETHER + 1) * flat.sequence[at]  # so a sequence's first note always begins a chord
     following = np.searchsorted(time, time + TOGETHER, side="right").tolist()
-    chosen, note = [], 0
-    while note < len(following):
+    chosen, note, num_notes = [], 0, len(following)
+    while note < num_notes:
         chosen.append(note)
         note = following[note]
     begins = np.zeros(len(clock), bool)
@@ -238,8 +238,7 @@ def _nearest(
     at = notes.at
     found = np.zeros((2, len(flat.ids)), np.int64)
     if len(at):
-        latest = velocities.num[at] > 0
-        behind = np.where(latest, np.append(velocities.at, 0)[velocities.event()[at]], -1)  # where the last one stands
+        behind = velocities.value(velocities.at, missing=-1)[at]  # where the last velocity stands
         velocity = np.where(behind[1:] > at[:-1], velocities.value(loudness)[at[1:]], 0)  # of each note but the last
         num = notes.num[at] - 1
         others = np.maximum(np.arange(len(at))[:, None] - np.arange(1, NEAR + 1), 0)
@@ -266,40 +265,36 @@ class _Sounding:
         is_off = (ids >= NOTE_OFF) & (ids < VELOCITY)
         events = Latest(is_on | is_off, flat.first)
         at, sequence = events.at, flat.sequence[events.at]
-        self._event, has_event = events.event(), events.num > 0
+        self._events = events
         following, ended = _by_key(ids[at], is_on[at], sequence)
         begin = np.flatnonzero(is_on[at])
         self.stop = np.append(at, size)[following[begin]]
         behind = np.cumsum(np.bincount(sequence, minlength=1))[sequence[begin]]  # the last event of each sequence
         self._notes, self._counts = _by_event(begin, np.minimum(following[begin], behind), len(at))
         self._begin = np.cumsum(self._counts) - self._counts
-        self.num = np.where(has_event, np.append(self._counts, 0)[self._event], 0)
+        self.num = events.value(self._counts)
 
         # at the time of a note-off the notes struck after the one that has ended come first
         offs = Latest(is_off, flat.first)
-        after = np.where(offs.num[at] > 0, np.append(ended[is_off[at]], -1)[offs.event()[at]], -1)
+        after = offs.value(ended[is_off[at]], missing=-1)[at]
         older = np.append(0, np.cumsum(self._notes <= np.repeat(after, self._counts)))
-        num_older = np.append(older[self._begin + self._counts] - older[self._begin], 0)
-        is_time_of_end = has_event & (offs.num > 0) & (offs.value(now[offs.at]) == now)
-        skipped = np.where(is_time_of_end, num_older[self._event], 0)
-        self._skipped = np.where(skipped < self.num, skipped, 0)
+        num_older = events.value(older[self._begin + self._counts] - older[self._begin])
+        is_time_of_end = offs.value(now[offs.at], missing=-1) == now
+        skipped = np.where(is_time_of_end & (num_older < self.num), num_older, 0)
+        self._from, self._left = events.value(self._begin) + skipped, self.num - skipped
 
     def oldest(self, rank: int) -> np.ndarray:
         """Return the note that is `rank` notes behind the likeliest to end next, (N,); -1 where there is none."""
-        place = self._skipped + rank
-        has = place < self.num
-        place += np.append(self._begin, 0)[self._event]
-        return np.where(has, np.append(self._notes, -1)[np.where(has, place, 0)], -1)
+        return np.append(self._notes, -1)[np.where(rank < self._left, self._from + rank, -1)]
 
     def range(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and the highest key that sounds, (N,) each; 0 where none does."""
-        found = np.zeros((2, len(self._counts) + 1), np.int64)
+        found = np.zeros((2, len(self._counts)), np.int64)
         some = np.flatnonzero(self._counts)
         if len(some):
             found[0, some] = np.minimum.reduceat(keys[self._notes], self._begin[some])
             found[1, some] = np.maximum.reduceat(keys[self._notes], self._begin[some])
-        found = np.where(self.num > 0, found[:, self._event], 0)
-        return found[0], found[1]
+        return self._events.value(found[0]), self._events.value(found[1])
 
 
 def _by_key(ids: np.ndarray, is_on: np.ndarray, sequence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

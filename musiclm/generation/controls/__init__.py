@@ -1,0 +1,87 @@
+"""What a user can ask of new music, in the words that a musician would use.
+
+A control is one file here and one field of `Controls`, which names the file. The file has a `Control` called CONTROL: it
+reads and stores the value, and masks the ids that the value excludes. The command line, the record in a MIDI file and
+`repro` find it by the field. What the controls of this package mean for ids is in `constraints.limits`, since some of them
+depend on each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ...midi.theory import parse_key
+from ..options import OptionError
+from .base import Control, control
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...tokenizers.base import Tokenizer
+
+__all__ = ["Control", "Controls"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Controls:
+    """What is asked of new music. The prompt stays as it is; in new music a control wins over what the prompt would imply.
+
+    Each may be given as users write it or as it is stored here; None asks for nothing.
+
+    Attributes:
+        instruments: sorted General MIDI program numbers, -1 for drums: only these play, but not all need to.
+        tempo: quarters/minute. The file has exactly this tempo; the model is conditioned on the nearest of its tokens.
+        time_signature: (numerator, denominator), from the next bar line on.
+        key: its name; new notes have its pitch classes, drums excepted.
+        key_strength: 1 excludes notes outside the key; below 1 such a note is 1 - key_strength times as likely as before.
+        pitch_range: (lowest, highest) MIDI pitch, both included, drums excepted; C4 is 60.
+        max_polyphony: how many notes may sound at once, all instruments together, drums excepted. A note that ends where
+            another begins does not overlap it.
+
+    Raises:
+        ValueError: one of them cannot be read, or no note is left by key and range together.
+    """
+
+    instruments: Any = control("instruments")
+    tempo: float | None = control("tempo")
+    time_signature: Any = control("time_signature")
+    key: str | None = control("key")
+    key_strength: float = control("key_strength", 1.0)
+    pitch_range: Any = control("pitch_range")
+    max_polyphony: int | None = control("max_polyphony")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                object.__setattr__(self, field.name, field.metadata["control"].parse(value))
+        if self.key is None and self.key_strength != 1:
+            raise OptionError("{} needs a {}", "key_strength", "key")
+        if not self.pitches:
+            raise ValueError(f"no pitch of {self.key} lies within {self.to_dict()['pitch_range']}")
+
+    @property
+    def pitches(self) -> frozenset[int]:
+        """The pitches that a new note may have; a key with a strength below 1 excludes none."""
+        low, high = self.pitch_range or (0, 127)
+        classes = parse_key(self.key)[1] if self.key is not None and self.key_strength == 1 else frozenset(range(12))
+        return frozenset(p for p in range(low, high + 1) if p % 12 in classes)
+
+    @property
+    def outside_key(self) -> frozenset[int]:
+        """The pitches outside the key, whatever its strength; none where there is no key."""
+        classes = parse_key(self.key)[1] if self.key is not None else frozenset(range(12))
+        return frozenset(p for p in range(128) if p % 12 not in classes)
+
+    def apply(self, tokenizer: Tokenizer, permitted: np.ndarray) -> None:
+        """Clear the ids that a control excludes by itself, (V,) booleans in place; see `Control.apply`."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                field.metadata["control"].apply(value, tokenizer, permitted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was asked for and nothing else, as JSON that makes the same controls again."""
+        asked = {field: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {f.name: f.metadata["control"].to_json(value) for f, value in asked.items() if value != f.default}

@@ -1,0 +1,133 @@
+"""From a config and a prompt's bytes to the bytes of MIDI files: all of `musiclm generate` but its words and its paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+
+from symusic import Score
+
+from .. import checkpoint, midi
+from ..devices import resolve_device
+from ..errors import MusicLMError
+from . import infill, provenance
+from .composer import Composer, Composition, Ranked
+from .config import GenerationConfig
+from .prompt import Prompt
+from .stream import Stream
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratedFile:
+    """A composition and the bytes of its MIDI file, with the provenance record in it."""
+
+    composition: Composition
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generated:
+    """What was generated.
+
+    Attributes:
+        composer: the model that was used.
+        config: as asked for, with what it left to the model and the machine.
+        files: the variations that are kept, the best first if they were ranked.
+        ranked: all variations, the nearest to real pieces first; empty if all are kept.
+        tokens_per_second: sampled.
+    """
+
+    composer: Composer
+    config: GenerationConfig
+    files: list[GeneratedFile]
+    ranked: list[Ranked]
+    tokens_per_second: float
+
+
+def generate_files(
+    config: GenerationConfig,
+    *,
+    seed: int,
+    model: str | None = None,
+    device: str = "auto",
+    prompt: bytes | None = None,
+    prompt_name: str = "",
+    listen: Callable[[Stream], None] | None = None,
+) -> Generated:
+    """Generate what a config asks for, as MIDI files. What the tokenizer cannot express of the prompt is logged.
+
+    Args:
+        config: what is asked for; if it is live, the music is streamed.
+        seed: of everything that is sampled.
+        model: a bundled name, a checkpoint file or a run folder; the default model for the task if left out.
+        device: see `resolve_device`.
+        prompt: a MIDI file; needed by infilling.
+        prompt_name: what errors call it.
+        listen: takes the events of a live stream as they are sampled, until it has ended.
+
+    Raises:
+        MusicLMError: the prompt or the model cannot be read; there is no such device or precision on this machine; or see
+            `Composer.generate` and `infill.fill`.
+    """
+    score = None if prompt is None else midi.parse(prompt, prompt_name)
+    composer = Composer.load(model or checkpoint.default(filling_holes=config.is_filling), resolve_device(device))
+    music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
+    _log_losses(composer, music, score, config)
+    try:
+        config = composer.completed(config)
+    except ValueError as error:
+        raise MusicLMError(str(error)) from error
+    began = time.monotonic()
+    compositions = _compositions(composer, music, score, config, seed, listen)
+    tokens_per_second = sum(c.num_new_tokens for c in compositions) / (time.monotonic() - began)
+    ranked = [] if config.keep is None else composer.rank(music, compositions)
+    kept = compositions if config.keep is None else [each.composition for each in ranked[: config.keep]]
+    files = []
+    for composition in kept:
+        record = provenance.record(
+            composer,
+            seed=seed,
+            request=config,
+            prompt=prompt,
+            prompt_quarters=music.quarters,
+            index=composition.index,
+        )
+        files.append(GeneratedFile(composition=composition, data=provenance.to_midi(composition, record)))
+    return Generated(composer=composer, config=config, files=files, ranked=ranked, tokens_per_second=tokens_per_second)
+
+
+def _compositions(
+    composer: Composer,
+    music: Prompt,
+    score: Score | None,
+    config: GenerationConfig,
+    seed: int,
+    listen: Callable[[Stream], None] | None,
+) -> list[Composition]:
+    if config.is_filling:
+        if score is None:
+            raise MusicLMError("nothing can be written within a piece without a prompt")
+        return infill.fill(composer, score, config, seed)
+    if not config.live:
+        return composer.generate(music, config, seed)
+    stream = composer.stream(music, config, seed)
+    if listen is not None:
+        listen(stream)
+    for _ in stream.events() if stream.continuation.reason is None else ():
+        pass
+    return [composer.streamed(stream)]
+
+
+def _log_losses(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> None:
+    """Log what the tokenizer cannot express of the prompt."""
+    if music.left_out:
+        notes = f"{music.left_out:,} note{'s' * (music.left_out != 1)}"
+        how = "kept, but invisible to the model" if config.is_filling else "left out of the prompt"
+        log.info("%s: %s that '%s' cannot express", how, notes, composer.tokenizer.name)
+    if score is not None and not config.is_filling:
+        for sentence in composer.tokenizer.unexpressed(score):
+            log.info(sentence)
