@@ -30,7 +30,7 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 
 
 BUILD_GROUPS = {
-    "Tokens": ["tokenizer", "bpe"],
+    "Tokens": ["dataset", "tokenizer", "bpe"],
     "Which music": ["keep_duplicates", "programs"],
     "Work": ["workers", "time_limit"],
     "Output": ["output", "force", "as_json", "quiet", "verbose"],

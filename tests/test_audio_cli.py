@@ -199,10 +199,12 @@ def test_help_answers_without_torch() -> None:
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
-@pytest.mark.skipif(not (DATA / "notes.tar").is_file(), reason=f"no recorded notes: {DATA / 'notes.tar'} is absent")
+@pytest.mark.skipif(
+    not (DATA / "notes.tar").is_file(), reason="needs notes.tar: set MUSICLM_DATA to the folder that has it"
+)
 @pytest.mark.slow
 def test_the_bundled_classifier_recognizes_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """60 development recordings, which were used neither for training nor for selection; and the speed."""
+    """60 development recordings, which were used neither for training nor for selection."""
     import tarfile
 
     with tarfile.open(DATA / "notes.tar") as archive:
