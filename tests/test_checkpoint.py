@@ -132,7 +132,7 @@ def test_another_projects_safetensors_and_a_text_are_refused(tmp_path: Path):
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path):
     with pytest.raises(CheckpointError, match="neither a file"):
         checkpoint.load("nope")
-    with pytest.raises(CheckpointError, match="no run"):
+    with pytest.raises(CheckpointError, match="not a run"):
         checkpoint.load(str(tmp_path))
 
 

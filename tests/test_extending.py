@@ -14,7 +14,8 @@ from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.data.crops import RandomCrops
 from musiclm.errors import TokenizerError
 from musiclm.generation import constraints
-from musiclm.generation.composer import Composer, Length
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig, Length, SamplerConfig
 from musiclm.generation.controls import Controls
 from musiclm.plotting import embedding, notes
 from musiclm.tokenizers.vocabulary import Kind, Token, ids_of
@@ -145,10 +146,14 @@ def composer(onsets, song, tmp_path: Path) -> Composer:
 
 
 def test_a_new_tokenizer_trains_and_generates_within_limits(composer, song):
-    said = Controls(pitch_range="C4-C5", instruments="violin")
+    config = GenerationConfig(
+        length=Length(tokens=60),
+        sampler=SamplerConfig(temperature=1.5),
+        controls=Controls(pitch_range="C4-C5", instruments="violin"),
+    )
     for prompt in (None, song):
         heard = composer.prompt(prompt, bars=2 if prompt else None)
-        (composed,) = composer.compose(heard, length=Length(tokens=60), seed=3, temperature=1.5, controls=said)
+        (composed,) = composer.generate(heard, config, seed=3)
         new = midi.without_before(composed.score, heard.quarters)
         assert new.note_num() > 5
         assert {t.program for t in new.tracks if len(t.notes)} == {40}

@@ -103,7 +103,7 @@ def test_the_same_seed_samples_the_same_and_batch_elements_are_independent(arch:
 def test_a_long_prompt_is_read_in_pieces_and_samples_the_same(arch: str, monkeypatch: pytest.MonkeyPatch):
     form, prompt = tiny(arch).for_generation("fp32"), torch.randint(0, 40, (2, 30))
     at_once = torch.stack(list(islice(sample_ids(form, prompt), 10)), 1)
-    monkeypatch.setattr(decode, "PIECE", 7)
+    monkeypatch.setattr(decode, "CHUNK", 7)
     assert torch.equal(torch.stack(list(islice(sample_ids(form, prompt), 10)), 1), at_once)
 
 

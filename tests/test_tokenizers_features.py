@@ -47,7 +47,7 @@ def streamed(own: Tokenizer, ids: np.ndarray, num_single: int = 40) -> np.ndarra
 @pytest.mark.parametrize("name", NAMES)
 def test_arrays_and_streams_give_the_same_features_of_real_pieces(name: str):
     own = tokenizer(name)
-    pieces = [ids[begin : begin + 400] for ids in real_ids(name) for begin in (0, 133)]
+    pieces = [ids[begin : begin + 400] for ids in real_ids(name) for begin in (0, 133) if begin < len(ids)]
     found = own.features_of(pieces)
     assert found.shape == (sum(map(len, pieces)), len(own.feature_sizes)) and found.dtype == np.int64
     assert np.array_equal(found, np.concatenate([streamed(own, ids) for ids in pieces]))
