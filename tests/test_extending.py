@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -21,6 +24,8 @@ from musiclm.plotting import embedding, notes
 from musiclm.tokenizers.vocabulary import Kind, Token, ids_of
 from musiclm.training.loop import train
 from musiclm.training.optim import Recipe
+
+ROOT = Path(__file__).parents[1]
 
 ONSETS = '''
     """Onsets alone: program, pitch and the time to the next onset; every note lasts a sixteenth."""
@@ -214,3 +219,71 @@ def test_a_new_tokenizer_can_bring_a_grammar(onsets):
         kinds.append(onsets.vocabulary[np.flatnonzero(rule.allowed(place))[0]].kind)
         place = rule.after(place, int(np.flatnonzero(rule.allowed(place))[0]))
     assert kinds == [Kind.NOTE_ON, Kind.TIME_SHIFT] * 2
+
+
+COMMAND = '''
+"""musiclm hello."""
+
+import click
+
+
+@click.command("hello", epilog="Example: musiclm hello --name Bach")
+@click.option("--name", default="world", help="Who is greeted.")
+def command(name: str) -> None:
+    """Greet somebody."""
+    click.echo(f"hello {name}")
+'''
+DATASET = '''
+"""Two tunes."""
+
+from .base import Dataset
+
+DATASET = Dataset(
+    name="two_tunes",
+    title="Two tunes",
+    licence="CC0",
+    address="https://example.org/two-tunes",
+    citation="nobody",
+    tokenizer="performance",
+)
+'''
+USE = """
+import contextlib, io, json, sys
+from musiclm.cli import main
+
+def run(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        main([*arguments])
+    return out.getvalue()
+
+assert "Greet somebody first." in run("--help")
+assert run("hello", "--name", "Bach") == "hello Bach\\n"
+(known,) = [each for each in json.loads(run("corpus", "datasets", "--json")) if each["name"] == "two_tunes"]
+assert known["licence"] == "CC0"
+built = json.loads(run("corpus", "build", sys.argv[1], "-o", "corpus", "--dataset", "two_tunes", "--json"))
+assert built["kept"] == 1, built
+assert json.loads(run("corpus", "inspect", "corpus", "--json"))["tokenizer"] == "performance"
+"""
+
+
+def test_a_command_is_one_file_and_one_line_and_a_data_set_is_one_file(tmp_path: Path, song_file: Path):
+    """In a copy of the package: both are listed, shown in the help, and work."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+    shutil.copytree(ROOT / "musiclm", tmp_path / "musiclm", ignore=ignored)
+    shutil.copytree(ROOT / "cli", tmp_path / "musiclm" / "cli", ignore=ignored)
+    shutil.copytree(ROOT / "checkpoints", tmp_path / "musiclm" / "checkpoints", ignore=ignored)
+    (tmp_path / "musiclm" / "cli" / "hello.py").write_text(COMMAND)
+    app = tmp_path / "musiclm" / "cli" / "app.py"
+    text = app.read_text()
+    assert text.count("COMMANDS = {\n") == 1
+    app.write_text(text.replace("COMMANDS = {\n", 'COMMANDS = {\n    "hello": "Greet somebody first.",\n'))
+    (tmp_path / "musiclm" / "data" / "datasets" / "two_tunes.py").write_text(DATASET)
+    found = subprocess.run(
+        [sys.executable, "-c", USE, str(song_file)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
