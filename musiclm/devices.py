@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import math
 import platform
@@ -17,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import MusicLMError
@@ -232,16 +234,54 @@ def is_right(engine: str) -> bool:
 def fastest_engine() -> str:
     """Return the fastest engine of FBGEMM's and fp32 that is right on this CPU, for one row at a time.
 
-    One product is timed in each, once per process. The first of `ENGINES` wins unless another is `MARGIN` times as fast.
+    One product is timed in each; the first of `ENGINES` wins unless another is `MARGIN` times as fast. The choice is stored
+    in the user's cache, so that it is made once per CPU and version of torch: the same seed must give the same bytes in
+    every process. Where it cannot be stored, the first engine of `ENGINES` that is right is taken without timing.
     """
     candidates = [name for name in (int8_engine(), "fbgemm-fp16" if is_right("fbgemm-fp16") else None) if name]
     if not candidates:
         return "fp32"
+    path = choice_path(candidates)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if (stored := path.read_text("ascii").strip()) in (*candidates, "fp32"):
+            log.debug("precision auto: %s (measured before: %s)", stored, path)
+            return stored
     took = time_products([*candidates, "fp32"])
     best = next(name for name in took if took[name] <= MARGIN * min(took.values()))
-    told = ", ".join(f"{name} {1e6 * seconds:.0f} us" for name, seconds in took.items())
-    log.debug("precision auto: %s (a product of 1 x 512 and 512 x 2,048: %s)", best, told)
+    times = ", ".join(f"{name} {1e6 * seconds:.0f} us" for name, seconds in took.items())
+    log.debug("precision auto: %s (a product of 1 x 512 and 512 x 2,048: %s)", best, times)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="ascii") as file:  # of several processes the first decides
+            file.write(best)
+    except FileExistsError:
+        return _stored_choice(path, candidates)
+    except OSError:
+        return candidates[0]
     return best
+
+
+def _stored_choice(path: Path, candidates: list[str]) -> str:
+    """Return what another process stores at this moment; the first candidate if that is damaged."""
+    for _ in range(20):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if (stored := path.read_text("ascii").strip()) in (*candidates, "fp32"):
+                return stored
+        time.sleep(0.005)
+    return candidates[0]
+
+
+def choice_path(candidates: list[str]) -> Path:
+    """Return where the choice among engines is stored: a file for each CPU, version of torch and set of engines."""
+    import platformdirs
+    import torch
+
+    cpu = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    with contextlib.suppress(OSError):  # on Linux `platform` does not know the model
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+        cpu += [line for line in lines if line.startswith("model name")][:1]
+    key = hashlib.sha256("\n".join([*cpu, torch.__version__, *candidates]).encode()).hexdigest()[:16]
+    return Path(platformdirs.user_cache_dir("musiclm")) / "engines" / key
 
 
 def pack_for_fbgemm(engine: str, weight: Tensor, bias: Tensor | None, scales: Tensor | None = None) -> Any:

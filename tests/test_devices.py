@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -82,8 +83,9 @@ class SimulatedFbgemm:
 
 
 @pytest.fixture
-def simulate(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Replace `torch.ops.quantized`, and say that this is an x86 CPU with FBGEMM."""
+def simulate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Any], None]:
+    """Replace `torch.ops.quantized`, and say that this is an x86 CPU with FBGEMM, where nothing was measured before."""
+    monkeypatch.setattr(devices, "choice_path", lambda candidates: tmp_path / "engines" / candidates[0])
 
     def replace(operators: Any) -> None:
         monkeypatch.setattr(torch.ops, "quantized", operators)
@@ -229,6 +231,22 @@ def test_auto_takes_the_fastest_and_keeps_an_order_when_they_are_close(
     with caplog.at_level(logging.DEBUG, "musiclm"):
         assert devices.fastest_engine() == engine
     assert f"precision auto: {engine}" in caplog.text  # what -v shows
+
+
+def test_what_auto_measured_holds_for_every_later_process(simulate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The same seed gave other bytes in another process, where the clock had chosen another engine."""
+    simulate(SimulatedFbgemm(16))
+    monkeypatch.setattr(devices, "time_products", lambda names: dict(zip(names, (100, 70, 65), strict=True)))
+    assert devices.fastest_engine() == "fbgemm-fp16"
+    devices.fastest_engine.cache_clear()  # another process, at a moment when the clock says something else
+    monkeypatch.setattr(devices, "time_products", lambda names: dict(zip(names, (100, 200, 300), strict=True)))
+    assert devices.fastest_engine() == "fbgemm-fp16"
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    monkeypatch.setattr(devices, "choice_path", lambda _: blocked / "engines" / "key")
+    monkeypatch.setattr(devices, "time_products", lambda names: dict(zip(names, (100, 70, 65), strict=True)))
+    devices.fastest_engine.cache_clear()
+    assert devices.fastest_engine() == "fbgemm-int8-pairs"  # it cannot be stored: the order decides, not the clock
 
 
 def test_pairs_of_quantized_weights_fit_into_16_bits_with_any_activations():

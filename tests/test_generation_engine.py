@@ -94,7 +94,7 @@ def test_verbose_shows_what_auto_takes_and_why(run, untrained):
     asked = ("generate", "--model", untrained("grid"), "--tokens", 20, "--seed", 5)
     _, _, err = run(*asked, "-v", "-o", "out.mid")
     engine = devices.fastest_engine()
-    assert f"precision auto: {engine}" in err
+    assert f"precision auto: {engine} (" in err
     assert f"parameters in {devices.engine_label('auto', 'cpu')}" in err
     devices.fastest_engine.cache_clear()
     _, _, err = run(*asked, "-o", "other.mid")
