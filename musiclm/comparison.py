@@ -47,7 +47,7 @@ class ComparisonConfig:
         archs: names from `musiclm.models.names()`, in the order in which they are trained and shown.
         preset, data, tokenizer, minutes, steps, epochs, seed, threads, device, precision, command: see `TrainConfig`;
             the same for all. The precision is the one that the first run measures as faster.
-        samples: how many unconditional samples of each model the statistics are of.
+        samples: how many unconditional samples of each model are in the statistics.
         bars: the length of samples and continuations, and of the real pieces beside them.
         most_tokens: how many tokens of the validation and of the test pieces are measured; whole pieces, by hash.
     """
@@ -216,7 +216,7 @@ class Comparison:
         last = json.loads((self.folder / arch / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
         splits = {split: self._held_out(split) for split in ("validation", "test")}
         found = {s: evaluation.measure_loss(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
-        told: dict[str, Any] = {
+        measurements: dict[str, Any] = {
             "arch": arch,
             "checkpoint": str(loaded.path),
             "sha256": loaded.sha256,
@@ -232,9 +232,9 @@ class Comparison:
             "bits_per_second": found["test"].bits_per_second,
             **self._music(composer, arch),
         }
-        stored = told | {"budget": self._budget()}
+        stored = measurements | {"budget": self._budget()}
         write_whole(self.folder / arch / "measured.json", (json.dumps(stored, indent=1) + "\n").encode())
-        return told
+        return measurements
 
     def _music(self, composer: Composer, arch: str) -> dict[str, Any]:
         """Return the generation speed of a model, the statistics of its samples, and the path of its continuation."""
@@ -244,7 +244,7 @@ class Comparison:
         from .generation.config import GenerationConfig, Length
 
         request = self.request
-        told: dict[str, Any] = {
+        measurements: dict[str, Any] = {
             "midi": None,
             "generation_tokens_per_second": None,
             "generation_tokens_per_second_in_batch": None,
@@ -254,28 +254,30 @@ class Comparison:
         config = GenerationConfig(length=Length(bars=request.bars))
         prompt_path, path = self._prompt(), self.folder / f"{arch}.mid"
         try:
-            heard = composer.prompt(midi.read(prompt_path))
+            prompt = composer.prompt(midi.read(prompt_path))
             began = time.monotonic()
-            (continuation,) = composer.generate(heard, config, request.seed)
-            told["generation_tokens_per_second"] = continuation.num_new_tokens / (time.monotonic() - began)
+            (continuation,) = composer.generate(prompt, config, request.seed)
+            measurements["generation_tokens_per_second"] = continuation.num_new_tokens / (time.monotonic() - began)
             record = provenance.record(
                 composer,
                 seed=request.seed,
                 request=config,
                 prompt=prompt_path.read_bytes(),
-                prompt_quarters=heard.quarters,
+                prompt_quarters=prompt.quarters,
                 index=0,
             )
             write_whole(path, provenance.to_midi(continuation, record))
-            told["midi"] = str(path)
+            measurements["midi"] = str(path)
             began = time.monotonic()
             samples = composer.generate(None, dataclasses.replace(config, n=request.samples), request.seed)
             num_tokens = sum(sample.num_new_tokens for sample in samples)
-            told["generation_tokens_per_second_in_batch"] = num_tokens / (time.monotonic() - began)
-            told["sample_statistics"] = [music_metrics.of_score(sample.score, request.bars) for sample in samples]
+            measurements["generation_tokens_per_second_in_batch"] = num_tokens / (time.monotonic() - began)
+            measurements["sample_statistics"] = [
+                music_metrics.of_score(sample.score, request.bars) for sample in samples
+            ]
         except MusicLMError as error:  # an untrained model may generate no note: continue with the others
-            told["problem"] = str(error)
-        return told
+            measurements["problem"] = str(error)
+        return measurements
 
     def _budget(self) -> dict[str, float | None]:
         return {name: getattr(self.request, name) for name in ("minutes", "steps", "epochs")}
@@ -349,18 +351,18 @@ class Comparison:
             for split in ("validation", "test")
         }
         test = _counts(self._held_out("test"), self.corpus)
-        told = {}
+        losses = {}
         for name, nats in found["test"].items():
             whole = evaluation.LossReport(
                 nats=nats * test["num_tokens"], num_pieces=0, **{k: test[k] for k in _DIVISORS}
             )
-            told[name] = {
+            losses[name] = {
                 "validation_nats_per_token": found["validation"][name],
                 "test_nats_per_token": nats,
                 "bits_per_note": whole.bits_per_note,
                 "bits_per_second": whole.bits_per_second,
             }
-        return told
+        return losses
 
 
 _DIVISORS = ("num_tokens", "num_notes", "seconds")

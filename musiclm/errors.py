@@ -3,11 +3,11 @@
     MusicLMError            caught in one place, cli/app.py, which prints it and exits with 1
     ├── MidiError           a file is not readable MIDI, or holds no notes
     ├── TokenizerError      no such tokenizer, or one that cannot express what was asked
-    ├── CorpusError         no music where it was looked for
+    ├── CorpusError         no music in a source, or no such corpus
     ├── CheckpointError     no such checkpoint, a damaged one, or one of another project
     ├── AudioError          a file is not readable audio, or holds no note
     ├── RunError            a training run that cannot be started or resumed
-    └── OutputError         a place that cannot be written, or would be overwritten
+    └── OutputError         an output path that cannot be written, or would be overwritten
 
 A wrong argument of a function is a `ValueError`, as everywhere in Python. A message names the thing, the value and the
 way out.
@@ -57,7 +57,7 @@ class Reason(enum.Enum):
     TIME_LIMIT = "time_limit", "took longer than {detail} s", True
     READER_KILLED = "reader_killed", "killed its reader", True
     MEMORY = "memory", "needed more than {detail} GB of memory", True
-    OTHER = "other", "{detail}"  # the message of a tokenizer; in an old corpus, a text that is no longer known
+    OTHER = "other", "{detail}"  # the message of a tokenizer; in an old corpus, a text that is no longer used
 
     def __init__(self, code: str, text: str, is_transient: bool = False) -> None:
         self.code, self.text, self.is_transient = code, text, is_transient
@@ -73,7 +73,7 @@ REASONS = {reason.code: reason for reason in Reason}
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """The reason why one file was dropped, and its detail: a limit, or what a library said."""
+    """The reason why one file was dropped, and its detail: a limit, or the message of a library."""
 
     reason: Reason
     detail: str = ""
@@ -90,7 +90,7 @@ class Drop:
 
     @classmethod
     def parse(cls, stored: str) -> Drop:
-        """Return the drop of a stored string; also of a text, which corpora held before there were codes."""
+        """Return the drop of a stored string; also of a text, which corpora stored before there were codes."""
         code, _, detail = stored.partition(":")
         if code in REASONS:
             return cls(REASONS[code], detail)
@@ -121,7 +121,7 @@ class TokenizerError(MusicLMError):
 
 
 class CorpusError(MusicLMError):
-    """No music where it was looked for."""
+    """No music in a source, or no such corpus."""
 
 
 class CheckpointError(MusicLMError):
@@ -137,4 +137,4 @@ class RunError(MusicLMError):
 
 
 class OutputError(MusicLMError):
-    """A place that cannot be written, or would be overwritten."""
+    """An output path that cannot be written, or would be overwritten."""

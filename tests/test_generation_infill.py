@@ -326,7 +326,7 @@ def test_the_command_fills_and_makes_it_again(run, song_file: Path, untrained):
     assert code == 0 and told["outputs"][0]["bars"] == 8
     assert run("repro", "a.mid", "--model", model, "--prompt", song_file)[0] == 0
     code, _, err = run("generate", "--model", untrained("score"), "--prompt", song_file, "--infill", "3")
-    assert code == 1 and "has not learnt infilling" in err
+    assert code == 1 and "was not trained on infilling" in err
     assert run("generate", "--model", model, "--prompt", song_file, "--infill", "3-x")[0] == 2
     assert run("generate", "--model", model, "--prompt", song_file, "--accompany", "--bars", "4")[0] == 2
     assert run("generate", "--model", model, "--infill", "3-4")[0] == 2
@@ -335,7 +335,7 @@ def test_the_command_fills_and_makes_it_again(run, song_file: Path, untrained):
 def test_the_grid_refuses_what_it_cannot_sing(song: Score, composer):
     with pytest.raises(MidiError, match="one note at a time"):
         infill.fill(composer("grid-infill"), song, GenerationConfig(infill="3-4"), seed=0)
-    with pytest.raises(CheckpointError, match="has not learnt"):
+    with pytest.raises(CheckpointError, match="was not trained"):
         infill.fill(composer("grid"), song, GenerationConfig(infill="3-4"), seed=0)
 
 

@@ -97,7 +97,7 @@ def save(
     card: dict[str, Any],
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a checkpoint, whole or not at all, in place of what is there.
+    """Write a checkpoint atomically; an existing file is replaced.
 
     Args:
         path: ends in .safetensors.

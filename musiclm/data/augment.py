@@ -160,6 +160,6 @@ def _is_expressed(table: Callable[[int], np.ndarray]) -> bool:
     return any((table(s) != np.arange(len(table(s)))).any() for s in (-1, 1))
 
 
-def _sometimes(draw: np.random.Generator, steps: Sequence[int]) -> int:
+def _sometimes(rng: np.random.Generator, steps: Sequence[int]) -> int:
     """Return one of the steps with probability 1/2, else 0; takes no random number if there are no steps."""
-    return steps[int(draw.integers(len(steps)))] if steps and draw.random() < 0.5 else 0
+    return steps[int(rng.integers(len(steps)))] if steps and rng.random() < 0.5 else 0

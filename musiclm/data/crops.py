@@ -76,7 +76,7 @@ class RandomCrops:
     A batch is a pure function of (seed, number).
 
     Crops start uniformly at random. The first and last crop of a piece are oversampled (each counts as length / 4 extra start
-    positions), since uniform sampling would almost never select them. Features are those of the place in the piece.
+    positions), since uniform sampling would almost never select them. Features are those of the position in the piece.
 
     Each crop is augmented, see `Augmenter`. Where a tokenizer has permutations of a piece (`Tokenizer.rearranged`), a share
     `p_rearrange` of the crops is taken from random ones.
@@ -127,10 +127,10 @@ class RandomCrops:
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`, always the same."""
-        draw = np.random.default_rng((self.seed, number))
-        also = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no crop
-        ways = np.random.default_rng((self.seed, number, 2))
-        crops = [self._crop(draw, also, ways) for _ in range(self.batch_size)]
+        rng = np.random.default_rng((self.seed, number))
+        augment_rng = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no crop
+        permutation_rng = np.random.default_rng((self.seed, number, 2))
+        crops = [self._crop(rng, augment_rng, permutation_rng) for _ in range(self.batch_size)]
         tokens = np.zeros((self.batch_size, self.length), np.int64)
         targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
         for i, crop in enumerate(crops):
@@ -141,23 +141,25 @@ class RandomCrops:
         features = self._features(crops) if self.tokenizer.feature_sizes else None
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
 
-    def _crop(self, draw: np.random.Generator, also: np.random.Generator, ways: np.random.Generator) -> _Crop:
+    def _crop(
+        self, rng: np.random.Generator, augment_rng: np.random.Generator, permutation_rng: np.random.Generator
+    ) -> _Crop:
         """Return a random crop of a random piece.
 
         Args:
-            draw: samples the piece, the start and the transposition.
-            also: samples tempo and velocity.
-            ways: samples the permutation.
+            rng: samples the piece, the start and the transposition.
+            augment_rng: samples tempo and velocity.
+            permutation_rng: samples the permutation.
         """
-        i = min(int(np.searchsorted(self._cumulated, draw.random(), side="right")), len(self.pieces) - 1)
-        piece, permutation = self.pieces[i], self._permutation(ways)
+        i = min(int(np.searchsorted(self._cumulated, rng.random(), side="right")), len(self.pieces) - 1)
+        piece, permutation = self.pieces[i], self._permutation(permutation_rng)
         if permutation:
             piece = self.tokenizer.rearranged(np.asarray(piece, np.int64), permutation)
         start, last = 0, len(piece) - 1 - self.length
         if last > 0:
-            start = int(draw.integers(-self._margin, last + self._margin + 1))
+            start = int(rng.integers(-self._margin, last + self._margin + 1))
             start = min(max(start, 0), last)
-        variation = self.augmenter.sample(i, draw, also)
+        variation = self.augmenter.sample(i, rng, augment_rng)
         stop = start + self.augmenter.num_ids(self.length + 1)
         ids = self.augmenter.apply(piece[start:stop], variation)[: self.length + 1]
         is_target = self.tokenizer.loss_mask(piece)[start + 1 : start + len(ids)] if permutation else None
@@ -176,7 +178,7 @@ class RandomCrops:
             features[i, : end - begin] = of_ids[begin:end]
         return torch.from_numpy(features)
 
-    def _permutation(self, draw: np.random.Generator) -> int:
-        """Return the number of a way to write a piece; takes no random number if there is only one way."""
-        ways = self.tokenizer.num_rearrangements
-        return int(draw.integers(ways)) if ways > 1 and draw.random() < self.tokenizer.p_rearrange else 0
+    def _permutation(self, rng: np.random.Generator) -> int:
+        """Return the number of a permutation of a piece, 0 for none; takes no random number if there is only one."""
+        num = self.tokenizer.num_rearrangements
+        return int(rng.integers(num)) if num > 1 and rng.random() < self.tokenizer.p_rearrange else 0

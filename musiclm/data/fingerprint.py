@@ -37,7 +37,7 @@ class Fingerprint:
 
 
 def fingerprint(score: Score) -> Fingerprint:
-    """Return the fingerprint of a score that holds at least one note."""
+    """Return the fingerprint of a score with at least one note."""
     times, pitches = [], []
     for track in score.tracks:
         notes = track.notes.numpy()

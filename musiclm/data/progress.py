@@ -95,7 +95,7 @@ class BuildState:
         return self.database.execute(query, values).fetchone()[0]
 
     def is_done(self, source: int, name: str, place: int, identity: str) -> bool:
-        """Return whether a file was read already, and mark it as still existing."""
+        """Return whether a file was read already, and flag it as still existing."""
         change = "UPDATE files SET seen = 1 WHERE source = ? AND name = ? AND place = ? AND identity = ?"
         return self.database.execute(change, (source, name, place, identity)).rowcount > 0
 

@@ -14,7 +14,7 @@ OFF_GRID = 0.2  # share of onsets off the grid above which a piece counts as per
 
 
 class DataReport:
-    """Counts of the files that were kept; those named `..._read` are of all files that could be read, before cleaning."""
+    """Counts over the files that were kept; those named `..._read` are of all files that could be read, before cleaning."""
 
     def __init__(self) -> None:
         self.found = self.kept = self.num_notes = 0

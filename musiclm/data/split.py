@@ -27,7 +27,7 @@ def by_key(key: bytes) -> str:
 
 
 def find_copies(work: BuildState) -> None:
-    """Mark every file that is a copy of a file before it (`copy_of`, `is_exact`); officially split files come first.
+    """Flag every file that is a copy of a file before it (`copy_of`, `is_exact`); officially split files come first.
 
     Only files with the same intervals are compared, each with one file of each group of copies: memory does not grow
     with the corpus.
@@ -178,9 +178,10 @@ def share_a_tune(work: BuildState) -> dict[str, int]:
         counts[split] = 0
         for _, tune in work.rows(official, split):
             prints = np.frombuffer(tune, "<i8").tolist()
-            marks = ",".join("?" * len(prints))
+            placeholders = ",".join("?" * len(prints))
             query = (
-                f"SELECT COUNT(*) AS n FROM temp.prints WHERE print IN ({marks}) GROUP BY file ORDER BY n DESC LIMIT 1"
+                f"SELECT COUNT(*) AS n FROM temp.prints WHERE print IN ({placeholders})"
+                " GROUP BY file ORDER BY n DESC LIMIT 1"
             )
             best = database.execute(query, prints).fetchone()
             counts[split] += best is not None and best[0] >= max(MIN_PRINTS, len(prints) / 2)

@@ -25,7 +25,7 @@ from ..tokenizers.base import Tokenizer
 from .pieces import SPLITS, Corpus, Piece
 
 FORMAT = 1
-WHOLE = len(SPLITS)  # an extra split: whole pieces, where the other splits hold parts of them
+WHOLE = len(SPLITS)  # an extra split: whole pieces, where the other splits have parts of them
 PIECE = np.dtype(
     [
         ("name", "<u8"),  # offset of its name in names.bin, in bytes

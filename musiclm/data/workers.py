@@ -147,7 +147,7 @@ class Pool:
 def _context() -> Any:
     """Return the multiprocessing context: a fork server that has imported the tokenizers, where there is fork.
 
-    Forking this process would be faster still, but would copy locks that its threads hold.
+    Forking this process would be faster still, but would copy locks that its threads have taken.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -161,7 +161,7 @@ def _alarm() -> int:
 
 
 def _memory(pid: int | None) -> int:
-    """Return the resident memory of a process, in bytes; 0 where the system does not tell."""
+    """Return the resident memory of a process, in bytes; 0 where the system does not report it."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

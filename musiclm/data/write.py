@@ -171,7 +171,7 @@ def _parts(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, 
 
 
 def _without_held_out(folder: Path) -> list[str]:
-    """If no piece is long enough to hold bars out, validate on the training music. Return notes for the user."""
+    """If no piece is long enough for held-out bars, validate on the training music. Return notes for the user."""
     rows = np.load(folder / "pieces.npy")
     if (rows["split"] == 1).any():
         return []

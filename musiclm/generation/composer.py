@@ -41,8 +41,8 @@ class Composition:
 
     Attributes:
         score: at 480 ticks/quarter; begins with the prompt unless only the new music was asked for.
-        index: which of the variations that were sampled.
-        num_new_tokens: sampled from the model, without those that were resampled.
+        index: which of the sampled variations, from 0.
+        num_new_tokens: number of sampled ids, without those that were taken back.
         num_bars: of the score.
         seconds: of the score, by its tempo.
         ended: the reason why it ended: "length", or with `finish` "phrase" or "piece".
@@ -69,7 +69,7 @@ class Ranked:
     """A composition and how near it is to real pieces; see `rerank`.
 
     Attributes:
-        composition: it.
+        composition: the composition.
         nats_per_token: the loss of its new part.
         repetition: of its new part.
         distance: of both from those of real pieces, in standard deviations.
@@ -176,7 +176,7 @@ class Composer:
         made = constraints.constraints(
             self.tokenizer,
             not_before=prompt.clock,
-            heard=None if prompt.score is None else prompt.ids,
+            prompt_ids=None if prompt.score is None else prompt.ids,
             controls=config.controls,
         )
         sampler = self.sampler(made, config.sampler)
@@ -191,7 +191,7 @@ class Composer:
         return prompt, GenerationSession(model, self.checkpoint.name, prompt, sampler, session_config)
 
     def precision(self, name: str = "auto") -> str:
-        """Return what a precision of `GenerationConfig` means here."""
+        """Return the precision that one of `GenerationConfig` resolves to here."""
         return resolve_precision(name, self.device)
 
     def generating(self, precision: str) -> LanguageModel:
@@ -227,7 +227,7 @@ class Composer:
         return sorted(ranked, key=lambda each: each.distance)
 
     def sampler(self, constraints: Sequence[Constraint], config: SamplerConfig) -> Sampler:
-        """Return the sampler with constraints that chooses as a config says; how long notes last is left to the model."""
+        """Return the sampler with constraints of a config; duration tokens are exempt from temperature and filters."""
         resolved = config.resolved(self.checkpoint.sampling)
         log.debug("sampling with %s", resolved)
         return Sampler(
@@ -241,7 +241,7 @@ class Composer:
         )
 
     def completed(self, config: GenerationConfig) -> GenerationConfig:
-        """Return a config with what it leaves to the model and the machine: how to sample, and in which precision.
+        """Return a config with the defaults of the model and the machine filled in: sampling options and precision.
 
         Raises:
             ValueError: no such precision on this device.
@@ -251,7 +251,7 @@ class Composer:
 
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:
-    """Return the score of a continuation with its new notes only, at their places."""
+    """Return the score of a continuation with its new notes only, at their times."""
     score = prompt.continued(continuation.ids)
     if continuation.stop is not None:
         score = midi.cut(score, 0.0, continuation.stop)

@@ -24,7 +24,7 @@ class Length:
     """How much new music; exactly one of these, 16 bars if none is given.
 
     Attributes:
-        bars: of the time signature that holds where each begins; a bar that the prompt has begun is completed first.
+        bars: of the time signature in force where each begins; a bar that the prompt has begun is completed first.
         seconds: by the tempo of the score.
         tokens: of the tokenizer.
     """
@@ -71,7 +71,7 @@ class SamplerConfig:
     def resolved(self, own: Mapping[str, Any]) -> SamplerConfig:
         """Return what is asked for; where nothing is, what a checkpoint recommends, else temperature 1 and no filter.
 
-        The checkpoint's filters hold only if no filter is asked for.
+        The checkpoint's filters apply only if no filter is asked for.
         """
         temperature = own.get("temperature", 1.0) if self.temperature is None else self.temperature
         if any(getattr(self, name) is not None for name in FILTERS):
@@ -101,7 +101,7 @@ class GenerationConfig:
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
         keep_tracks: tracks to keep while the others are rewritten; see `infill.masked_span`.
         accompany: keep all tracks, and add notes.
-        controls: what the new music keeps to.
+        controls: hard constraints on the new music.
         sampler: how to choose among tokens.
         precision: of the weights: fp32, bf16, fp16 or int8; "auto" is the fastest here that is exact enough. A record
             has what "auto" resolved to.

@@ -39,7 +39,7 @@ class StoppingCriterion(ABC):
 
     @abstractmethod
     def check(self, ids: np.ndarray, reached: float) -> End | None:
-        """Return how new ids end, None if they go on; `reached` is the musical time at which they end, in quarters."""
+        """Return how new ids end, None if they continue; `reached` is the musical time at which they end, in quarters."""
 
 
 class LengthCriterion(StoppingCriterion):

@@ -26,7 +26,7 @@ def sample_ids(
     *,
     seed: int = 0,
     features: Features | None = None,
-    heard: Tensor | None = None,
+    model_ids: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next token of each batch element, (B,) int64, endlessly; the caller takes as many as it needs.
 
@@ -38,23 +38,23 @@ def sample_ids(
         sampler: plain sampling at temperature 1 if left out.
         seed: same seed, same prompt, same model, same machine: same tokens.
         features: needed by a model that takes features.
-        heard: (B, T') what the model reads instead of the prompt, which then only the constraints read; the prompt if left
+        model_ids: (B, T') what the model reads instead of the prompt, which then only the constraints read; the prompt if left
             out.
 
     Raises:
         ValueError: the constraints ban every token.
     """
-    heard = prompt if heard is None else heard
+    model_ids = prompt if model_ids is None else model_ids
     sampler = sampler or Sampler()
     batch = prompt.shape[0]
     generators = [np.random.default_rng((seed, index)) for index in range(batch)]
     with torch.inference_mode():
-        is_shared = bool((heard == heard[:1]).all())
-        first = heard[:1] if is_shared else heard
-        given, feature_state = features(heard, None) if features else (None, None)
+        is_shared = bool((model_ids == model_ids[:1]).all())
+        first = model_ids[:1] if is_shared else model_ids
+        given, feature_state = features(model_ids, None) if features else (None, None)
         last_given = None if given is None else given[:, -1]
         state: State | None = None
-        for begin in range(0, heard.shape[1], CHUNK):
+        for begin in range(0, model_ids.shape[1], CHUNK):
             chunk = slice(begin, begin + CHUNK)
             given_chunk = given[: len(first), chunk] if given is not None else None
             logits, state = _run(model, first[:, chunk], state, given_chunk)

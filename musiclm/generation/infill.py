@@ -133,17 +133,17 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
     Args:
         composer: with a model that was trained on infilling.
         score: any.
-        request: what is asked for; `infill`, `keep_tracks` and `accompany` say what is written anew.
+        request: what is asked for; `infill`, `keep_tracks` and `accompany` select the masked span.
         seed: the same seed, and all else the same, gives the same scores.
 
     Raises:
-        CheckpointError: the model has not learnt it.
+        CheckpointError: the model was not trained on infilling.
         MidiError: the score has no such span, or the tokenizer cannot express it.
         TokenizerError: the model writes nothing.
     """
     if not composer.tokenizer.supports_infilling:
         ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
-        raise CheckpointError(f"the model '{composer.checkpoint.name}' has not learnt infilling: {ways}")
+        raise CheckpointError(f"the model '{composer.checkpoint.name}' was not trained on infilling: {ways}")
     where = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
     fillers = [infiller(composer.tokenizer, composer, score, where, request) for _ in range(request.n)]
     if fillers[0].num_parts > 1:
@@ -152,7 +152,7 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
 
 
 class Infiller(Protocol):
-    """What fills the masked span of a score with a tokenizer's ids."""
+    """An infilling method: fills the masked span of a score with a tokenizer's ids."""
 
     num_parts: int
 
@@ -164,7 +164,7 @@ class Infiller(Protocol):
 def infiller(
     tokenizer: Tokenizer, composer: Composer, score: Score, where: MaskedSpan, request: GenerationConfig
 ) -> Infiller:
-    """Return what fills a masked span with a tokenizer's ids; an infilling tokenizer registers its own by its class.
+    """Return the infilling method for a masked span and a tokenizer; an infilling tokenizer registers its own by its class.
 
     Raises:
         TokenizerError: there is none for this tokenizer.
@@ -186,21 +186,21 @@ class _Bars:
         self.composer, self.tokenizer, self.span, self.request = composer, tokenizer, where, request
         self.music = without(score, where)
         self.original = score
-        self.players = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
+        self.track_of = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
         asked = request.controls
         if asked.instruments is None:
-            drawn = tuple(sorted({-1 if d else p for p, d in self.players})) or (0,)  # piano, if nothing is said
-            asked = dataclasses.replace(asked, instruments=drawn)
+            programs = tuple(sorted({-1 if d else p for p, d in self.track_of})) or (0,)  # piano by default
+            asked = dataclasses.replace(asked, instruments=programs)
         self.controls = asked
         self.num_parts = sum(1 for _ in self._parts())
 
     def filled(self, seed: int, index: int) -> Composition:
         num_tokens = num_new = 0
         for number in range(TRIES):
-            for part, (start, stop, num_bars, metre) in enumerate(self._parts()):
-                draws = np.random.SeedSequence([seed, index, part, number]).generate_state(1, np.uint64)
-                new, drawn = self._written(start, stop, num_bars, metre, int(draws[0]))
-                num_tokens += drawn
+            for part, (start, stop, num_bars, signature) in enumerate(self._parts()):
+                seeds = np.random.SeedSequence([seed, index, part, number]).generate_state(1, np.uint64)
+                new, num_sampled = self._sample_part(start, stop, num_bars, signature, int(seeds[0]))
+                num_tokens += num_sampled
                 num_new += self._put(new, start, stop)
             if num_new:
                 return _composition(self.music, index, num_tokens)
@@ -217,22 +217,22 @@ class _Bars:
         most = 8 if len(self.span.tracks) == sum(len(t.notes) > 0 for t in self.original.tracks) else 4
         while inside:
             alike = 1
-            metre = inside[0].numerator, inside[0].denominator
-            while alike < min(most, len(inside)) and metre == (inside[alike].numerator, inside[alike].denominator):
+            signature = inside[0].numerator, inside[0].denominator
+            while alike < min(most, len(inside)) and signature == (inside[alike].numerator, inside[alike].denominator):
                 alike += 1
             size = max(s for s in score_infill.SIZES if s <= alike)
             part, inside = inside[:size], inside[size:]
-            yield part[0].start, part[-1].end, size, metre
+            yield part[0].start, part[-1].end, size, signature
 
-    def _written(
-        self, start: float, stop: float, num_bars: int, metre: tuple[int, int], seed: int
+    def _sample_part(
+        self, start: float, stop: float, num_bars: int, signature: tuple[int, int], seed: int
     ) -> tuple[Score, int]:
         """Return new notes from `start` on, at their times, and the number of ids that were sampled."""
         tokenizer = self.tokenizer
         ids = tokenizer.pad_with_silence(tokenizer.encode(self.music)[0][:-1], stop)
         _, begins = tokenizer.bars(ids)
         first = int(np.searchsorted(begins, start - 1e-6))
-        heard = tokenizer.heard(ids, first, num_bars)
+        model_ids = tokenizer.heard(ids, first, num_bars)
         before = midi.cut(self.music, 0.0, start) if start > 0 else None
         prompt = Prompt(
             ids=ids[: tokenizer.bar_starts(ids)[first]],
@@ -240,27 +240,27 @@ class _Bars:
             left_out=0,
             score=before,
             tokenizer=tokenizer,
-            model_ids=heard,
+            model_ids=model_ids,
         )
-        held = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or metre)
-        rules = constraints.constraints(tokenizer, not_before=start, heard=ids, controls=held)
+        controls = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or signature)
+        rules = constraints.constraints(tokenizer, not_before=start, prompt_ids=ids, controls=controls)
         sampler = self.composer.sampler(rules, self.request.sampler)
         plan = SessionConfig(length=Length(bars=num_bars), loop_guard=False, seed=seed)
         model = self.composer.generating(self.composer.precision(self.request.precision))
-        (row,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).sample(1)
-        return midi.without_before(prompt.continued(row.ids), start), len(row.ids)
+        (continuation,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).sample(1)
+        return midi.without_before(prompt.continued(continuation.ids), start), len(continuation.ids)
 
     def _put(self, new: Score, start: float, stop: float) -> int:
         """Add new notes that begin in [start, stop) to the music; return how many."""
         count = 0
         for track in new.tracks:
             voice = _voice_of(track)
-            if voice not in self.players:
+            if voice not in self.track_of:
                 self.music.tracks.append(Track(track.name, track.program, track.is_drum))
-                self.players[voice] = len(self.music.tracks) - 1
+                self.track_of[voice] = len(self.music.tracks) - 1
             scale = self.music.ticks_per_quarter / new.ticks_per_quarter
             notes = [(n.time * scale, n.end * scale, n.pitch, n.velocity) for n in track.notes]
-            count += put(self.music, self.players[voice], notes, start, stop)
+            count += put(self.music, self.track_of[voice], notes, start, stop)
         return count
 
 
@@ -285,13 +285,13 @@ def put(score: Score, track: int, notes: Sequence[tuple[float, float, int, int]]
         stop: in quarters.
     """
     first, last = round(start * score.ticks_per_quarter), round(stop * score.ticks_per_quarter)
-    there: dict[int, list[tuple[int, int]]] = {}
+    on_track: dict[int, list[tuple[int, int]]] = {}
     for n in score.tracks[track].notes:
-        there.setdefault(n.pitch, []).append((n.time, n.end))
+        on_track.setdefault(n.pitch, []).append((n.time, n.end))
     new = []
     for begin, end, pitch, velocity in sorted(notes):
         at, until = round(begin), min(round(end), last)
-        others = there.setdefault(int(pitch), [])
+        others = on_track.setdefault(int(pitch), [])
         if not first <= at < last or any(a <= at < b for a, b in others):
             continue
         until = max(at + 1, min([until, *(a for a, _ in others if a > at)]))
@@ -315,7 +315,7 @@ class _Voices:
     ) -> None:
         self.composer, self.span, self.request, self.music = composer, where, request, without(score, where)
         self.tokenizer = tokenizer
-        self.voice_of = _singers(score)
+        self.voice_of = _voice_of_tracks(score)
         self.start, self.stop = (math.ceil(at * grid.STEPS_A_QUARTER - 1e-6) for at in (where.start, where.stop))
         end = math.ceil(midi.end(score) * grid.STEPS_A_QUARTER - 1e-6)
         self.stop = min(self.stop, end)
@@ -345,23 +345,23 @@ class _Voices:
             stop = min(start + grid_infill.STEPS, self.stop)
             behind = min(stop + grid_infill.BEHIND, len(cells))
             before = np.concatenate([[grid.BOS], cells[:start].ravel()])
-            heard = grid_infill.asked(before, cells[start:behind], open_cells[start:behind])
-            told = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
+            model_ids = grid_infill.asked(before, cells[start:behind], open_cells[start:behind])
+            given = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
             assert isinstance(rules[0], constraints.Grammar)
-            kept = constraints.KeptCells(rules[0], len(before), told)
+            kept = constraints.KeptCells(rules[0], len(before), given)
             sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler)
-            draws = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
-            ids, all_heard = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, heard))
+            seeds = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
+            prompt, whole = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, model_ids))
             tokens = sample_ids(
-                model, ids, sampler, seed=int(draws[0]), features=self.tokenizer.features, heard=all_heard
+                model, prompt, sampler, seed=int(seeds[0]), features=self.tokenizer.features, model_ids=whole
             )
-            drawn = torch.stack(list(islice(tokens, len(told))), 1)[0].cpu().numpy()
-            num_tokens += int((told < 0).sum())
-            cells[start:stop] = drawn.reshape(-1, grid_infill.NUM_VOICES)
+            sampled = torch.stack(list(islice(tokens, len(given))), 1)[0].cpu().numpy()
+            num_tokens += int((given < 0).sum())
+            cells[start:stop] = sampled.reshape(-1, grid_infill.NUM_VOICES)
             open_cells[start:stop] = False
-        return _composition(self._sung(cells), index, num_tokens)
+        return _composition(self._score_of(cells), index, num_tokens)
 
-    def _sung(self, cells: np.ndarray) -> Score:
+    def _score_of(self, cells: np.ndarray) -> Score:
         """Return the music with the sampled cells in it."""
         music = self.music.copy()
         ticks = music.ticks_per_quarter / grid.STEPS_A_QUARTER
@@ -385,7 +385,7 @@ class _Voices:
 infiller.register(grid_infill.GridInfill, _Voices)
 
 
-def _singers(score: Score) -> dict[int, int]:
+def _voice_of_tracks(score: Score) -> dict[int, int]:
     """Return the voice of each track with notes.
 
     Raises:
@@ -404,8 +404,8 @@ def _singers(score: Score) -> dict[int, int]:
         return {i: grid.VOICES.index(name) for i, name in zip(playing, names, strict=True)}
     mean = {i: float(np.mean([n.pitch for n in score.tracks[i].notes])) for i in playing}
     falling = sorted(playing, key=lambda i: (-mean[i], i))
-    places = {1: (0,), 2: (0, 3), 3: (0, 1, 3), 4: (0, 1, 2, 3)}[len(playing)]
-    return dict(zip(falling, places, strict=True))
+    voices = {1: (0,), 2: (0, 3), 3: (0, 1, 3), 4: (0, 1, 2, 3)}[len(playing)]
+    return dict(zip(falling, voices, strict=True))
 
 
 def _composition(score: Score, index: int, num_tokens: int) -> Composition:

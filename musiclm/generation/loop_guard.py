@@ -1,8 +1,8 @@
-"""The loop guard: it watches one continuation, and says from where a loop is to be resampled and how hot.
+"""The loop guard: detects loops in one continuation, and returns where to rewind to and at which temperature to resample.
 
 A loop is found by `loops.loop_start`. The continuation rewinds to the bar line before the loop and is resampled at a higher
-temperature until it is past the place where the loop was found. Only ids are looked at: no state of the model is stored for
-it, so it costs nothing where nothing loops, and other continuations of a batch do not change.
+temperature until it is past the time at which the loop was found. Only ids are looked at: no state of the model is stored for
+it, so it costs nothing where there is no loop, and other continuations of a batch do not change.
 """
 
 from __future__ import annotations

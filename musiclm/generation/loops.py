@@ -24,7 +24,7 @@ from .. import midi
 
 RUN = 4  # onsets
 FEWEST = 8  # onsets; fewer are no loop
-WINDOW = 32.0  # quarters that are looked at: eight bars of 4/4
+WINDOW = 32.0  # quarters of a window: eight bars of 4/4
 STEP = 4.0  # quarters between the windows of a longer piece
 LOOP = 0.7
 STILL = 16.0  # quarters: four bars of 4/4
@@ -34,7 +34,7 @@ Onset = tuple[int, bytes]
 
 
 def onsets(score: Score) -> tuple[np.ndarray, list[Onset]]:
-    """Return when something begins, in quarters, (N,) rising, and what."""
+    """Return the times of onsets, in quarters, (N,) rising, and the onsets."""
     times, names = [np.zeros(0)], [np.zeros(0, np.int64)]
     for track in score.tracks:
         notes = track.notes.numpy()

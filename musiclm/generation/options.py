@@ -1,4 +1,4 @@
-"""How an option is declared: a dataclass field whose metadata says what the command line has to know of it.
+"""How an option is declared: a dataclass field with the metadata that the command line needs.
 
 This module is plain data. It imports neither click nor torch.
 """
@@ -33,7 +33,7 @@ class OptionError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-    """What the command line has to know of an option beside its name, its type and its default.
+    """The metadata of an option beside its name, its type and its default.
 
     Attributes:
         help: one sentence.

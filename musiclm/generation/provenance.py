@@ -56,11 +56,11 @@ class Record:
 
     def text(self) -> str:
         """Return it as JSON."""
-        told = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.to_record()}
-        del told["version"], told["request"]
+        document = dataclasses.asdict(self) | {"musiclm": self.version, "options": self.request.to_record()}
+        del document["version"], document["request"]
         if not self.engine:  # older files have no such key, and must get the same bytes
-            del told["engine"]
-        return json.dumps(told, sort_keys=True)
+            del document["engine"]
+        return json.dumps(document, sort_keys=True)
 
 
 def record(
@@ -117,23 +117,23 @@ def read(score: Score, name: str) -> Record:
     )
 
 
-def _from(told: dict[str, Any], name: str) -> Record:
+def _from(document: dict[str, Any], name: str) -> Record:
     try:
-        request = GenerationConfig.from_record(told["options"])
-        if not 0 <= int(told["index"]) < request.n:
-            raise ValueError(f"index {told['index']} of {request.n}")
+        request = GenerationConfig.from_record(document["options"])
+        if not 0 <= int(document["index"]) < request.n:
+            raise ValueError(f"index {document['index']} of {request.n}")
         return Record(
-            version=str(told["musiclm"]),
-            torch=str(told.get("torch", "")),
-            device=str(told.get("device", "cpu")),
-            model=str(told["model"]),
-            weights=str(told["weights"]),
-            seed=int(told["seed"]),
-            prompt=None if told["prompt"] is None else str(told["prompt"]),
-            prompt_quarters=float(told["prompt_quarters"]),
-            index=int(told["index"]),
+            version=str(document["musiclm"]),
+            torch=str(document.get("torch", "")),
+            device=str(document.get("device", "cpu")),
+            model=str(document["model"]),
+            weights=str(document["weights"]),
+            seed=int(document["seed"]),
+            prompt=None if document["prompt"] is None else str(document["prompt"]),
+            prompt_quarters=float(document["prompt_quarters"]),
+            index=int(document["index"]),
             request=request,
-            engine=str(told.get("engine", "")),
+            engine=str(document.get("engine", "")),
         )
     except MidiError as error:
         raise MidiError(f"'{name}' cannot be made again: {error}") from error

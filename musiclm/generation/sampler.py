@@ -1,4 +1,4 @@
-"""Logits processors: temperature, top-k, top-p and min-p, after the constraints. This module knows ids only, no music.
+"""Logits processors: temperature, top-k, top-p and min-p, after the constraints. This module handles ids only, no music.
 
 B batch, T tokens, V vocabulary, F features.
 """

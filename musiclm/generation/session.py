@@ -1,6 +1,6 @@
 """Continuations of a prompt, sampled in one batch, each until it has ended.
 
-What falls into a loop rewinds and is resampled by itself, from its ids: no state of the model is stored for it.
+A continuation that falls into a loop rewinds and is resampled by itself, from its ids: no state of the model is stored for it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ BLOCK = 16  # tokens that are sampled between two checks
 
 @dataclasses.dataclass(kw_only=True)
 class Continuation:
-    """What was sampled so far of one variation.
+    """The ids of one variation so far.
 
     Attributes:
         number: which of them, from 0.
         ids: the new ids.
         stop: where the score is to be cut, in quarters; None for where its last note ends, or while that is not known.
-        reason: why it has ended: "length", "phrase", or "piece" where the model ended it. None while it goes on.
+        reason: why it has ended: "length", "phrase", or "piece" where the model ended it. None while it continues.
         num_resampled: how many stretches were resampled since they had fallen into a loop.
     """
 
@@ -49,7 +49,7 @@ class Continuation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """What continuations are to become; see `GenerationConfig` for all but the seed.
+    """The options of a session; see `GenerationConfig` for all but the seed.
 
     Attributes:
         length: how much new music.
@@ -67,14 +67,14 @@ class SessionConfig:
 
 
 class GenerationSession:
-    """How continuations of one prompt are sampled.
+    """The sampling loop over several continuations of one prompt.
 
     Args:
         model: in evaluation mode.
         name: what errors call it.
         prompt: what is continued.
         sampler: with the constraints.
-        config: what the continuations are to become.
+        config: the options of the session.
 
     Raises:
         TokenizerError: the music is to be finished, and the tokenizer has no bars.
@@ -105,7 +105,7 @@ class GenerationSession:
         return [each.continuation for each in batch]
 
     def resample(self, number: int) -> Continuation:
-        """Return another finished continuation in the place of one."""
+        """Return another finished continuation with the number of one."""
         again = Continuation(number=number)
         self._num_starts[number] += 1
         for _ in self.extend(again):
@@ -141,16 +141,16 @@ class GenerationSession:
         if self.config.finish:
             sampler = dataclasses.replace(sampler, constraints=[allow_eos])
         tokens = self._tokens(batch[0].continuation.ids, len(batch), sampler, seed)
-        going_on = dict(enumerate(batch))
-        while going_on:
-            longest = max(len(each.continuation.ids) for each in going_on.values())
-            to_come = (self.config.length.tokens or 0) - longest
-            num_tokens = to_come if 0 < to_come < BLOCK else BLOCK
+        active = dict(enumerate(batch))
+        while active:
+            longest = max(len(each.continuation.ids) for each in active.values())
+            remaining = (self.config.length.tokens or 0) - longest
+            num_tokens = remaining if 0 < remaining < BLOCK else BLOCK
             block = torch.stack(list(islice(tokens, num_tokens)), 1).cpu().numpy()
-            for i, each in list(going_on.items()):
+            for i, each in list(active.items()):
                 outcome = each.add(block[i])
-                if outcome is not Outcome.GOES_ON or (until is not None and each.reached() >= until):
-                    del going_on[i]
+                if outcome is not Outcome.CONTINUES or (until is not None and each.reached() >= until):
+                    del active[i]
                 elif self.config.finish and each.is_long():
                     allow_eos.open.add(i)
             yield
@@ -163,13 +163,13 @@ class GenerationSession:
             for each in (self.prompt.with_new(new), self.prompt.model_ids_with(new))
         )
         features = tokenizer.features if tokenizer.feature_sizes else None
-        return sample_ids(self.model, ids, sampler, seed=seed, features=features, heard=model_ids)
+        return sample_ids(self.model, ids, sampler, seed=seed, features=features, model_ids=model_ids)
 
 
 class Outcome(enum.Enum):
-    """What has become of a continuation after a block of tokens."""
+    """The outcome of a block of tokens for a continuation."""
 
-    GOES_ON = enum.auto()
+    CONTINUES = enum.auto()
     REWOUND = enum.auto()
     ENDED = enum.auto()
 
@@ -215,7 +215,7 @@ class _Watched:
             if not self.length.is_met(music.ids, reached) and self.length.is_stuck(music.ids):
                 raise TokenizerError(f"the model '{self.name}' makes no progress: no end after {len(ids)} tokens")
         if end is None:
-            return Outcome.GOES_ON
+            return Outcome.CONTINUES
         music.ids, music.stop, music.reason = end.ids, end.stop, end.reason
         return Outcome.ENDED
 

@@ -12,7 +12,7 @@ from .. import midi
 from .prompt import Prompt
 from .session import Continuation, GenerationSession
 
-ROUNDING = 0.6  # ticks, by which a note may lie beside the time that its ids say
+ROUNDING = 0.6  # ticks, by which a note may differ from the time of its ids
 DECODE_EVERY = 64  # all notes are decoded whenever the music has grown by 1/64: constant work for each token
 
 
@@ -149,7 +149,7 @@ class Stream:
                 if is_same or not self._certain - ROUNDING / tpq <= at < limit - ROUNDING / tpq:
                     continue
                 if found and found[-1][0] == at and type(found[-1][1]) is type(change):
-                    found.pop()  # of those before the beginning the last holds
+                    found.pop()  # of those before the beginning the last is in force
                 found.append((at, change))
         return sorted(found, key=lambda pair: pair[0])
 

@@ -1,4 +1,4 @@
-"""Constraints made from a tokenizer: what may follow what, so that every sample is music that can be played and written.
+"""Constrained decoding: logit masks made from a tokenizer, so that every sample can be played and written.
 
 What a user asks for is built into the same grammar: constraints that are ignorant of each other can leave no token when they
 come together, and this one looks ahead (see `base.Grammar`). Importing the modules below registers their grammars.
@@ -54,24 +54,24 @@ def constraints(
     tokenizer: Tokenizer,
     *,
     not_before: float = 0.0,
-    heard: np.ndarray | None = None,
+    prompt_ids: np.ndarray | None = None,
     controls: Controls | None = None,
 ) -> list[Constraint]:
-    """Return the constraints that keep samples playable, make the music continue, and hold what was asked for.
+    """Return the constraints that keep samples playable, make the music continue, and enforce the controls.
 
     Args:
         tokenizer: any.
-        not_before: no new note may begin before this time, in the tokenizer's quarters; only those grammars hold it whose
-            notes could begin before the prompt's end.
-        heard: ids of the prompt, whose instruments, time signature and tempi are kept; None for no such constraint.
-        controls: what new music is limited to; they win over the prompt.
+        not_before: no new note may begin before this time, in the tokenizer's quarters; only grammars in which notes
+            could begin before the prompt's end enforce it.
+        prompt_ids: ids of the prompt, whose instruments, time signature and tempi are kept; None for no such constraint.
+        controls: limits on new music; they take precedence over the prompt.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of the controls.
     """
     controls = controls or Controls()
-    base_heard = None if heard is None else tokenizer.base_ids(heard)
-    made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_heard))
+    base_ids = None if prompt_ids is None else tokenizer.base_ids(prompt_ids)
+    made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_ids))
     weights = logit_bias(tokenizer, controls)
     return [made] if weights is None else [made, LogitBias(weights)]
 

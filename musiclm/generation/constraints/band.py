@@ -14,7 +14,7 @@ from .base import Grammar, Limits
 NONE = np.array([], np.int64)
 BOS, BAR, TIME_SIGNATURE, POSITION, SHIFT, TEMPO = map(
     int, (Kind.BOS, Kind.BAR, Kind.TIME_SIGNATURE, Kind.POSITION, Kind.TIME_SHIFT, Kind.TEMPO)
-)  # plain integers: places are hashed and compared once or more per token
+)  # plain integers: states are hashed and compared once or more per token
 PROGRAM, PITCH, VELOCITY, DURATION, OFF = map(
     int, (Kind.PROGRAM, Kind.NOTE_ON, Kind.VELOCITY, Kind.DURATION, Kind.NOTE_OFF)
 )
@@ -29,7 +29,7 @@ class MultiTrackGrammar(Grammar):
     Args:
         tokenizer: one for which `miditok.is_followed`.
         not_before: in quarters; no note begins before it.
-        limits: what new music is limited to.
+        limits: the limits on new music.
     """
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
@@ -38,7 +38,7 @@ class MultiTrackGrammar(Grammar):
         permitted = limits.permitted if limits else np.ones(self.vocab_size, bool)
         self._kinds = [ALIKE.get(token.kind, int(token.kind)) for token in table]
         self._max_polyphony = limits.max_polyphony if limits else None
-        self._says_each_program = not tokenizer.midi_tokenizer.config.program_changes
+        self._program_per_note = not tokenizer.midi_tokenizer.config.program_changes
         self._beats, ticks = _beats(tokenizer)
         self._not_before = math.ceil(not_before * ticks - 1e-6)
         self._lengths = {
@@ -50,10 +50,10 @@ class MultiTrackGrammar(Grammar):
         self._time_signatures = _permitted(ids_of(table, Kind.TIME_SIGNATURE), permitted)
         tempi = ids_of(table, Kind.TEMPO)
         self._tempi = _permitted(tempi, permitted)
-        self._tempo_holds = {-1: not len(tempi)} | {i: bool(permitted[i]) for i in tempi.tolist()}
+        self._tempo_permitted = {-1: not len(tempi)} | {i: bool(permitted[i]) for i in tempi.tolist()}
         programs = {i: table[i].value for i in ids_of(table, Kind.PROGRAM).tolist()}
         every = sorted(programs, key=lambda i: (programs[i] == DRUMS, programs[i]))
-        self._order = {program: place for place, program in enumerate(every)} | {-1: -1}
+        self._order = {program: rank for rank, program in enumerate(every)} | {-1: -1}
         self._orders = np.full(self.vocab_size, -1)
         self._orders[every] = np.arange(len(every))
         self._drums = next((i for i in every if programs[i] == DRUMS), -2)
@@ -84,7 +84,7 @@ class MultiTrackGrammar(Grammar):
         if is_full:
             programs = programs[programs == self._drums]
         pitches = self._pitches(program, order, pitch, is_full)
-        if not self._says_each_program:
+        if not self._program_per_note:
             return [programs[programs != program], pitches]
         again = order >= 0 and len(pitches) > 0
         return [programs, np.array([program])] if again else [programs]

@@ -21,10 +21,10 @@ BANNED = np.float32("-inf")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What new music of a tokenizer is limited to.
+    """The limits on the ids of new music.
 
     Attributes:
-        permitted: which ids may come, (V,) booleans. Where the tempo, time signature or program that holds is not
+        permitted: which ids are allowed, (V,) booleans. Where the current tempo, time signature or program is not
             permitted, it has to change before a note begins.
         max_polyphony: how many notes may sound at once, drums excepted; None for any number.
     """
@@ -36,9 +36,9 @@ class Limits:
 class Grammar(ABC):
     """A constraint that tracks the state of each batch element separately and derives a logit mask from it.
 
-    States, called places, are immutable and hashable, so masks are cached by place. Invariant: from each place that allowed
-    tokens lead to, some token is allowed; a token that would lead to a dead end is banned before it. Where a prompt stops
-    within a note that is banned, the note is completed.
+    The state of an element is immutable and hashable, so masks are cached by state. Invariant: each state that allowed
+    tokens lead to allows some token; a token that would lead to a dead end is banned. Where a prompt stops within a note
+    that is banned, the note is completed.
 
     Subclasses that `dispatch.grammar_class` returns are constructed with (tokenizer, not_before, limits).
 
@@ -46,8 +46,8 @@ class Grammar(ABC):
         vocab_size: V.
 
     Attributes:
-        follows_notes: whether it can hold limits on the ids that may come; else only a tempo can be asked for, of the score.
-        counts_notes: whether it can hold a maximal polyphony.
+        follows_notes: whether it can enforce limits on ids; else only a tempo can be asked for, which the score gets.
+        counts_notes: whether it can enforce a maximum polyphony.
     """
 
     follows_notes: ClassVar[bool] = True
@@ -59,37 +59,37 @@ class Grammar(ABC):
 
     @abstractmethod
     def beginning(self) -> Any:
-        """Return the place before the first token."""
+        """Return the state before the first token."""
 
     @abstractmethod
-    def following(self, place: Any) -> Sequence[np.ndarray | slice]:
+    def following(self, state: Any) -> Sequence[np.ndarray | slice]:
         """Return the ids that may come next, as several index arrays or slices."""
 
     @abstractmethod
-    def after(self, place: Any, token: int) -> Any:
-        """Return the place after a token."""
+    def after(self, state: Any, token: int) -> Any:
+        """Return the state after a token."""
 
-    def banned(self, place: Any) -> Sequence[int] | np.ndarray:
-        """Return the ids that may not come next although `following` returns them."""
+    def banned(self, state: Any) -> Sequence[int] | np.ndarray:
+        """Return the ids that are banned next although `following` returns them."""
         return ()
 
-    def cache_key(self, place: Any) -> Hashable:
-        """Return the part of a place that determines the mask; an int where the kind of the last token alone does."""
-        return place
+    def cache_key(self, state: Any) -> Hashable:
+        """Return the part of a state that determines the mask; an int where the type of the last token alone does."""
+        return state
 
     def alike(self, token: int) -> int:
-        """Return a representative of all ids that are allowed at the same places as this one and lead to the same places."""
+        """Return a representative of all ids that are allowed in the same states as this one and lead to the same states."""
         return token
 
-    def mask(self, place: Any) -> np.ndarray:
-        """Return the logit mask of a place, (V,) float32: 0 for allowed ids, else -inf. Read-only: it is cached."""
-        key = self.cache_key(place)
+    def mask(self, state: Any) -> np.ndarray:
+        """Return the logit mask of a state, (V,) float32: 0 for allowed ids, else -inf. Read-only: it is cached."""
+        key = self.cache_key(state)
         mask = self._masks.get(key)
         if mask is None:
             mask = np.full(self.vocab_size, BANNED)
-            for ids in self.following(place):
+            for ids in self.following(state):
                 mask[ids] = 0.0
-            banned = self.banned(place)
+            banned = self.banned(state)
             if len(banned):
                 mask[banned] = BANNED
             self._masks[key] = mask
@@ -97,26 +97,26 @@ class Grammar(ABC):
                 self._masks.popitem(last=False)
         return mask
 
-    def allowed(self, place: Any) -> np.ndarray:
+    def allowed(self, state: Any) -> np.ndarray:
         """Return which ids may come next, (V,) booleans."""
-        return self.mask(place) == 0
+        return self.mask(state) == 0
 
     def start(self, batch: int) -> list[Any]:
         return [self.beginning()] * batch
 
     def allow(self, state: list[Any]) -> Tensor:
         allowed = torch.empty(len(state), self.vocab_size)
-        rows = allowed.numpy()
-        for i, place in enumerate(state):
-            rows[i] = self.mask(place)
+        masks = allowed.numpy()
+        for i, element in enumerate(state):
+            masks[i] = self.mask(element)
         return allowed
 
     def step(self, state: list[Any], token: Tensor) -> list[Any]:
         following: list[Any] = []
         last, last_id = None, -1
-        for place, i in zip(state, token.tolist(), strict=True):
-            if place is not last or i != last_id:  # elements that share a prompt step through it once
-                last, last_id, after = place, i, self.after(place, i)
+        for element, i in zip(state, token.tolist(), strict=True):
+            if element is not last or i != last_id:  # elements that share a prompt step through it once
+                last, last_id, after = element, i, self.after(element, i)
             following.append(after)
         return following
 
@@ -136,10 +136,10 @@ class BannedTokens(Grammar):
     def beginning(self) -> None:
         return None
 
-    def following(self, place: None) -> list[np.ndarray]:
+    def following(self, state: None) -> list[np.ndarray]:
         return [self._others]
 
-    def after(self, place: None, token: int) -> None:
+    def after(self, state: None, token: int) -> None:
         return None
 
 

@@ -72,11 +72,11 @@ class TsdGrammar(MultiTrackGrammar):
     def beginning(self) -> Moment:
         return Moment(silent=self._not_before)
 
-    def cache_key(self, place: Moment) -> Moment | int:
-        return place.kind if place.kind in (PITCH, VELOCITY) else place
+    def cache_key(self, state: Moment) -> Moment | int:
+        return state.kind if state.kind in (PITCH, VELOCITY) else state
 
-    def following(self, place: Moment) -> list[np.ndarray]:
-        p = place
+    def following(self, state: Moment) -> list[np.ndarray]:
+        p = state
         if p.kind == PITCH:
             return [self._velocities]
         if p.kind == VELOCITY:
@@ -86,7 +86,7 @@ class TsdGrammar(MultiTrackGrammar):
         return self._between(p)
 
     def _between(self, p: Moment) -> list[np.ndarray]:
-        """Return what may come where no note is incomplete."""
+        """Return the ids allowed where no note is incomplete."""
         if self._has_signatures and p.signature < 0:
             return [self._time_signatures]
         if self._has_tempi and p.tempo < 0:
@@ -97,18 +97,18 @@ class TsdGrammar(MultiTrackGrammar):
                 following.append(self._time_signatures[self._time_signatures != p.signature])
             if p.kind in (SHIFT, TIME_SIGNATURE) and self._has_tempi:
                 changes = self._tempi[self._tempi != p.tempo]
-                if not self._tempo_holds[p.tempo]:
+                if not self._tempo_permitted[p.tempo]:
                     return [changes]
                 following.append(changes)
         return following + self._events(p)
 
     def _events(self, p: Moment) -> list[np.ndarray]:
-        if p.silent > 0 or not self._tempo_holds[p.tempo]:
+        if p.silent > 0 or not self._tempo_permitted[p.tempo]:
             return []
         return self._notes(p.program, p.order, p.pitch, self._is_full(p))
 
     def _begun(self, p: Moment) -> list[np.ndarray]:
-        """Return what may come after a program."""
+        """Return the ids allowed after a program."""
         return [self._pitches(p.program, p.order, p.pitch, self._is_full(p))]
 
     def _is_full(self, p: Moment) -> bool:
@@ -123,7 +123,7 @@ class TsdGrammar(MultiTrackGrammar):
         return max(p.silent, p.ends[-1]) if self._is_full(p) and not self._drums_play else p.silent
 
     def _later(self, p: Moment) -> np.ndarray:
-        """Return the shifts that lead to where a note may begin, or to more shifts that do."""
+        """Return the shifts to a time at which a note may begin, or to one from which more shifts lead there."""
         ids, times, gaps = self._shifts[self._beats[p.signature][0]]
         target = self._target(p)
         for room in (p.room, ENDLESS) if p.kind == SHIFT else (ENDLESS,):
@@ -133,8 +133,8 @@ class TsdGrammar(MultiTrackGrammar):
                 break
         return leading
 
-    def after(self, place: Moment, token: int) -> Moment:
-        p, i = place, token
+    def after(self, state: Moment, token: int) -> Moment:
+        p, i = state, token
         kind = self._kinds[i]
         if kind == SHIFT:
             return self._shifted(p, i)
@@ -179,15 +179,15 @@ class MidiLikeGrammar(TsdGrammar):
         }
         self._begin_of = {end: begin for begin, end in self._end_of.items()}
 
-    def cache_key(self, place: Moment) -> Moment | int:
-        return place.kind if place.kind == PITCH else place
+    def cache_key(self, state: Moment) -> Moment | int:
+        return state.kind if state.kind == PITCH else state
 
-    def following(self, place: Moment) -> list[np.ndarray]:
-        if place.kind == PITCH:
+    def following(self, state: Moment) -> list[np.ndarray]:
+        if state.kind == PITCH:
             return [self._velocities]
-        if place.kind == PROGRAM and any(map(len, begun := self._begun(place))):
+        if state.kind == PROGRAM and any(map(len, begun := self._begun(state))):
             return begun
-        return self._between(place)
+        return self._between(state)
 
     def _is_full(self, p: Moment) -> bool:
         if self._max_polyphony is None:
@@ -198,7 +198,7 @@ class MidiLikeGrammar(TsdGrammar):
         return 0 if p.sounding else p.silent
 
     def _events(self, p: Moment) -> list[np.ndarray]:
-        if p.silent <= 0 and not self._tempo_holds[p.tempo] and p.kind in (SHIFT, TIME_SIGNATURE):
+        if p.silent <= 0 and not self._tempo_permitted[p.tempo] and p.kind in (SHIFT, TIME_SIGNATURE):
             return []
         programs = np.array([program for program, _ in p.sounding], np.int64)
         if self._may_begin(p):
@@ -207,7 +207,7 @@ class MidiLikeGrammar(TsdGrammar):
         return [programs[(self._orders[programs] > p.order) & (programs != p.program)], *self._begun(p)]
 
     def _may_begin(self, p: Moment) -> bool:
-        return p.silent <= 0 and self._tempo_holds[p.tempo]
+        return p.silent <= 0 and self._tempo_permitted[p.tempo]
 
     def _begun(self, p: Moment) -> list[np.ndarray]:
         if self._order[p.program] < p.order:
@@ -220,11 +220,11 @@ class MidiLikeGrammar(TsdGrammar):
             begins = self._pitches(p.program, p.order, p.pitch, self._is_full(p))
         return [np.array(ends, np.int64), begins]
 
-    def banned(self, place: Moment) -> list[int]:
-        return [self._begin_of[end] for program, end in place.sounding if program == place.program]
+    def banned(self, state: Moment) -> list[int]:
+        return [self._begin_of[end] for program, end in state.sounding if program == state.program]
 
-    def after(self, place: Moment, token: int) -> Moment:
-        p, kind = place, self._kinds[token]
+    def after(self, state: Moment, token: int) -> Moment:
+        p, kind = state, self._kinds[token]
         if kind == PITCH:
             sounding = (*p.sounding, (p.program, self._end_of[token]))
             return p._replace(kind=kind, order=self._order[p.program], pitch=token, sounding=sounding)
@@ -239,12 +239,12 @@ class MidiLikeGrammar(TsdGrammar):
 class StructuredGrammar(MultiTrackGrammar):
     """Exactly the sequences that MidiTok's Structured would encode; see `MultiTrackGrammar` too.
 
-    Shift, program, pitch, velocity and duration take turns. A shift leads to where some note may begin.
+    Shift, program, pitch, velocity and duration alternate in this order. A shift leads to a time at which some note may begin.
     """
 
     def __init__(self, tokenizer: MidiTokTokenizer, not_before: float = 0.0, limits: Limits | None = None) -> None:
         super().__init__(tokenizer, not_before, limits)
-        self._says_each_program = True
+        self._program_per_note = True
         beat = self._beats[-1][0]
         self._ticks = {i: parts * beat // parts_per_beat for i, (parts, parts_per_beat) in self._lengths.items()}
         self._none = find(tokenizer.vocabulary, Kind.TIME_SHIFT, 0)
@@ -256,11 +256,11 @@ class StructuredGrammar(MultiTrackGrammar):
     def beginning(self) -> Moment:
         return Moment(silent=self._not_before)
 
-    def cache_key(self, place: Moment) -> Moment | int:
-        return place.kind if place.kind in (PITCH, VELOCITY) else place
+    def cache_key(self, state: Moment) -> Moment | int:
+        return state.kind if state.kind in (PITCH, VELOCITY) else state
 
-    def following(self, place: Moment) -> list[np.ndarray]:
-        p = place
+    def following(self, state: Moment) -> list[np.ndarray]:
+        p = state
         if p.kind == PITCH:
             return [self._velocities]
         if p.kind == VELOCITY:
@@ -275,8 +275,8 @@ class StructuredGrammar(MultiTrackGrammar):
         later = self._shifts[self._times >= min(begin, self._times[-1])]
         return [later, np.array([self._none])] if begin <= 0 and any(map(len, now)) else [later]
 
-    def after(self, place: Moment, token: int) -> Moment:
-        p, i = place, token
+    def after(self, state: Moment, token: int) -> Moment:
+        p, i = state, token
         kind = self._kinds[i]
         if kind == SHIFT:
             by = self._ticks[i]

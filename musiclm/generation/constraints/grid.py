@@ -20,12 +20,12 @@ class Step(NamedTuple):
 
 
 class GridGrammar(Grammar):
-    """Cells only. With a maximal polyphony, voices that come after that many sounding ones are silent.
+    """Cells only. With a maximum polyphony, voices that come after that many sounding ones are silent.
 
     Args:
         tokenizer: `grid` or `grid-infill`.
         not_before: not used: cells are always in order of time.
-        limits: what new music is limited to.
+        limits: the limits on new music.
     """
 
     def __init__(self, tokenizer: grid.Grid, not_before: float = 0.0, limits: Limits | None = None) -> None:
@@ -40,15 +40,15 @@ class GridGrammar(Grammar):
     def beginning(self) -> Step:
         return Step()
 
-    def following(self, place: Step) -> list[np.ndarray]:
-        return [self._cells if place.singing < self._most else self._silence]
+    def following(self, state: Step) -> list[np.ndarray]:
+        return [self._cells if state.singing < self._most else self._silence]
 
-    def after(self, place: Step, token: int) -> Step:
+    def after(self, state: Step, token: int) -> Step:
         if not grid.SILENCE <= token < grid.FIRST_ARRANGED:
-            return place
-        if place.cells == len(grid.VOICES) - 1:
+            return state
+        if state.cells == len(grid.VOICES) - 1:
             return Step()
-        return Step(place.cells + 1, place.singing + (token != grid.SILENCE))
+        return Step(state.cells + 1, state.singing + (token != grid.SILENCE))
 
 
 @grammar_class.register

@@ -10,7 +10,7 @@ from .base import Grammar
 
 
 class Cell(NamedTuple):
-    """The state of one batch element: the number of its ids, and its place in the inner grammar."""
+    """The state of one batch element: the number of its ids, and the state of the inner grammar."""
 
     number: int
     inner: object
@@ -32,18 +32,18 @@ class KeptCells(Grammar):
     def beginning(self) -> Cell:
         return Cell(0, self._inner.beginning())
 
-    def cache_key(self, place: Cell) -> object:
-        given = self._given(place.number)
-        return (given,) if given >= 0 else (-1, self._inner.cache_key(place.inner))
+    def cache_key(self, state: Cell) -> object:
+        given = self._given(state.number)
+        return (given,) if given >= 0 else (-1, self._inner.cache_key(state.inner))
 
-    def following(self, place: Cell) -> list[np.ndarray]:
-        given = self._given(place.number)
+    def following(self, state: Cell) -> list[np.ndarray]:
+        given = self._given(state.number)
         if given >= 0:
             return [np.array([given])]
-        return [np.flatnonzero(self._inner.mask(place.inner) == 0)]
+        return [np.flatnonzero(self._inner.mask(state.inner) == 0)]
 
-    def after(self, place: Cell, token: int) -> Cell:
-        return Cell(place.number + 1, self._inner.after(place.inner, token))
+    def after(self, state: Cell, token: int) -> Cell:
+        return Cell(state.number + 1, self._inner.after(state.inner, token))
 
     def _given(self, number: int) -> int:
         at = number - self._start

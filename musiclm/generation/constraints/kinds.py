@@ -10,14 +10,15 @@ from .base import Grammar, Limits
 
 
 class TypeGraph(Grammar):
-    """A token type may follow another as MidiTok's graph says; special tokens are banned. The place is the last type.
+    """A token type may follow another as MidiTok's graph says; special tokens are banned.
 
-    It does not track bars, programs or notes: a note may come twice, or earlier than the one before it.
+    The state is the type of the last token. Bars, programs and notes are not tracked: a note may come twice, or earlier than
+    the one before it.
 
     Args:
         tokenizer: any of MidiTok's.
         not_before: not used.
-        limits: what new music is limited to: here no more than what the prompt has.
+        limits: the limits on new music; here only those that follow from the prompt.
     """
 
     follows_notes = False
@@ -38,8 +39,8 @@ class TypeGraph(Grammar):
     def beginning(self) -> str:
         return "BOS"
 
-    def following(self, place: str) -> list[np.ndarray]:
-        return [self._following[place]]
+    def following(self, state: str) -> list[np.ndarray]:
+        return [self._following[state]]
 
-    def after(self, place: str, token: int) -> str:
+    def after(self, state: str, token: int) -> str:
         return self._kinds[token]

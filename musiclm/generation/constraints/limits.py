@@ -1,4 +1,4 @@
-"""What a user's controls mean for a tokenizer's ids: which may come in new music, and how many notes may sound at once.
+"""Constraint compilation: a user's controls as permitted ids of a tokenizer and a maximum polyphony.
 
 All of it is read from the vocabulary table. What a tokenizer cannot express is refused here, before anything is sampled.
 """
@@ -17,8 +17,8 @@ from .base import Grammar, Limits
 from .dispatch import grammar_class
 
 
-def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = None) -> Limits:
-    """Return what controls, and a prompt's ids where there are no controls, mean for a tokenizer without merges.
+def limits(tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | None = None) -> Limits:
+    """Return the limits that controls, and a prompt's ids where there are no controls, set for a tokenizer without merges.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of them.
@@ -26,8 +26,8 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
     kind = grammar_class(tokenizer)
     _check(tokenizer, controls, kind)
     permitted = np.ones(tokenizer.vocab_size, bool)
-    if heard is not None:
-        permitted[tokenizer.new_to_prompt(heard)] = False
+    if prompt_ids is not None:
+        permitted[tokenizer.new_to_prompt(prompt_ids)] = False
     if controls.instruments is not None:
         _permit_programs(tokenizer, controls.instruments, permitted)
     has_pitches = controls.instruments is None or any(program >= 0 for program in controls.instruments)
@@ -41,17 +41,17 @@ def limits(tokenizer: Tokenizer, controls: Controls, heard: np.ndarray | None = 
         if kind.follows_notes:
             _permit_tempo(tokenizer, controls.tempo, permitted)
     if controls.time_signature is not None:
-        _permit_time_signature(tokenizer, controls.time_signature, permitted, heard)
+        _permit_time_signature(tokenizer, controls.time_signature, permitted, prompt_ids)
     controls.apply(tokenizer, permitted)
     return Limits(permitted=permitted, max_polyphony=controls.max_polyphony)
 
 
 def _check(tokenizer: Tokenizer, controls: Controls, kind: type[Grammar]) -> None:
-    """Refuse what a grammar cannot hold: where it knows token types alone, a drum's pitch may come on a piano."""
+    """Refuse what a grammar cannot enforce: one that tracks token types alone may give a piano a drum's pitch."""
     asked = controls.to_dict().keys() - {"tempo", "key_strength"}
     if asked and not kind.follows_notes:
         raise TokenizerError(
-            f"the tokenizer '{tokenizer.name}' can be held to a tempo alone, not to {', '.join(sorted(asked))}: "
+            f"the tokenizer '{tokenizer.name}' can be limited to a tempo alone, not to {', '.join(sorted(asked))}: "
             "take a model of 'score' tokens"
         )
     if controls.max_polyphony is not None and not kind.counts_notes:
@@ -62,7 +62,7 @@ def _check(tokenizer: Tokenizer, controls: Controls, kind: type[Grammar]) -> Non
 
 
 def logit_bias(tokenizer: Tokenizer, controls: Controls) -> np.ndarray | None:
-    """Return what a key that is not meant strictly adds to the logits, (V,); None where there is none."""
+    """Return the logit bias of a key with a strength below 1, (V,); None where there is none."""
     if controls.key is None or controls.key_strength in (0.0, 1.0):
         return None
     is_outside = np.isin(pitches_on(base_of(tokenizer.vocabulary)), list(controls.outside_key))
@@ -92,7 +92,7 @@ def _permit_programs(tokenizer: Tokenizer, programs: tuple[int, ...], permitted:
         permitted[found] = True
     elif tokenizer.program is None:
         raise TokenizerError(
-            f"the tokenizer '{tokenizer.name}' cannot be held to instruments: take a model of 'score' tokens"
+            f"the tokenizer '{tokenizer.name}' cannot be limited to instruments: take a model of 'score' tokens"
         )
     elif tokenizer.program not in programs:
         raise TokenizerError(
@@ -110,7 +110,7 @@ def _permit_tempo(tokenizer: Tokenizer, tempo: float, permitted: np.ndarray) -> 
 
 
 def _permit_time_signature(
-    tokenizer: Tokenizer, signature: tuple[int, int], permitted: np.ndarray, heard: np.ndarray | None
+    tokenizer: Tokenizer, signature: tuple[int, int], permitted: np.ndarray, prompt_ids: np.ndarray | None
 ) -> None:
     table = tokenizer.vocabulary
     is_signature = is_kind(table, Kind.TIME_SIGNATURE)
@@ -125,8 +125,8 @@ def _permit_time_signature(
                 tokenizer.name, *signature, ", ".join(alike)
             )
         )
-    said = heard[is_signature[heard]] if heard is not None else np.array([wanted])
-    if not has(table, Kind.BAR) and said[-1:].tolist() != [wanted]:
+    signatures = prompt_ids[is_signature[prompt_ids]] if prompt_ids is not None else np.array([wanted])
+    if not has(table, Kind.BAR) and signatures[-1:].tolist() != [wanted]:
         raise TokenizerError(
             f"the tokenizer '{tokenizer.name}' has no bars: music that continues a prompt keeps its time signature, "
             "or take a model of 'score' tokens"

@@ -12,9 +12,9 @@ from .base import Grammar
 
 
 class MergedGrammar(Grammar):
-    """A merged id is allowed where its base ids are, one after the other; the places are those of the base's grammar.
+    """A merged id is allowed where its base ids are, one after the other; the states are those of the base's grammar.
 
-    The merges form a prefix tree of base ids, so a common prefix is checked once. What does not depend on the place
+    The merges form a prefix tree of base ids, so a common prefix is checked once. What does not depend on the state
     (velocities after a pitch) is checked when the tree is built.
 
     Args:
@@ -35,14 +35,14 @@ class MergedGrammar(Grammar):
             self._prune(branch, base_id)
 
     def _prune(self, branch: _Branch, base_id: int) -> None:
-        """Check below a branch what does not depend on the place: those merges are allowed wherever it is, or never."""
+        """Check below a branch what does not depend on the state: those merges are allowed wherever the branch is, or never."""
         for next_id, next_branch in branch.branches.items():
             self._prune(next_branch, next_id)
-        place = self._grammar.after(self._grammar.beginning(), base_id)
-        if not isinstance(self._grammar.cache_key(place), int):
+        state = self._grammar.after(self._grammar.beginning(), base_id)
+        if not isinstance(self._grammar.cache_key(state), int):
             return
-        row = self._grammar.mask(place)
-        branch.branches = {i: b for i, b in branch.branches.items() if row[i] == 0}
+        mask = self._grammar.mask(state)
+        branch.branches = {i: b for i, b in branch.branches.items() if mask[i] == 0}
         for next_branch in branch.branches.values():
             branch.ends += next_branch.ends
             next_branch.ends = []
@@ -51,24 +51,24 @@ class MergedGrammar(Grammar):
     def beginning(self) -> Any:
         return self._grammar.beginning()
 
-    def following(self, place: Any) -> list[np.ndarray]:
+    def following(self, state: Any) -> list[np.ndarray]:
         merged: list[int] = []
-        self._walk(self._tree, place, merged)
-        return [np.flatnonzero(self._grammar.mask(place) == 0), np.array(merged, np.int64)]
+        self._walk(self._tree, state, merged)
+        return [np.flatnonzero(self._grammar.mask(state) == 0), np.array(merged, np.int64)]
 
-    def _walk(self, branch: _Branch, place: Any, found: list[int]) -> None:
-        """Add the merges of a branch that are allowed at a place."""
-        may_come = (self._grammar.mask(place) == 0).tobytes()
+    def _walk(self, branch: _Branch, state: Any, found: list[int]) -> None:
+        """Add the merges of a branch that are allowed in a state."""
+        may_come = (self._grammar.mask(state) == 0).tobytes()
         for base_id, next_branch in branch.branches.items():
             if may_come[base_id]:
                 found += next_branch.ends
                 if next_branch.branches:
-                    self._walk(next_branch, self._grammar.after(place, base_id), found)
+                    self._walk(next_branch, self._grammar.after(state, base_id), found)
 
-    def after(self, place: Any, token: int) -> Any:
+    def after(self, state: Any, token: int) -> Any:
         for base_id in self._expansions[token]:
-            place = self._grammar.after(place, base_id)
-        return place
+            state = self._grammar.after(state, base_id)
+        return state
 
 
 class _Branch:

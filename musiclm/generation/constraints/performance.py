@@ -37,7 +37,7 @@ class PerformanceGrammar(Grammar):
     Args:
         tokenizer: `performance`.
         not_before: in quarters; before it there is only silence, and one shift ends after it.
-        limits: what new music is limited to.
+        limits: the limits on new music.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class PerformanceGrammar(Grammar):
     def beginning(self) -> Performing:
         return Performing(silent=self._not_before)
 
-    def cache_key(self, place: Performing) -> Performing | int:
-        return -1 if performance.NOTE_ON <= place.last < performance.NOTE_OFF else place
+    def cache_key(self, state: Performing) -> Performing | int:
+        return -1 if performance.NOTE_ON <= state.last < performance.NOTE_OFF else state
 
     def alike(self, token: int) -> int:
         return performance.VELOCITY if performance.VELOCITY <= token < performance.TIME_SHIFT else token
 
-    def following(self, place: Performing) -> list[np.ndarray | slice]:
-        p, t = place, performance
+    def following(self, state: Performing) -> list[np.ndarray | slice]:
+        p, t = state, performance
         if t.NOTE_ON <= p.last < t.NOTE_OFF:
             return [slice(t.VELOCITY, t.TIME_SHIFT)]
         if p.silent > 0:
@@ -76,15 +76,14 @@ class PerformanceGrammar(Grammar):
             allowed.append(self._begins[int(np.searchsorted(self._begins, t.NOTE_ON + lowest)) :])
         return allowed
 
-    def banned(self, place: Performing) -> list[int]:
-        return [performance.NOTE_ON + key for key in place.sounding]
+    def banned(self, state: Performing) -> list[int]:
+        return [performance.NOTE_ON + key for key in state.sounding]
 
-    def after(self, place: Performing, token: int) -> Performing:
-        p, t = place, performance
+    def after(self, state: Performing, token: int) -> Performing:
+        p, t = state, performance
         if token >= t.TIME_SHIFT:
-            last = (
-                t.VOCAB_SIZE - 1 if token == t.VOCAB_SIZE - 1 else t.TIME_SHIFT
-            )  # shorter shifts all lead to the same places
+            # shorter shifts all lead to the same states
+            last = t.VOCAB_SIZE - 1 if token == t.VOCAB_SIZE - 1 else t.TIME_SHIFT
             return Performing(last, max(0, p.silent - (token - t.TIME_SHIFT + 1)), p.sounding, 0)
         if token >= t.VELOCITY:
             return Performing(t.VELOCITY, p.silent, p.sounding, p.first)

@@ -13,7 +13,7 @@ from .band import BAR, BOS, DURATION, PITCH, POSITION, PROGRAM, TEMPO, TIME_SIGN
 from .base import Limits
 
 
-class Place(NamedTuple):
+class ScoreState(NamedTuple):
     """The state of one batch element of `score` ids; times are ticks from the bar line.
 
     Attributes:
@@ -57,23 +57,23 @@ class ScoreGrammar(MultiTrackGrammar):
         self._positions = np.array(sorted(self._position_of, key=self._position_of.__getitem__))
         self._bar = ids_of(table, Kind.BAR)
 
-    def beginning(self) -> Place:
+    def beginning(self) -> ScoreState:
         beat, beats = self._beats[-1]
-        return Place(
+        return ScoreState(
             beat=beat,
             num_positions=0 if self._has_signatures else beats * self._positions_per_beat,
             silent=self._not_before,
         )
 
-    def cache_key(self, place: Place) -> Hashable:
-        if place.kind in (BOS, PITCH, VELOCITY) or (place.kind == BAR and self._has_signatures):
-            return place.kind
-        if place.kind == PROGRAM and not place.ends:
-            return place.program, place.order, place.pitch
-        return place
+    def cache_key(self, state: ScoreState) -> Hashable:
+        if state.kind in (BOS, PITCH, VELOCITY) or (state.kind == BAR and self._has_signatures):
+            return state.kind
+        if state.kind == PROGRAM and not state.ends:
+            return state.program, state.order, state.pitch
+        return state
 
-    def following(self, place: Place) -> list[np.ndarray]:
-        p = place
+    def following(self, state: ScoreState) -> list[np.ndarray]:
+        p = state
         if p.kind == BOS:
             return [self._bar]
         if p.kind == BAR and self._has_signatures:
@@ -90,7 +90,7 @@ class ScoreGrammar(MultiTrackGrammar):
             if p.tempo < 0 and self._has_tempi:  # every piece begins with its tempo
                 return [self._positions[:1]]
             return self._later(p)
-        silent = now < p.silent or not self._tempo_holds[p.tempo]
+        silent = now < p.silent or not self._tempo_permitted[p.tempo]
         notes = [] if silent else self._notes(p.program, p.order, p.pitch, is_full)
         if p.kind == POSITION:
             notes.append(self._tempi[self._tempi != p.tempo])
@@ -98,7 +98,7 @@ class ScoreGrammar(MultiTrackGrammar):
                 return notes
         return [*notes, *self._later(p)]
 
-    def _later(self, p: Place) -> list[np.ndarray]:
+    def _later(self, p: ScoreState) -> list[np.ndarray]:
         """Return the next bar, and the later positions of this bar at which a note may begin."""
         begin = p.silent
         if self._is_full(p) and not self._drums_play:
@@ -106,30 +106,30 @@ class ScoreGrammar(MultiTrackGrammar):
         first = max(p.position + 1, -(-begin * self._positions_per_beat // p.beat))
         return [self._bar, self._positions[first : p.num_positions]]
 
-    def _is_full(self, p: Place) -> bool:
+    def _is_full(self, p: ScoreState) -> bool:
         return self._max_polyphony is not None and len(p.ends) >= self._max_polyphony
 
-    def _time(self, p: Place, position: int) -> int:
+    def _time(self, p: ScoreState, position: int) -> int:
         return position * p.beat // self._positions_per_beat
 
-    def after(self, place: Place, token: int) -> Place:
+    def after(self, state: ScoreState, token: int) -> ScoreState:
         kind = self._kinds[token]
         if kind == BOS:
-            return place
-        last, beat, num_positions, position, tempo, program, order, pitch, silent, ends = place
+            return state
+        last, beat, num_positions, position, tempo, program, order, pitch, silent, ends = state
         if kind == PITCH:
             order, pitch = self._order[program], token
         elif kind == DURATION:
             if self._max_polyphony is not None and program != self._drums:
                 parts, parts_per_beat = self._lengths[token]
-                ends = self._ended(ends, self._time(place, position) + parts * beat // parts_per_beat)
+                ends = self._ended(ends, self._time(state, position) + parts * beat // parts_per_beat)
         elif kind == POSITION:
             position, order, pitch = self._position_of[token], -1, -1
-            now = self._time(place, position)
+            now = self._time(state, position)
             ends = tuple(end for end in ends if end > now) if ends else ()
             silent = silent if silent > now else 0
         elif kind == BAR:
-            length = 0 if last == BOS else self._time(place, num_positions)
+            length = 0 if last == BOS else self._time(state, num_positions)
             position, order, pitch = -1, -1, -1
             ends = tuple(end - length for end in ends if end > length) if ends else ()
             silent = max(0, silent - length)
@@ -140,4 +140,4 @@ class ScoreGrammar(MultiTrackGrammar):
             tempo = token
         elif kind == PROGRAM:
             program = token
-        return Place(kind, beat, num_positions, position, tempo, program, order, pitch, silent, ends)
+        return ScoreState(kind, beat, num_positions, position, tempo, program, order, pitch, silent, ends)

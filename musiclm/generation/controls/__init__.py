@@ -1,8 +1,8 @@
-"""What a user can ask of new music, in the words that a musician would use.
+"""Controls: hard constraints on new music, in musical terms.
 
 A control is one file here and one field of `Controls`, which names the file. The file has a `Control` called CONTROL: it
 reads and stores the value, and masks the ids that the value excludes. The command line, the record in a MIDI file and
-`repro` find it by the field. What the controls of this package mean for ids is in `constraints.limits`, since some of them
+`repro` find it by the field. `constraints.limits` compiles the controls of this package to ids, since some of them
 depend on each other.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["Control", "Controls"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Controls:
-    """What is asked of new music. The prompt stays as it is; in new music a control wins over what the prompt would imply.
+    """The constraints on new music. The prompt stays as it is; in new music a control takes precedence over the prompt.
 
     Each may be given as users write it or as it is stored here; None asks for nothing.
 

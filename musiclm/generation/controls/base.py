@@ -1,4 +1,4 @@
-"""What a control is: how it is read, stored and applied. One file each; see the package for how one is added."""
+"""The interface of a control: how it is parsed, stored and applied. One file each; see the package for how one is added."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Control:
-    """Something that a user can ask of new music.
+    """A constraint that a user can put on new music.
 
     Attributes:
         help: one sentence for the command line.
@@ -38,7 +38,7 @@ class Control:
         return value
 
     def apply(self, value: Any, tokenizer: Tokenizer, permitted: np.ndarray) -> None:
-        """Clear the ids that must not come in new music.
+        """Clear the ids that the control bans in new music.
 
         Args:
             value: what was asked for.
