@@ -38,8 +38,8 @@ def check_port(name: str) -> None:
             f"mido reaches no MIDI outputs here ({error}): pip install 'musiclm[port]', or use --stream"
         ) from error
     if name not in names:
-        known = ", ".join(map(repr, names)) or "none at all"
-        raise MusicLMError(f"no MIDI output '{name}': there is {known}")
+        available = ", ".join(map(repr, names)) or "none at all"
+        raise MusicLMError(f"no MIDI output '{name}': there is {available}")
 
 
 def listen(stream: Stream, *, write: bool, port: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What the commands share that draw a MIDI file: reading it and its bars, loading a model, the roll in the terminal."""
+"""Helpers of the commands that plot a MIDI file: reading it and its bars, loading a model, the roll in the terminal."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "statistics": "Compute musical statistics of MIDI files, beside others.",
     "render": "Render MIDI to a sound file.",
     "play": "Play MIDI through the loudspeakers.",
-    "show": "Draw a piano roll, in the terminal or as a picture.",
+    "show": "Plot a piano roll, in the terminal or as a picture.",
     "surprise": "Plot the surprisal of each note under a model.",
     "attention": "Plot which notes a model attends to.",
     "embedding": "Plot the embedding of the pitches.",
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)
         code = 130
-    except BrokenPipeError:  # the reader of our output has closed it: there is nobody to tell
+    except BrokenPipeError:  # the reader of our output has closed it: no output is possible
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--at", metavar="BAR[:BEAT]", help="The moment: the highest note there.")
 @click.option("--layer", type=click.IntRange(1), metavar="L", help="Counted from 1; default: the last.")
 @click.option("--heads", metavar="H,H", help="Counted from 1; default: all.")
-@click.option("--matrices", is_flag=True, help="Draw the attention matrices of all layers and heads.")
+@click.option("--matrices", is_flag=True, help="Plot the attention matrices of all layers and heads.")
 @click.option("--bars", metavar="A-B", help="Only these bars; the model is given no others.")
 @_options.device
 @_options.force
@@ -41,10 +41,10 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Draw the attention of a model from each note of the MIDI file FILE (- for standard input) to the notes before.
+    """Plot the attention of a model from each note of the MIDI file FILE (- for standard input) to the notes before.
 
     The page works offline: drag through the music, choose layer and heads. For a model without attention it shows the
-    gradient of each pitch's probability with respect to the notes before. Only 400 notes are drawn: see --bars.
+    gradient of each pitch's probability with respect to the notes before. Only 400 notes are plotted: see --bars.
     """
     from .. import plotting
 
@@ -61,24 +61,24 @@ def command(
     _scores.say_left_out(found.aligned.left_out, quiet=quiet)
     if found.num_left:
         _console.say(
-            f"only the first {len(found.aligned.notes)} notes are drawn: choose others with --bars A-B", quiet=quiet
+            f"only the first {len(found.aligned.notes)} notes are plotted: choose others with --bars A-B", quiet=quiet
         )
     note, which = found.at(*moment), (layer or found.shares.shape[0]) - 1
     title = f"{Path(file).name}: attention of {loaded.name}"
     if path.suffix.lower() == ".html":
         page = attention.page(found, name=loaded.name, title=title, note=note, layer=which, heads=wanted)
-        drawn = page.encode()
+        image = page.encode()
     elif matrices:
-        drawn = attention.matrices(found, path.suffix.lower(), title=title)
+        image = attention.matrices(found, path.suffix.lower(), title=title)
     else:
         title = f"{title} (layer {which + 1})" if found.by == "attention" else f"{title} (gradient)"
-        drawn = attention.picture(found, path.suffix.lower(), note=note, layer=which, heads=wanted, title=title)
-    write_whole(path, drawn, force=force)
+        image = attention.picture(found, path.suffix.lower(), note=note, layer=which, heads=wanted, title=title)
+    write_whole(path, image, force=force)
     click.echo(str(path))
 
 
 def _check_choice(found: Attention, model: str, layer: int | None, heads: list[int] | None, bar: int | None) -> None:
-    """Raise a usage error if the model has no such layer or head (from 0), or if the bar is not among those drawn."""
+    """Raise a usage error if the model has no such layer or head (from 0), or if the bar is not among those plotted."""
     from .. import midi
 
     num_layers, num_heads = found.shares.shape[:2]
@@ -88,7 +88,7 @@ def _check_choice(found: Attention, model: str, layer: int | None, heads: list[i
         raise click.BadParameter(f"'{model}' has {num_heads}", param_hint="--heads")
     last = found.first_bar + midi.num_bars(found.aligned.score) - 1
     if bar is not None and not found.first_bar <= bar <= last:
-        raise click.BadParameter(f"the drawn bars are {found.first_bar} to {last}", param_hint="--at")
+        raise click.BadParameter(f"the plotted bars are {found.first_bar} to {last}", param_hint="--at")
 
 
 def _moment(at: str | None) -> tuple[int | None, float]:

@@ -73,8 +73,8 @@ def train(
     from ..audio import models as note_models
 
     if arch is not None and arch not in note_models.names():
-        known = ", ".join(note_models.names())
-        raise click.BadParameter(f"no architecture '{arch}': one of {known}", param_hint="--arch")
+        available = ", ".join(note_models.names())
+        raise click.BadParameter(f"no architecture '{arch}': one of {available}", param_hint="--arch")
     check_writable(output, force=force)
     seed = _options.draw_seed(seed)
     learn, choose = _split(data, seed, quiet=quiet)
@@ -146,9 +146,9 @@ def _fitted(
         last = event
         best = event.recall if event.is_best else best
         recall = "" if event.recall is None else f"  held-out mean family recall {event.recall:.3f}"
-        mark = "  best" if event.is_best and event.recall is not None else ""
+        suffix = "  best" if event.is_best and event.recall is not None else ""
         _console.say(
-            f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{mark}",
+            f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{suffix}",
             quiet=quiet,
         )
     return classifier, last, best
@@ -160,7 +160,7 @@ def _fitted(
 @click.option(
     "--split", type=click.Choice(["train", "validation", "dev", "test", "all"]), default="all", show_default=True
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw the confusion matrix to a PNG file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Plot the confusion matrix to a PNG file.")
 @_options.force
 @_options.json_output
 @_options.quiet
@@ -193,7 +193,7 @@ def evaluate(
         from ..audio import plots
 
         write_whole(output, plots.confusion(report), force=force)
-        _console.say(f"drew {output}", quiet=quiet)
+        _console.say(f"plotted {output}", quiet=quiet)
     if as_json:
         _console.print_json(report)
     else:
@@ -209,7 +209,7 @@ def evaluate(
     type=click.Path(path_type=Path),
     help="Notes, to find those that excite each kernel most.",
 )
-@click.option("--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording whose saliency map to draw.")
+@click.option("--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording whose saliency map to plot.")
 @_options.force
 @_options.quiet
 def show(model: str | None, output: Path, data: Path | None, note: Path | None, force: bool, quiet: bool) -> None:
@@ -224,7 +224,7 @@ def show(model: str | None, output: Path, data: Path | None, note: Path | None, 
     loaded = classifier.NoteClassifier.load(model)
     if not plots.has_kernels(loaded):
         wanted = [name for name in wanted if name == "saliency.png"]
-        _console.say("this architecture has no kernels to draw", quiet=quiet)
+        _console.say("this architecture has no kernels to plot", quiet=quiet)
     if "kernels.png" in wanted:
         write_whole(output / "kernels.png", plots.kernels(loaded), force=force)
     if data is not None and "excitation.png" in wanted:

@@ -36,7 +36,7 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
 
     FILE is wav, flac, ogg, opus, mp3 or aiff, of any rate and number of channels; a folder stands for all sound files
     in it, and - for standard input. The loudest note of each file is classified. A prediction that is more likely wrong
-    than right is marked with a question mark.
+    than right is followed by a question mark.
     """
     paths = _paths(files)
     from ..audio.classifier import NoteClassifier

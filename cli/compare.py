@@ -197,8 +197,8 @@ def _names(archs: str | None) -> list[str]:
     names = [name.strip() for name in archs.split(",")] if archs is not None else list(ARCHS)
     for name in names:
         if name not in models.names():
-            known = ", ".join(models.names())
-            raise click.BadParameter(f"no architecture '{name}': one of {known}", param_hint="--archs")
+            available = ", ".join(models.names())
+            raise click.BadParameter(f"no architecture '{name}': one of {available}", param_hint="--archs")
     if len(set(names)) < len(names):
         raise click.BadParameter("an architecture is named twice", param_hint="--archs")
     return names

@@ -13,7 +13,7 @@ from . import _console, _options, _scores
 @click.command("embedding", epilog="Example: musiclm embedding --model bach -o pitches.png")
 @_options.model
 @click.option("-o", "--output", metavar="PATH", help="A .png or .svg file; default: embedding.png.")
-@click.option("--lowest", type=click.IntRange(0, 127), default=40, show_default=True, help="The lowest pitch drawn.")
+@click.option("--lowest", type=click.IntRange(0, 127), default=40, show_default=True, help="The lowest pitch plotted.")
 @click.option("--highest", type=click.IntRange(0, 127), default=79, show_default=True, help="The highest.")
 @_options.force
 @_options.json_output
@@ -21,7 +21,7 @@ from . import _console, _options, _scores
 def command(
     model: str | None, output: str | None, lowest: int, highest: int, force: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Draw the pitch embeddings of a model: their principal components, and the cosine similarity of each interval.
+    """Plot the pitch embeddings of a model: their principal components, and the cosine similarity of each interval.
 
     Pitches outside the range are rare in the training data: their embeddings are hardly trained.
     """
@@ -37,8 +37,8 @@ def command(
     loaded, language_model = _scores.load_model(model)
     found = embedding.arrange(language_model, loaded.tokenizer(), lowest, highest)
     if path is not None:
-        drawn = embedding.picture(found, path.suffix.lower(), title=f"pitch embeddings of {loaded.name}")
-        write_whole(path, drawn, force=force)
+        image = embedding.picture(found, path.suffix.lower(), title=f"pitch embeddings of {loaded.name}")
+        write_whole(path, image, force=force)
     if as_json:
         document = {"model": loaded.name, **embedding.document(found)}
         _console.print_json(document if path is None else {**document, "picture": str(path)})

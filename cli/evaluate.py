@@ -102,7 +102,7 @@ def _source(loaded: Checkpoint, model: str, data: str | None, split: str | None)
     """Return the data to measure a model on, and the split: by default those of its training run.
 
     Raises:
-        CorpusError: the data is not known, or the split has no pieces.
+        CorpusError: the data is unknown, or the split has no pieces.
     """
     from .. import checkpoint
     from ..data import BUNDLED, open_source

@@ -116,8 +116,8 @@ def _list(*, as_json: bool) -> None:
         nats = f["figures"].get("test_nats_per_token")
         nats = f"{nats:.3f}" if isinstance(nats, float) else ""
         click.echo(f"{f['name']:{width}}  {f['num_parameters'] / 1e6:8.1f} M  {f['bytes'] / 1e6:5.1f}  {nats:>10}")
-        told = f"{_plain(f['data'])}. Licence: {_licence(f)}" + (". Installed by you" if f["installed"] else "")
-        click.echo(textwrap.fill(told, columns, initial_indent="  ", subsequent_indent="  "))
+        text = f"{_plain(f['data'])}. Licence: {_licence(f)}" + (". Installed by you" if f["installed"] else "")
+        click.echo(textwrap.fill(text, columns, initial_indent="  ", subsequent_indent="  "))
 
 
 def _size(figures: dict[str, Any]) -> str:
@@ -132,6 +132,6 @@ def _licence(figures: dict[str, Any]) -> str:
     return f"{licence}: {NONCOMMERCIAL}" if is_noncommercial(licence) else licence
 
 
-def _plain(told: object) -> str:
+def _plain(text: object) -> str:
     """Return a text from a card without control characters, which could move the cursor of a terminal."""
-    return "".join(c if c.isprintable() else " " for c in str(told))
+    return "".join(c if c.isprintable() else " " for c in str(text))

@@ -32,7 +32,7 @@ def command(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Draw the piano roll of the MIDI file FILE (- for standard input).
+    """Plot the piano roll of the MIDI file FILE (- for standard input).
 
     The prompt of a file that musiclm wrote is read from the file and shown pale. For infilled music (--infill,
     --keep-tracks, --accompany) name the original file by --prompt: the notes that were kept are shown pale.

@@ -13,7 +13,7 @@ from . import _console, _options, _scores
 if TYPE_CHECKING:
     from ..plotting.surprise import NoteSurprisals
 
-MOST_SURPRISING = 8  # how many notes are listed
+NUM_LISTED = 8  # how many notes are listed
 
 
 @click.command(
@@ -37,7 +37,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw the surprisal of each note of the MIDI file FILE (- for standard input) under a model.
+    """Plot the surprisal of each note of the MIDI file FILE (- for standard input) under a model.
 
     The surprisal of a note is the sum of -ln p over its tokens, in nats: those that set its time, those of the note
     itself and those of its end.
@@ -83,7 +83,7 @@ def _print(found: NoteSurprisals) -> None:
     for name in ("bar", "beat", "pitch", "nats"):
         table.add_column(name, justify="right")
     places = found.places()
-    for i in sorted(range(len(found.nats)), key=lambda i: -found.nats[i])[:MOST_SURPRISING]:
+    for i in sorted(range(len(found.nats)), key=lambda i: -found.nats[i])[:NUM_LISTED]:
         bar, beat = places[i]
         table.add_row(str(bar), f"{beat:g}", surprise.called(found.heard.notes[i]), f"{found.nats[i]:.1f}")
     console.print(table)

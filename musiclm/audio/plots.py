@@ -26,7 +26,7 @@ PATCH, PATCH_STEP = 8, 4  # bands and frames that a saliency map silences at a t
 
 
 def has_kernels(classifier: NoteClassifier) -> bool:
-    """Return whether the network has a first layer of kernels, which `kernels` and `excitation` draw."""
+    """Return whether the network has a first layer of kernels, which `kernels` and `excitation` plot."""
     return isinstance(classifier.model, HasKernels)
 
 
@@ -163,7 +163,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _grid(columns: int, rows: int, title: str) -> tuple[Figure, Any]:
-    """Return a figure with one plot that has room for square tiles: many small plots would take seconds to draw."""
+    """Return a figure with one plot that has room for square tiles: many small plots would take seconds to render."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(columns * 1.05, rows * 1.2 + 0.4))
@@ -188,7 +188,7 @@ def _kernel_tile(ax: Any, weight: Tensor, column: int, row: int, title: str) -> 
 
 
 def _frame_tile(ax: Any, column: int, row: int, *, band: int, frame: int, size: int) -> None:
-    """Draw a square of `size` bands and frames around a position of a note's tile."""
+    """Plot a square of `size` bands and frames around a position of a note's tile."""
     from matplotlib.patches import Rectangle
 
     wide, high = (1 - 2 * TILE_GAP) / mel.NUM_FRAMES, (1 - TITLE - TILE_GAP) / mel.NUM_BANDS

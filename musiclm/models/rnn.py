@@ -1,4 +1,4 @@
-"""The vanilla recurrent network (Elman 1990): a tanh layer whose output is fed back. It forgets within tens of tokens."""
+"""The vanilla recurrent network (Elman 1990): a tanh layer whose output is fed back. Its memory spans tens of tokens."""
 
 from __future__ import annotations
 

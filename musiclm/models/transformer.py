@@ -264,9 +264,9 @@ def _by_distance(q_BHNE: Tensor, distances_HRE: Tensor, num_keys: int) -> Tensor
     num_queries = q_BHNE.shape[2]
     if num_queries == 1:
         return q_BHNE @ distances_HRE[:, :num_keys].flip(1).transpose(-1, -2)
-    known = min(num_keys, distances_HRE.shape[1])
-    table_HRE = distances_HRE[:, :known].flip(1)
-    if before := num_keys - known:  # beyond the largest distance: masked
+    num_table_keys = min(num_keys, distances_HRE.shape[1])
+    table_HRE = distances_HRE[:, :num_table_keys].flip(1)
+    if before := num_keys - num_table_keys:  # beyond the largest distance: masked
         table_HRE = F.pad(table_HRE, (0, 0, before, 0))
     table_HRE = F.pad(table_HRE, (0, 0, 0, num_queries - 1))  # the future: masked
     # batch elements become rows: a batched product would copy the table for each element
@@ -282,7 +282,7 @@ def _add_by_distance(
 ) -> None:
     """Add the gradients of `_by_distance` to `dq_BHNE` and `ddistances_HRE`: the same skewing, reversed."""
     num_queries, num_keys = dscores_BHNM.shape[-2:]
-    known = min(num_keys, distances_HRE.shape[1])  # the columns' distances descend from num_keys - 1 to 0
+    num_table_keys = min(num_keys, distances_HRE.shape[1])  # the columns' distances descend from num_keys - 1 to 0
     rows_BHNR = dscores_BHNM
     if num_queries > 1:
         num_columns = num_keys + num_queries - 1
@@ -290,11 +290,11 @@ def _add_by_distance(
         skewed = flat[..., num_queries - 1 : num_queries - 1 + num_queries * (num_columns - 1)]
         skewed.unflatten(-1, (num_queries, num_columns - 1))[..., :num_keys] = dscores_BHNM
         rows_BHNR = flat.unflatten(-1, (num_queries, num_columns))
-    rows_BHNR = rows_BHNR[..., num_keys - known : num_keys]
+    rows_BHNR = rows_BHNR[..., num_keys - num_table_keys : num_keys]
     rows_HMR = rows_BHNR.transpose(0, 1).flatten(1, 2)
-    table_HRE = distances_HRE[:, :known].flip(1)
+    table_HRE = distances_HRE[:, :num_table_keys].flip(1)
     dq_BHNE += (rows_HMR @ table_HRE).unflatten(1, (-1, num_queries)).transpose(0, 1)
-    ddistances_HRE[:, :known] += (rows_HMR.transpose(1, 2) @ q_BHNE.transpose(0, 1).flatten(1, 2)).flip(1)
+    ddistances_HRE[:, :num_table_keys] += (rows_HMR.transpose(1, 2) @ q_BHNE.transpose(0, 1).flatten(1, 2)).flip(1)
 
 
 def _masked_softmax(scores_BHNM: Tensor, num_distances: int) -> Tensor:

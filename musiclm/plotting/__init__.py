@@ -1,4 +1,4 @@
-"""Plots of music and models: piano rolls, surprisal, attention, embeddings. matplotlib draws PNG and SVG.
+"""Plots of music and models: piano rolls, surprisal, attention, embeddings. matplotlib renders PNG and SVG.
 
 Each plot is a module that returns bytes, text or a page; the caller decides where to write it. This module has what they
 share: colours, names of tracks and pitches, the end of a prompt, figures as bytes.
@@ -117,11 +117,11 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def to_bytes(drawn: Figure, kind: str) -> bytes:
+def to_bytes(plot: Figure, kind: str) -> bytes:
     """Return a figure as the bytes of a ".png" or ".svg" file, the same each time."""
     import matplotlib as mpl
 
     file = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "musiclm", "svg.fonttype": "none"}):
-        drawn.savefig(file, format=kind.removeprefix("."), metadata={"Date": None} if kind == ".svg" else {})
+        plot.savefig(file, format=kind.removeprefix("."), metadata={"Date": None} if kind == ".svg" else {})
     return file.getvalue()

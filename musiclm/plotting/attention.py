@@ -31,7 +31,7 @@ from .piano_roll import Drawn, drum_name, systems
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_NOTES = 400  # of a picture; longer pieces are cut, and the caller is told how many notes are missing
+MAX_NOTES = 400  # of a picture; longer pieces are cut, and the result has the number of notes left out
 LOOKED_BACK = 256  # tokens over which a gradient is computed
 BATCH_SIZE = 16  # notes whose gradients are computed together
 MOST_ARCS = 12  # per note and head, in a page
@@ -147,13 +147,13 @@ def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes)
     starts = [max(0, place + 1 - LOOKED_BACK) for place in asked]
     states = _states(model, ids, features, sorted(set(starts)))
     order = sorted(range(len(asked)), key=lambda i: asked[i])
-    for rows in _batches(order, starts):
+    for batch in _batches(order, starts):
         state = (
             None
-            if not starts[rows[0]]
-            else tuple(torch.cat(s) for s in zip(*(states[starts[i]] for i in rows), strict=True))
+            if not starts[batch[0]]
+            else tuple(torch.cat(s) for s in zip(*(states[starts[i]] for i in batch), strict=True))
         )
-        reach = np.minimum(np.array([starts[i] for i in rows])[:, None] + np.arange(LOOKED_BACK), ids.shape[1] - 1)
+        reach = np.minimum(np.array([starts[i] for i in batch])[:, None] + np.arange(LOOKED_BACK), ids.shape[1] - 1)
         leaves: list[Tensor] = []
 
         def leaf(_module: Any, _inputs: Any, embedded: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
@@ -165,12 +165,12 @@ def by_gradient(model: LanguageModel, tokenizer: Tokenizer, found: AlignedNotes)
             logits, _ = model(ids[0, reach], state, None if features is None else features[0, reach])
         finally:
             handle.remove()
-        last = [asked[i] - starts[i] for i in rows]
-        said = ids[0, [asked[i] + 1 for i in rows]]
-        chosen = logits[torch.arange(len(rows)), last].log_softmax(-1).gather(1, said[:, None]).sum()
+        last = [asked[i] - starts[i] for i in batch]
+        targets = ids[0, [asked[i] + 1 for i in batch]]
+        chosen = logits[torch.arange(len(batch)), last].log_softmax(-1).gather(1, targets[:, None]).sum()
         (gradient_BTD,) = torch.autograd.grad(chosen, leaves[0])
         norms = gradient_BTD.norm(dim=-1).cpu().numpy()
-        for row, i in enumerate(rows):
+        for row, i in enumerate(batch):
             seen = norms[row, : last[row] + 1]
             shares[i] = (seen / max(float(seen.sum()), 1e-12)) @ owners[starts[i] : asked[i] + 1]
     return shares[None, None, :, :-1].copy()
@@ -283,7 +283,7 @@ def matrices(found: Attention, kind: str = ".png", *, title: str = "") -> bytes:
 
 
 def _arcs(lane: Axes, found: Attention, layer: int, head: int, note: int, turn: float) -> None:
-    """Draw the arcs of one head from a note, bent a little more than those of the head before."""
+    """Plot the arcs of one head from a note, bent a little more than those of the head before."""
     from matplotlib.patches import FancyArrowPatch
 
     notes = found.aligned.notes

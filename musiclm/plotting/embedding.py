@@ -66,10 +66,10 @@ def arrange(model: LanguageModel, tokenizer: Tokenizer, lowest: int = RANGE[0], 
         raise TokenizerError(
             f"'{tokenizer.name}' has {len(pitches)} pitches from {lowest} to {highest}: take an octave"
         )
-    rows = model.token_embeddings().detach().float().cpu().numpy()[[ids[int(p)] for p in pitches]]
-    rows = rows - rows.mean(0)
-    left, strengths, _ = np.linalg.svd(rows, full_matrices=False)
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    vectors = model.token_embeddings().detach().float().cpu().numpy()[[ids[int(p)] for p in pitches]]
+    vectors = vectors - vectors.mean(0)
+    left, strengths, _ = np.linalg.svd(vectors, full_matrices=False)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     cosines = unit @ unit.T
     likeness = [float(np.diagonal(cosines, apart).mean()) for apart in range(1, min(FARTHEST + 1, len(pitches)))]
     return Pitches(

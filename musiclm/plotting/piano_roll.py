@@ -34,7 +34,7 @@ DRUMS = """
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A note to draw: times in quarters, `colour` as #rrggbb, `opacity` in 0 … 1."""
+    """A note to plot: times in quarters, `colour` as #rrggbb, `opacity` in 0 … 1."""
 
     start: float
     end: float
@@ -51,12 +51,12 @@ def notes(score: Score, prompt: float | None = None, kept: Score | None = None) 
     """
     tpq = score.ticks_per_quarter
     there = set() if kept is None else {_place(kept, t, n.time, n.pitch) for t in kept.tracks for n in t.notes}
-    drawn = []
+    plotted = []
     for i, track in enumerate(t for t in score.tracks if t.notes):
         for n in track.notes:
             is_pale = prompt is not None and n.time / tpq < prompt - 1e-6
             is_pale |= _place(score, track, n.time, n.pitch) in there
-            drawn.append(
+            plotted.append(
                 Drawn(
                     start=n.time / tpq,
                     end=n.end / tpq,
@@ -66,7 +66,7 @@ def notes(score: Score, prompt: float | None = None, kept: Score | None = None) 
                     opacity=0.3 + 0.7 * n.velocity / 127,
                 )
             )
-    return drawn
+    return plotted
 
 
 def _place(score: Score, track: Track, time: int, pitch: int) -> tuple[bool, int, float, int]:
@@ -99,7 +99,7 @@ def piano_roll(
 
 def systems(
     score: Score,
-    drawn: Sequence[Drawn],
+    plotted: Sequence[Drawn],
     *,
     prompt: float | None = None,
     title: str = "",
@@ -111,18 +111,18 @@ def systems(
 
     Args:
         score: for bars and time signatures.
-        drawn: the notes.
+        plotted: the notes.
         prompt: see `piano_roll`.
         title: above the picture.
         extra: height of the axes below each system, in inches; with 0 they are None.
         span: first and last quarter of a single system; by default all music in as many systems as it needs.
         first_bar: the number of the first bar.
     """
-    last = max(n.end for n in drawn)
+    last = max(n.end for n in plotted)
     lines = [(bar.start, f"{bar.numerator}/{bar.denominator}") for bar in _bars(score, last)]
     cuts = [span] if span else _cuts([start for start, _ in lines], midi.bar_line(score, last))
-    pitched = [n.pitch for n in drawn if not n.is_drum]
-    drums = sorted({n.pitch for n in drawn if n.is_drum})
+    pitched = [n.pitch for n in plotted if not n.is_drum]
+    drums = sorted({n.pitch for n in plotted if n.is_drum})
     low, high = (min(pitched) - 2, max(pitched) + 2) if pitched else (0, 0)
     heights = [max(0.9, (high - low) * 0.055)] if pitched else []
     heights += [max(0.3, len(drums) * 0.17)] if drums else []
@@ -137,7 +137,7 @@ def systems(
     rooms: list[tuple[Axes | None, float, float]] = []
     for part, (begin, end) in zip(parts, cuts, strict=True):
         lanes = list(part.subplots(len(heights), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0])
-        inside = [n for n in drawn if n.start < end and n.end > begin]
+        inside = [n for n in plotted if n.start < end and n.end > begin]
         width = max(c[1] - c[0] for c in cuts)
         for lane in lanes:
             _frame(lane, begin, begin + width, [(t, m) for t, m in lines if begin <= t < end], prompt)
@@ -156,7 +156,7 @@ def systems(
 
 
 def legend(made: Figure, names: Sequence[str], colours: Sequence[str] | None = None) -> None:
-    """Draw a legend below a figure; by default the colours are those of the tracks."""
+    """Add a legend below a figure; by default the colours are those of the tracks."""
     from matplotlib.patches import Patch
 
     colours = colours or [colour(i) for i in range(len(names))]
@@ -184,7 +184,7 @@ def _cuts(lines: list[float], end: float) -> list[tuple[float, float]]:
 
 
 def _frame(lane: Axes, begin: float, end: float, lines: Sequence[tuple[float, str]], prompt: float | None) -> None:
-    """Draw the bar lines of a lane and remove its ticks and spines."""
+    """Plot the bar lines of a lane and remove its ticks and spines."""
     lane.set_xlim(begin, end)
     lane.vlines([t for t, _ in lines], 0, 1, transform=lane.get_xaxis_transform(), color=BAR_LINE, lw=0.7, zorder=1)
     lane.tick_params(length=0, labelbottom=False, labelsize=7)
@@ -210,7 +210,7 @@ def _number_bars(lane: Axes, lines: Sequence[tuple[float, str]], begin: float, e
 
 
 def _keys(lane: Axes, low: int, high: int, begin: float, end: float) -> None:
-    """Draw the black keys as stripes and label each C."""
+    """Plot the black keys as stripes and label each C."""
     lane.set_ylim(low - 0.5, high + 0.5)
     for pitch in range(low, high + 1):
         if len(PITCHES[pitch % 12]) > 1:
@@ -222,7 +222,7 @@ def _keys(lane: Axes, low: int, high: int, begin: float, end: float) -> None:
 
 
 def _bars_of_notes(lane: Axes, placed: Sequence[tuple[Drawn, int]]) -> None:
-    """Draw notes as bars, with a small gap before the next one."""
+    """Plot notes as bars, with a small gap before the next one."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 

@@ -22,7 +22,7 @@ from . import pitch_name, to_bytes, track_name
 from .notes import AlignedNotes, Note, align
 from .piano_roll import Drawn, drum_name, legend, systems
 
-EXPECTED_TO_NOT = ("#b7c3d4", "#8fb0a3", "#e3b23c", "#d9622b", "#b3202c", "#5e0f36")
+COLOUR_SCALE = ("#b7c3d4", "#8fb0a3", "#e3b23c", "#d9622b", "#b3202c", "#5e0f36")
 LEAST_SCALE = 4.0  # nats; the colour scale ends there or higher
 ROOM = 0.5  # inches below a system, for the mean surprisal per quarter
 
@@ -32,9 +32,9 @@ class NoteSurprisals:
     """The surprisals of the notes of a piece.
 
     Attributes:
-        heard: the piece as the model gets it: ids, notes and their alignment.
+        heard: the model's input: ids, notes and their alignment.
         nats: (N,), the surprisal of each note.
-        elsewhere: nats of the tokens that belong to no note.
+        elsewhere: total loss of the tokens that belong to no note, in nats.
         first_bar: the number of the first bar.
     """
 
@@ -112,7 +112,7 @@ def called(note: Note) -> str:
 
 
 def notes(found: NoteSurprisals) -> list[Drawn]:
-    """Return the notes to draw, coloured by surprisal."""
+    """Return the notes to plot, coloured by surprisal."""
     return [
         Drawn(start=n.start, end=n.end, pitch=n.pitch, is_drum=n.is_drum, colour=colour_of(nats / found.scale))
         for n, nats in zip(found.heard.notes, found.nats, strict=True)
@@ -121,9 +121,9 @@ def notes(found: NoteSurprisals) -> list[Drawn]:
 
 def colour_of(share: float) -> str:
     """Return the colour of a share of the scale, #rrggbb: from grey (low surprisal) over red to dark red (high)."""
-    place = min(max(float(share), 0.0), 1.0) * (len(EXPECTED_TO_NOT) - 1)
-    low = min(int(place), len(EXPECTED_TO_NOT) - 2)
-    pair = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in EXPECTED_TO_NOT[low : low + 2]]
+    place = min(max(float(share), 0.0), 1.0) * (len(COLOUR_SCALE) - 1)
+    low = min(int(place), len(COLOUR_SCALE) - 2)
+    pair = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOUR_SCALE[low : low + 2]]
     return "#" + "".join(f"{round(a + (b - a) * (place - low)):02x}" for a, b in zip(*pair, strict=True))
 
 

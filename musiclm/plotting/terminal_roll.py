@@ -43,7 +43,7 @@ def terminal_roll(
 
     Args:
         score: for bars and time signatures.
-        notes: the notes to draw.
+        notes: the notes to plot.
         width: in characters, at least 20.
         prompt: the end of the prompt, in quarters.
         first_bar: the number of the first bar.

@@ -1,6 +1,6 @@
 """Audio rendering: scores to stereo files at 44.1 kHz, by soundfonts, with packages of pip alone.
 
-Every file is normalized to a peak of 1 dB below full scale. The peak must be known first: music longer than `MAX_KEPT`
+Every file is normalized to a peak of 1 dB below full scale. The peak must be measured first: music longer than `MAX_KEPT`
 blocks is synthesized twice. Independent of models.
 """
 
@@ -25,7 +25,7 @@ FORMATS = {
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
 PEAK = 10 ** (-1 / 20)  # of full scale
-MAX_KEPT = 10  # blocks of a minute that are held in memory: 210 MB
+MAX_KEPT = 10  # blocks of a minute that are kept in memory: 210 MB
 MAX_WAV = 2**32 - 2**16  # bytes, the limit of WAV; longer files are RF64
 
 
@@ -73,7 +73,7 @@ def render(score: Score, path: str | Path, *, soundfont: str | Path | None = Non
     """Render a score to a file, atomically; the suffix is the format: .wav (16 bit), .flac, .ogg or .mp3.
 
     Memory does not grow with the length of the music. Pedal, volume, expression and pan are applied as they are when a
-    note begins; for what is not rendered see `musiclm.rendering.synthesizer`.
+    note begins; for the events that are not rendered see `musiclm.rendering.synthesizer`.
 
     Args:
         score: in ticks, with any tempi.

@@ -58,14 +58,14 @@ class Strike:
 
     @property
     def tail(self) -> int:
-        """The number of frames until it is inaudible after the key goes up: fewer for soft notes."""
+        """The number of frames from the release until the note is inaudible: fewer for soft notes."""
         decibels = SILENT + 20 * math.log10(max(self.left, self.right, 1e-3))
         return int(self.release * decibels / 100 * RATE) + 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Sound:
-    """The sound of a key while it is held: the wave, and the value of its envelope at each frame."""
+    """The sound of a key while it is pressed: the waveform, and the envelope at each frame."""
 
     wave: np.ndarray
     envelope: np.ndarray
@@ -83,7 +83,7 @@ class Synthesizer:
         self.soundfont = soundfont
         self._sounds: OrderedDict[tuple[int, int], Sound] = OrderedDict()
         self._num_bytes = 0
-        self._falls: dict[float, np.ndarray] = {}
+        self._release_curves: dict[float, np.ndarray] = {}
 
     def blocks(self, score: Score) -> Iterator[np.ndarray]:
         """Yield the sound in blocks of at most a minute, (2, frames) float32 of any level, until the last note has decayed.
@@ -113,17 +113,17 @@ class Synthesizer:
 
     def _sound(self, strike: Strike, length: int) -> Sound:
         """Return the sound of a note's key, of at least `length` frames or until it has decayed."""
-        known = self._sounds.pop(strike.sound, None)
-        if known is None or not (known.is_whole or len(known.wave) >= length):
-            self._num_bytes -= 0 if known is None else 2 * known.wave.nbytes
-            known = self._made(strike.region, strike.key, length)
-            self._num_bytes += 2 * known.wave.nbytes
-        self._sounds[strike.sound] = known
+        cached = self._sounds.pop(strike.sound, None)
+        if cached is None or not (cached.is_whole or len(cached.wave) >= length):
+            self._num_bytes -= 0 if cached is None else 2 * cached.wave.nbytes
+            cached = self._synthesized(strike.region, strike.key, length)
+            self._num_bytes += 2 * cached.wave.nbytes
+        self._sounds[strike.sound] = cached
         while self._num_bytes > MAX_CACHED and len(self._sounds) > 1:
             self._num_bytes -= 2 * self._sounds.popitem(last=False)[1].wave.nbytes
-        return known
+        return cached
 
-    def _made(self, region: Region, key: int, length: int) -> Sound:
+    def _synthesized(self, region: Region, key: int, length: int) -> Sound:
         envelope = _envelope(region, key, length)
         frames = self.soundfont.recording(region)
         semitones = (key - region.root) * region.semitones_a_key + region.tuning
@@ -144,19 +144,19 @@ class Synthesizer:
 
     def _add(self, strike: Strike, sound: Sound, mixed: np.ndarray, at: int, scratch: np.ndarray) -> int:
         """Add a note to the mix, and return the frame at which it has decayed."""
-        held = min(strike.held, len(sound.wave))
-        stop = min(held + strike.tail, len(sound.wave))
-        if strike.release not in self._falls:
+        pressed = min(strike.held, len(sound.wave))
+        stop = min(pressed + strike.tail, len(sound.wave))
+        if strike.release not in self._release_curves:
             longest = int(strike.release * SILENT / 100 * RATE) + 1
-            self._falls[strike.release] = _falling(longest, 100 / strike.release)
+            self._release_curves[strike.release] = _exponential_decay(longest, 100 / strike.release)
         # after the release it decays from its current level, and the envelope stays constant
-        tail = sound.wave[held:stop] * self._falls[strike.release][: stop - held]
-        tail *= sound.envelope[held - 1] if held else 0
-        tail /= np.maximum(sound.envelope[held:stop], 1e-5)
+        tail = sound.wave[pressed:stop] * self._release_curves[strike.release][: stop - pressed]
+        tail *= sound.envelope[pressed - 1] if pressed else 0
+        tail /= np.maximum(sound.envelope[pressed:stop], 1e-5)
         for channel, gain in zip(mixed, (strike.left, strike.right), strict=True):
             if gain > 1e-5:
-                channel[at : at + held] += np.multiply(sound.wave[:held], np.float32(gain), out=scratch[:held])
-                channel[at + held : at + stop] += np.multiply(tail, np.float32(gain), out=scratch[: stop - held])
+                channel[at : at + pressed] += np.multiply(sound.wave[:pressed], np.float32(gain), out=scratch[:pressed])
+                channel[at + pressed : at + stop] += np.multiply(tail, np.float32(gain), out=scratch[: stop - pressed])
         return at + stop
 
     def _strikes(self, score: Score) -> Iterator[Strike]:
@@ -166,33 +166,34 @@ class Synthesizer:
             notes = track.notes.numpy()
             order = np.argsort(notes["time"], kind="stable")
             start, key, velocity = (notes[k][order] for k in ("time", "pitch", "velocity"))
-            held = np.clip(_ends(track, start, start + notes["duration"][order], key) - start, 0.0, LONGEST)
-            level, pan = _at(track, start, VOLUME) * _at(track, start, EXPRESSION), _at(track, start, PAN)
+            pressed = np.clip(_ends(track, start, start + notes["duration"][order], key) - start, 0.0, LONGEST)
+            level = _controller_at(track, start, VOLUME) * _controller_at(track, start, EXPRESSION)
+            pan = _controller_at(track, start, PAN)
             choked: dict[int, float] = {}  # by choke number, the onset of the next note
             for i in reversed(range(len(start))):
                 for region in self.soundfont.playing(track.program, track.is_drum, int(key[i]), int(velocity[i])):
                     until = choked.get(region.chokes, np.inf) - start[i] if region.chokes else np.inf
                     if region.chokes:
                         choked[region.chokes] = start[i]
-                    if until <= 0:  # at the same time as another: one of them is enough
+                    if until <= 0:  # same onset as a note of the same exclusive class: only one is rendered
                         continue
                     hard = region.fixed_velocity if region.fixed_velocity > 0 else velocity[i]
                     # the specification's concave curve: 40 dB for a tenth of the velocity, of volume and of expression
-                    loud = region.gain * (hard / 127) ** 2 * float(level[i] / 127 / 127) ** 2
+                    amplitude = region.gain * (hard / 127) ** 2 * float(level[i] / 127 / 127) ** 2
                     angle = np.pi / 4 * (1 + np.clip(region.pan + (pan[i] - 64) / 63, -1, 1))
-                    is_choked = until < held[i] + region.release
+                    is_choked = until < pressed[i] + region.release
                     yield Strike(
                         start=round(float(start[i]) * RATE),
-                        held=max(1, round(float(min(held[i], until)) * RATE)),
-                        left=float(loud * np.cos(angle)),
-                        right=float(loud * np.sin(angle)),
+                        held=max(1, round(float(min(pressed[i], until)) * RATE)),
+                        left=float(amplitude * np.cos(angle)),
+                        right=float(amplitude * np.sin(angle)),
                         key=region.fixed_key if region.fixed_key >= 0 else int(key[i]),
                         region=region,
                         release=CHOKE if is_choked else max(SHORTEST_RELEASE, region.release),
                     )
 
 
-def _falling(length: int, decibels_a_second: float) -> np.ndarray:
+def _exponential_decay(length: int, decibels_a_second: float) -> np.ndarray:
     """Return an exponential decay from 1, (frames,) float32; an outer product is faster than as many powers."""
     pace = -np.log(10) / 20 * decibels_a_second / RATE
     within = np.exp(np.arange(1024) * pace).astype(np.float32)
@@ -206,13 +207,13 @@ def _ends(track: Track, start: np.ndarray, end: np.ndarray, key: np.ndarray) -> 
     if release is end:
         return end
     by_key = np.lexsort((start, key))
-    again = np.full(len(start), np.inf)
+    next_onset = np.full(len(start), np.inf)
     same = key[by_key][1:] == key[by_key][:-1]
-    again[by_key[:-1][same]] = start[by_key[1:][same]]
-    return np.maximum(end, np.minimum(release, again))
+    next_onset[by_key[:-1][same]] = start[by_key[1:][same]]
+    return np.maximum(end, np.minimum(release, next_onset))
 
 
-def _at(track: Track, start: np.ndarray, number: int) -> np.ndarray:
+def _controller_at(track: Track, start: np.ndarray, number: int) -> np.ndarray:
     """Return the value of a controller at the onset of each note, (N,)."""
     default = DEFAULTS[number]
     if not track.controls:
@@ -225,7 +226,7 @@ def _at(track: Track, start: np.ndarray, number: int) -> np.ndarray:
 
 
 def _envelope(region: Region, key: int, length: int) -> np.ndarray:
-    """Return the amplitude envelope of a held key, (frames,) in [0, 1], at most until it has decayed."""
+    """Return the amplitude envelope of a pressed key, (frames,) in [0, 1], at most until it has decayed."""
     hold = region.hold * 2 ** (region.hold_a_key * (60 - key))
     decay = region.decay * 2 ** (region.decay_a_key * (60 - key))
     falling = region.delay + region.attack + hold
@@ -239,7 +240,7 @@ def _envelope(region: Region, key: int, length: int) -> np.ndarray:
     envelope[: len(rise)] = np.maximum(rise, 0)
     rests = min(length, full + int(decay * region.sustain / 100 * RATE))
     if rests > full:
-        envelope[full:rests] = _falling(rests - full, 100 / decay)
+        envelope[full:rests] = _exponential_decay(rests - full, 100 / decay)
     envelope[max(rests, full) :] = 10 ** (-region.sustain / 20)
     return envelope
 

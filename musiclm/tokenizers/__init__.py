@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Registered:
-    """What is known of a tokenizer without importing it.
+    """The metadata of a tokenizer that is available without importing it.
 
     Attributes:
         module: where its class is; relative to this package where it begins with a dot.

@@ -192,7 +192,7 @@ class Tokenizer(ABC):
         return tables.new_to_prompt(self.vocabulary, self.base_ids(ids))
 
     def unexpressed(self, score: Score) -> list[str]:
-        """Return what is lost of a score, besides notes, and a listener would miss: one sentence each."""
+        """Return the audible losses of encoding a score, besides notes: one sentence each."""
         return []
 
     def base_ids(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -216,7 +216,7 @@ class Tokenizer(ABC):
         raise TokenizerError(f"the tokenizer '{self.name}' cannot be given a BPE vocabulary")
 
     def exempt_from_temperature(self, features: Tensor | None) -> Tensor | None:
-        """Return the ids whose probability stays what the model gives them, whatever the temperature and the filters.
+        """Return the ids that temperature and filters do not apply to: their probability is that of the model.
 
         Temperature and filters then choose among the others. Where most tokens only say that nothing changes, or say when
         and not what, a low temperature would leave little else.

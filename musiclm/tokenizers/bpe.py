@@ -153,7 +153,7 @@ class MergedTokenizer(Tokenizer):
 
 
 def learn_merges(base: Tokenizer, sequences: Iterable[np.ndarray], num_merges: int) -> MergedTokenizer:
-    """Return a tokenizer with merges learnt from ids of a base; fewer of them where no pair occurs twice.
+    """Return a tokenizer with merges trained on ids of a base tokenizer; fewer of them where no pair occurs twice.
 
     The same sequences in the same order give the same merges: of equally frequent pairs the lowest ids win.
 
@@ -174,8 +174,8 @@ def learn_merges(base: Tokenizer, sequences: Iterable[np.ndarray], num_merges: i
     """
     if num_merges < 1:
         raise ValueError(f"num_merges must be at least 1, not {num_merges}")
-    marks = ~base.eval_mask(np.arange(base.vocab_size))
-    ids = np.concatenate([np.where(marks[s], -1, s) for s in _some(sequences)] or [np.zeros(0, np.int64)])
+    is_special = ~base.eval_mask(np.arange(base.vocab_size))
+    ids = np.concatenate([np.where(is_special[s], -1, s) for s in _some(sequences)] or [np.zeros(0, np.int64)])
     merges: list[tuple[int, int]] = []
     for _ in range(num_merges):
         size = base.vocab_size + len(merges)

@@ -63,7 +63,7 @@ class Grid(Tokenizer):
     Sustain or change alone costs 0.517 nats per cell given the voice, 0.243 given the step and all four durations (chorales,
     training pieces, by counting).
 
-    With intervals alone a model soon overfits, since a chorale looks alike in all keys. Version 3 augments: the voices come
+    With intervals alone a model soon overfits, since intervals do not depend on the key. Version 3 augments: the voices come
     in any of their 24 orders, forwards or backwards, and a special token in place of bos says which of the 48. The music is
     the same, but the conditional distributions differ (benchmarks/RESULTS.md).
 

@@ -6,7 +6,7 @@ A crop of a chorale with a masked span has three parts:
     AHEAD, given context     the cells from the start of the span to some steps after it, HOLE for each masked one
     WRITE, the span          all cells of the span's steps; those that are given are only copied
 
-So the last part continues the first as any music does, with the same grammar and to any length, and the model has read the
+So the last part continues the first under the same constraints and to any length, and the model is conditioned on the
 context on both sides. The given context around the next cell is an input feature as well, so no model has to count cells.
 
 The first ids and features are those of `grid`, so a model of `grid` can be trained further on infilling.
@@ -48,7 +48,7 @@ LENGTH = 512  # ids of a rearranged crop, at most
 STEPS, BEHIND = 32, 16  # of a masked span and of the context after it, at most
 PLAIN, KEEPING, WRITING = range(3)
 IN_ORDER = 1 << 25  # rearrangements below this number keep the order of the voices and the direction of time
-WITHOUT_HOLE = 0.15  # share of the others that are whole pieces in some order
+P_WITHOUT_SPAN = 0.15  # share of the others that are whole pieces in some order
 
 
 class GridInfill(Grid):
@@ -114,49 +114,49 @@ class GridInfill(Grid):
         order = 0
         if number >= IN_ORDER:
             order = int(rng.integers(2 * len(ORDERS))) if rng.random() < 0.75 else 0
-            if rng.random() < WITHOUT_HOLE:
+            if rng.random() < P_WITHOUT_SPAN:
                 return super().rearranged(ids, order)
-        mark, voices = int(ids[0]), ORDERS[order % len(ORDERS)]
+        first_id, voices = int(ids[0]), ORDERS[order % len(ORDERS)]
         if order:
             ids = super().rearranged(ids, order)
-            mark = int(ids[0])
+            first_id = int(ids[0])
         steps = ids[is_cell(ids)].reshape(-1, NUM_VOICES)
         size = STEPS_A_QUARTER * int(rng.integers(1, STEPS // STEPS_A_QUARTER + 1))
         start = STEPS_A_QUARTER * int(rng.integers(max(1, len(steps) // STEPS_A_QUARTER)))
         stop = min(start + size, len(steps))
         behind = min(stop + STEPS_A_QUARTER * int(rng.integers(BEHIND // STEPS_A_QUARTER + 1)), len(steps))
         missing = _sampled_mask(rng, steps, start, stop, behind, voices.index(0))
-        return stretch(steps, start, stop, missing, mark)
+        return stretch(steps, start, stop, missing, first_id)
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The state is one `_Reading` a row."""
+        """See the class. The streaming state is one `_StreamState` per batch element."""
         ids = tokens.cpu().numpy()
-        readings = state or [_Reading() for _ in ids]
-        found = [self._of_row(row, reading) for row, reading in zip(ids, readings, strict=True)]
+        states = state or [_StreamState() for _ in ids]
+        found = [self._element_features(element, reading) for element, reading in zip(ids, states, strict=True)]
         features = torch.from_numpy(np.stack([features for features, _ in found])).to(tokens.device)
         return features, [reading for _, reading in found]
 
     def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         return Tokenizer.features_of(self, sequences)
 
-    def _of_row(self, ids: np.ndarray, reading: _Reading) -> tuple[np.ndarray, _Reading]:
-        """Return the features of a row, (T, F), and where it stands behind it."""
+    def _element_features(self, ids: np.ndarray, reading: _StreamState) -> tuple[np.ndarray, _StreamState]:
+        """Return the features of a batch element, (T, F), and its streaming state after them."""
         parts = []
-        marks = np.flatnonzero((ids == AHEAD) | (ids == WRITE)).tolist()
-        for begin, end in zip([0, *marks], [*marks, len(ids)], strict=True):
+        special = np.flatnonzero((ids == AHEAD) | (ids == WRITE)).tolist()
+        for begin, end in zip([0, *special], [*special, len(ids)], strict=True):
             if begin == end:
                 continue
             part = ids[begin:end]
-            reading = _entered(reading, int(part[0]))
+            reading = _after_special(reading, int(part[0]))
             cells = part[is_cell(part) | (part == HOLE)]
-            heard = torch.from_numpy(np.where(part == HOLE, SILENCE, part))[None]
-            plain, grid_state = super().features(heard, reading.grid)
+            visible = torch.from_numpy(np.where(part == HOLE, SILENCE, part))[None]
+            plain, grid_state = super().features(visible, reading.grid)
             at = reading.position + np.cumsum(is_cell(part) | (part == HOLE))
             rows = np.zeros((len(part), len(self.feature_sizes)), np.int64)
             rows[:, : plain.shape[2]] = plain[0].numpy()
             rows[:, plain.shape[2]] = reading.part
             if reading.part == WRITING:
-                rows[:, plain.shape[2] + 1 :] = _told(reading.kept, at, rows[:, self.last_cell_feature])
+                rows[:, plain.shape[2] + 1 :] = _context_features(reading.kept, at, rows[:, self.last_cell_feature])
             parts.append(rows)
             kept = np.concatenate([reading.kept, cells]) if reading.part == KEEPING else reading.kept
             reading = dataclasses.replace(reading, grid=grid_state, position=reading.position + len(cells), kept=kept)
@@ -164,8 +164,8 @@ class GridInfill(Grid):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Reading:
-    """Where a row stands: in which part, how many cells of it are read, and what is kept; grid states for features."""
+class _StreamState:
+    """The streaming state of a batch element: part, cells read of it, given context; grid states for features."""
 
     part: int = PLAIN
     position: int = 0
@@ -174,10 +174,10 @@ class _Reading:
     before: Any = None
 
 
-def _entered(reading: _Reading, token: int) -> _Reading:
-    """Return where a row stands as it reads a mark; the part that is written goes on from before what is kept."""
+def _after_special(reading: _StreamState, token: int) -> _StreamState:
+    """Return the streaming state after a special token; the span continues from the grid state before the given context."""
     if token == AHEAD:
-        return _Reading(part=KEEPING, grid=reading.grid, before=reading.grid)
+        return _StreamState(part=KEEPING, grid=reading.grid, before=reading.grid)
     if token == WRITE:
         return dataclasses.replace(reading, part=WRITING, position=0, grid=reading.before)
     return reading
@@ -191,7 +191,7 @@ def stretch(steps: np.ndarray, start: int, stop: int, missing: np.ndarray, mark:
         start: the first step of the span.
         stop: the step after its last.
         missing: (N, 4) booleans, which cells are masked of the N steps of context from `start` on.
-        mark: the first id of the piece; one that says a permutation stands before every crop.
+        mark: the first id of the piece; one that encodes a permutation is kept in every crop.
     """
     behind = start + len(missing)
     room = (LENGTH - 3) // NUM_VOICES - len(missing) - (stop - start)
@@ -212,7 +212,7 @@ def asked(before: np.ndarray, steps: np.ndarray, missing: np.ndarray) -> np.ndar
     return np.concatenate([before, [AHEAD], np.where(missing, HOLE, steps).ravel(), [WRITE]]).astype(np.int64)
 
 
-def _told(kept: np.ndarray, at: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def _context_features(kept: np.ndarray, at: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return the features of the given context around next cells, (N, 20): see `GridInfill`.
 
     Args:
@@ -259,8 +259,8 @@ def _sampled_mask(
     if start and rng.random() < 0.5:
         for voice in np.flatnonzero(voices):
             moved = np.flatnonzero(steps[start:stop, voice] != steps[start - 1, voice])
-            held = int(moved[0]) if len(moved) else stop - start - 1  # one cell is left to write
-            missing[:held, voice] = False
+            sounding = int(moved[0]) if len(moved) else stop - start - 1  # one cell is left to write
+            missing[:sounding, voice] = False
     return missing
 
 

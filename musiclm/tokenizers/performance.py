@@ -195,7 +195,7 @@ class Performance(Tokenizer):
         return is_timing if features is None else is_timing.to(features.device)
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The state is a `Playing` a row."""
+        """See the class. The streaming state is one `Playing` per batch element."""
         if self.version == 1:
             return super().features(tokens, state)
         playing = (
@@ -203,7 +203,7 @@ class Performance(Tokenizer):
             if state is not None
             else [performance_features.PerformanceState() for _ in range(len(tokens))]
         )
-        rows = [p.features(row) for p, row in zip(playing, tokens.tolist(), strict=True)]
+        rows = [p.features(ids) for p, ids in zip(playing, tokens.tolist(), strict=True)]
         features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
         return features.view(*tokens.shape, len(self.feature_sizes)), playing
 

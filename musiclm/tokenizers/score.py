@@ -85,7 +85,7 @@ class ScoreTokenizer(MidiTokTokenizer):
         return described if self.version == 1 else {**described, "features": self.version}
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The state is a `Scored` a row."""
+        """See the class. The streaming state is one `Scored` per batch element."""
         if self.version == 1:
             return super().features(tokens, state)
         places = (
@@ -93,7 +93,7 @@ class ScoreTokenizer(MidiTokTokenizer):
             if state is not None
             else [score_features.ScoreState(self._known) for _ in range(len(tokens))]
         )
-        rows = [place.features(row) for place, row in zip(places, tokens.tolist(), strict=True)]
+        rows = [place.features(ids) for place, ids in zip(places, tokens.tolist(), strict=True)]
         features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
         return features.view(*tokens.shape, len(self.feature_sizes)), places
 

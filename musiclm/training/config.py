@@ -22,7 +22,7 @@ class TrainConfig:
         teachers: checkpoints to distil.
         minutes, steps, epochs: the budget; the one that is used up first ends the run.
         weights: sampling weights of folders within the data, by which the lengths of their pieces are multiplied.
-        batch_size, window, context, learning_rate, dropout: None for the default of the architecture. A window is the
+        batch_size, window, context, learning_rate, dropout: None for the default of the architecture. The window is the
             length of a training sequence in tokens; only transformers have a context.
         config: fields of the architecture's `Config` that replace those of the preset.
         patience: the run stops early after so many validations in a row without improvement; None for never.

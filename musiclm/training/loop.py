@@ -56,8 +56,8 @@ class Loss:
     """The loss of a batch.
 
     Attributes:
-        total: what is minimized, a scalar with a gradient.
-        nats: what is reported, a scalar in nats per target.
+        total: the minimized loss, a scalar with a gradient.
+        nats: the reported loss, a scalar in nats/target.
         num_targets: how many targets the batch has.
     """
 

@@ -44,6 +44,6 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step.number)
 
     def close(self) -> None:
-        """Write what is still buffered."""
+        """Flush the buffered values."""
         if self._writer is not None:
             self._writer.close()

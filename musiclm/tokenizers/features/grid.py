@@ -1,6 +1,6 @@
-"""Input features of `grid`: where the next cell stands, for how long the voices have held their pitches, intervals, the key.
+"""Input features of `grid`: position of the next cell, sustained steps of each voice, intervals, key.
 
-Small integers, 0 where there is nothing to say. B sequences, T tokens, N tokens of several sequences laid end to end.
+Small integers, 0 where a feature is undefined. B sequences, T tokens, N tokens of several sequences laid end to end.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .flat import Flat
 NUM_VOICES = 4
 SILENCE, FIRST_PITCH, NUM_PITCHES = 2, 3, 128
 STEPS_A_QUARTER = 4
-MAX_HELD = 16  # steps; longer holds look alike to a model
-MAX_INTERVAL = 24  # semitones between two voices; wider ones look alike
-MAX_LEAP = 12  # semitones of a voice's last move; wider ones look alike
+MAX_HELD = 16  # steps; longer ones get the same feature
+MAX_INTERVAL = 24  # semitones between two voices; wider ones get the same feature
+MAX_LEAP = 12  # semitones of a voice's last move; wider ones get the same feature
 ORDERS = tuple(itertools.permutations(range(NUM_VOICES)))  # of the voices in a step; the first is theirs
 FIRST_ARRANGED = FIRST_PITCH + NUM_PITCHES  # ids of the special tokens that begin a rearranged piece
 OF_VERSION = {1: [0, 1, 2, 3, 4, 5, 14], 2: [*range(13), 14], 3: [*range(15)], 4: [*range(16)]}  # of all features
@@ -30,11 +30,11 @@ LAGS = (NUM_VOICES, 1, 2, 3)  # cells back: the voice of the next cell first, th
 
 GridState = tuple[np.ndarray, ...]
 """The number of cells so far and of the permutation, (B,) each; of each voice in that order, (B, 4) each, the last id, for how
-long it has held, and the id before it; and how many cells each pitch class has had, (B, 12)."""
+long it has been sustained, and the id before it; and how many cells each pitch class has had, (B, 12)."""
 
 
 def is_cell(ids: np.ndarray) -> np.ndarray:
-    """Return which ids are a voice's pitch or its silence, as booleans; the others are marks."""
+    """Return which ids are a voice's pitch or its silence, as booleans; the others are special tokens."""
     return (ids >= SILENCE) & (ids < FIRST_ARRANGED)
 
 
@@ -52,7 +52,7 @@ def stream(ids: np.ndarray, state: GridState | None) -> tuple[np.ndarray, GridSt
     cells = is_cell(ids)
     if (cells == cells[:1]).all() and (state[0] == state[0][:1]).all():
         return _in_step(ids, cells[0], state)
-    # special tokens at different places: each sequence for itself
+    # special tokens at different positions: each sequence is processed separately
     alone = [_in_step(ids[i : i + 1], cells[i], tuple(s[i : i + 1] for s in state)) for i in range(len(ids))]
     states = [np.concatenate(parts) for parts in zip(*[s for _, s in alone], strict=True)]
     return np.concatenate([f for f, _ in alone]), tuple(states)
@@ -65,12 +65,12 @@ def permutation_of(first: np.ndarray) -> np.ndarray:
     return np.maximum(first[:, 0] - FIRST_ARRANGED + 1, 0)
 
 
-def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
-    """Return `Grid.features` of rows whose marks stand at the same places, (B, T), without a loop over T."""
+def _in_step(ids: np.ndarray, cell_mask: np.ndarray, state: GridState) -> tuple[np.ndarray, GridState]:
+    """Return `Grid.features` of batch elements with special tokens at the same positions, (B, T), without a loop over T."""
     num_voices = NUM_VOICES
-    position, written, last, held, before, classes = int(state[0][0]), *state[1:]
+    position, written, last, sustained, before, classes = int(state[0][0]), *state[1:]
     order = (position + np.arange(num_voices)) % num_voices  # the voices, the next one first
-    cells = ids[:, sings]
+    cells = ids[:, cell_mask]
     num_cells = cells.shape[1]
     num_steps = -(-num_cells // num_voices)
     padded = np.pad(cells, ((0, 0), (0, num_steps * num_voices - num_cells)), constant_values=-1)
@@ -78,13 +78,13 @@ def _in_step(ids: np.ndarray, sings: np.ndarray, state: GridState) -> tuple[np.n
     changed = seen[:, 1:] != seen[:, :-1]
     step = np.arange(1, num_steps + 1)[None, :, None]
     change = np.maximum.accumulate(np.where(changed, step, 0), 1)
-    holds = np.where(change > 0, step - change + 1, held[:, None, order] + step)
-    holds = np.minimum(np.concatenate([held[:, None, order], holds], 1), MAX_HELD).reshape(len(ids), -1)
+    holds = np.where(change > 0, step - change + 1, sustained[:, None, order] + step)
+    holds = np.minimum(np.concatenate([sustained[:, None, order], holds], 1), MAX_HELD).reshape(len(ids), -1)
     earlier = np.take_along_axis(seen, np.maximum(change - 1, 0), 1)
     earlier = np.where(change > 0, earlier, before[:, None, order])
     earlier = np.concatenate([before[:, None, order], earlier], 1).reshape(len(ids), -1)
     seen = seen.reshape(len(ids), -1)  # the id of cell `position - 4 + i` stands at i
-    place = np.cumsum(sings)  # cells up to and with each token
+    place = np.cumsum(cell_mask)  # cells up to and with each token
     voice = ORDER_TABLE[written % len(ORDERS)][:, (position + place) % num_voices]
     quarter_step = (position + place) // num_voices % STEPS_A_QUARTER
     classes = np.concatenate([classes[:, None], _pitch_classes(cells)], 1).cumsum(1)
@@ -138,16 +138,16 @@ LEAPS, INTERVALS = (interval(CELLS[:, None], CELLS, widest) for widest in (MAX_L
 def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
     """Return all features of sequences, each from its beginning, one behind the other: (N, 16) int64, those of `stream`."""
     flat = Flat(sequences)
-    sings = is_cell(flat.ids)
-    place = flat.running_sum(sings)  # cells up to and including each token
-    last, held, before, begin = _by_step(flat, sings, place)
+    cell_mask = is_cell(flat.ids)
+    place = flat.running_sum(cell_mask)  # cells up to and including each token
+    last, sustained, before, begin = _by_step(flat, cell_mask, place)
     written = np.maximum(flat.ids - FIRST_ARRANGED + 1, 0)[flat.first]
     at = [begin + place + NUM_VOICES - lag for lag in LAGS]
     seen = [last[i] for i in at]
     columns = (
         ORDER_TABLE[written % len(ORDERS), place % NUM_VOICES],
         place // NUM_VOICES % STEPS_A_QUARTER,
-        *[held[i] for i in at],
+        *[sustained[i] for i in at],
         *[LEAPS[before[i], cell] for i, cell in zip(at, seen, strict=True)],
         *[INTERVALS[seen[0], cell] for cell in seen[1:]],
         written,
@@ -157,34 +157,36 @@ def features_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
     return np.stack(columns).T
 
 
-def _by_step(flat: Flat, sings: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _by_step(
+    flat: Flat, cell_mask: np.ndarray, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return cells laid out in steps of four voices, in front of each sequence a step of zeros for its beginning.
 
     Args:
         flat: the sequences.
-        sings: (N,) booleans, which tokens are cells.
+        cell_mask: (N,) booleans, which tokens are cells.
         place: (N,) cells of the sequence up to and including each token.
 
     Returns:
-        Of each cell its id, for how many steps it has held, and the id that its voice had before; and (N,) where the first step
-        of each token's sequence begins among them.
+        For each cell: its id, the number of steps it has been sustained, and the previous id of its voice. Then (N,), the
+        index of the first step of each token's sequence among the cells.
     """
-    num_cells = np.bincount(flat.sequence[sings], minlength=int(flat.sequence[-1]) + 1 if len(flat.sequence) else 0)
+    num_cells = np.bincount(flat.sequence[cell_mask], minlength=int(flat.sequence[-1]) + 1 if len(flat.sequence) else 0)
     num_steps = 1 + -(-num_cells // NUM_VOICES)
     first_step = np.cumsum(num_steps) - num_steps
     begin = NUM_VOICES * first_step[flat.sequence]
     cells = np.full((int(num_steps.sum()), NUM_VOICES), -1)
-    cells.reshape(-1)[begin[sings] + NUM_VOICES - 1 + place[sings]] = flat.ids[sings]
+    cells.reshape(-1)[begin[cell_mask] + NUM_VOICES - 1 + place[cell_mask]] = flat.ids[cell_mask]
     cells[first_step] = 0
     step = np.arange(len(cells))[:, None]
     changed = np.concatenate([np.ones((min(1, len(cells)), NUM_VOICES), bool), cells[1:] != cells[:-1]])
     changed[first_step] = True
     change = np.maximum.accumulate(np.where(changed, step, 0), 0)
-    held = np.minimum(step - change + 1, MAX_HELD)
-    held[first_step] = 0
+    sustained = np.minimum(step - change + 1, MAX_HELD)
+    sustained[first_step] = 0
     before = np.take_along_axis(cells, np.maximum(change - 1, 0), 0)
     before[first_step] = 0
-    return cells.ravel(), held.ravel(), before.ravel(), begin
+    return cells.ravel(), sustained.ravel(), before.ravel(), begin
 
 
 def _degrees_of(flat: Flat, ids: np.ndarray) -> np.ndarray:

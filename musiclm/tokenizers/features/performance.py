@@ -23,7 +23,7 @@ MAX_SOUNDING = 15
 TOGETHER = 4  # steps after the first note of a chord in which its other notes begin
 NEAR = 8  # notes back in which the one that is nearest in pitch is looked for
 
-# steps of 10 ms: single ones as far as they are heard as such, then some 15 % apart
+# steps of 10 ms: linear where single steps are audible, then about 15 % apart
 EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 15, 18, 21, 25, 29, 34, 40, 48, 57, 68, 82, 100, 150, 250)
 _TIMES = np.searchsorted(EDGES, np.arange(EDGES[-1] + 1), side="right").tolist()
 
@@ -37,7 +37,7 @@ SIZES = (
     *[_INTERVAL] * 3,  # from the likeliest to end to the next three
     *[_INTERVAL] * 2,  # from the last note struck to the lowest and the highest that sounds
     NOTE_OFF,  # the id that strikes the last key again
-    VELOCITY,  # the id that ends what is likely to end next: the oldest note; at the time of an end the next oldest
+    VELOCITY,  # the id that ends the note that is likely to end next: the oldest note; at the time of an end the next oldest
     TIME_SHIFT,  # the velocity of the note that is nearest in pitch
     TIME_SHIFT + NUM_SHIFTS,  # the shift after which the last time between two chords has passed again
 )

@@ -18,7 +18,7 @@ from .flat import Flat, Grouped, Latest
 
 MAX_INTERVAL = 24
 ECHOES = (1, 2, 4)  # bars ago
-MAX_NOTES = 15  # at one position; more look alike
+MAX_NOTES = 15  # at one position; more get the same feature
 MAX_OWN = 7  # of one program there
 LONGEST = 48  # positions that a note counts for in the key
 KEYS = np.round(100 * key_profiles()).astype(np.int64)
@@ -236,12 +236,12 @@ def _resumed(kinds: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
     """
     before, begin = np.zeros(0, np.int64), 0
     parts, resumable = [], []
-    for mark in np.flatnonzero((kinds == AHEAD) | (kinds == WRITE)).tolist():
-        if kinds[mark] == AHEAD:
-            resumable.append(np.concatenate([before, np.arange(begin, mark)]))
+    for at in np.flatnonzero((kinds == AHEAD) | (kinds == WRITE)).tolist():
+        if kinds[at] == AHEAD:
+            resumable.append(np.concatenate([before, np.arange(begin, at)]))
         elif resumable:
-            parts.append((before, begin, mark))
-            before, begin = resumable.pop(), mark
+            parts.append((before, begin, at))
+            before, begin = resumable.pop(), at
     return [*parts, (before, begin, len(kinds))]
 
 
