@@ -181,6 +181,7 @@ def test_preparing_in_two_processes_gives_the_same(
     assert torch.equal(again.strips, prepared.strips)
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_weights(prepared: training.PreparedNotes) -> None:
     def run() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)

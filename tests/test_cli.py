@@ -40,6 +40,7 @@ def test_generate_alone_writes_a_new_file_and_prints_its_path_and_seed(run, tmp_
     assert sum(len(i.notes) for i in pretty_midi.PrettyMIDI(io.BytesIO(data)).instruments) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", checkpoint.bundled())
 def test_each_bundled_model_goes_on_with_a_song(run, song_file, name: str):
     code, out, err = run("generate", "--model", name, "--prompt", song_file, "--bars", 8, "-o", "out.mid", "--json")
@@ -49,6 +50,7 @@ def test_each_bundled_model_goes_on_with_a_song(run, song_file, name: str):
     assert midi.num_bars(midi.read("out.mid")) == output["bars"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_under_another_name(run):
     for name in ("a.mid", "b.mid"):
         assert run("generate", "--bars", 2, "--seed", 7, "-o", name)[0] == 0
@@ -182,6 +184,7 @@ def test_a_full_disk_is_one_line_and_a_device_stays_a_device(run):
     assert Path("/dev/full").is_char_device()
 
 
+@pytest.mark.slow
 def test_train_evaluate_and_generate_from_a_folder_of_midi(run, song, tmp_path):
     draw = random.Random(0)
     for i in range(4):
@@ -251,6 +254,7 @@ def test_models_lists_what_is_bundled(run):
     assert all(m["name"] in out for m in listed)
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, song_file, monkeypatch):
     """Ctrl-C during `import torch` was lost, and the run went on to its end."""
     from musiclm.training.run import Run
@@ -271,6 +275,7 @@ def test_a_ctrl_c_that_a_library_swallows_still_stops_training(run, song_file, m
     assert not list(Path("run").glob("last*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(run, song_file, monkeypatch):
     """It stopped there and then, and weights that were half way to the next step were what was saved."""
     import torch
@@ -328,6 +333,7 @@ def test_one_piece_is_no_pieces(run, song_file):
     assert "1 bar, " in run("generate", "--model", "bach-gru", "--bars", 1, "-o", "a.mid")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in checkpoint.bundled() if name.startswith("bach")])
 def test_bundled_models_of_chorales_are_evaluated_on_them_if_nothing_else_is_named(run, name: str):
     """New cards called their data by another name, and evaluate no longer knew where it was."""

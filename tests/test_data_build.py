@@ -120,6 +120,7 @@ def test_an_official_split_is_used_as_it_is_and_twins_across_it_are_reported(tmp
     assert (twins["groups"], twins["pieces"], twins["held_out"]) == (1, 2, 1)
 
 
+@pytest.mark.slow
 def test_the_chorales_keep_their_folders_as_splits_and_their_twins_are_counted(tmp_path: Path):
     """No chorale is another one transposed; 28 of the 77 test ones are known to share a tune with one of training."""
     document = built(tmp_path / "corpus", CHORALES, tokenizer="grid")
@@ -153,6 +154,7 @@ def test_one_bar_is_trained_and_validated_on(tmp_path: Path):
     assert not source.is_split and "validation is on the training music" in source.notes[-1]
 
 
+@pytest.mark.slow
 def test_workers_and_this_process_build_the_same_bytes_from_a_folder_and_twice(tmp_path: Path):
     folder = folder_of(tmp_path / "music", {**MUSIC, "bad.mid": b"MThd", "deep/x.kar": midi_bytes(70)})
     built(tmp_path / "1" / "corpus", folder)
@@ -201,6 +203,7 @@ def test_a_build_that_is_stopped_goes_on_and_sees_what_has_changed(tmp_path: Pat
     assert contents(tmp_path / "corpus") == contents(tmp_path / "again" / "corpus")
 
 
+@pytest.mark.slow
 def test_a_hanging_and_a_dying_reader_cost_one_file_each(tmp_path: Path):
     """The hooks are in the environment, because readers are other processes."""
     folder = folder_of(tmp_path / "music", {**MUSIC, "05-hang.mid": midi_bytes(40), "07-die.mid": midi_bytes(41)})
@@ -358,6 +361,7 @@ def test_the_command_line_builds_inspects_and_refuses(
         assert code == wanted and not out and len(err.strip().splitlines()) <= 4, arguments
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="signals")
 def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path):
     folder_of(tmp_path / "music", {f"{i:03d}.mid": midi_bytes(i, num_bars=60) for i in range(150)})

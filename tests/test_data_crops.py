@@ -20,6 +20,7 @@ class TwoSemitones:
         return [2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", crops_data.GOLDEN)
 def test_batches_are_those_of_earlier_versions_bit_for_bit(name: str, case):
     tokenizer = case(name)

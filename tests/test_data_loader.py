@@ -96,6 +96,7 @@ def begun(program: str) -> tuple[subprocess.Popen, list[int]]:
     return process, workers
 
 
+@pytest.mark.slow
 @forks
 def test_workers_leave_ctrl_c_to_the_process_that_trains():
     """A terminal sends it to all of them; the loader still gives every batch, so that the step can be finished and saved."""

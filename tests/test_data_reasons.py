@@ -67,6 +67,7 @@ def test_old_texts_are_read_as_codes(text: str):
     assert (drop.text, drop.reason.is_transient) == (text, is_transient)
 
 
+@pytest.mark.slow
 @given(st.sampled_from(Reason), st.text(max_size=20))
 def test_what_is_stored_is_read_back_whatever_the_detail(reason: Reason, detail: str):
     drop = Drop(reason, detail if "{detail}" in reason.text else "")

@@ -155,6 +155,7 @@ def test_a_hair_beside_a_reference_that_hardly_varies_is_no_difference():
     assert music_metrics.overlap(np.full(10, 3.5), reference)[0] < 0.1
 
 
+@pytest.mark.slow
 def test_chorales_look_like_chorales():
     from musiclm import tokenizers
     from musiclm.data import bundled

@@ -202,6 +202,7 @@ def some_music(loaded: checkpoint.Checkpoint, length: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(tokens[:length], dtype=np.int64))[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", checkpoint.bundled())
 def test_what_auto_takes_here_costs_a_bundled_model_less_than_a_thousandth_of_a_nat(name: str):
     """The loss token by token, as `generate` reads; without AVX-512 VNNI int8 cost `score` 0.062 nats/token.

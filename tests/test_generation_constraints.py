@@ -49,6 +49,7 @@ def test_the_grammar_allows_all_real_music(real_midi, name: str):
             (place,) = rules.step([place], torch.tensor([i]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_model_of_random_weights_writes_whole_bars_of_playable_music(untrained, name: str, seed: int):

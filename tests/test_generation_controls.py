@@ -245,6 +245,7 @@ def test_a_metre_asked_for_begins_at_the_next_bar_line(untrained, song):
     assert new <= {40}
 
 
+@pytest.mark.slow
 def test_a_leaning_key_is_kept_the_more_the_stronger_it_is(untrained):
     composer = Composer.load(untrained("performance"))
 

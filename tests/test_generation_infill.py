@@ -136,6 +136,7 @@ def test_training_has_holes_with_the_voices_in_any_order_and_their_features_say_
     assert not learnt[ids == grid_infill.HOLE].any() and learnt[ids == grid_infill.HOLE].size
 
 
+@pytest.mark.slow
 def test_a_model_of_the_plain_grid_goes_on_to_learn_holes(tmp_path: Path):
     started = checkpoint.load("bach-transformer")
     prepared = prepare(TrainConfig(arch="transformer", start_from="bach-transformer", tokenizer="grid-infill", steps=1))
@@ -373,6 +374,7 @@ def test_a_model_says_how_its_music_is_drawn_and_what_is_asked_wins(untrained, t
     assert Composer(plain).completed(GenerationConfig()).sampler == SamplerConfig(temperature=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("plain", "filling"), [("score", "score-infill"), ("grid", "grid-infill")])
 def test_a_corpus_is_read_by_the_tokenizer_with_holes_and_by_the_one_without(run, tmp_path: Path, plain, filling):
     """One that was built for holes was refused, as tokens "not of another" tokenizer of the same name."""
@@ -394,6 +396,7 @@ def test_a_corpus_is_read_by_the_tokenizer_with_holes_and_by_the_one_without(run
     )
 
 
+@pytest.mark.slow
 def test_a_hole_that_is_written_in_parts_is_said(run):
     hymn = Path(__file__).parents[1] / "examples" / "hymn.mid"
     told = "filled in 8 parts"  # of two bars, 16 bars in all

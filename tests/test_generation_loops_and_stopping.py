@@ -94,6 +94,7 @@ def composer(untrained) -> Callable[[str], Composer]:
     return lambda name: Composer.load(untrained(name))
 
 
+@pytest.mark.slow
 def test_a_model_that_always_takes_the_likeliest_is_led_out_of_its_loop(composer):
     writer = composer("grid")
     cold = GenerationConfig.from_options(temperature=0.0, bars=6)
@@ -107,6 +108,7 @@ def test_a_model_that_always_takes_the_likeliest_is_led_out_of_its_loop(composer
     assert notes(writer.generate(None, cold, seed=1)[0].score) == notes(freed.score)
 
 
+@pytest.mark.slow
 def test_a_continuation_that_rewinds_changes_no_other_and_keeps_its_beginning(composer, monkeypatch):
     """One of three is found in a loop, once, by a detector that knows its notes."""
     writer = composer("score")
@@ -272,6 +274,7 @@ def test_a_phrase_ends_where_the_last_half_bar_brings_nothing_new_and_nothing_ri
     assert stopping.first_phrase_end(playing, 4.0, 8.0) == 4.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score", "grid", "performance", "TSD"])
 @pytest.mark.parametrize("length", [Length(bars=4), Length(seconds=3), Length(tokens=60)], ids=str)
 def test_music_that_is_finished_goes_on_with_what_it_was_and_no_more_than_half_as_long_again(composer, name, length):
@@ -295,6 +298,7 @@ def test_music_that_is_finished_goes_on_with_what_it_was_and_no_more_than_half_a
             assert stopping.phrase_ends(finished.score, end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score", "grid", "performance"])
 def test_a_model_that_wants_to_end_may_only_when_the_music_is_long_enough(composer, name: str, monkeypatch):
     writer = composer(name)

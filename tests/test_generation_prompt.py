@@ -67,6 +67,7 @@ SHAPES = {  # bytes, and the tempo and metre that go on
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score", "performance", "grid"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_prompt_of_any_shape_goes_on_from_its_place_in_the_bar(untrained, name: str, shape: str):

@@ -91,6 +91,7 @@ def test_records_of_earlier_versions_are_read(path: Path):
     assert record.request.is_filling == any(name in stored for name in ("infill", "keep_tracks", "accompany"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -198,6 +199,7 @@ def played(score: Score) -> list[tuple]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["score", "grid", "performance", "TSD", "MIDILike"])
 @pytest.mark.parametrize("how", ["alone", "prompt", "only_new"])
 def test_a_stream_has_the_notes_of_the_composition_in_the_order_of_their_beginnings(untrained, name: str, how: str):
@@ -214,6 +216,7 @@ def test_a_stream_has_the_notes_of_the_composition_in_the_order_of_their_beginni
         assert max(n.end for n in notes) == pytest.approx(whole.seconds, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_stream_tells_notes_before_all_is_drawn_and_tempo_and_metre_before_them(untrained):
     writer = Composer.load(untrained("score"))
     stream = writer.stream(band(), GenerationConfig(length=Length(bars=30), loop_guard=False), seed=1)
@@ -327,6 +330,7 @@ def test_ctrl_c_while_drawing_exits_with_130_and_leaves_no_file(run, untrained, 
         assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_a_stream_quietly(untrained):
     command = [sys.executable, "-m", "musiclm", "generate", "--model", untrained("grid"), "--bars", "200", "--stream"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -111,6 +111,7 @@ def walked_main_tempo(score: Score, quarters: float) -> tuple[float, int]:
     return max(lasts, key=lambda qpm: (lasts[qpm], qpm)), different
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(scores(), st.lists(times, min_size=1, max_size=8), st.integers(0, 5))
 def test_bars_are_those_of_the_walk(score: Score, asked: list[float], num_bars: int):
@@ -130,6 +131,7 @@ def test_bars_are_those_of_the_walk(score: Score, asked: list[float], num_bars: 
             assert bars.last_bar_line(quarters) == walked_last_bar_line(score, quarters)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(scores(), st.lists(times, min_size=1, max_size=8))
 def test_tempo_conversions_are_those_of_the_walk(score: Score, asked: list[float]):
@@ -198,6 +200,7 @@ played = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(pedals, played, st.sampled_from((120.0, 97.3)))
 def test_the_pedal_holds_notes_as_it_did_in_tokens_and_in_sound(pedal: Any, notes: Any, qpm: float):

@@ -72,6 +72,7 @@ class Deep(Tied):
         self.head = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, config.vocab_size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_recorded_loss_is_that_of_the_saved_weights(arch: str, tmp_path: Path):
     """The example's output layer was not scaled by the fitted temperature at which its loss was recorded."""
@@ -249,6 +250,7 @@ def test_a_checkpoint_with_the_names_of_before_is_read(tmp_path: Path):
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_with_the_names_of_before_is_resumed_bit_for_bit(tmp_path: Path):
     plan = TrainConfig(
         arch="gru", preset="tiny", data=chorales_file(tmp_path / "data"), steps=4, precision="fp32", device="cpu",
@@ -311,6 +313,7 @@ def test_attention_is_recorded_in_one_thread_while_another_generates(arch: str):
     assert len(recorder.layers) == 2  # nothing is recorded behind the block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "layers"), [("gru", 3), ("transformer", 1)])
 def test_layers_sets_the_depth_of_the_model(run, tmp_path: Path, arch: str, layers: int):
     data = chorales_file(tmp_path / "data")

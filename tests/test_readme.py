@@ -18,6 +18,7 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)\n```", text, re.S)
 
 
+@pytest.mark.slow
 def test_the_python_quickstart_runs(tmp_path, monkeypatch, capsys):
     (code,) = blocks("python")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")

@@ -130,6 +130,7 @@ def test_a_chorale_in_any_order_of_voices_or_backwards_is_the_same_music():
         assert torch.equal(last[4:], torch.from_numpy(ids[1:-5]))  # whoever sings, its last pitch is its own
 
 
+@pytest.mark.slow
 def test_the_last_feature_is_the_degree_that_the_voice_sang_last():
     """By a loop over the cells; a scale and its triad are enough to tell C major and A minor."""
     for tonic, minor, notes in ((0, False, [60, 64, 67, 72]), (9, True, [57, 60, 64, 69])):

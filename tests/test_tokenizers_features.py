@@ -44,6 +44,7 @@ def streamed(own: Tokenizer, ids: np.ndarray, num_single: int = 40) -> np.ndarra
     return np.concatenate(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_arrays_and_streams_give_the_same_features_of_real_pieces(name: str):
     own = tokenizer(name)
@@ -73,6 +74,7 @@ def sequences(draw: st.DrawFn, own: Tokenizer, pieces: tuple[np.ndarray, ...]) -
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @quickly
 @given(st.data())

@@ -29,6 +29,7 @@ def merged(name):
     return base.trained_bpe([base.encode(band())[0]] * 2, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["performance", "score", "TSD", "MIDILike", "PerTok", "Structured", "BEAT"])
 @pytest.mark.parametrize("with_merges", [False, True])
 def test_a_prompt_is_continued_to_its_bars(name, with_merges):

@@ -193,6 +193,7 @@ def test_a_cut_performance_keeps_the_notes_that_still_sound():
     assert TOKENIZER.decode([]).note_num() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [0.0, 0.8])
 def test_whatever_the_grammar_allows_is_what_encode_writes(bias):
     """200 sequences in all, one half with many ends and beginnings at a time; none has a dead end."""

@@ -31,6 +31,7 @@ def test_the_rate_warms_up_and_falls_by_steps_and_by_the_clock():
         Recipe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", models.names())
 def test_training_lowers_the_loss(arch: str, chorales):
     made = windows(chorales.pieces("train")[:10])
@@ -54,6 +55,7 @@ def test_an_ensemble_predicts_the_mean_and_has_the_streaming_invariant(chorales)
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
 
 
+@pytest.mark.slow
 def test_distillation_brings_a_model_closer_to_its_teacher(chorales):
     made = windows(chorales.pieces("train")[:10])
     teacher = tiny("gru", GRID.vocab_size, **GRID.model_config)  # of random weights, unlike the data
@@ -126,6 +128,7 @@ def test_early_stopping_counts_the_validations_after_the_best_and_after_a_new_bu
     assert stopping.is_over(1, since=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", models.names())
 def test_a_resumed_run_gives_the_same_weights_bit_for_bit(arch: str, chorales):
     made = windows(chorales.pieces("train")[:10])

@@ -176,6 +176,7 @@ def test_a_finished_run_continues_with_a_larger_budget_and_without_one_it_is_ref
     assert (folder / "best.safetensors").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_model_calibrated_and_its_card_says_so(tmp_path: Path):
     data = some_chorales(tmp_path / "data")
     run = Run.create(
@@ -270,6 +271,7 @@ def test_a_corpus_of_another_tokenizer_is_refused_with_the_way_out(run, tmp_path
     assert code == 1 and "the model 'bach-gru' has tokens of 'grid', not of 'score'" in told
 
 
+@pytest.mark.slow
 def test_a_model_that_is_given_more_features_begins_as_what_it_was(chorales, tmp_path):
     """Drawn at random, what it had not learnt cost a score model half a nat a token to begin with."""
     old = tokenizers.create("grid", features=2)
@@ -293,6 +295,7 @@ def test_a_model_that_is_given_more_features_begins_as_what_it_was(chorales, tmp
         prepare(TrainConfig(arch="transformer", start_from=str(newer), tokenizer="score", steps=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("within", ["validation", "step"])
 def test_what_is_cut_within_a_step_or_its_validation_is_done_again(within: str, tmp_path: Path, monkeypatch):
     """A run that was saved there went on from weights half way to the next step, or never validated its last."""

@@ -37,6 +37,7 @@ def walked(tokenizer, rule: constraints.Grammar, length: int, seed: int) -> np.n
     return np.array(ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", TOKENIZERS, indirect=True)
 def test_what_models_of_random_weights_draw_is_valid(tokenizer):
     for seed in range(2):
@@ -91,6 +92,7 @@ def test_shifts_and_programs_of_real_music_are_allowed(real_midi, name: str, arc
             place = rule.after(place, i)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokenizer", ["score", "performance", "grid", "score+bpe", "TSD", "MIDILike"], indirect=True)
 @pytest.mark.parametrize("with_prompt", [False, True])
 def test_controls_are_kept_to_the_note(tokenizer, with_prompt):
