@@ -178,7 +178,8 @@ def _grid(columns: int, rows: int, title: str) -> tuple[Figure, Any]:
 def _tile(ax: Any, image: Tensor, column: int, row: int, title: str, cmap: str, low: float, high: float) -> None:
     left, right, top, bottom = column + TILE_GAP, column + 1 - TILE_GAP, row + TITLE, row + 1 - TILE_GAP
     extent = (left, right, bottom, top)
-    ax.imshow(image.flip(0), extent=extent, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    pixels = image.flip(0).numpy()
+    ax.imshow(pixels, extent=extent, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     ax.text((left + right) / 2, top - 0.02, title, ha="center", va="bottom", fontsize=6.5)
 
 
