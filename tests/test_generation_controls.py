@@ -125,7 +125,7 @@ def test_there_is_always_a_way_on(name):
         not_before = tokenizer.quarters(prompt) + draw.choice([0.0, 0.3, 3.0]) if seed % 2 else 0.0
         try:
             rules = constraints.constraints(
-                tokenizer, not_before=not_before, heard=prompt if seed % 2 else None, controls=some_controls(draw)
+                tokenizer, not_before=not_before, prompt_ids=prompt if seed % 2 else None, controls=some_controls(draw)
             )
         except TokenizerError:
             continue
@@ -149,7 +149,7 @@ def test_a_prompt_that_stops_within_a_note_still_has_a_way_on():
     ids, _ = tokenizer.encode(validity.song(1))
     for stop in range(1, 60):
         rule = constraints.constraints(
-            tokenizer, heard=ids[:stop], controls=Controls(instruments="violin", max_polyphony=1)
+            tokenizer, prompt_ids=ids[:stop], controls=Controls(instruments="violin", max_polyphony=1)
         )[0]
         place = rule.beginning()
         for i in ids[:stop].tolist():
@@ -179,9 +179,9 @@ def test_what_a_tokenizer_cannot_express_is_refused_with_a_reason(name, refused)
 def test_a_metre_without_bars_cannot_change_behind_a_prompt(song):
     tokenizer = tokenizers.create("TSD")
     heard, _ = tokenizer.encode(song)
-    assert constraints.constraints(tokenizer, heard=heard, controls=Controls(time_signature="3/4"))
+    assert constraints.constraints(tokenizer, prompt_ids=heard, controls=Controls(time_signature="3/4"))
     with pytest.raises(TokenizerError, match="no bars"):
-        constraints.constraints(tokenizer, heard=heard, controls=Controls(time_signature="4/4"))
+        constraints.constraints(tokenizer, prompt_ids=heard, controls=Controls(time_signature="4/4"))
 
 
 @pytest.mark.parametrize("name", ["bach-gru", "score-transformer"])
@@ -217,7 +217,7 @@ def test_the_file_has_the_tempo_asked_for_and_the_model_hears_its_nearest(untrai
         prompt, GenerationConfig(length=Length(bars=2), controls=controls, only_new=True), seed=1
     )
     assert [(t.time, round(t.qpm, 2)) for t in new.score.tempos] == [(0, 97.3)]
-    rule = constraints.constraints(SCORE, heard=prompt.ids, controls=controls)[0]
+    rule = constraints.constraints(SCORE, prompt_ids=prompt.ids, controls=controls)[0]
     permitted = {SCORE.miditok_vocabulary[i] for i in rule._tempi}
     assert permitted == {min((f"Tempo_{t}" for t in SCORE.tempi), key=lambda t: abs(float(t[6:]) - 97.3))}
 

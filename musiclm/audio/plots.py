@@ -105,10 +105,10 @@ def saliency(classifier: NoteClassifier, picture: Tensor, name: str) -> bytes:
     largest = float(drop.abs().max()) or 1.0
     figure = _figure(9, 3.6)
     left, right = figure.subplots(1, 2)
-    left.imshow(picture, origin="lower", cmap="magma", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
+    left.imshow(picture.numpy(), origin="lower", cmap="magma", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
     left.set_title(f"{name}: {prediction.family}, {prediction.probability:.0%}", fontsize=9)
-    right.imshow(picture, origin="lower", cmap="gray", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
-    shown = right.imshow(drop, origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.65, aspect="auto")
+    right.imshow(picture.numpy(), origin="lower", cmap="gray", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
+    shown = right.imshow(drop.numpy(), origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.65, aspect="auto")
     right.set_title(f"what speaks for {prediction.family}: nats lost when silenced", fontsize=9)
     figure.colorbar(shown, ax=right)
     for ax in (left, right):
