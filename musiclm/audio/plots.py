@@ -108,7 +108,9 @@ def saliency(classifier: NoteClassifier, picture: Tensor, name: str) -> bytes:
     left.imshow(picture.numpy(), origin="lower", cmap="magma", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
     left.set_title(f"{name}: {prediction.family}, {prediction.probability:.0%}", fontsize=9)
     right.imshow(picture.numpy(), origin="lower", cmap="gray", vmin=mel.FLOOR_DB, vmax=0, aspect="auto")
-    shown = right.imshow(drop.numpy(), origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.65, aspect="auto")
+    shown = right.imshow(
+        drop.numpy(), origin="lower", cmap="RdBu_r", vmin=-largest, vmax=largest, alpha=0.65, aspect="auto"
+    )
     right.set_title(f"what speaks for {prediction.family}: nats lost when silenced", fontsize=9)
     figure.colorbar(shown, ax=right)
     for ax in (left, right):
