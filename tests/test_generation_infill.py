@@ -20,6 +20,7 @@ from musiclm.errors import CheckpointError, MidiError, RunError
 from musiclm.generation import infill
 from musiclm.generation.composer import Composer
 from musiclm.generation.config import GenerationConfig, SamplerConfig
+from musiclm.generation.masked_span import MaskedSpan, masked_span
 from musiclm.plotting import piano_roll
 from musiclm.tokenizers import grid_infill
 from musiclm.tokenizers.grid import SILENCE, is_cell
@@ -49,7 +50,7 @@ def notes(score: Score) -> Counter:
     )
 
 
-def events(score: Score, hole: infill.MaskedSpan | None = None) -> list[list[tuple]]:
+def events(score: Score, hole: MaskedSpan | None = None) -> list[list[tuple]]:
     """Return the notes of each track, those within a hole left out, and all else that a file has."""
     first, stop = (round(at * score.ticks_per_quarter) for at in (hole.start, hole.stop)) if hole else (0, 0)
     found = []
@@ -221,7 +222,7 @@ def test_what_is_kept_of_chorales_comes_out_unchanged(chorales, composer):
             keep_tracks=[None, "soprano", "Alto,4"][i % 3] if i % 3 else "soprano",
             sampler=SamplerConfig(temperature=1.5),
         )
-        hole = infill.masked_span(score, bars=request.infill_bars, keep=request.keep_tracks)
+        hole = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks)
         (made,) = infill.fill(composer("grid-infill"), score, request, seed=i)
         assert events(made.score, hole) == events(score, hole)
         again = midi.parse(midi.to_bytes(made.score), "again")
@@ -251,7 +252,7 @@ def test_what_is_kept_of_real_files_comes_out_unchanged(name: str, real_midi, co
         keep = str(playing[0]) if i % 2 and len(playing) > 1 else None
         first = 1 + 7 * i % (midi.num_bars(score) - 1)
         request = GenerationConfig(infill=f"{first}" if keep is None else f"{first}-{first + 1}", keep_tracks=keep)
-        hole = infill.masked_span(score, bars=request.infill_bars, keep=keep)
+        hole = masked_span(score, bars=request.infill_bars, keep=keep)
         (made,) = infill.fill(composer("score-infill"), score, request, seed=i)
         shown = events(made.score, hole)
         assert shown[: 2 * len(score.tracks)] == events(score, hole)[:-2], file
@@ -309,14 +310,14 @@ def test_a_note_that_would_cut_another_is_left_out():
 def test_a_hole_that_cannot_be_is_refused(song: Score, asked, said: str):
     song.tracks.append(Track("Empty", 40))
     with pytest.raises(MidiError, match=said):
-        infill.masked_span(song, **asked)
+        masked_span(song, **asked)
 
 
 def test_tracks_are_kept_by_name_number_instrument_and_drums(song: Score):
-    assert infill.masked_span(song, keep="tune").tracks == (1, 2)
-    assert infill.masked_span(song, keep="flute, drums").tracks == (1,)
-    assert infill.masked_span(song, keep="2").tracks == (0, 2)
-    found = infill.masked_span(song, bars=(3, 4))
+    assert masked_span(song, keep="tune").tracks == (1, 2)
+    assert masked_span(song, keep="flute, drums").tracks == (1,)
+    assert masked_span(song, keep="2").tracks == (0, 2)
+    found = masked_span(song, bars=(3, 4))
     assert (found.start, found.stop, found.tracks) == (6.0, 12.0, (0, 1, 2))
 
 

@@ -99,7 +99,7 @@ class GenerationConfig:
         loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
         live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
-        keep_tracks: tracks to keep while the others are rewritten; see `infill.masked_span`.
+        keep_tracks: tracks to keep while the others are rewritten; see `masked_span.masked_span`.
         accompany: keep all tracks, and add notes.
         controls: hard constraints on the new music.
         sampler: how to choose among tokens.
