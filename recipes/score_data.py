@@ -8,12 +8,18 @@ What is mended, set by set (the rest is copied as it is):
   annotated downbeats, the tempo is that of each bar); MELODY, all on the piano's program, moves to 52 (voice).
 - groove: drum tracks as they are, at their own tempo.
 
+The split of each piece is that of `score_split.csv` beside this script, written from the corpus that `score-transformer` of
+version 0.1 learned from: a split that follows from the notes as they are read would change with each repair of the reader.
+Copies in the table are left out. The rest of the table is written to the folder, where `musiclm corpus build` finds it; what
+is new there gets its split by hash.
+
 Flat velocities (Polish scores, Chopin) cannot be mended; `musiclm corpus inspect` reports them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import tarfile
 from collections.abc import Iterator
@@ -23,8 +29,10 @@ import numpy as np
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclm import midi
+from musiclm.data.sources import printable
 from musiclm.errors import MidiError
 
+SPLIT = Path(__file__).with_name("score_split.csv")
 VOICE, OBOE = 52, 68
 TICKS = 480
 SETS = [
@@ -45,17 +53,32 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS), help="which, by comma")
     arguments = parser.parse_args()
+    table = split_table()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with (arguments.output / SPLIT.name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["midi_filename", "split"])
+        writer.writerows((name, split) for name, (split, copy_of) in table.items() if not copy_of)
     for name in arguments.sets.split(","):
-        count = refused = 0
+        count = refused = copies = 0
         for path, score in prepared(arguments.data / f"{name}.tar.xz", name):
             target = arguments.output / name / path
+            if table.get(printable(f"{name}/{path}"), ("", ""))[1]:
+                copies += 1
+                continue
             if score is None:
                 refused += 1
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             midi.write(score, target, force=True)
             count += 1
-        print(f"{name}: {count} files, {refused} that cannot be read")
+        print(f"{name}: {count} files, {refused} that cannot be read, {copies} copies left out")
+
+
+def split_table() -> dict[str, tuple[str, str]]:
+    """Return the split of each file, and the file that it is a copy of or ""."""
+    with SPLIT.open(newline="", encoding="utf-8") as file:
+        return {row["midi_filename"]: (row["split"], row["copy_of"]) for row in csv.DictReader(file)}
 
 
 def prepared(archive: Path, name: str) -> Iterator[tuple[str, Score | None]]:
