@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import secrets
@@ -140,8 +141,14 @@ soundfont: Decorator = click.option(
 
 
 def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command -q, which it takes as `quiet`, and -v."""
-    return _quiet(_verbose(command))
+    """Give a command -q, which it takes as `quiet`, and -v; what the library logs is then said accordingly."""
+
+    @functools.wraps(command)
+    def run(*args: Any, quiet: bool, **options: Any) -> Any:
+        _console.show_log(quiet=quiet)
+        return command(*args, quiet=quiet, **options)
+
+    return _quiet(_verbose(run))
 
 
 def draw_seed(given: int | None) -> int:

@@ -74,7 +74,6 @@ def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> Non
     chorales. The tables show the losses next to trivial baselines, and the musical statistics of samples next to those
     of real pieces. Each model continues the same prompt. It can be interrupted at any time; --resume continues.
     """
-    _console.show_log(quiet=quiet)
     comparison = _begun(**asked) if resume is None else _resumed(Path(resume), asked)
     _console.say(f"comparison {comparison.folder}: {_described(comparison)}", quiet=quiet)
     try:

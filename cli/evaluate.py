@@ -78,7 +78,6 @@ def command(
     from .. import checkpoint, evaluation
 
     loaded = checkpoint.load(model)
-    _console.show_log(quiet=quiet)
     source, split = _source(loaded, model, data, split)
     where = resolve_device(device)
     bf16 = resolve_bf16(precision, where) if precision != "auto" else False

@@ -83,7 +83,6 @@ def command(
     config = _config(prompt, options | {"live": stream or port is not None})
     _check_output(config, output, stream=stream, as_json=as_json, wav=wav, play=play)
     paths = _checked_paths(config, output, wav=wav, play=play, soundfont=soundfont, force=force)
-    _console.show_log(quiet=quiet)
     prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
     if port is not None:
         _live.check_port(port)

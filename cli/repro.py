@@ -43,7 +43,6 @@ def command(
         raise click.UsageError("-o - writes one MIDI file: not with --json")
     if output not in (None, "-"):
         check_writable(Path(str(output)), force=force)
-    _console.show_log(quiet=quiet)
     data = _console.read_bytes(file)
     prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
 

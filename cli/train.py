@@ -99,7 +99,6 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
     --from fine-tunes: with a lower learning rate, a dropout of at least 0.1 and the tokenizer of the model. It stops early
     when the validation loss no longer improves. The best checkpoint is kept, even if it is the one it started from.
     """
-    _console.show_log(quiet=quiet)
     run = _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
     _console.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
     try:

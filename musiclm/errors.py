@@ -53,6 +53,7 @@ class Reason(enum.Enum):
     ENCRYPTED = "encrypted", "is encrypted or packed in an unknown way"
     EXACT_COPY = "exact_copy", "has the same tokens as another file"
     NEAR_COPY = "near_copy", "has the same notes as another file, transposed or at another speed"
+    DAMAGED = "damaged", "is damaged MIDI: {detail}"  # behind the reasons whose texts begin like this one
     UNREADABLE = "unreadable", "cannot be read: {detail}", True
     TIME_LIMIT = "time_limit", "took longer than {detail} s", True
     READER_KILLED = "reader_killed", "killed its reader", True

@@ -1,7 +1,7 @@
-"""Cleaning of scores; each repair is counted.
+"""Cleaning of scores for corpora, beyond what reading mends (`midi.reader`); each repair is counted.
 
-Repaired are: notes without length, stuck notes, whole bars of silence at the beginning, impossible tempi and time
-signatures, programs that the user wants replaced, and onsets that lie beside the grid by one constant shift.
+Repaired are: stuck notes, whole bars of silence at the beginning, impossible tempi and time signatures, programs that the
+user wants replaced, and onsets that lie beside the grid by one constant shift.
 """
 
 from __future__ import annotations
@@ -18,25 +18,19 @@ from .. import midi
 LONGEST = 64  # quarters that a note may last: sixteen bars, a long pedal point
 CUT_TO = 16  # quarters: the new length of a longer note
 SLOWEST, FASTEST = 10.0, 500.0  # quarters per minute
-MAX_QUARTERS = 1 << 16  # of a piece: nine hours at 120
 ON_GRID = 0.1  # of a sixteenth
-NOTE_KEYS = ("time", "duration", "pitch", "velocity")
-
-Arrays = dict[str, np.ndarray]
 
 
 def clean(score: Score, programs: Mapping[int, int] | None = None) -> Counter[str]:
     """Clean a score in place; return how often each repair was made.
 
-    - Notes without length are removed; those of drums get a thirty-second, since the length of a hit has no meaning.
     - Notes longer than `LONGEST` quarters are stuck: they are cut to `CUT_TO` quarters.
-    - Tempi are clipped to 10 … 500 quarters per minute. Tempi of 0 microseconds and time signatures such as 0/1 are
-      removed.
+    - Tempi are clipped to 10 … 500 quarters per minute. Time signatures beyond 64/64 are removed.
     - Whole bars of silence at the beginning are cut: the music then begins in the first bar.
     - Onsets that all lie beside the grid of sixteenths by the same shift are moved onto it (POP909).
 
     Args:
-        score: in ticks, not longer than `MAX_QUARTERS`.
+        score: as it was read, in ticks.
         programs: MIDI programs to replace by others, in tracks that are not drums.
     """
     done: Counter[str] = Counter()
@@ -45,36 +39,17 @@ def clean(score: Score, programs: Mapping[int, int] | None = None) -> Counter[st
             track.program = programs[track.program]
             done["tracks given another program"] += 1
         arrays = track.notes.numpy()
-        changed = _lengths(arrays, score.ticks_per_quarter, track.is_drum)
-        if changed:
-            done.update(changed)
+        stuck = arrays["duration"] > LONGEST * score.ticks_per_quarter
+        if stuck.any():
+            arrays["duration"][stuck] = CUT_TO * score.ticks_per_quarter
             track.notes = Note.from_numpy(**arrays)
+            done["stuck notes cut"] += int(stuck.sum())
     done.update(_tempi(score))
     done.update(_time_signatures(score))
     if score.note_num():
         done.update(_start(score))
         done.update(_align(score))
     return +done
-
-
-def _lengths(arrays: Arrays, tpq: int, is_drum: bool) -> Counter[str]:
-    duration = arrays["duration"]
-    done: Counter[str] = Counter()
-    empty = duration <= 0
-    if empty.any():
-        if is_drum:
-            duration[empty] = max(1, tpq // 8)
-            done["drum hits without length given one"] = int(empty.sum())
-        else:
-            for key in NOTE_KEYS:
-                arrays[key] = arrays[key][~empty]
-            done["notes without length dropped"] = int(empty.sum())
-            duration = arrays["duration"]
-    stuck = duration > LONGEST * tpq
-    if stuck.any():
-        duration[stuck] = CUT_TO * tpq
-        done["stuck notes cut"] = int(stuck.sum())
-    return done
 
 
 def _tempi(score: Score) -> Counter[str]:

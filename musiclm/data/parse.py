@@ -1,18 +1,13 @@
-"""One file to one record: parsed, cleaned, tokenised and measured; or the reason why it was dropped.
+"""One file to one record: read, cleaned, tokenised and measured; or the reason why it was dropped.
 
 This is all that a worker does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import os
-import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +17,9 @@ from .. import midi
 from ..errors import Drop, MidiError, MusicLMError, Reason
 from ..midi.theory import key_profiles
 from ..tokenizers.base import Tokenizer
-from .clean import MAX_QUARTERS, clean
+from .clean import clean
 from .fingerprint import fingerprint, tune_prints
 
-MAX_NOTES = 500_000  # per piece; the longest of MAESTRO has 25,000
 TOLERANCE = 0.025  # quarters: a tenth of a sixteenth
 MIN_NOTES_FOR_KEY = 8
 
@@ -67,15 +61,10 @@ def id_type(vocab_size: int) -> str:
 def read_piece(data: bytes, name: str, tokenizer: Tokenizer, programs: Mapping[int, int] | None = None) -> Record:
     """Return the record of the bytes of one file. Any error becomes the reason of the record."""
     try:
-        score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
-        num_read = int(score.note_num())
-        if num_read > MAX_NOTES:
-            return Record(Drop(Reason.TOO_MANY_NOTES, f"{MAX_NOTES:,}"))
-        if score.end() > MAX_QUARTERS * score.ticks_per_quarter:
-            return Record(Drop(Reason.TOO_LONG, f"{MAX_QUARTERS:,}"))
-        cleaned = clean(score, programs)
-        if score.note_num() == 0:
-            return Record(Drop(Reason.NO_LENGTHS))
+        reading = midi.read_music(data, name)
+        score = reading.score
+        num_read = int(score.note_num()) + reading.mended["notes without length dropped"]
+        cleaned = reading.mended + clean(score, programs)
         ids, left_out = tokenizer.encode(score)
     except MusicLMError as error:
         drop = error.drop if isinstance(error, MidiError) else None
@@ -94,64 +83,11 @@ def parse_clean(data: bytes, name: str) -> Score:
     """Return the score in the bytes of a file, cleaned as for a corpus.
 
     Raises:
-        MidiError: the file cannot be used, or is too long.
+        MidiError: the file cannot be used.
     """
-    score = _parse_abc(data) if is_abc(name) else midi.parse(data, name)
-    if score.note_num() > MAX_NOTES or score.end() > MAX_QUARTERS * score.ticks_per_quarter:
-        raise MidiError(f"'{name}' is longer than {MAX_NOTES:,} notes or {MAX_QUARTERS:,} quarters")
+    score = midi.parse(data, name)
     clean(score)
-    if score.note_num() == 0:
-        raise MidiError(f"'{name}' {Reason.NO_LENGTHS.text}", Drop(Reason.NO_LENGTHS))
     return score
-
-
-def is_abc(name: str) -> bool:
-    """Return whether a file is abc by its name; "tunes.abc#7" is the seventh tune of tunes.abc."""
-    return bool(re.search(r"\.abc(#\d+)?$", name.lower()))
-
-
-def _parse_abc(data: bytes) -> Score:
-    """Return the score of one abc tune.
-
-    symusic converts abc by an external program, which reads a file and writes to standard error.
-
-    Raises:
-        MidiError: it is not abc, is damaged, or holds no notes.
-    """
-    if b"\nX:" not in b"\n" + data or b"\0" in data:
-        raise _unusable(Reason.NOT_ABC)
-    with tempfile.TemporaryDirectory() as folder, _silent():
-        path = Path(folder, "tune.abc")
-        path.write_bytes(data)
-        try:
-            score = Score(str(path))
-        except Exception as error:
-            raise _unusable(Reason.DAMAGED_ABC) from error
-    if score.note_num() == 0:
-        raise _unusable(Reason.NO_NOTES)
-    if score.start() < 0:
-        raise _unusable(Reason.ABC_TIMES)
-    return score
-
-
-def _unusable(reason: Reason) -> MidiError:
-    return MidiError(reason.text, Drop(reason))
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Discard what C code writes to standard output and standard error. This affects the whole process."""
-    saved = [(fd, os.dup(fd)) for fd in (1, 2)]
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for fd, _ in saved:
-            os.dup2(null, fd)
-        yield
-    finally:
-        for fd, copy in saved:
-            os.dup2(copy, fd)
-            os.close(copy)
-        os.close(null)
 
 
 def _facts(score: Score) -> dict[str, Any]:

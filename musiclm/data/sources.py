@@ -22,8 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ..errors import CorpusError, Drop, Reason
+from ..midi.abc import tunes
 
-MUSIC = (".mid", ".midi", ".kar", ".abc")
+MUSIC = (".mid", ".midi", ".kar", ".rmi", ".abc")
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 ARCHIVES = (".zip", *TARS)
 MAX_BYTES = 32 << 20  # per file; a million notes take about 8 MB
@@ -157,13 +158,11 @@ def _file(number: int, path: Path, name: str) -> Iterator[Event]:
 
 def _tunes(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Found]:
     """Yield each tune of an abc file. In a collection each begins with its own X: field and counts as a file."""
-    parts = (b"\n" + data.replace(b"\r\n", b"\n")).split(b"\nX:")
-    if len(parts) <= 2:
+    parts = tunes(data)
+    if len(parts) == 1:
         yield Found(number, name, place, identity, data=data)
         return
-    head = parts[0] + b"\n"
-    for i, part in enumerate(parts[1:]):
-        tune = head + b"X:" + part + b"\n" if head.strip() else b"X:" + part + b"\n"
+    for i, tune in enumerate(parts):
         yield Found(number, f"{name}#{i + 1:05d}", place, f"{identity}:{i}", data=tune)
 
 

@@ -225,6 +225,6 @@ def _nothing(work: BuildState, sources: Sequence[str], problems: Sequence[str]) 
     reasons = sorted(found, key=lambda pair: (-pair[1], pair[0]))
     described = [f"{count} {'file' if count == 1 else 'files'}: {reason}" for reason, count in reasons[:12]]
     if not reasons:
-        described = ["no file with a music suffix (.mid, .midi, .kar, .abc) was found"]
+        described = ["no file with a music suffix (.mid, .midi, .kar, .rmi, .abc) was found"]
     where = " and ".join(f"'{source}'" for source in sources[:3]) + (" and more" if len(sources) > 3 else "")
     return f"nothing to use in {where}: " + "; ".join([*described, *problems[:3]])

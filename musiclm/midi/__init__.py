@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
-    from .io import parse, read, to_bytes, write
+    from .io import read, to_bytes, write
     from .pedal import pedal_release
+    from .reader import Reading, parse, read_music
     from .timing import (
         Bar,
         BarMap,
@@ -28,16 +29,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
-    "io": "parse read to_bytes write",
+    "io": "read to_bytes write",
     "pedal": "pedal_release",
+    "reader": "Reading parse read_music",
     "timing": "Bar BarMap TempoMap bar_line bars end last_bar_line num_bars quarters_at seconds seconds_at",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
-    "Bar", "BarMap", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars",
-    "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "retimed", "seconds", "seconds_at",
-    "set_tempo", "to_bytes", "without_before", "write",
+    "Bar", "BarMap", "Reading", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars",
+    "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "read_music", "retimed", "seconds",
+    "seconds_at", "set_tempo", "to_bytes", "without_before", "write",
 ]  # fmt: skip
 
 
