@@ -42,7 +42,7 @@ def track(draw: Random, channels: list[int], *, alone: bool) -> list[Timed]:
         found.append((3 * draw.randint(0, 60) + PROGRAMS, program(draw.randint(0, 127), draw.choice(channels))))
     for _ in range(draw.randint(0, 3)):
         found.append((draw.randint(0, 180), control(draw.choice([1, 7, 64]), draw.randint(0, 127), own)))
-    if not draw.randint(0, 5) and alone:
+    if not draw.randint(0, 5) and alone and own != 9:
         found.append((3 * draw.randint(0, 60) + OFFS, control(draw.choice([120, 123]), 0, own)))
     return sorted(found, key=lambda each: each[0])
 

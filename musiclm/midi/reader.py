@@ -185,9 +185,10 @@ def _foreign(mine: list[Event], others: list[list[Event]], *, is_alone: bool) ->
         return state
     first_own = min((e[0] for e in mine if e[1] == PROGRAM), default=None)
     programs = [e for e in state if e[1] == PROGRAM and (first_own is None or e[0] < first_own)]
-    values = {e[2] for each in (mine, *others) for e in each if e[1] == PROGRAM}
-    own = {_slot(e) for e in mine} if len(values) > 1 else set()
-    kept = [e for e in state if e[1] != PROGRAM and _slot(e) not in own and not _ends_notes(e)]
+    kept = [e for e in state if e[1] != PROGRAM]
+    if len({e[2] for each in (mine, *others) for e in each if e[1] == PROGRAM}) > 1:
+        own = {_slot(e) for e in mine}
+        kept = [e for e in kept if _slot(e) not in own and not _ends_notes(e)]
     return sorted([*programs, *kept], key=lambda e: e[0])
 
 
