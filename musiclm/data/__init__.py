@@ -31,6 +31,7 @@ from symusic import Score
 
 from .. import midi, tokenizers
 from ..errors import Drop, MidiError, Reason
+from ..midi.reader import VERSION as READER
 from ..tokenizers.base import Tokenizer
 from . import sources as finding
 from .build import Options, Progress, build_corpus
@@ -174,6 +175,7 @@ def _listing(path: Path) -> str | None:
 
 def _key(path: Path, tokenizer: Tokenizer, listing: str) -> str:
     described: dict[str, Any] = {"path": str(path.resolve()), "listing": listing, "tokenizer": tokenizer.describe()}
+    described["reader"] = READER
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 

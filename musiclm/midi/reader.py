@@ -22,6 +22,7 @@ from .smf import BEND, CONTROL, NOTE_OFF, NOTE_ON, PROGRAM, Event, MidiFile, unu
 from .snapping import on_bar_lines
 from .timing import bar_line
 
+VERSION = 2  # of what is read; a change makes corpora in the cache be built anew
 MAX_NOTES = 500_000  # per piece; the longest of MAESTRO has 25,000
 MAX_QUARTERS = 1 << 16  # of a piece: nine hours at 120
 DRUM_CHANNEL = 9
