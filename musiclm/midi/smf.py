@@ -191,7 +191,8 @@ def _events(
 ) -> int:
     """Read events until the end of the track; one long loop, since it runs once per event."""
     events, metas = track.events, track.metas
-    add = metas.append  # of the list for the running status, as soon as there is one
+    nothing: list[Event] = []
+    add = nothing.append  # of the channel's events, as soon as there is a status
     tick = running = port = 0
     size = len(data)
     while True:
@@ -231,30 +232,34 @@ def _events(
                 first, second = _clipped(kind, first, second)
                 mended["data bytes above 127 clipped"] += 1
             add((tick, kind, first, second))
-        elif status in (0xFF, 0xF0, 0xF7):
-            kind = -1
-            if status == 0xFF:
-                kind = data[at]
-                at += 1
-            length, at = _number(data, at)
-            if at + length > size:
-                raise IndexError
-            content = data[at : at + length]
-            at += length
+        else:
+            kind, content, at = _system(data, at, status)
             if kind == END:
                 track.end = tick
                 return at
             if kind == PORT and content:
-                port, first = 16 * content[0], port == 0
-                if first:  # MuseScore writes it behind the programs that it is meant for
+                port, is_first = 16 * content[0], port == 0
+                if is_first:  # MuseScore writes it behind the programs that it is meant for
                     moved = {channel + port: of_channel for channel, of_channel in events.items()}
                     events.clear()
                     events.update(moved)
                 add = events.setdefault((running & 15) + port, []).append
             elif kind >= 0:
                 metas.append((tick, kind, content))
-        else:
-            at += SYSTEM_BYTES.get(status, 0)
+
+
+def _system(data: bytes, at: int, status: int) -> tuple[int, bytes, int]:
+    """Return the type of a meta event and its content, -1 and nothing for other system events, and the position behind."""
+    if status not in (0xFF, 0xF0, 0xF7):
+        return -1, b"", at + SYSTEM_BYTES.get(status, 0)
+    kind = -1
+    if status == 0xFF:
+        kind = data[at]
+        at += 1
+    length, at = _number(data, at)
+    if at + length > len(data):
+        raise IndexError
+    return kind, data[at : at + length] if kind >= 0 else b"", at + length
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
