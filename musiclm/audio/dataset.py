@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -94,6 +95,8 @@ def _table(path: Path) -> list[LabelledNote]:
             weight = float(row.get("weight") or 1)
         except ValueError as error:
             raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not a number") from error
+        if not 0 < weight < math.inf:  # NaN is refused as well
+            raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not above 0 and finite")
         notes.append(
             LabelledNote(
                 path=path.parent / file_name,
