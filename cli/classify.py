@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..audio.classifier import NoteClassifier, Prediction
 
 BATCH = 64  # files classified together
-STANDARD_INPUT = "-"
 LONGEST_INPUT = 2**30  # bytes of standard input
 
 
@@ -64,7 +63,7 @@ def _paths(files: Sequence[str]) -> list[str]:
 
     paths: list[str] = []
     for name in files:
-        if name != STANDARD_INPUT and Path(name).is_dir():
+        if name != _console.STANDARD_INPUT and Path(name).is_dir():
             inside = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             paths += inside or [name]  # reading the folder itself then raises the error
         else:
@@ -132,8 +131,8 @@ def _pictures(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
 
     try:
         source: Path | bytes = Path(path)
-        if path == STANDARD_INPUT:
-            source = sys.stdin.buffer.read(LONGEST_INPUT)
+        if path == _console.STANDARD_INPUT:
+            source = _console.read_bytes(path, error=AudioError, most=LONGEST_INPUT)
         elif Path(path).is_dir():
             raise AudioError("no sound files in this folder")
         recording = audio_io.read(source)
