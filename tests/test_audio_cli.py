@@ -250,3 +250,31 @@ def test_the_bundled_classifier_recognizes_recordings(tmp_path: Path, capsys: py
     report = json.loads(capsys.readouterr().out)
     assert report["num_notes"] == len(chosen)
     assert report["accuracy"] > 0.7
+
+
+def test_a_folder_reads_every_format_of_libsndfile_and_counts_those_to_convert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of m4a, webm, caf, w64 and au were passed over without a word."""
+    soundfile.write(tmp_path / "a.caf", note(), 44_100)
+    soundfile.write(tmp_path / "b.w64", note(), 44_100)
+    soundfile.write(tmp_path / "c.au", note(), 44_100)
+    soundfile.write(tmp_path / "d", note(), 44_100, format="WAV")  # a sound by its first bytes
+    mpeg, webm, aac = b"\0\0\0\x20ftypM4A " + bytes(99), b"\x1a\x45\xdf\xa3" + bytes(99), b"\xff\xf1" + bytes(99)
+    for name, content in (("e.m4a", mpeg), ("f", mpeg), ("g.webm", webm), ("h.aac", aac)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x20ftypheic" + bytes(99))
+    (tmp_path / "notes.txt").write_text("no sound")
+    assert run("classify", tmp_path, "--json") == 0
+    captured = capsys.readouterr()
+    answers = json.loads(captured.out)
+    assert [Path(a["path"]).name for a in answers] == ["a.caf", "b.w64", "c.au", "d", "e.m4a", "f", "g.webm", "h.aac"]
+    assert len({a["family"] for a in answers[:4]}) == 1
+    assert all("ffmpeg" in a["error"] for a in answers[4:])
+    told = captured.err.splitlines()
+    assert len(told) == 3 and all(line.startswith("passed over: ") for line in told)
+    assert any("2 files: MPEG-4" in line for line in told)
+    for name in "abcd":
+        next(tmp_path.glob(f"{name}*")).unlink()
+    assert run("classify", tmp_path) == 1  # nothing was classified
+    assert run("classify", tmp_path / "e.m4a") == 1  # a file that is named must be read

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..errors import CorpusError
 from . import FAMILIES
+from .formats import SUFFIXES
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
 TABLE = "notes.csv"
 NSYNTH = "examples.json"
 SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "dev": "dev", "test": "test", "": None}
