@@ -1,6 +1,6 @@
 """Reads sound files of any rate, length and number of channels as mono at SAMPLE_RATE, block by block.
 
-It reads the formats of libsndfile: wav, flac, ogg, opus, mp3, aiff, caf, w64, au and others.
+It reads the formats of libsndfile: wav, flac, ogg, opus, mp3, aiff, caf, w64, au and others. A DC offset is removed.
 """
 
 from __future__ import annotations
@@ -102,15 +102,25 @@ def _read(file: Any) -> Recording:
     if file.channels > MOST_CHANNELS:
         raise AudioError(f"{file.channels} channels are not plausible")
     audio, frames, powers = _decode(file, None)
-    loudest = int(powers[:-1].argmax())
+    channel, loudest = None, int(powers[:-1].argmax())
     if powers[-1] < SHARE_OF_LOUDEST * powers[loudest] and file.channels > 1:
+        channel = loudest
         file.seek(0)
-        audio, frames, _ = _decode(file, loudest)
+        audio, frames, _ = _decode(file, channel)
+    if offset := mel.offset(torch.from_numpy(audio)):  # before resampling, which rings at the ends of an offset
+        file.seek(0)
+        audio, frames, _ = _decode(file, channel, offset)
     return Recording(audio=torch.from_numpy(audio), seconds=frames / file.samplerate, sample_rate=file.samplerate)
 
 
-def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return (mono audio at SAMPLE_RATE, frames read, total power of each channel and of their mean)."""
+def _decode(file: Any, channel: int | None, offset: float = 0.0) -> tuple[np.ndarray, int, np.ndarray]:
+    """Return (mono audio at SAMPLE_RATE, frames read, total power of each channel and of their mean).
+
+    Args:
+        file: an open `soundfile.SoundFile`.
+        channel: its number; None for the mean of all.
+        offset: subtracted from each sample.
+    """
     import soxr
 
     rate = file.samplerate
@@ -125,6 +135,8 @@ def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray
         mean = block.mean(axis=1)
         powers += np.append(np.einsum("tc,tc->c", block, block), mean @ mean)
         mono = np.ascontiguousarray(mean if channel is None else block[:, channel])
+        if offset:
+            mono = mono - np.float32(offset)
         parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=not len(block)))
         frames += len(block)
         if frames > LONGEST * rate:
