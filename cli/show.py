@@ -37,6 +37,7 @@ def command(
     """Plot the piano roll of the MIDI file FILE (- for standard input).
 
     In the terminal a long piece ends after some sixty lines: --bars A-B shows exactly these bars, however many.
+
     The prompt of a file that musiclm wrote is read from the file and shown pale. For infilled music (--infill,
     --keep-tracks, --accompany) name the original file by --prompt: the notes that were kept are shown pale.
     """

@@ -5,24 +5,12 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 SUFFIXES = (
-    ".wav",
-    ".wave",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".caf",
-    ".w64",
-    ".rf64",
+    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
+    *(".caf", ".w64", ".rf64", ".au", ".snd"),
 )
-SUFFIXES += (".au", ".snd")
 OTHER_SUFFIXES = (".m4a", ".m4b", ".mp4", ".mov", ".aac", ".webm", ".mka", ".mkv", ".wma", ".amr", ".ape", ".wv")
 # The first bytes of formats: (offset, bytes)
 READABLE = (
@@ -84,7 +72,7 @@ def is_sound(path: Path) -> bool:
 class Repaired(io.RawIOBase):
     """A file behind other first bytes of the same number."""
 
-    def __init__(self, header: bytes, file: BinaryIO) -> None:
+    def __init__(self, header: bytes, file: IO[bytes]) -> None:
         self._header, self._file, self._at = header, file, 0
         self._size = file.seek(0, os.SEEK_END)
 
@@ -112,7 +100,7 @@ class Repaired(io.RawIOBase):
         return len(part)
 
 
-def repaired(file: BinaryIO) -> io.RawIOBase | None:
+def repaired(file: IO[bytes]) -> io.RawIOBase | None:
     """Return a WAV file with sizes that reach to its end; None if its sizes are right, or it is no WAV file.
 
     A recorder that died, or a program that writes to a pipe, leaves 0, 2**32 - 1 or too large a size in the header.
@@ -143,7 +131,7 @@ def repaired(file: BinaryIO) -> io.RawIOBase | None:
     return Repaired(bytes(header), file)
 
 
-def _are_chunks(file: BinaryIO, at: int, size: int) -> bool:
+def _are_chunks(file: IO[bytes], at: int, size: int) -> bool:
     """Return whether a file has nothing but chunks from a place to its end: then its sound is really empty."""
     while at + 8 <= size:
         file.seek(at)

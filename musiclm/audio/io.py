@@ -10,7 +10,7 @@ import dataclasses
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -76,7 +76,9 @@ def read(source: Path | bytes) -> Recording:
         raise AudioError(f"{name} cannot be read: convert it with 'ffmpeg -i FILE note.wav'")
     try:
         with contextlib.ExitStack() as opened:
-            content = opened.enter_context(source.open("rb") if isinstance(source, Path) else _Content(source))
+            content: IO[bytes] = opened.enter_context(
+                source.open("rb") if isinstance(source, Path) else _Content(source)
+            )
             repaired = formats.repaired(content)
             content.seek(0)
             by_name = _named(source) if isinstance(source, Path) else content
