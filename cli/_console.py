@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
+
+from . import _streams
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..errors import MusicLMError
 
+
+STANDARD_INPUT = "-"
 _is_verbose = False
 
 
@@ -37,7 +42,7 @@ def is_terminal() -> bool:
 def say(text: str, *, quiet: bool = False) -> None:
     """Write a message to standard error."""
     if not quiet:
-        click.echo(text, err=True)
+        click.echo(text, file=sys.stderr)  # with err=True click writes UTF-8 to a stream of ascii
 
 
 def show_log(*, quiet: bool = False) -> None:
@@ -59,20 +64,44 @@ def print_json(document: Any) -> None:
     click.echo(json.dumps(document))
 
 
-def read_bytes(file: str) -> bytes:
-    """Return the content of a MIDI file, or of standard input if the name is -.
+def read_bytes(file: str, *, error: type[MusicLMError] | None = None, most: int = -1) -> bytes:
+    """Return the content of a file, or of standard input if the name is -.
+
+    Args:
+        file: its name.
+        error: what is raised; MidiError by default.
+        most: the largest number of bytes to read from standard input.
 
     Raises:
-        MidiError: it cannot be read.
+        MusicLMError: it cannot be read; standard input is closed, or is a terminal, where nobody types such a file.
     """
     from ..errors import MidiError
 
-    if file == "-":
-        return sys.stdin.buffer.read()
+    error = error or MidiError
     try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise MidiError(f"'{file}' cannot be read: {error.strerror or error}") from error
+        if file != STANDARD_INPUT:
+            return Path(file).read_bytes()
+        if sys.stdin is None:
+            raise error("standard input is closed: name a file, or pipe one into the command")
+        if sys.stdin.isatty():
+            raise error("standard input is a terminal: name a file, or pipe one into the command")
+        return sys.stdin.buffer.read(most)
+    except OSError as problem:
+        name = "standard input" if file == STANDARD_INPUT else f"'{file}'"
+        raise error(f"{name} cannot be read: {problem.strerror or problem}") from problem
+
+
+def standard_output() -> BinaryIO:
+    """Return standard output for bytes.
+
+    Raises:
+        OutputError: it is closed.
+    """
+    from ..errors import OutputError
+
+    if _streams.is_closed(sys.stdout):
+        raise OutputError("standard output is closed: name a file with -o")
+    return sys.stdout.buffer
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..models.base import LanguageModel
     from ..plotting.piano_roll import Drawn
+    from ..plotting.terminal_roll import Line, System
+
+SHOWN_LINES = 60  # of a long roll
+MOST_LINES = 80  # a roll up to this length is not cut
 
 
 def read(file: str, bars: tuple[int, int] | None) -> tuple[Score, int]:
@@ -83,21 +88,62 @@ def cut(score: Score, bars: tuple[int, int], name: str) -> tuple[Score, float]:
     return piece, start
 
 
-def print_roll(score: Score, notes: Sequence[Drawn], prompt: float | None = None, first_bar: int = 1) -> Console:
-    """Print a piano roll as wide as the terminal, in its colours, and return the console that was used."""
+def print_roll(
+    score: Score,
+    notes: Sequence[Drawn],
+    prompt: float | None = None,
+    first_bar: int = 1,
+    *,
+    is_whole: bool = True,
+) -> tuple[Console, int]:
+    """Print a piano roll as wide as the terminal, in its colours.
+
+    Args:
+        score, notes, prompt, first_bar: see `terminal_roll`.
+        is_whole: whether all bars are printed; else a roll of more than MOST_LINES ends after about SHOWN_LINES.
+
+    Returns:
+        The console that was used, and the number of the last bar that was printed.
+    """
     from rich.console import Console
-    from rich.style import Style
-    from rich.text import Text
 
     from ..plotting import terminal_roll
 
     console = Console(highlight=False)
-    for system in terminal_roll.terminal_roll(score, notes, console.width, prompt, first_bar):
-        for line in system:
-            text = Text(no_wrap=True)
-            for run in line:
-                text.append(run.text, Style(color=run.colour, bgcolor=run.ground))
-            text.rstrip()
-            console.print(text, soft_wrap=True)
+    systems = terminal_roll.terminal_roll(score, notes, console.width, prompt, first_bar)
+    last_bar = first_bar
+    for system in systems if is_whole else _first(systems):
+        last_bar = system.last_bar
+        for line in system.lines:
+            _print_line(console, line)
         console.print()
-    return console
+    return console, last_bar
+
+
+def _first(systems: Iterator[System]) -> list[System]:
+    """Return all systems if they have at most MOST_LINES lines, else the first ones, with about SHOWN_LINES."""
+    found: list[System] = []
+    num_lines = num_shown = 0
+    for system in systems:
+        found.append(system)
+        num_lines += len(system.lines) + 1
+        if num_lines <= SHOWN_LINES:
+            num_shown = len(found)
+        if num_lines > MOST_LINES:
+            return found[: max(1, num_shown)]
+    return found
+
+
+def _print_line(console: Console, line: Line) -> None:
+    """Print a line of a roll, the characters of one colour together; without colours where the console has none."""
+    if console.color_system is None:
+        console.file.write("".join(run.text for run in line).rstrip() + "\n")
+        return
+    from rich.style import Style
+    from rich.text import Text
+
+    text = Text(no_wrap=True)
+    for (colour, ground), runs in itertools.groupby(line, lambda run: (run.colour, run.ground)):
+        text.append("".join(run.text for run in runs), Style(color=colour, bgcolor=ground))
+    text.rstrip()
+    console.print(text, soft_wrap=True)

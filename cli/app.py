@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import MusicLMError
+from . import _console, _streams
 
 COMMANDS = {
     "generate": "Write new music, unconditionally or continuing a MIDI file.",
@@ -77,23 +78,27 @@ def wait_briefly() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit the process."""
     wait_briefly()
+    _streams.prepare()
     try:
         code = group.main(args=arguments, prog_name="musiclm", standalone_mode=False)
+        sys.stdout.flush()  # here a full disk or a closed pipe is still an error of ours
     except MusicLMError as error:
-        click.echo(f"Error: {error}", err=True)
+        _console.say(f"Error: {error}")
         code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
+        _console.say("Stopped.")
         code = 130
     except BrokenPipeError:  # the reader of our output has closed it: no output is possible
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _streams.drop_output()
         code = 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG):
             raise
-        click.echo(f"Error: {error.filename or 'the disk'} cannot be written: {error.strerror}", err=True)
+        _console.say(f"Error: {error.filename or 'the disk'} cannot be written: {error.strerror}")
+        if error.filename is None:
+            _streams.drop_output()
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..devices import resolve_bf16, resolve_device
-from ..errors import AudioError, CorpusError, OutputError
+from ..errors import AudioError, CorpusError, DivergedError, OutputError
 from ..files import check_writable, write_whole
 from . import _console, _options
 
@@ -95,7 +95,8 @@ def train(
     )
     prepared = _prepare(learn, versions=versions, seed=seed, quiet=quiet)
     held_out = _prepare(choose, versions=1, seed=seed, quiet=quiet) if choose else None
-    classifier, last, best = _fitted(prepared, held_out, recipe, arch, where, quiet=quiet)
+    classifier, checks, diverged = _fitted(prepared, held_out, recipe, arch, where, quiet=quiet)
+    best = [check for check in checks if check.is_best][-1]
     classifier.card = {
         "data": str(data),
         "command": f"musiclm classifier train {data} -o {output} --seed {seed} --versions {versions}"
@@ -103,10 +104,14 @@ def train(
         + (f" --minutes {minutes:g}" if minutes is not None else "")
         + (f" --steps {steps}" if steps is not None else ""),
         "num_notes": len(prepared.notes),
-        "figures": {"validation_mean_family_recall": best},
+        "figures": {"validation_mean_family_recall": best.recall},
     }
     classifier.save(output)
-    figures = {"steps": last.step, "seconds": round(last.seconds, 1), "validation_mean_family_recall": best}
+    if diverged is not None:
+        advice = f"the best classifier before, of step {best.step:,}, is in '{output}'"
+        raise DivergedError(diverged.what, diverged.step, advice) from diverged
+    last = checks[-1]
+    figures = {"steps": last.step, "seconds": round(last.seconds, 1), "validation_mean_family_recall": best.recall}
     if as_json:
         document = {"classifier": str(output), "seed": seed, "num_notes": len(prepared.notes)}
         _console.print_json(document | figures)
@@ -134,24 +139,35 @@ def _split(data: Path, seed: int, *, quiet: bool) -> tuple[list[LabelledNote], l
 
 def _fitted(
     learn: PreparedNotes, choose: PreparedNotes | None, recipe: Recipe, arch: str, device: str, *, quiet: bool
-) -> tuple[NoteClassifier, Check, float | None]:
-    """Train, reporting each check; return the classifier, the last check and the best recall on held-out notes."""
+) -> tuple[NoteClassifier, list[Check], DivergedError | None]:
+    """Train, reporting each check; return the classifier, the checks, and the error if training diverged after one.
+
+    Raises:
+        DivergedError: training diverged before the first check.
+    """
     from ..audio import fit as fitting
 
-    best = None
-    for event in fitting.fit(learn, choose, recipe, arch=arch, device=device):
-        if not isinstance(event, fitting.Check):
-            classifier = event
-            continue
-        last = event
-        best = event.recall if event.is_best else best
-        recall = "" if event.recall is None else f"  held-out mean family recall {event.recall:.3f}"
-        suffix = "  best" if event.is_best and event.recall is not None else ""
-        _console.say(
-            f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{suffix}",
-            quiet=quiet,
-        )
-    return classifier, last, best
+    classifier, checks = None, []
+    try:
+        for event in fitting.fit(learn, choose, recipe, arch=arch, device=device):
+            if not isinstance(event, fitting.Check):
+                classifier = event
+                continue
+            checks.append(event)
+            recall = "" if event.recall is None else f"  held-out mean family recall {event.recall:.3f}"
+            suffix = "  best" if event.is_best and event.recall is not None else ""
+            _console.say(
+                f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.4f} nats{recall}{suffix}",
+                quiet=quiet,
+            )
+    except DivergedError as error:
+        if classifier is None:
+            raise DivergedError(
+                error.what, error.step, "nothing is saved: try another --seed or --precision fp32"
+            ) from error
+        return classifier, checks, error
+    assert classifier is not None, "fit yields it at last, or raises"
+    return classifier, checks, None
 
 
 @command.command("evaluate", epilog="Example: musiclm classifier evaluate nsynth-test/ -o confusion.png")

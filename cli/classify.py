@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from ..audio.classifier import NoteClassifier, Prediction
 
 BATCH = 64  # files classified together
-STANDARD_INPUT = "-"
 LONGEST_INPUT = 2**30  # bytes of standard input
 
 
@@ -34,19 +34,20 @@ LONGEST_INPUT = 2**30  # bytes of standard input
 def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as_json: bool, quiet: bool) -> None:
     """Predict the instrument family of a recorded note.
 
-    FILE is wav, flac, ogg, opus, mp3 or aiff, of any rate and number of channels; a folder stands for all sound files
-    in it, and - for standard input. The loudest note of each file is classified. A prediction that is more likely wrong
-    than right is followed by a question mark.
+    FILE is wav, flac, ogg, opus, mp3, aiff, caf, w64 or au, of any rate and number of channels; a folder stands for all
+    sound files in it (those that must be converted first are counted), and - for standard input. The loudest note of
+    each file is classified. A prediction that is more likely wrong than right is followed by a question mark.
     """
-    paths = _paths(files)
+    paths, inside = _paths(files)
     from ..audio.classifier import NoteClassifier
 
     classifier = NoteClassifier.load(model)
     answers = []
+    foreign = {path for path in inside if _is_foreign(path)}
     for properties, predictions in classify_all(classifier, paths, notes=notes, quiet=quiet):
         answer = _answer(properties, predictions, top)
         answers.append(answer)
-        if "error" in answer:
+        if "error" in answer and answer["path"] not in foreign:
             _console.say(f"Error: {answer['path']}: {answer['error']}")
     if as_json:
         _console.print_json(answers)
@@ -54,22 +55,38 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
         _print_table([a for a in answers if "error" not in a])
         if any(a.get("unsure") for a in answers):
             _console.say("? more likely wrong than right", quiet=quiet)
-    if any("error" in a for a in answers):
+    passed = Counter(a["error"] for a in answers if a["path"] in foreign)
+    for reason, count in sorted(passed.items()):
+        _console.say(f"passed over: {_console.counted(count, 'file')}: {reason}", quiet=quiet)
+    is_failed = any("error" in a and a["path"] not in foreign for a in answers)
+    if is_failed or all("error" in a for a in answers):
         click.get_current_context().exit(1)
 
 
-def _paths(files: Sequence[str]) -> list[str]:
-    """Return the files in the order given; those of a folder are sorted by name."""
-    from ..audio.dataset import SUFFIXES
+def _is_foreign(path: str) -> bool:
+    """Return whether a file has a sound format that must be converted first."""
+    from ..audio import formats
+
+    try:
+        return formats.foreign_name(formats.start_of(Path(path))) is not None
+    except OSError:
+        return False
+
+
+def _paths(files: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Return the files in the order given, those of a folder sorted by name, and which of them a folder stood for."""
+    from ..audio.formats import is_sound
 
     paths: list[str] = []
+    found: set[str] = set()
     for name in files:
-        if name != STANDARD_INPUT and Path(name).is_dir():
-            inside = sorted(str(p) for p in Path(name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if name != _console.STANDARD_INPUT and Path(name).is_dir():
+            inside = sorted(str(p) for p in Path(name).rglob("*") if p.is_file() and is_sound(p))
             paths += inside or [name]  # reading the folder itself then raises the error
+            found.update(inside)
         else:
             paths.append(name)
-    return paths
+    return paths, found
 
 
 def classify_all(
@@ -132,8 +149,8 @@ def _pictures(path: str, *, notes: bool) -> tuple[dict[str, Any], list[Tensor]]:
 
     try:
         source: Path | bytes = Path(path)
-        if path == STANDARD_INPUT:
-            source = sys.stdin.buffer.read(LONGEST_INPUT)
+        if path == _console.STANDARD_INPUT:
+            source = _console.read_bytes(path, error=AudioError, most=LONGEST_INPUT)
         elif Path(path).is_dir():
             raise AudioError("no sound files in this folder")
         recording = audio_io.read(source)

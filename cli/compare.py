@@ -88,10 +88,14 @@ def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> Non
         raise
     if as_json:
         _console.print_json(report)
-        return
-    from . import _tables
+    else:
+        from . import _tables
 
-    _tables.show_comparison(report)
+        _tables.show_comparison(report)
+    for arch, reason in report["diverged"].items():
+        _console.say(f"Error: {arch}: {reason}")
+    if report["diverged"]:
+        sys.exit(1)
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Comparison:
@@ -157,6 +161,9 @@ def _compared(comparison: Comparison, interrupts: _training.Interrupts, *, quiet
     for arch in comparison.request.archs:
         if comparison.measured(arch) is None:
             _train(comparison, arch, interrupts, quiet=quiet)
+        if arch in comparison.diverged:
+            _console.say(f"{arch}: training diverged, nothing to measure", quiet=quiet)
+        elif comparison.measured(arch) is None:
             _console.say(f"{arch}: measuring and generating music", quiet=quiet)
             comparison.measure(arch)
         interrupts.check()

@@ -82,6 +82,8 @@ def command(
     began = time.monotonic()
     config = _config(prompt, options | {"live": stream or port is not None})
     _check_output(config, output, stream=stream, as_json=as_json, wav=wav, play=play)
+    if output == "-":
+        _console.standard_output()  # before anything is sampled
     paths = _checked_paths(config, output, wav=wav, play=play, soundfont=soundfont, force=force)
     prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
     if port is not None:
@@ -154,7 +156,7 @@ def _checked_paths(
 def _write(made: Generated, output: str | None, paths: list[Path], *, force: bool) -> None:
     """Write the MIDI files."""
     if output == "-":
-        sys.stdout.buffer.write(made.files[0].data)
+        _console.standard_output().write(made.files[0].data)
         sys.stdout.buffer.flush()
     for path, file in zip(paths, made.files, strict=bool(paths)):
         write_whole(path, file.data, force=force)

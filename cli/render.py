@@ -34,7 +34,9 @@ def command(file: str, output: str | None, soundfont: str | None, force: bool, a
     if output == "-" and as_json:
         raise click.UsageError("-o - writes the sound to standard output: not with --json")
     path = Path(output or f"{'musiclm' if file == '-' else Path(file).stem}.wav")
-    if output != "-":
+    if output == "-":
+        _console.standard_output()
+    else:
         rendering.check_output(path, force=force)
     rendering.find_soundfont(soundfont)
     data = _console.read_bytes(file)
@@ -47,7 +49,7 @@ def command(file: str, output: str | None, soundfont: str | None, force: bool, a
         with tempfile.TemporaryFile() as whole:
             rendered = rendering.render_to(score, whole, ".wav", soundfont=soundfont)
             whole.seek(0)
-            shutil.copyfileobj(whole, sys.stdout.buffer)
+            shutil.copyfileobj(whole, _console.standard_output())
         sys.stdout.buffer.flush()
     else:
         rendered = rendering.render(score, path, soundfont=soundfont, force=force)

@@ -41,8 +41,10 @@ def command(
     """
     if output == "-" and as_json:
         raise click.UsageError("-o - writes one MIDI file: not with --json")
-    if output not in (None, "-"):
-        check_writable(Path(str(output)), force=force)
+    if output == "-":
+        _console.standard_output()
+    elif output is not None:
+        check_writable(Path(output), force=force)
     data = _console.read_bytes(file)
     prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
 
@@ -69,7 +71,7 @@ def command(
         _console.say(f"the same bytes are expected on a CPU like that of the file: engine {engine}", quiet=quiet)
     made = provenance.reproduce(record, Composer(loaded, where), score)
     if output == "-":
-        sys.stdout.buffer.write(made)
+        _console.standard_output().write(made)
         sys.stdout.buffer.flush()
     elif output is not None:
         write_whole(Path(output), made, force=force)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", metavar="PATH", help="A .png or .svg file; by default the terminal.")
 @click.option("--prompt-bars", type=click.IntRange(1), metavar="N", help="The first N bars are the prompt, shown pale.")
 @click.option("--prompt", metavar="FILE", help="The music continues this file, shown pale.")
-@click.option("--bars", metavar="A-B", help="Only these bars.")
+@click.option(
+    "--bars", metavar="A-B", help="Only these bars; in the terminal by default the first ones of a long piece."
+)
 @_options.force
 @_options.quiet
 def command(
@@ -33,6 +35,8 @@ def command(
     quiet: bool,
 ) -> None:
     """Plot the piano roll of the MIDI file FILE (- for standard input).
+
+    In the terminal a long piece ends after some sixty lines: --bars A-B shows exactly these bars, however many.
 
     The prompt of a file that musiclm wrote is read from the file and shown pale. For infilled music (--infill,
     --keep-tracks, --accompany) name the original file by --prompt: the notes that were kept are shown pale.
@@ -53,7 +57,7 @@ def command(
         kept = None if kept is None else _scores.cut(kept, chosen, str(prompt))[0]
     first = chosen[0] if chosen else 1
     if path is None:
-        _print(score, end, first, quiet=quiet)
+        _print(score, end, first, is_whole=chosen is not None, quiet=quiet)
         return
     from ..plotting import piano_roll
 
@@ -74,17 +78,23 @@ def _given(score: Score, prompt: str | None, prompt_bars: int | None) -> tuple[f
     return plotting.prompt_end(score), None
 
 
-def _print(score: Score, prompt: float | None, first_bar: int, *, quiet: bool) -> None:
+def _print(score: Score, prompt: float | None, first_bar: int, *, is_whole: bool, quiet: bool) -> None:
     from rich.text import Text
 
     from .. import midi, plotting
     from ..plotting import piano_roll
 
-    console = _scores.print_roll(score, piano_roll.notes(score, prompt), prompt, first_bar)
+    notes = piano_roll.notes(score, prompt)
+    console, last_bar = _scores.print_roll(score, notes, prompt, first_bar, is_whole=is_whole)
+    num_bars = midi.num_bars(score)
     names = [plotting.track_name(t) for t in score.tracks if t.notes]
     key = Text("  ").join(Text(f"■ {name}", style=plotting.colour(i)) for i, name in enumerate(names))
     console.print(key)
     if not quiet:
-        text = f"{_console.counted(midi.num_bars(score), 'bar')}, {_console.counted(score.note_num(), 'note')}"
+        text = f"{_console.counted(num_bars, 'bar')}, {_console.counted(score.note_num(), 'note')}"
         text += f", {_console.duration(midi.seconds(score))}"
         _console.say(text + ("; the prompt is pale" if prompt is not None and sys.stdout.isatty() else ""))
+        if last_bar < first_bar + num_bars - 1:
+            _console.say(
+                f"shown: bars {first_bar}-{last_bar} of {num_bars:,}; --bars A-B shows others, -o writes a picture"
+            )

@@ -74,7 +74,7 @@ def _print(found: NoteSurprisals) -> None:
 
     from ..plotting import surprise
 
-    console = _scores.print_roll(found.heard.score, surprise.notes(found), first_bar=found.first_bar)
+    console, _ = _scores.print_roll(found.heard.score, surprise.notes(found), first_bar=found.first_bar)
     shares = [i / 10 for i in range(11)]
     key = Text("0 ") + Text("").join(Text("█", style=surprise.colour_of(s)) for s in shares)
     console.print(key + Text(f" {found.scale:.1f} nats"))

@@ -70,7 +70,12 @@ GROUPS = {
     metavar="T",
     help="Tokens that a transformer attends to; the window grows with it.",
 )
-@click.option("--learning-rate", type=_options.FloatRange(0, min_open=True), metavar="R", help="Peak learning rate.")
+@click.option(
+    "--learning-rate",
+    type=_options.FloatRange(0, 1e30, min_open=True),  # the optimizers refuse what overflows in float32
+    metavar="R",
+    help="Peak learning rate; with --resume that of the rest of the run.",
+)
 @click.option(
     "--dropout", type=_options.FloatRange(0, 1, max_open=True), metavar="P", help="Dropout instead of the preset's."
 )
@@ -110,15 +115,21 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Run:
-    """Return the run to continue, its budget renewed if one is given."""
+    """Return the run to continue, its budget renewed and its learning rate changed if these are given."""
     from ..training.run import Run
 
-    if given := _training.given(beside=("resume", *_training.BUDGET, "force", "as_json", "quiet", "verbose")):
-        raise click.UsageError(f"--resume takes everything but the budget from the run: leave out {', '.join(given)}")
+    own = (*_training.BUDGET, "learning_rate")
+    if given := _training.given(beside=("resume", *own, "force", "as_json", "quiet", "verbose")):
+        raise click.UsageError(
+            f"--resume takes everything but the budget and the learning rate from the run: leave out {', '.join(given)}"
+        )
     run = Run.open(folder)
     budget = {name: asked[name] for name in _training.BUDGET}
-    if any(value is not None for value in budget.values()):
+    if any(asked[name] is not None for name in own):
         run.plan.command += " && " + shlex.join(["musiclm", *sys.argv[1:]])
+    if asked["learning_rate"] is not None:
+        run.lower(asked["learning_rate"])
+    if any(value is not None for value in budget.values()):
         run.renew(**budget)
     return run
 

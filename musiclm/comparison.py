@@ -22,7 +22,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CorpusError, MusicLMError, RunError
+from .errors import CorpusError, DivergedError, MusicLMError, RunError
 from .files import write_whole
 from .training.config import TrainConfig
 from .training.run import Run, Validation
@@ -70,10 +70,17 @@ class ComparisonConfig:
 
 
 class Comparison:
-    """A folder of runs that differ in their architecture alone."""
+    """A folder of runs that differ in their architecture alone.
+
+    Attributes:
+        folder: where.
+        request: the configuration.
+        diverged: for each architecture whose training diverged the reason; the report has no measurements of it.
+    """
 
     def __init__(self, folder: Path, request: ComparisonConfig) -> None:
         self.folder, self.request = folder, request
+        self.diverged: dict[str, str] = {}
 
     @classmethod
     def create(cls, folder: Path, request: ComparisonConfig, prompt: Score | None = None) -> Comparison:
@@ -151,7 +158,7 @@ class Comparison:
         return found
 
     def train(self, arch: str) -> Generator[tuple[Step, Validation | None], None, None]:
-        """Yield the remaining steps of an architecture's run, as `Run.train` does.
+        """Yield the remaining steps of an architecture's run, as `Run.train` does; none more if it diverges.
 
         Closing the generator saves the last step.
         """
@@ -180,6 +187,8 @@ class Comparison:
                     pace["seconds"] += time.monotonic() - began
                 yield step, validation
                 last_tokens, began = step.tokens, time.monotonic()
+        except DivergedError as error:
+            self.diverged[arch] = str(error)
         finally:
             steps.close()  # saves, while the run is still locked
             write_whole(folder / "pace.json", (json.dumps(pace) + "\n").encode())
@@ -301,12 +310,18 @@ class Comparison:
         return path
 
     def report(self) -> dict[str, Any]:
-        """Return the report, after the measurements that are missing, and write results.json."""
+        """Return the report, after the measurements that are missing, and write results.json.
+
+        Raises:
+            RunError: the training of every architecture diverged.
+        """
         from . import evaluation
         from .evaluation import music_metrics
 
         request, corpus = self.request, self.corpus
-        models = [self.measured(arch) or self.measure(arch) for arch in request.archs]
+        if len(self.diverged) == len(request.archs):
+            raise RunError("; ".join(f"{arch}: {reason}" for arch, reason in self.diverged.items()))
+        models = [self.measured(arch) or self.measure(arch) for arch in request.archs if arch not in self.diverged]
         reference = self._real(self._held_out("test"))
         train = evaluation.sample_pieces(corpus.pieces("train"), request.most_tokens)[: max(request.samples, 3)]
         statistics_of: dict[str, Any] = {
@@ -330,6 +345,7 @@ class Comparison:
             "train": _counts(corpus.pieces("train"), corpus),
             **{split: _counts(self._held_out(split), corpus) for split in ("validation", "test")},
             "models": models,
+            "diverged": self.diverged,
             "baselines": self._baselines(),
             "statistics": {"num_samples": request.samples, "bars": request.bars, **statistics_of},
             "mean_overlapped_area_of_training_pieces": music_metrics.mean_overlap(statistics_of["training pieces"]),

@@ -7,6 +7,7 @@
     ├── CheckpointError     no such checkpoint, a damaged one, or one of another project
     ├── AudioError          a file is not readable audio, or holds no note
     ├── RunError            a training run that cannot be started or resumed
+    │   └── DivergedError   a training run whose loss, gradient or weights were not finite
     └── OutputError         an output path that cannot be written, or would be overwritten
 
 A wrong argument of a function is a `ValueError`, as everywhere in Python. A message names the thing, the value and the
@@ -135,6 +136,19 @@ class AudioError(MusicLMError):
 
 class RunError(MusicLMError):
     """A training run that cannot be started or resumed."""
+
+
+class DivergedError(RunError):
+    """A training run whose loss, gradient or weights were not finite.
+
+    Attributes:
+        what: what was not finite.
+        step: the step after which it was so, counted from 1.
+    """
+
+    def __init__(self, what: str, step: int, advice: str = "lower the learning rate") -> None:
+        super().__init__(f"training diverged: {what} of step {step:,} was not finite; {advice}")
+        self.what, self.step = what, step
 
 
 class OutputError(MusicLMError):

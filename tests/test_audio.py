@@ -114,6 +114,7 @@ def test_a_file_name_tells_its_instrument(stem: str, instrument: str) -> None:
         ("file,family\na.wav,banjo\n", "line 2 .*'banjo'"),
         ("file,family,split\na.wav,bass,mine\n", "line 2 .*'mine'"),
         ("file,family,weight\na.wav,bass,much\n", "line 2 .*'much'"),
+        ("file,family,weight\na.wav,bass,nan\n", "line 2 .*'nan' is not above 0 and finite"),
     ],
 )
 def test_a_wrong_table_says_what_is_wrong(tmp_path: Path, content: str, words: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from musiclm.cli import main
 
 from musiclm.audio import FAMILIES
+from musiclm.audio.classifier import NoteClassifier
 from tests.real_data import DATA
 
 torch.set_num_threads(1)
@@ -150,17 +151,44 @@ def test_a_wrong_model_is_one_line(files: Path, capsys: pytest.CaptureFixture[st
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.slow
-def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def families(folder: Path) -> Path:
+    """Make a set of two families with two instruments each."""
     for family, power in (("flute", 3.0), ("reed", 0.3)):
         for player in range(2):
-            folder = tmp_path / "notes" / family / str(player)
-            folder.mkdir(parents=True)
+            inside = folder / family / str(player)
+            inside.mkdir(parents=True)
             for i in range(4):
                 t = np.arange(8000) / 16_000
                 sound = sum(np.sin(2 * np.pi * (300 + 40 * i) * k * t) / k**power for k in range(1, 8))
-                soundfile.write(folder / f"{i}.wav", 0.2 * sound, 16_000)
-    notes, mine = tmp_path / "notes", tmp_path / "mine.safetensors"
+                soundfile.write(inside / f"{i}.wav", 0.2 * sound, 16_000)
+    return folder
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_training_that_diverges_is_an_error_and_keeps_the_best_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Scores that are NaN were taken for a best check, and their weights were saved."""
+    from musiclm.training.optim import Recipe
+
+    rate = Recipe.rate
+    monkeypatch.setattr(Recipe, "rate", lambda self, at, *a: float("nan") if at == step - 1 else rate(self, at, *a))
+    notes, mine = families(tmp_path / "notes"), tmp_path / "mine.safetensors"
+    options = ["--steps", "6", "--seed", "3", "--versions", "1", "--json"]
+    assert run("classifier", "train", notes, "-o", mine, *options) == 1
+    captured = capsys.readouterr()
+    (line,) = [each for each in captured.err.splitlines() if each.startswith("Error")]
+    assert captured.out == ""
+    assert f"of step {step} was not finite" in line
+    assert mine.exists() is (step > 1)
+    if step > 1:
+        assert f"is in '{mine}'" in line
+        assert all(torch.isfinite(p).all() for p in NoteClassifier.load(mine).model.state_dict().values())
+
+
+@pytest.mark.slow
+def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes, mine = families(tmp_path / "notes"), tmp_path / "mine.safetensors"
     assert (
         run("classifier", "train", notes, "-o", mine, "--steps", "2", "--seed", "3", "--versions", "1", "--json") == 0
     )
@@ -222,3 +250,31 @@ def test_the_bundled_classifier_recognizes_recordings(tmp_path: Path, capsys: py
     report = json.loads(capsys.readouterr().out)
     assert report["num_notes"] == len(chosen)
     assert report["accuracy"] > 0.7
+
+
+def test_a_folder_reads_every_format_of_libsndfile_and_counts_those_to_convert(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of m4a, webm, caf, w64 and au were passed over without a word."""
+    soundfile.write(tmp_path / "a.caf", note(), 44_100)
+    soundfile.write(tmp_path / "b.w64", note(), 44_100)
+    soundfile.write(tmp_path / "c.au", note(), 44_100)
+    soundfile.write(tmp_path / "d", note(), 44_100, format="WAV")  # a sound by its first bytes
+    mpeg, webm, aac = b"\0\0\0\x20ftypM4A " + bytes(99), b"\x1a\x45\xdf\xa3" + bytes(99), b"\xff\xf1" + bytes(99)
+    for name, content in (("e.m4a", mpeg), ("f", mpeg), ("g.webm", webm), ("h.aac", aac)):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x20ftypheic" + bytes(99))
+    (tmp_path / "notes.txt").write_text("no sound")
+    assert run("classify", tmp_path, "--json") == 0
+    captured = capsys.readouterr()
+    answers = json.loads(captured.out)
+    assert [Path(a["path"]).name for a in answers] == ["a.caf", "b.w64", "c.au", "d", "e.m4a", "f", "g.webm", "h.aac"]
+    assert len({a["family"] for a in answers[:4]}) == 1
+    assert all("ffmpeg" in a["error"] for a in answers[4:])
+    told = captured.err.splitlines()
+    assert len(told) == 3 and all(line.startswith("passed over: ") for line in told)
+    assert any("2 files: MPEG-4" in line for line in told)
+    for name in "abcd":
+        next(tmp_path.glob(f"{name}*")).unlink()
+    assert run("classify", tmp_path) == 1  # nothing was classified
+    assert run("classify", tmp_path / "e.m4a") == 1  # a file that is named must be read

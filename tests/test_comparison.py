@@ -225,3 +225,21 @@ def test_statistics_of_a_folder_beside_another(run, chorales, tmp_path: Path):
         assert code == 1, wrong
         assert test_cli.one_line(err)
     assert run("statistics", "mine", "--each")[0] == 2
+
+
+def test_an_architecture_that_diverges_is_reported_and_the_others_are_compared(run, chorales, monkeypatch):
+    from musiclm import models
+
+    training = models.training
+    monkeypatch.setattr(
+        models, "training", lambda arch: {**training(arch), **({"learning_rate": 1e20} if arch == "gru" else {})}
+    )
+    code, out, err = run("compare", chorales, "--archs", "gru,rnn", *QUICK, "-o", "lecture", "--json")
+    assert code == 1
+    report = json.loads(out)
+    assert [model["arch"] for model in report["models"]] == ["rnn"]
+    assert "the loss of step 2 was not finite" in report["diverged"]["gru"]
+    assert [line for line in err.splitlines() if line.startswith("Error: gru: training diverged")]
+    code, out, err = run("compare", chorales, "--archs", "gru", *QUICK, "-o", "alone")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("Error: gru: training diverged")

@@ -176,7 +176,7 @@ def test_a_roll_is_a_picture_and_the_same_each_time(song, kind: str):
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_no_line_of_a_roll_is_wider_than_the_terminal_and_every_note_is_in_it(song, width: int):
     drawn = piano_roll.notes(song)
-    lines = [line for system in terminal_roll.terminal_roll(song, drawn, width) for line in system]
+    lines = [line for system in terminal_roll.terminal_roll(song, drawn, width) for line in system.lines]
     assert max(sum(len(run.text) for run in line) for line in lines) <= width
     if width >= 80:
         shown = "".join(run.text for line in lines for run in line)

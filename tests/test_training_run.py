@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,8 +20,9 @@ import torch
 
 from musiclm import checkpoint, evaluation, tokenizers
 from musiclm.data import open_source
-from musiclm.errors import RunError
+from musiclm.errors import DivergedError, RunError
 from musiclm.training.config import TrainConfig
+from musiclm.training.optim import Recipe
 from musiclm.training.run import Run
 from musiclm.training.setup import prepare
 from tests.conftest import tiny
@@ -355,3 +357,115 @@ def test_a_run_of_other_features_than_its_tokenizer_has_now_is_refused_in_a_line
     code, _, err = run("train", "--resume", made, "--steps", 2, "-q")
     assert code == 1
     assert "another version of musiclm" in err and "Traceback" not in err
+
+
+def diverges(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Make the loss of a step (counted from 1) NaN, as too high a learning rate does some steps later."""
+    from musiclm.training import loop
+
+    update = loop._update
+
+    def broken(model, loss, optimizers, clip):
+        is_broken = broken.calls == step
+        broken.calls += 1
+        return update(model, loss * float("nan") if is_broken else loss, optimizers, clip)
+
+    broken.calls = 1
+    monkeypatch.setattr(loop, "_update", broken)
+
+
+GRU = ["--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--precision", "fp32", "--seed", 1]
+
+
+def finite_json(folder: Path) -> list[dict]:
+    """Return the lines of metrics.jsonl; NaN and Infinity, which JSON does not have, fail."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in {folder}")
+
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+@pytest.mark.parametrize("arch", ["rnn", "gru", "transformer"])
+def test_training_that_diverges_at_once_is_an_error_and_leaves_nothing(run, tmp_path: Path, arch: str):
+    """It was exit 0, named a checkpoint that was not there, and wrote NaN into metrics.jsonl."""
+    data = some_chorales(tmp_path / "data", 8)
+    code, out, told = run(
+        "train", data, *GRU, "--arch", arch, "--steps", 5, "--learning-rate", 1e20, "-o", "a", "--json", "-q"
+    )
+    assert (code, out) == (1, "")
+    assert told.count("\n") == 1
+    assert "the loss of step 2 was not finite" in told and "--learning-rate 0.00" in told
+    assert not Path("a").exists()
+
+
+def test_training_that_diverges_late_keeps_the_best_checkpoint_and_can_go_on_with_a_lower_rate(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = some_chorales(tmp_path / "data", 8)
+    with monkeypatch.context() as patch:
+        diverges(patch, 25)
+        code, _, told = run("train", data, *GRU, "--steps", 40, "-o", "a")
+    assert code == 1
+    (line,) = [each for each in told.splitlines() if each.startswith("Error")]
+    assert "the loss of step 25 was not finite" not in line and "the gradient of step 25 was not finite" in line
+    metrics = finite_json(Path("a"))
+    best = min(metrics, key=lambda each: each["validation_nats_per_token"])
+    assert [each["step"] for each in metrics] == [10, 20] and steps_saved(Path("a")) == 20
+    assert f"best.safetensors' of step {best['step']} is kept" in line
+    assert f"validation {best['validation_nats_per_token']:.4f} nats/token" in line
+    assert "musiclm train --resume a --learning-rate" in line
+    kept = {path.name: path.read_bytes() for path in Path("a").glob("*.safetensors")}
+    with monkeypatch.context() as patch:  # the same state gives the same end
+        diverges(patch, 5)
+        code, _, told = run("train", "--resume", "a")
+    assert code == 1 and "step 25 was not finite" in told
+    assert kept == {path.name: path.read_bytes() for path in Path("a").glob("*.safetensors")}
+    assert run("train", "--resume", "a", "--learning-rate", 1e-4, "-q")[0] == 0
+    after = finite_json(Path("a"))
+    assert [each["step"] for each in after] == [10, 20, 30, 40]
+    assert after[-1]["learning_rate"] < 1e-4 < after[0]["learning_rate"]
+
+
+def test_a_validation_loss_that_is_not_finite_is_never_saved(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """NaN was taken for the lowest loss of all temperatures."""
+    data = some_chorales(tmp_path / "data", 8)
+    found = evaluation.fit_temperature
+
+    def broken(*arguments, **options):
+        temperature, report = found(*arguments, **options)
+        broken.calls += 1
+        return temperature, dataclasses.replace(report, nats=report.nats if broken.calls < 2 else float("nan"))
+
+    broken.calls = 0
+    monkeypatch.setattr(evaluation, "fit_temperature", broken)
+    code, _, told = run("train", data, *GRU, "--steps", 30, "-o", "a", "-q")
+    assert code == 1 and "the validation loss of step 20 was not finite" in told
+    assert [each["step"] for each in finite_json(Path("a"))] == [10] and steps_saved(Path("a")) == 10
+    assert checkpoint.load("a").card["steps"] == 10
+
+
+def test_weights_that_overflow_in_the_last_step_are_not_saved_without_validation_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without pieces to validate on, the validation loss is 0 whatever the weights are."""
+    run = Run.create(
+        tmp_path / "a", TrainConfig(arch="gru", preset="tiny", data=some_chorales(tmp_path / "d", 2), steps=1)
+    )
+    monkeypatch.setattr(evaluation, "sample_pieces", lambda *_: [])
+    monkeypatch.setattr(Recipe, "rate", lambda *_: float("nan"))
+    with pytest.raises(DivergedError, match="a weight of step 1 was not finite"):
+        list(run.train())
+    run.close()
+    assert not list((tmp_path / "a").glob("*.safetensors"))
+
+
+def test_a_checkpoint_that_is_not_finite_is_no_start(run, tmp_path: Path):
+    data = some_chorales(tmp_path / "data", 8)
+    model = tiny("gru", tokenizers.create("grid").vocab_size, **tokenizers.create("grid").model_config)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    checkpoint.save(Path("nan.safetensors"), model, arch="gru", tokenizer=tokenizers.create("grid"), card={})
+    code, _, told = run("train", data, "--from", "nan.safetensors", "--steps", 3, "-o", "a", "-q")
+    assert code == 1 and "is not finite" in told and told.count("\n") == 1

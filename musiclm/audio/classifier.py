@@ -134,7 +134,7 @@ class NoteClassifier:
         Raises:
             AudioError: the recording is too short or silent, or has values that are not finite.
         """
-        return self.look([loudest_picture(mel.resample(audio, sample_rate))])[0]
+        return self.look([loudest_picture(mel.resample(audio - mel.offset(audio), sample_rate))])[0]
 
     @torch.inference_mode()
     def look(self, pictures: Sequence[Tensor]) -> list[Prediction]:

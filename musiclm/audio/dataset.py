@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -17,8 +18,8 @@ import numpy as np
 
 from ..errors import CorpusError
 from . import FAMILIES
+from .formats import SUFFIXES
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
 TABLE = "notes.csv"
 NSYNTH = "examples.json"
 SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "dev": "dev", "test": "test", "": None}
@@ -94,6 +95,8 @@ def _table(path: Path) -> list[LabelledNote]:
             weight = float(row.get("weight") or 1)
         except ValueError as error:
             raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not a number") from error
+        if not 0 < weight < math.inf:  # NaN is refused as well
+            raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not above 0 and finite")
         notes.append(
             LabelledNote(
                 path=path.parent / file_name,

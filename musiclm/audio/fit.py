@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..errors import DivergedError
+from ..training.loop import are_finite
 from . import augment, metrics, models, training
 from .classifier import UNSURE_BELOW, NoteClassifier
 from .models.base import NoteModel
+
+if TYPE_CHECKING:
+    from ..training.loop import Step
 
 CHECKS = 20  # validations in a run
 
@@ -61,33 +67,53 @@ def fit(
 
     Raises:
         CheckpointError: no such architecture.
+        DivergedError: a loss, a gradient, a weight or a held-out score was not finite. If a check had been passed
+            before, the classifier of the best one is yielded first.
         ValueError: an impossible config, or a budget of no steps.
     """
     torch.manual_seed(recipe.seed)
     model = models.create(arch, **(config or {})).to(device)
     kept, best, next_check, losses = None, -1.0, 1 / CHECKS, []
-    step = None
-    for step in training.train(model, learn, recipe):
-        losses.append(step.nats)
-        if step.progress < next_check and step.progress < 1:
-            continue
-        next_check = step.progress + 1 / CHECKS
-        recall = mean_family_recall(step.model, choose) if choose is not None else None
-        is_best = recall is None or recall >= best
-        if is_best:
-            kept, best = copy.deepcopy(step.model), recall if recall is not None else best
-        yield Check(
-            step=step.number,
-            seconds=step.seconds,
-            progress=step.progress,
-            loss=sum(losses) / len(losses),
-            recall=recall,
-            is_best=is_best,
-        )
-        losses = []
-    if step is None:
+    try:
+        for step in training.train(model, learn, recipe):
+            losses.append(step.nats)
+            if step.progress < next_check and step.progress < 1:
+                continue
+            next_check = step.progress + 1 / CHECKS
+            recall = _checked_recall(step, choose)
+            is_best = recall is None or recall >= best
+            if is_best:
+                kept, best = copy.deepcopy(step.model), recall if recall is not None else best
+            yield Check(
+                step=step.number,
+                seconds=step.seconds,
+                progress=step.progress,
+                loss=sum(losses) / len(losses),
+                recall=recall,
+                is_best=is_best,
+            )
+            losses = []
+    except DivergedError:
+        if kept is not None:
+            yield _calibrated(kept, choose)
+        raise
+    if kept is None:
         raise ValueError("a run of no steps trains nothing")
-    yield _calibrated(kept or step.model, choose)
+    yield _calibrated(kept, choose)
+
+
+def _checked_recall(step: Step[NoteModel], choose: training.PreparedNotes | None) -> float | None:
+    """Return the mean family recall on the held-out notes after a step; None without such notes.
+
+    Raises:
+        DivergedError: a weight or a score is not finite.
+    """
+    if not are_finite(step.model.state_dict().values()):
+        raise DivergedError("a weight", step.number)
+    recall = None if choose is None else mean_family_recall(step.model, choose)
+    if recall is not None and not math.isfinite(recall):
+        raise DivergedError("a held-out score", step.number)
+    return recall
 
 
 def _calibrated(model: NoteModel, choose: training.PreparedNotes | None) -> NoteClassifier:
@@ -101,8 +127,10 @@ def _calibrated(model: NoteModel, choose: training.PreparedNotes | None) -> Note
 
 
 def mean_family_recall(model: NoteModel, prepared: training.PreparedNotes) -> float:
-    """Return the mean family recall of a network on unchanged notes."""
+    """Return the mean family recall of a network on unchanged notes; NaN if a score is not finite."""
     scores = training.scores(model, augment.pictures(prepared.strips[:, 0]))
+    if not are_finite([scores]):
+        return math.nan
     probabilities = scores.softmax(dim=1)
     unsure = (probabilities.amax(dim=1) < UNSURE_BELOW).tolist()
     return float(metrics.report(probabilities, prepared.targets, unsure)["mean_family_recall"])

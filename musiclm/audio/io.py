@@ -1,22 +1,23 @@
 """Reads sound files of any rate, length and number of channels as mono at SAMPLE_RATE, block by block.
 
-It reads the formats of libsndfile: wav, flac, ogg, opus, mp3, aiff and others.
+It reads the formats of libsndfile: wav, flac, ogg, opus, mp3, aiff, caf, w64, au and others. A DC offset is removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import AudioError
-from . import mel
+from . import formats, mel
 
 LONGEST = 2 * 3600  # seconds of one file: 460 MB of samples
 BLOCK = 2**16  # frames read at a time
@@ -25,14 +26,6 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz
 # If the mean of all channels has less than this share of the loudest channel's power, the loudest one is used: only one
 # channel has sound, or the channels cancel each other out.
 SHARE_OF_LOUDEST = 0.4
-# The first bytes of common formats that cannot be read: (offset, bytes, name)
-FOREIGN = (
-    (4, b"ftyp", "MPEG-4 (m4a, mp4)"),
-    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
-    (0, b"\x30\x26\xb2\x75", "Windows Media"),
-    (0, b"\xff\xf1", "AAC"),
-    (0, b"\xff\xf9", "AAC"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,23 +64,27 @@ def read(source: Path | bytes) -> Recording:
     """
     import soundfile
 
-    if isinstance(source, Path):
-        if source.is_dir():
-            raise AudioError("it is a folder")
-        try:
-            with source.open("rb") as file:
-                start = file.read(16)
-        except OSError as error:
-            raise AudioError(error.strerror or str(error)) from error
-    else:
-        start = source[:16]
+    if isinstance(source, Path) and source.is_dir():
+        raise AudioError("it is a folder")
+    try:
+        start = formats.start_of(source)
+    except OSError as error:
+        raise AudioError(error.strerror or str(error)) from error
     if not start:
         raise AudioError("it is empty")
+    if name := formats.foreign_name(start):
+        raise AudioError(f"{name} cannot be read: convert it with 'ffmpeg -i FILE note.wav'")
     try:
-        with soundfile.SoundFile(_named(source) if isinstance(source, Path) else _Content(source)) as file:
-            return _read(file)
+        with contextlib.ExitStack() as opened:
+            content: IO[bytes] = opened.enter_context(
+                source.open("rb") if isinstance(source, Path) else _Content(source)
+            )
+            repaired = formats.repaired(content)
+            content.seek(0)
+            by_name = _named(source) if isinstance(source, Path) else content
+            return _read(opened.enter_context(soundfile.SoundFile(repaired or by_name)))
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError) as error:
-        raise AudioError(_why(start, error)) from error
+        raise AudioError(_why(error)) from error
 
 
 def _named(path: Path) -> str | bytes:
@@ -95,13 +92,10 @@ def _named(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _why(start: bytes, error: Exception) -> str:
-    """Return the reason why a file that starts with these bytes cannot be read."""
-    for at, magic, name in FOREIGN:
-        if start[at : at + len(magic)] == magic:
-            return f"{name} cannot be read: convert it with 'ffmpeg -i FILE note.wav'"
+def _why(error: Exception) -> str:
+    """Return the reason why a file cannot be read."""
     reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-    return f"not a readable sound file ({reason}): it must be wav, flac, ogg, opus, mp3 or aiff"
+    return f"not a readable sound file ({reason}): it must be wav, flac, ogg, opus, mp3, aiff, caf, w64 or au"
 
 
 def _read(file: Any) -> Recording:
@@ -110,15 +104,25 @@ def _read(file: Any) -> Recording:
     if file.channels > MOST_CHANNELS:
         raise AudioError(f"{file.channels} channels are not plausible")
     audio, frames, powers = _decode(file, None)
-    loudest = int(powers[:-1].argmax())
+    channel, loudest = None, int(powers[:-1].argmax())
     if powers[-1] < SHARE_OF_LOUDEST * powers[loudest] and file.channels > 1:
+        channel = loudest
         file.seek(0)
-        audio, frames, _ = _decode(file, loudest)
+        audio, frames, _ = _decode(file, channel)
+    if offset := mel.offset(torch.from_numpy(audio)):  # before resampling, which rings at the ends of an offset
+        file.seek(0)
+        audio, frames, _ = _decode(file, channel, offset)
     return Recording(audio=torch.from_numpy(audio), seconds=frames / file.samplerate, sample_rate=file.samplerate)
 
 
-def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return (mono audio at SAMPLE_RATE, frames read, total power of each channel and of their mean)."""
+def _decode(file: Any, channel: int | None, offset: float = 0.0) -> tuple[np.ndarray, int, np.ndarray]:
+    """Return (mono audio at SAMPLE_RATE, frames read, total power of each channel and of their mean).
+
+    Args:
+        file: an open `soundfile.SoundFile`.
+        channel: its number; None for the mean of all.
+        offset: subtracted from each sample.
+    """
     import soxr
 
     rate = file.samplerate
@@ -133,6 +137,8 @@ def _decode(file: Any, channel: int | None) -> tuple[np.ndarray, int, np.ndarray
         mean = block.mean(axis=1)
         powers += np.append(np.einsum("tc,tc->c", block, block), mean @ mean)
         mono = np.ascontiguousarray(mean if channel is None else block[:, channel])
+        if offset:
+            mono = mono - np.float32(offset)
         parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=not len(block)))
         frames += len(block)
         if frames > LONGEST * rate:

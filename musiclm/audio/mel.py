@@ -25,7 +25,7 @@ NUM_FRAMES = 64  # 1.26 seconds from the centre of the first frame to that of th
 LOWEST_HZ, HIGHEST_HZ = 30.0, 8000.0
 FLOOR_DB = -80.0  # below the loudest point; quieter values are clamped to it
 SHORTEST = 0.05  # seconds; shorter audio cannot be classified
-SILENCE = 1e-4  # a recording with a lower peak is silent: -80 dB of full scale
+SILENCE = 1e-4  # a recording with a lower peak, without its mean, is silent: -80 dB of full scale
 LOUDEST = 1e9  # the largest absolute sample whose power can be summed in float32
 NO_NUMBERS = "it has values that are not finite or out of bounds: export it again"
 ONSET_DB = -30.0  # the onset is the first moment whose level is this near to the maximum
@@ -63,8 +63,20 @@ def check(audio: Tensor) -> None:
     peak = float(audio.abs().max())
     if not peak < LOUDEST:  # NaN is refused as well
         raise AudioError(NO_NUMBERS)
-    if peak < SILENCE:
+    if float((audio - audio.mean()).abs().max()) < SILENCE:
         raise AudioError("it is silent")
+
+
+def offset(audio: Tensor) -> float:
+    """Return the DC offset of audio; 0 where it has none.
+
+    Mean and median of an offset agree. Those of short asymmetric pulses in silence do not: without this, subtracting
+    their mean would make the silence sound.
+    """
+    if not len(audio):
+        return 0.0
+    mean, median = float(audio.mean(dtype=torch.float64)), float(audio.median())
+    return mean if abs(mean) > SILENCE and abs(mean - median) < 0.5 * abs(mean) else 0.0
 
 
 def resample(audio: Tensor, sample_rate: int) -> Tensor:

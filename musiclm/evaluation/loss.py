@@ -90,12 +90,13 @@ def fit_temperature(
     """Return the temperature, of `TEMPERATURES`, with the lowest loss on these pieces, and that loss.
 
     Temperature scaling (Guo et al. 2017): an overfitted model is overconfident, and dividing its logits by one number
-    corrects most of that. The arguments are those of `measure_loss`.
+    corrects most of that. The arguments are those of `measure_loss`. The loss of a model with weights that are not
+    finite is not finite.
     """
     sums = np.zeros(len(TEMPERATURES))
     for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
         sums += nats[:, tokenizer.eval_mask(piece.tokens[1:])].sum(1)
-    best = int(sums.argmin())
+    best = int(np.where(np.isfinite(sums), sums, np.inf).argmin())  # argmin alone takes NaN for the lowest
     return TEMPERATURES[best], _counted(float(sums[best]), tokenizer, pieces)
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from symusic import Score
 
 from .. import midi
@@ -33,10 +35,23 @@ class Run:
 Line = list[Run]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class System:
+    """Some bars of a piano roll.
+
+    Attributes:
+        lines: no wider than was asked for.
+        last_bar: the number of its last bar.
+    """
+
+    lines: list[Line]
+    last_bar: int
+
+
 def terminal_roll(
     score: Score, notes: Sequence[Drawn], width: int = 80, prompt: float | None = None, first_bar: int = 1
-) -> Iterator[list[Line]]:
-    """Yield the systems of a score, each a list of lines no wider than `width` characters.
+) -> Iterator[System]:
+    """Yield the systems of a score, whose lines are no wider than `width` characters.
 
     The columns per quarter are as many as let four bars fit into a system, at most four. A system shows only the range of
     its own pitches.
@@ -53,15 +68,34 @@ def terminal_roll(
     longest = max(b.end - b.start for b in lines)
     room = max(20, width) - MARGIN - 1
     columns = next((c for c in (FINEST, 3, 2, 1) if 4 * longest * c <= room), max(0.25, room / 4 / longest))
+    index = _Index(notes)
     first = 0
     while first < len(lines):
         behind = first + 1
         while behind < len(lines) and (lines[behind].end - lines[first].start) * columns <= room:
             behind += 1
         begin, end = lines[first].start, lines[behind - 1].end
-        inside = [n for n in notes if n.start < end - 1e-6 and n.end > begin + 1e-6]
-        yield _system(inside, lines[first:behind], first + first_bar, min(columns, room / (end - begin)), prompt)
+        fitting = min(columns, room / (end - begin))
+        made = _system(index.between(begin, end), lines[first:behind], first + first_bar, fitting, prompt)
+        yield System(lines=made, last_bar=behind + first_bar - 1)
         first = behind
+
+
+class _Index:
+    """Notes by time, so that a system need not look at those of all others."""
+
+    def __init__(self, notes: Sequence[Drawn]) -> None:
+        starts, ends = np.array([n.start for n in notes]), np.array([n.end for n in notes])
+        self._notes, self._order = notes, np.argsort(starts, kind="stable")
+        self._starts, self._ends = starts[self._order], ends[self._order]
+        self._last_ends = np.maximum.accumulate(self._ends)  # notes up to one have all ended at its last end
+
+    def between(self, begin: float, end: float) -> list[Drawn]:
+        """Return the notes that sound between two times, in quarters, in the order in which they were given."""
+        first = int(np.searchsorted(self._last_ends, begin + 1e-6, "right"))
+        behind = int(np.searchsorted(self._starts, end - 1e-6, "left"))
+        sounds = self._ends[first:behind] > begin + 1e-6
+        return [self._notes[i] for i in np.sort(self._order[first:behind][sounds]).tolist()]
 
 
 def _system(
@@ -87,12 +121,13 @@ def _system(
     pitched = [n for n in notes if not n.is_drum]
     if pitched:
         low, high = min(n.pitch for n in pitched), max(n.pitch for n in pitched)
+        by_pitch = defaultdict(list)
+        for n in pitched:
+            by_pitch[n.pitch].append(n)
         for upper in range(high + high % 2, low - 1, -2):  # two keys per line
             cells = {}
             for half, pitch in enumerate((upper, upper - 1)):
-                for column, of in _columns(
-                    [n for n in pitched if n.pitch == pitch], begin, columns, num_columns
-                ).items():
+                for column, of in _columns(by_pitch.get(pitch, []), begin, columns, num_columns).items():
                     cells[column, half] = of
             name = pitch_name(upper) if upper % 12 == 0 else ""
             made.append([Run(f"{name:>{MARGIN - 1}} "), *_runs(cells, ruled, num_columns, upper)])
@@ -125,11 +160,15 @@ def _columns(notes: Sequence[Drawn], begin: float, columns: float, num_columns: 
 def _runs(cells: dict[tuple[int, int], str], ruled: set[int], num_columns: int, upper: int) -> Iterator[Run]:
     """Yield the characters of a line, which shows two keys."""
     rule = "╌" if upper % 12 == 0 else " "
-    for column in range(num_columns):
+    empty = "".join("┊" if column in ruled else rule for column in range(num_columns))
+    behind = 0
+    for column in sorted({column for column, _ in cells}):
+        if column > behind:
+            yield Run(empty[behind:column])
+        behind = column + 1
         above, below = cells.get((column, 0)), cells.get((column, 1))
         if above and below:
             yield Run(BOTH, above) if above == below else Run(UPPER, above, below)
-        elif above or below:
-            yield Run(UPPER, above) if above else Run(LOWER, below)
         else:
-            yield Run("┊" if column in ruled else rule)
+            yield Run(UPPER, above) if above else Run(LOWER, below)
+    yield Run(empty[behind:])

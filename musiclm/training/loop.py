@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..data.crops import IGNORE, Batch
 from ..data.loader import load
+from ..errors import DivergedError
 from ..models.base import LanguageModel
 from .optim import Recipe, make_optimizers, set_rate, update_ema
 
@@ -112,6 +114,9 @@ def fit(
         average: another model of the same architecture on the same device, which receives the EMA weights.
         optimizers: each parameter of the model belongs to one of them.
         start: the state of an earlier run of the same recipe; the weights are taken from it.
+
+    Raises:
+        DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
     """
     device = next(model.parameters()).device
     start = _begin(model, average, optimizers, start)
@@ -128,13 +133,17 @@ def fit(
             return
         recipe.seed_dropout(step)
         found = loss(model, batch.to(device))
-        _update(model, found.total, optimizers, recipe.clip)
+        norm = _update(model, found.total, optimizers, recipe.clip)
         update_ema(average, model, recipe.ema_decay_at(step))
         tokens += found.num_targets
         number, seconds = step + 1, time.monotonic() - begin
+        # All three at once, behind the update: reading a number waits for the GPU.
+        total, nats, norm_read = torch.stack([found.total.detach(), found.nats.detach(), norm]).tolist()
+        if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm_read)):
+            raise DivergedError("the gradient" if math.isfinite(total + nats) else "the loss", number)
         yield Step(
             number=number,
-            nats=float(found.nats.detach()),
+            nats=nats,
             tokens=tokens,
             seconds=seconds,
             rate=rate,
@@ -214,13 +223,19 @@ def _begin(
     return start
 
 
-def _update(model: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> None:
-    """Take one step of the optimizers along the gradient of the loss, whose norm is clipped."""
+def _update(model: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> Tensor:
+    """Take one step of the optimizers along the gradient of the loss, clipped, and return its norm before that."""
     model.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     for optimizer in optimizers:
         optimizer.step()
+    return norm
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether all numbers in these tensors are finite."""
+    return all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())
 
 
 def _restore(

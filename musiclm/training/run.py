@@ -19,14 +19,16 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RunError
+from ..errors import DivergedError, RunError
 from ..files import lock, write_whole
 from .cadence import Cadence, EarlyStopping
 from .config import TrainConfig, stored_config
@@ -122,6 +124,11 @@ class Run:
             raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one")
         return cls(folder, plan)
 
+    def lower(self, learning_rate: float) -> None:
+        """Give the rest of the run another peak learning rate, for example because it diverged."""
+        self.plan.learning_rate = learning_rate
+        self.write_plan()
+
     def renew(self, *, minutes: float | None, steps: int | None, epochs: float | None) -> None:
         """Give the run a new total budget; early stopping counts validations from here on."""
         from ..checkpoint import read_header
@@ -148,8 +155,9 @@ class Run:
 
     def discard(self) -> None:
         """Remove the folder if nothing but run.json was written."""
-        if {p.name for p in self.folder.iterdir()} <= {"run.json", "lock"}:
+        if {p.name for p in self.folder.iterdir()} <= {"run.json", "lock", FOLDER}:
             self.close()
+            shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
             for path in self.folder.iterdir():
                 path.unlink()
             self.folder.rmdir()
@@ -161,7 +169,31 @@ class Run:
 
         Closing the generator saves the step that was yielded last. An exception within a step or its validation leaves
         the last save as it is: the weights may be half updated, or the validation may be missing.
+
+        Raises:
+            DivergedError: a loss, a gradient or a weight was not finite; the message names the checkpoint that is kept.
         """
+        try:
+            yield from self._train()
+        except DivergedError as error:
+            raise DivergedError(error.what, error.step, self._advice()) from error
+
+    def _advice(self) -> str:
+        """Return what is kept of a run that diverged, and how to train on."""
+        from .. import models
+
+        usual = models.training(self.plan.arch)["learning_rate"]
+        lower = min(usual, (self.plan.learning_rate or usual) / 10)
+        best = self.folder / "best.safetensors"
+        kept = "no checkpoint was saved"
+        if best.exists():
+            kept = f"'{best}' of step {self.best_step:,} is kept, validation {self.best:.4f} nats/token"
+        if (self.folder / "resume.safetensors").exists():
+            again = f"musiclm train --resume {shlex.quote(str(self.folder))} --learning-rate {lower:g}"
+            return f"{kept}. Continue with a lower rate: {again}"
+        return f"{kept}. Begin again with a lower rate: --learning-rate {lower:g}"
+
+    def _train(self) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
         import torch
 
         from .loop import train
@@ -229,6 +261,8 @@ class Run:
         from ..evaluation import fit_temperature
 
         temperature, found = fit_temperature(setup.average, setup.tokenizer, setup.validation, bf16=setup.recipe.bf16)
+        if not math.isfinite(found.nats_per_token):
+            raise DivergedError("the validation loss", step.number)
         return Validation(
             step=step.number,
             tokens=step.tokens,
@@ -243,7 +277,10 @@ class Run:
     def _save(self, setup: TrainingSetup, step: Step[LanguageModel], validation: Validation) -> None:
         """Write the checkpoint of a validation, calibrated, then the metrics, then the state to resume from."""
         from ..models.weights import scale_logits
+        from .loop import are_finite
 
+        if not are_finite(setup.average.parameters()):  # without validation pieces the loss is 0 whatever they are
+            raise DivergedError("a weight", step.number)
         nats, temperature = validation.validation_nats_per_token, validation.temperature
         calibrated = scale_logits(setup.average, temperature)
         card = self._card(setup, nats, step, temperature)
@@ -260,6 +297,8 @@ class Run:
 
         setup.model.eval()
         found = measure_loss(setup.model, setup.tokenizer, setup.validation, bf16=setup.recipe.bf16)
+        if not math.isfinite(found.nats_per_token):
+            raise RunError(f"the loss of the model '{setup.started.name}' is not finite: start from another one")
         self.before = found.nats_per_token
         self._stopping = EarlyStopping(best=found.nats_per_token)
         self._save_checkpoint("best", setup, setup.model, self._card(setup, found.nats_per_token, None))
@@ -298,20 +337,23 @@ class Run:
 
     def _append(self, validation: Validation) -> None:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(validation)) + "\n")
+            file.write(json.dumps(dataclasses.asdict(validation), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.last_validation = dataclasses.asdict(validation)
 
     def _save_state(self, step: Step[LanguageModel]) -> None:
         from ..checkpoint import pack
+        from .loop import are_finite
 
         state = step.state()
+        if not are_finite(state.tensors.values()):
+            raise DivergedError("a weight", state.step)
         numbers = {
             "step": state.step,
             "tokens": state.tokens,
             "seconds": state.seconds,
-            "best": self.best,
+            "best": self.best if math.isfinite(self.best) else None,  # JSON has no infinity
             "best_step": self.best_step,
         }
         tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
@@ -323,7 +365,7 @@ class Run:
         from safetensors.torch import load_file
 
         from ..checkpoint import read_header, rename_tensors
-        from .loop import TrainingState
+        from .loop import TrainingState, are_finite
 
         path = self.folder / "resume.safetensors"
         metrics = self.folder / "metrics.jsonl"
@@ -336,6 +378,8 @@ class Run:
             tensors = rename_tensors(load_file(path))
         except (KeyError, ValueError, SafetensorError) as error:
             raise RunError(f"'{path}' is damaged: {error}") from error
+        if not are_finite(tensors.values()):  # saved by an older version
+            raise RunError(f"the run '{self.folder}' diverged: begin a new one with a lower --learning-rate")
         kept = []
         for line in metrics.read_text("utf-8").splitlines() if metrics.exists() else []:
             with contextlib.suppress(ValueError):  # the last line may be half written
@@ -344,7 +388,7 @@ class Run:
         write_whole(metrics, "".join(line + "\n" for line in kept).encode())
         self.last_validation = json.loads(kept[-1]) if kept else None
         self._stopping = EarlyStopping(
-            best=numbers["best"],
+            best=float("inf") if numbers["best"] is None else numbers["best"],
             best_step=numbers["best_step"],
             validated=[json.loads(line)["step"] for line in kept],
         )
