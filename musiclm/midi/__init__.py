@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
-    from .io import parse, read, to_bytes, write
+    from .io import parse, read
     from .pedal import pedal_release
     from .timing import (
         Bar,
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         seconds,
         seconds_at,
     )
+    from .writer import to_bytes, write
 
 _HOME = {
     "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
-    "io": "parse read to_bytes write",
+    "io": "parse read",
     "pedal": "pedal_release",
     "timing": "Bar BarMap TempoMap bar_line bars end last_bar_line num_bars quarters_at seconds seconds_at",
+    "writer": "to_bytes write",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
