@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
-    from .io import read, to_bytes, write
     from .pedal import pedal_release
-    from .reader import Reading, parse, read_music
+    from .reader import Reading, parse, read, read_music
     from .timing import (
         Bar,
         BarMap,
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
         seconds,
         seconds_at,
     )
+    from .writer import to_bytes, write
 
 _HOME = {
     "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
-    "io": "read to_bytes write",
     "pedal": "pedal_release",
-    "reader": "Reading parse read_music",
+    "reader": "Reading parse read read_music",
     "timing": "Bar BarMap TempoMap bar_line bars end last_bar_line num_bars quarters_at seconds seconds_at",
+    "writer": "to_bytes write",
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -11,12 +11,13 @@ import dataclasses
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from symusic import ControlChange, KeySignature, Note, PitchBend, Score, Tempo, TextMeta, TimeSignature, Track
 
-from ..errors import Reason
+from ..errors import MidiError, Reason
 from . import abc, smf
 from .smf import BEND, CONTROL, NOTE_OFF, NOTE_ON, PROGRAM, Event, MidiFile, unusable
 from .snapping import on_bar_lines
@@ -37,6 +38,19 @@ class Reading:
 
     score: Score
     mended: Counter[str]
+
+
+def read(path: str | Path) -> Score:
+    """Return the score in a file of MIDI or abc; see `parse`.
+
+    Raises:
+        MidiError: the file does not exist, or cannot be used.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise MidiError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    return parse(data, str(path))
 
 
 def parse(data: bytes, name: str) -> Score:
