@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .controllers import RELEASED, in_force, release
     from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
     from .io import parse, read, to_bytes, write
     from .pedal import pedal_release
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "controllers": "RELEASED in_force release",
     "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
     "io": "parse read to_bytes write",
     "pedal": "pedal_release",
@@ -35,9 +37,9 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
-    "Bar", "BarMap", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars",
-    "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "retimed", "seconds", "seconds_at",
-    "set_tempo", "to_bytes", "without_before", "write",
+    "RELEASED", "Bar", "BarMap", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars",
+    "in_force", "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "release", "retimed",
+    "seconds", "seconds_at", "set_tempo", "to_bytes", "without_before", "write",
 ]  # fmt: skip
 
 
