@@ -9,10 +9,12 @@ from typing import Any
 from symusic import Score
 
 from .. import midi
+from ..tokenizers.base import TICKS
+from . import seam
 from .prompt import Prompt
 from .session import Continuation, GenerationSession
 
-ROUNDING = 0.6  # ticks, by which a note may differ from the time of its ids
+ROUNDING = 0.6 / TICKS  # quarters, by which a note may differ from the time of its ids
 DECODE_EVERY = 64  # all notes are decoded whenever the music has grown by 1/64: constant work for each token
 
 
@@ -99,10 +101,9 @@ class Stream:
     def _up_to(self, reached: float) -> Iterator[Event]:
         """Yield what begins before a time, in quarters, and cannot change any more."""
         music, prompt = self.continuation, self.prompt
-        score = prompt.continued(music.ids)
+        score = prompt.continued(music.ids, only_new=self.only_new)
         tempo = midi.TempoMap(score)
         tpq = score.ticks_per_quarter
-        near = ROUNDING / tpq
         stop = music.stop if music.reason or not self._session.config.finish else None
         limit = reached if stop is None else min(reached, stop)
         # by program and pitch, as in a file; a note that still sounds where the ids end may become longer
@@ -110,17 +111,17 @@ class Stream:
             (n.time / tpq, t.is_drum, t.program, n.pitch, n.end / tpq, n.velocity)
             for t in score.tracks
             for n in t.notes
-            if n.time / tpq >= self._certain - near
+            if n.time / tpq >= self._certain - ROUNDING
         )
         if not prompt.tokenizer.says_durations and music.reason is None:
-            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 2 * near)])
+            # a prompt's note that ends half a step before its cell does may go on, too
+            slack = 2 * ROUNDING if prompt.tokenizer.in_seconds else seam.SAME_ONSET + ROUNDING
+            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - slack)])
         changes = self._changes(score, tempo, limit)
         for start, is_drum, program, pitch, end, velocity in notes:
-            if start >= limit - near:
+            if start >= limit - ROUNDING:
                 break
-            if self.only_new and start < prompt.quarters - near:
-                continue
-            while changes and changes[0][0] <= start + near:
+            while changes and changes[0][0] <= start + ROUNDING:
                 yield changes.pop(0)[1]
             end = end if stop is None else min(end, stop)
             yield Note(
@@ -146,7 +147,7 @@ class Stream:
                 change = _change(e, start)
                 is_same = known is not None and dataclasses.replace(known, start=start) == change
                 known = change
-                if is_same or not self._certain - ROUNDING / tpq <= at < limit - ROUNDING / tpq:
+                if is_same or not self._certain - ROUNDING <= at < limit - ROUNDING:
                     continue
                 if found and found[-1][0] == at and type(found[-1][1]) is type(change):
                     found.pop()  # of those before the beginning the last is in force
