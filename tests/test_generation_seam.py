@@ -279,12 +279,28 @@ def test_a_stream_plays_the_prompt_as_it_is_in_its_file(untrained, name: str, on
     made = composer.streamed(stream).score
     assert [n[0] for n in heard] == sorted(n[0] for n in heard)
     tpq = made.ticks_per_quarter
+
+    def sounds_until(track, note) -> float:
+        pedal = sorted((c.time, c.value) for c in track.controls if c.number == 64)
+        again = min((n.time for n in track.notes if n.pitch == note.pitch and n.time > note.time), default=1e9)
+        if [value >= 64 for time, value in pedal if time <= note.end][-1:] == [True]:
+            return max(note.end, min(again, *(time for time, value in pedal if time > note.end and value < 64)))
+        return note.end
+
     written = [
-        (midi.seconds_at(made, n.time / tpq), n.pitch, n.velocity, t.program, midi.seconds_at(made, n.end / tpq))
+        (
+            midi.seconds_at(made, n.time / tpq),
+            n.pitch,
+            n.velocity,
+            t.program,
+            midi.seconds_at(made, sounds_until(t, n) / tpq),
+        )
         for t in made.tracks
         for n in t.notes
     ]
     assert sorted(heard) == [pytest.approx(each, abs=1e-5) for each in sorted(written)]
+    pedalled = [n for t in made.tracks if t.name == "left" for n in t.notes if sounds_until(t, n) > n.end]
+    assert only_new or len(pedalled) == 4  # the third, fourth, seventh and eighth bass note ring on in the pedal
 
 
 def unison(*, low: bool) -> bytes:

@@ -121,7 +121,7 @@ class Tracks:
 
     def __init__(self, score: Score, decoded: Score, tokenizer: Tokenizer) -> None:
         table = base_of(tokenizer.vocabulary)
-        self._score, self._program = score, tokenizer.program
+        self._score, self._program = score, tokenizer.unmerged.program
         self._voices = _voices(score, decoded) if has(table, Kind.CELL) else None
         is_said = has(table, Kind.VELOCITY)
         loudness = [n.velocity for t in score.tracks if not t.is_drum for n in t.notes]

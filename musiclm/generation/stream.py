@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from symusic import Score
 
 from .. import midi
+from ..midi.pedal import PEDAL
 from ..tokenizers.base import TICKS
 from . import seam
 from .prompt import Prompt
@@ -20,7 +22,10 @@ DECODE_EVERY = 64  # all notes are decoded whenever the music has grown by 1/64:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Note:
-    """A note: seconds from the beginning of the music, pitch and velocity 0 … 127, General MIDI program, or drum."""
+    """A note: seconds from the beginning of the music, pitch and velocity 0 … 127, General MIDI program, or drum.
+
+    Its end is where it ends to the ear: where the pedal of its track releases it.
+    """
 
     event = "note"
     start: float
@@ -108,9 +113,9 @@ class Stream:
         limit = reached if stop is None else min(reached, stop)
         # by program and pitch, as in a file; a note that still sounds where the ids end may become longer
         notes = sorted(
-            (n.time / tpq, t.is_drum, t.program, n.pitch, n.end / tpq, n.velocity)
+            (n.time / tpq, t.is_drum, t.program, n.pitch, end / tpq, n.velocity)
             for t in score.tracks
-            for n in t.notes
+            for n, end in zip(t.notes, _ends(t), strict=True)
             if n.time / tpq >= self._certain - ROUNDING
         )
         if not prompt.tokenizer.says_durations and music.reason is None:
@@ -156,6 +161,20 @@ class Stream:
 
     def _seconds(self, tempo: midi.TempoMap, quarters: float) -> float:
         return round(tempo.seconds_at(quarters) - tempo.seconds_at(self._begin), 6)
+
+
+def _ends(track: Any) -> list[int]:
+    """Return when each note of a track ends to the ear, in ticks: a stream has no pedal, which sustains a prompt's notes."""
+    notes = track.notes.numpy()
+    ends = notes["time"] + notes["duration"]
+    if not len(ends) or not any(c.number == PEDAL for c in track.controls):
+        return list(map(int, ends))
+    sustained = midi.pedal_release(track, ends)
+    order = np.lexsort((notes["time"], notes["pitch"]))
+    onsets, pitches = notes["time"][order], notes["pitch"][order]
+    again = np.where(np.diff(pitches) == 0, onsets[1:], np.iinfo(np.int32).max)  # the key's next strike
+    struck = np.append(again, np.iinfo(np.int32).max)[np.argsort(order)]
+    return list(map(int, np.maximum(ends, np.minimum(sustained, struck))))
 
 
 def _change(event: Any, start: float) -> Event:
