@@ -89,7 +89,7 @@ KEPT = ("on", "control_change", "pitchwheel", "lyrics")
 
 
 @pytest.mark.parametrize("ticks", [96, 100, 480, 960])
-@pytest.mark.parametrize("name", ["score", "performance", "grid", "TSD", "MIDILike"])
+@pytest.mark.parametrize("name", ["score", "performance", "grid", "TSD", "MIDILike", "BEAT", "PerTok", "Structured"])
 def test_the_prompts_part_of_an_output_is_the_prompts_file(untrained, name: str, ticks: int):
     """It was the prompt as the tokens had it: on a grid, the two pianos as one, without pedal, bends, words and names."""
     data = rich(ticks)
@@ -102,12 +102,13 @@ def test_the_prompts_part_of_an_output_is_the_prompts_file(untrained, name: str,
         assert of_kind(out[track], *KEPT, until=SEAM) == of_kind(source[track], *KEPT, until=SEAM), track
         before = of_kind(source[track], "off", until=SEAM)
         ends = of_kind(out[track], "off", until=SEAM)
-        assert ends == before or (name == "grid" and set(ends) <= set(before))
+        assert ends == before or (name in ("grid", "BEAT") and set(ends) <= set(before))
     changes = ("marker", "set_tempo", "time_signature")
     assert {e[:3] for e in of_kind([*chain(*source.values())], *changes, until=SEAM)} <= {
         e[:3] for e in of_kind([*chain(*out.values())], *changes, until=SEAM)
     }
-    assert [n for n in made.score.tracks if n.notes and n.notes[-1].time >= SEAM * made.score.ticks_per_quarter]
+    if name != "PerTok":  # a model that has learnt nothing writes bars without notes with it
+        assert [t for t in made.score.tracks if t.notes and t.notes[-1].time >= SEAM * made.score.ticks_per_quarter]
     assert {t.name for t in made.score.tracks if t.name in ("left", "right", "solo", "kit")} == {
         "left", "right", "solo", "kit",
     }  # fmt: skip
@@ -202,6 +203,13 @@ def test_voices_in_unison_keep_a_track_each():
     prompt = Prompt.of(grid, midi.cut(score, 0, 4))
     made = prompt.continued(grid.encode(score)[0][len(prompt.ids) : -1])
     assert [len(t.notes) for t in made.tracks] == [len(t.notes) for t in score.tracks]
+    for track in score.tracks[1:]:  # all on one track: the voices in unison are one note
+        score.tracks[0].notes.extend(track.notes)
+    del score.tracks[1:]
+    made = Prompt.of(grid, midi.cut(score, 0, 4)).continued(grid.encode(score)[0][len(prompt.ids) : -1])
+    (track,) = made.tracks
+    onsets = [(n.time, n.pitch) for n in track.notes if n.time >= 4 * 480]
+    assert onsets and len(onsets) == len(set(onsets))
 
 
 def test_a_tune_alone_gets_voices_of_its_own_instrument():

@@ -46,31 +46,50 @@ def split(whole: Score, prompt: Score) -> tuple[Score, Score]:
         whole: the ids of the prompt and new ones, decoded.
         prompt: the ids of the prompt, decoded.
     """
-    before = {_name(track): track.notes.numpy() for track in prompt.tracks}
-    new, held = Score(whole.ticks_per_quarter), Score(whole.ticks_per_quarter)
+    known, notes = _by_name(prompt), _by_name(whole)
+    new, held = (Score(whole.ticks_per_quarter) for _ in range(2))
+    chosen = {name: _compared(notes[name], known.get(name)) for name in notes}
+    passed: dict[tuple[Any, ...], int] = defaultdict(int)
     for track in whole.tracks:
-        notes = track.notes.numpy()
-        is_new = np.ones(len(track.notes), bool)
-        is_longer = ~is_new
-        known = before.get(_name(track))
-        if known is not None and len(known["time"]) and len(is_new):
-            keys, of_known = _keys(notes), _keys(known)
-            order = np.argsort(of_known)
-            place = order[np.minimum(np.searchsorted(of_known[order], keys), len(order) - 1)]
-            is_new = of_known[place] != keys
-            is_longer = ~is_new & (notes["duration"] > known["duration"][place])
-        for score, chosen in ((new, is_new), (held, is_longer)):
+        name, count = _name(track), len(track.notes)
+        span = slice(passed[name], passed[name] + count)
+        passed[name] += count
+        for score, is_chosen in zip((new, held), chosen[name], strict=True):
             part = Track(track.name, track.program, track.is_drum)
-            part.notes = Note.from_numpy(**{name: values[chosen] for name, values in notes.items()})
+            part.notes = Note.from_numpy(**{k: v[span][is_chosen[span]] for k, v in notes[name].items()})
             score.tracks.append(part)
     return new, held
+
+
+Notes = dict[str, np.ndarray]
+"""Onset ("time"), duration, pitch and velocity of notes, (N,) each."""
+
+
+def _by_name(score: Score) -> dict[tuple[Any, ...], Notes]:
+    """Return the notes of tracks by instrument and name: MidiTok's BEAT decodes several tracks of one."""
+    found: dict[tuple[Any, ...], list[Notes]] = defaultdict(list)
+    for track in score.tracks:
+        found[_name(track)].append(track.notes.numpy())
+    return {name: {k: np.concatenate([each[k] for each in of]) for k in of[0]} for name, of in found.items()}
+
+
+def _compared(notes: Notes, known: Notes | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return which notes are new, and which known ones are longer than they were, (N,) booleans each."""
+    is_new = np.ones(len(notes["time"]), bool)
+    if known is None or not len(known["time"]) or not len(is_new):
+        return is_new, ~is_new
+    keys, of_known = _keys(notes), _keys(known)
+    order = np.argsort(of_known)
+    place = order[np.minimum(np.searchsorted(of_known[order], keys), len(order) - 1)]
+    is_new = of_known[place] != keys
+    return is_new, ~is_new & (notes["duration"] > known["duration"][place])
 
 
 def _name(track: Any) -> tuple[Any, ...]:
     return track.is_drum, track.program, track.name
 
 
-def _keys(notes: dict[str, np.ndarray]) -> np.ndarray:
+def _keys(notes: Notes) -> np.ndarray:
     """Return a number for each note, (N,): its onset, pitch, velocity, and which of several with the same it is."""
     time, pitch, velocity, duration = (notes[k].astype(np.int64) for k in ("time", "pitch", "velocity", "duration"))
     keys = (time << 14) + (pitch << 7) + velocity
@@ -180,23 +199,26 @@ def add_notes(part: Score, tracks: Tracks, new: Score, held: Score) -> None:
         held: the same.
     """
     scale = part.ticks_per_quarter / new.ticks_per_quarter
-    made: dict[int, int] = {}
+    ends: dict[tuple[int, int, int], tuple[int, int]] = {}
     for number, (fresh, longer) in enumerate(zip(new.tracks, held.tracks, strict=True)):
         place, program = tracks.of(number, fresh)
         if place is None and len(fresh.notes):
             part.tracks.append(Track(fresh.name, program, fresh.is_drum))
-            place = made[number] = len(part.tracks) - 1
+            place = len(part.tracks) - 1
         if place is None:
             continue
         target = part.tracks[place]
         others = [t for t in part.tracks if t is not target and not t.is_drum]
         for n in longer.notes:
             _prolong([target, *others], round(n.time * scale), round(n.end * scale), n.pitch)
-        for n in fresh.notes:
-            start, end = round(n.time * scale), round(n.end * scale)
-            velocity = n.velocity if tracks.velocity is None else tracks.velocity
-            target.notes.append(Note(start, max(1, end - start), n.pitch, velocity))
-        _sort(target)
+        for n in fresh.notes:  # voices in unison on one track are one note, as long as the longest
+            at = place, round(n.time * scale), n.pitch
+            end = max(at[1] + 1, round(n.end * scale))
+            ends[at] = max(ends.get(at, (0, 0)), (end, n.velocity if tracks.velocity is None else tracks.velocity))
+    for (place, start, pitch), (end, velocity) in ends.items():
+        part.tracks[place].notes.append(Note(start, end - start, pitch, velocity))
+    for place in {at[0] for at in ends}:
+        _sort(part.tracks[place])
 
 
 def _sort(track: Any) -> None:
