@@ -21,7 +21,7 @@ from ..data import Piece
 from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
-from ..tokenizers.base import Tokenizer
+from ..tokenizers.base import TICKS, Tokenizer
 from . import constraints, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .loops import repetition
@@ -40,7 +40,7 @@ class Composition:
     """One variation of new music.
 
     Attributes:
-        score: at 480 ticks/quarter; begins with the prompt unless only the new music was asked for.
+        score: begins with the prompt, just as it was read, unless only the new music was asked for.
         index: which of the sampled variations, from 0.
         num_new_tokens: number of sampled ids, without those that were taken back.
         num_bars: of the score.
@@ -215,7 +215,7 @@ class Composer:
         losses = rerank.losses(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
         ranked = []
         for composition, loss in zip(compositions, losses, strict=True):
-            repeated = repetition(prompt.continued(composition.ids), prompt.quarters)
+            repeated = repetition(prompt.heard(composition.ids), prompt.quarters)
             ranked.append(
                 Ranked(
                     composition=composition,
@@ -252,7 +252,7 @@ class Composer:
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:
     """Return the score of a continuation with its new notes only, at their times."""
-    score = prompt.continued(continuation.ids)
+    score = prompt.heard(continuation.ids)
     if continuation.stop is not None:
         score = midi.cut(score, 0.0, continuation.stop)
     return midi.without_before(score, prompt.quarters)
@@ -260,12 +260,11 @@ def _new_score(prompt: Prompt, continuation: Continuation) -> Score:
 
 def _composition(prompt: Prompt, continuation: Continuation, only_new: bool) -> Composition:
     ids = continuation.ids
-    score = prompt.continued(ids)
-    start = 0.0
-    if only_new:
-        start = midi.last_bar_line(score, prompt.quarters)
-        score = midi.without_before(score, prompt.quarters)
-    stop = continuation.stop if continuation.stop is not None else max(midi.end(score), start + 1 / 480)
+    score = prompt.continued(ids, only_new=only_new)
+    start = midi.last_bar_line(score, prompt.quarters) if only_new else 0.0
+    # the reset at the seam stays, even if no note follows
+    end = max(midi.end(score), max(start, prompt.quarters) + 1 / TICKS)
+    stop = end if continuation.stop is None else continuation.stop
     score = midi.cut(score, start, stop)
     if only_new and prompt.tempo is not None:  # the bar that the prompt began is at the new tempo, too
         midi.set_tempo(score, 0.0, prompt.tempo)

@@ -123,11 +123,25 @@ def _compositions(
 
 
 def _log_losses(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> None:
-    """Log what the tokenizer cannot express of the prompt."""
-    if music.left_out:
-        notes = f"{music.left_out:,} note{'s' * (music.left_out != 1)}"
-        how = "kept, but invisible to the model" if config.is_filling else "left out of the prompt"
-        log.info("%s: %s that '%s' cannot express", how, notes, composer.tokenizer.name)
+    """Log what the model does not hear of the prompt."""
+    if music.doubled:
+        note, one = ("note", "one") if music.doubled == 1 else ("notes", "one each")
+        log.info("%s doubled %s became %s for the model", f"{music.doubled:,}", note, one)
+    unheard = music.left_out - music.doubled
+    if unheard:
+        log.info(_unheard(unheard, composer.tokenizer.name, config))
     if score is not None and not config.is_filling:
         for sentence in composer.tokenizer.unexpressed(score):
             log.info(sentence)
+
+
+def _unheard(count: int, tokenizer: str, config: GenerationConfig) -> str:
+    notes, them = (f"{count:,} notes", "them") if count > 1 else ("1 note", "it")
+    if config.only_new:
+        return f"the model does not see {notes} of the prompt: '{tokenizer}' cannot express {them}"
+    if config.is_filling:
+        return f"kept, but invisible to the model: {notes} that '{tokenizer}' cannot express"
+    return (
+        f"{notes} stay{'s' * (count == 1)} in the prompt's part of the output, but the model does not see {them}: "
+        f"'{tokenizer}' cannot express {them}"
+    )

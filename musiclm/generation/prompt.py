@@ -1,4 +1,4 @@
-"""A prompt as ids, and the musical time of what is sampled after it.
+"""A prompt as ids, the musical time of what is sampled after it, and the score of both.
 
 Tokenizers count quarters of their own (real ones, or those of 120 quarters/minute); here all is in quarters of the score.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 from symusic import Score
@@ -14,6 +15,7 @@ from symusic import Score
 from .. import midi
 from ..errors import MidiError
 from ..tokenizers.base import Tokenizer
+from . import seam
 from .controls import Controls
 
 
@@ -24,7 +26,8 @@ class Prompt:
     Attributes:
         ids: bos and the music.
         quarters: where it ends and new music may begin.
-        left_out: how many of its notes the tokenizer cannot express.
+        left_out: how many of its notes the ids do not have.
+        doubled: how many of those are doubles of another note, which the ids have.
         score: what it was made from.
         tokenizer: what made the ids.
         tempo: of the music behind it, in quarters/minute; None to continue with the prompt's or the model's.
@@ -38,6 +41,7 @@ class Prompt:
     tokenizer: Tokenizer
     tempo: float | None = None
     model_ids: np.ndarray | None = None
+    doubled: int = 0
 
     @classmethod
     def of(
@@ -66,7 +70,11 @@ class Prompt:
         ids = tokenizer.pad_with_silence(ids[:-1], _clock(tokenizer, score, stop))
         # in seconds a note's end may be rounded to 10 ms behind the bar line: that begins no new bar
         reached = stop if tokenizer.in_seconds else max(stop, tokenizer.quarters(ids))
-        return cls(ids=ids, quarters=reached, left_out=left_out, score=score, tokenizer=tokenizer)
+        prompt = cls(ids=ids, quarters=reached, left_out=left_out, score=score, tokenizer=tokenizer)
+        if not left_out:
+            return prompt
+        doubled = seam.num_doubled(score, prompt._in_time(prompt._decoded), tokenizer)
+        return dataclasses.replace(prompt, doubled=min(doubled, left_out))
 
     def with_controls(self, controls: Controls) -> Prompt:
         """Return the prompt as music that keeps to controls continues it: at a new tempo, or from a new bar on."""
@@ -101,25 +109,75 @@ class Prompt:
         """Return how many of the new ids lie before a time: the next one would reach it."""
         return bisect.bisect_left(range(1, len(new) + 1), quarters - 1e-6, key=lambda k: self.reached(new[:k]))
 
-    def continued(self, new: np.ndarray) -> Score:
-        """Return the score of it and new ids, with its own tempo and time signature where the tokenizer has none."""
-        score = self.tokenizer.decode(self.with_new(new))
+    def heard(self, new: np.ndarray) -> Score:
+        """Return the score of it and new ids as the model hears them: decoded, at the prompt's own tempi.
+
+        All that decides what is sampled, and where it ends, looks at this score.
+        """
+        return self._carried(self.tokenizer.decode(self.with_new(new)))
+
+    def continued(self, new: np.ndarray, *, only_new: bool = False) -> Score:
+        """Return its own score, just as it was read, and behind it the notes of new ids; see `seam`.
+
+        Args:
+            new: the ids.
+            only_new: without the prompt's notes, lyrics and markers; the new notes keep their times.
+        """
+        if self.score is None:
+            return self.heard(new)
+        decoded = self.tokenizer.decode(self.with_new(new))
+        fresh, held = (self._in_time(each) for each in seam.split(decoded, self._decoded))
+        part = (self._silent if only_new else self._own).copy()
+        seam.add_notes(part, self._tracks, fresh, held)
+        seam.add_changes(part, self._carried(decoded), self.quarters, tempi=self.tokenizer.tempi)
+        if self.tempo is not None:
+            midi.set_tempo(part, self.quarters, self.tempo)
+        if only_new:
+            part.tracks = type(part.tracks)([t for t in part.tracks if len(t.notes)])
+        return part
+
+    def _in_time(self, decoded: Score) -> Score:
+        """Return a decoded score with its notes in the prompt's quarters."""
+        if self.score is None or not self.tokenizer.in_seconds:
+            return decoded
+        return midi.retimed(decoded, self.score)
+
+    def _carried(self, decoded: Score) -> Score:
+        """Return a decoded score, changed in place or not, with the prompt's tempi and what else the tokenizer lacks."""
+        score = self._in_time(decoded)
         if self.score is not None:
-            if self.tokenizer.in_seconds:
-                score = midi.retimed(score, self.score)
             midi.carry_over(self.score, score, tempi=self.tokenizer.tempi, behind=self.quarters)
         if self.tempo is not None:
             midi.set_tempo(score, self.quarters, self.tempo)
         return score
 
+    @cached_property
+    def _decoded(self) -> Score:
+        return self.tokenizer.decode(self.ids)
+
+    @cached_property
+    def _own(self) -> Score:
+        assert self.score is not None
+        return seam.own_part(self.score, self.quarters)
+
+    @cached_property
+    def _silent(self) -> Score:
+        assert self.score is not None
+        return seam.own_part(self.score, self.quarters, has_notes=False)
+
+    @cached_property
+    def _tracks(self) -> seam.Tracks:
+        assert self.score is not None
+        return seam.Tracks(self.score, self._in_time(self._decoded), self.tokenizer)
+
     def recent(self, new: np.ndarray, quarters: float) -> tuple[Score, float]:
-        """Return the end of `continued`, from a bar line at or before a time, and when that is, in quarters.
+        """Return the end of `heard`, from a bar line at or before a time, and when that is, in quarters.
 
         Its tempi are the tokenizer's. Only that end is decoded, where the tokenizer can begin at a bar.
         """
         ids, start = self.tokenizer.suffix_from_bar(self.with_new(new), quarters)
         if start == 0.0:
-            return self.continued(new), 0.0
+            return self.heard(new), 0.0
         return self.tokenizer.decode(ids), start
 
 

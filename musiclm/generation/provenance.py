@@ -93,8 +93,9 @@ def record(
 
 
 def to_midi(composition: Composition, record: Record) -> bytes:
-    """Return the bytes of the MIDI file of a composition, with its record in it."""
+    """Return the bytes of the MIDI file of a composition, with its record in it, and not that of its prompt."""
     score = composition.score.copy()
+    score.markers = type(score.markers)([m for m in score.markers if _document(m.text) is None])
     midi.add_text(score, record.text())
     return midi.to_bytes(score)
 
@@ -106,15 +107,21 @@ def read(score: Score, name: str) -> Record:
         MidiError: there is none, or it is damaged or of another version.
     """
     for marker in score.markers:
-        try:
-            document = json.loads(marker.text)
-        except ValueError:
-            continue
-        if isinstance(document, dict) and "musiclm" in document:
+        document = _document(marker.text)
+        if document is not None:
             return _from(document, name)
     raise MidiError(
         f"'{name}' has no record of how it was made: musiclm did not write it, or another program has written it since"
     )
+
+
+def _document(text: str) -> dict[str, Any] | None:
+    """Return the JSON of a record; None for any other text."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) and "musiclm" in document else None
 
 
 def _from(document: dict[str, Any], name: str) -> Record:

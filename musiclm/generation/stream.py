@@ -6,19 +6,26 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from symusic import Score
 
 from .. import midi
+from ..midi.pedal import PEDAL
+from ..tokenizers.base import TICKS
+from . import seam
 from .prompt import Prompt
 from .session import Continuation, GenerationSession
 
-ROUNDING = 0.6  # ticks, by which a note may differ from the time of its ids
+ROUNDING = 0.6 / TICKS  # quarters, by which a note may differ from the time of its ids
 DECODE_EVERY = 64  # all notes are decoded whenever the music has grown by 1/64: constant work for each token
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Note:
-    """A note: seconds from the beginning of the music, pitch and velocity 0 … 127, General MIDI program, or drum."""
+    """A note: seconds from the beginning of the music, pitch and velocity 0 … 127, General MIDI program, or drum.
+
+    Its end is where it ends to the ear: where the pedal of its track releases it.
+    """
 
     event = "note"
     start: float
@@ -99,28 +106,27 @@ class Stream:
     def _up_to(self, reached: float) -> Iterator[Event]:
         """Yield what begins before a time, in quarters, and cannot change any more."""
         music, prompt = self.continuation, self.prompt
-        score = prompt.continued(music.ids)
+        score = prompt.continued(music.ids, only_new=self.only_new)
         tempo = midi.TempoMap(score)
         tpq = score.ticks_per_quarter
-        near = ROUNDING / tpq
         stop = music.stop if music.reason or not self._session.config.finish else None
         limit = reached if stop is None else min(reached, stop)
         # by program and pitch, as in a file; a note that still sounds where the ids end may become longer
         notes = sorted(
-            (n.time / tpq, t.is_drum, t.program, n.pitch, n.end / tpq, n.velocity)
+            (n.time / tpq, t.is_drum, t.program, n.pitch, end / tpq, n.velocity)
             for t in score.tracks
-            for n in t.notes
-            if n.time / tpq >= self._certain - near
+            for n, end in zip(t.notes, _ends(t), strict=True)
+            if n.time / tpq >= self._certain - ROUNDING
         )
         if not prompt.tokenizer.says_durations and music.reason is None:
-            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - 2 * near)])
+            # a prompt's note that ends half a step before its cell does may go on, too
+            slack = 2 * ROUNDING if prompt.tokenizer.in_seconds else seam.SAME_ONSET + ROUNDING
+            limit = min([limit, *(n[0] for n in notes if n[4] >= reached - slack)])
         changes = self._changes(score, tempo, limit)
         for start, is_drum, program, pitch, end, velocity in notes:
-            if start >= limit - near:
+            if start >= limit - ROUNDING:
                 break
-            if self.only_new and start < prompt.quarters - near:
-                continue
-            while changes and changes[0][0] <= start + near:
+            while changes and changes[0][0] <= start + ROUNDING:
                 yield changes.pop(0)[1]
             end = end if stop is None else min(end, stop)
             yield Note(
@@ -146,7 +152,7 @@ class Stream:
                 change = _change(e, start)
                 is_same = known is not None and dataclasses.replace(known, start=start) == change
                 known = change
-                if is_same or not self._certain - ROUNDING / tpq <= at < limit - ROUNDING / tpq:
+                if is_same or not self._certain - ROUNDING <= at < limit - ROUNDING:
                     continue
                 if found and found[-1][0] == at and type(found[-1][1]) is type(change):
                     found.pop()  # of those before the beginning the last is in force
@@ -155,6 +161,20 @@ class Stream:
 
     def _seconds(self, tempo: midi.TempoMap, quarters: float) -> float:
         return round(tempo.seconds_at(quarters) - tempo.seconds_at(self._begin), 6)
+
+
+def _ends(track: Any) -> list[int]:
+    """Return when each note of a track ends to the ear, in ticks: a stream has no pedal, which sustains a prompt's notes."""
+    notes = track.notes.numpy()
+    ends = notes["time"] + notes["duration"]
+    if not len(ends) or not any(c.number == PEDAL for c in track.controls):
+        return list(map(int, ends))
+    sustained = midi.pedal_release(track, ends)
+    order = np.lexsort((notes["time"], notes["pitch"]))
+    onsets, pitches = notes["time"][order], notes["pitch"][order]
+    again = np.where(np.diff(pitches) == 0, onsets[1:], np.iinfo(np.int32).max)  # the key's next strike
+    struck = np.append(again, np.iinfo(np.int32).max)[np.argsort(order)]
+    return list(map(int, np.maximum(ends, np.minimum(sustained, struck))))
 
 
 def _change(event: Any, start: float) -> Event:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .controllers import RELEASED, in_force, release
     from .edit import add_text, carry_over, cut, fill_bars, retimed, set_tempo, without_before
     from .pedal import pedal_release
     from .reader import Reading, parse, read, read_music
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .writer import to_bytes, write
 
 _HOME = {
+    "controllers": "RELEASED in_force release",
     "edit": "add_text carry_over cut fill_bars retimed set_tempo without_before",
     "pedal": "pedal_release",
     "reader": "Reading parse read read_music",
@@ -37,9 +39,9 @@ _HOME = {
 _MODULE = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
-    "Bar", "BarMap", "Reading", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end", "fill_bars",
-    "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "read_music", "retimed", "seconds",
-    "seconds_at", "set_tempo", "to_bytes", "without_before", "write",
+    "RELEASED", "Bar", "BarMap", "Reading", "TempoMap", "add_text", "bar_line", "bars", "carry_over", "cut", "end",
+    "fill_bars", "in_force", "last_bar_line", "num_bars", "parse", "pedal_release", "quarters_at", "read", "read_music",
+    "release", "retimed", "seconds", "seconds_at", "set_tempo", "to_bytes", "without_before", "write",
 ]  # fmt: skip
 
 

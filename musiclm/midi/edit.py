@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from symusic import Note, Score, Tempo, TextMeta, TimeSignature, Track
 
+from .controllers import in_force
+
 
 def fill_bars(score: Score, signs: Collection[tuple[int, int]]) -> None:
     """Give a partial bar before a change of the time signature a time signature of its own, as upbeats have it.
@@ -40,22 +42,13 @@ def fill_bars(score: Score, signs: Collection[tuple[int, int]]) -> None:
 def cut(score: Score, start: float, stop: float) -> Score:
     """Return the events within [start, stop) quarters, moved to begin at 0; notes that sound longer end at `stop`.
 
-    The tempo, time signature and key in force at `start` are written at the beginning.
+    What is in force at `start` is written at the beginning: tempo, time signature, key, controllers and pitch bend.
     """
     tpq = score.ticks_per_quarter
     first, last = round(start * tpq), round(stop * tpq)
     piece = Score(tpq)
     for track in score.tracks:
-        new = Track(track.name, track.program, track.is_drum)
-        for n in track.notes:
-            if first <= n.time < last:
-                new.notes.append(Note(n.time - first, max(1, min(n.end, last) - n.time), n.pitch, n.velocity))
-        for c in track.controls:
-            if first <= c.time < last:
-                copied = c.copy()
-                copied.time = c.time - first
-                new.controls.append(copied)
-        piece.tracks.append(new)
+        piece.tracks.append(_cut_track(track, first, last))
     for name in ("tempos", "time_signatures", "key_signatures"):
         events = sorted(getattr(score, name), key=lambda e: e.time)
         before = [e for e in events if e.time <= first][-1:]
@@ -63,7 +56,34 @@ def cut(score: Score, start: float, stop: float) -> Score:
             copied = event.copy()
             copied.time = max(0, event.time - first)
             getattr(piece, name).append(copied)
+    _copy_within(score.markers, piece.markers, first, last)
     return piece
+
+
+def _cut_track(track: Track, first: int, last: int) -> Track:
+    new = Track(track.name, track.program, track.is_drum)
+    for n in track.notes:
+        if first <= n.time < last:
+            new.notes.append(Note(n.time - first, max(1, min(n.end, last) - n.time), n.pitch, n.velocity))
+    behind = first
+    if first > 0:  # at the very beginning all events stay, in their order
+        controls, bends = in_force(track, first, at=0)
+        new.controls.extend(controls)
+        new.pitch_bends.extend(bends)
+        behind = first + 1
+    _copy_within(track.controls, new.controls, behind, last, first)
+    _copy_within(track.pitch_bends, new.pitch_bends, behind, last, first)
+    _copy_within(track.lyrics, new.lyrics, first, last)
+    return new
+
+
+def _copy_within(events: Any, target: Any, start: int, stop: int, zero: int | None = None) -> None:
+    """Append copies of events within [start, stop) ticks, moved so that the tick `zero` (`start` by default) becomes 0."""
+    for event in events:
+        if start <= event.time < stop:
+            copied = event.copy()
+            copied.time = event.time - (start if zero is None else zero)
+            target.append(copied)
 
 
 def add_text(score: Score, text: str) -> None:

@@ -127,7 +127,7 @@ class Grid(Tokenizer):
 
     def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - {PROGRAM}
-        return ["'grid' has four voices alone: a choir sings the notes of the instruments"] if others else []
+        return ["'grid' has four voices alone: it hears all instruments as four voices"] if others else []
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)

@@ -111,7 +111,11 @@ class Performance(Tokenizer):
 
     def unexpressed(self, score: Score) -> list[str]:
         others = {t.program for t in score.tracks if not t.is_drum and len(t.notes)} - set(range(8))
-        return ["'performance' has a piano alone: it plays the notes of the other instruments"] if others else []
+        return (
+            ["'performance' has a piano alone: it hears the other instruments as a piano, and a piano continues"]
+            if others
+            else []
+        )
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         """See the base class. A note without an end lasts until the end of the ids, at least 10 ms."""
