@@ -46,7 +46,14 @@ def problems(*paths: Path) -> list[str]:
     return [e.text for e in sources.walk(paths) if isinstance(e, sources.Problem)]
 
 
-FILES = {"a.mid": b"a", "deep/er/b.MIDI": b"b", "deep/c.kar": b"c", "deep/d.abc": b"X:1\n", "deep/no.txt": b"no"}
+FILES = {
+    "a.mid": b"a",
+    "deep/er/b.MIDI": b"b",
+    "deep/c.kar": b"c",
+    "deep/c.RMI": b"c",
+    "deep/d.abc": b"X:1\n",
+    "deep/no.txt": b"no",
+}
 MUSIC = {name: data for name, data in FILES.items() if not name.endswith(".txt")}
 
 
