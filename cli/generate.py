@@ -85,7 +85,7 @@ def command(
     if output == "-":
         _console.standard_output()  # before anything is sampled
     paths = _checked_paths(config, output, wav=wav, play=play, soundfont=soundfont, force=force)
-    prompt_bytes = None if prompt is None else _console.read_bytes(prompt)
+    prompt_bytes = None if prompt is None else _prompt(prompt)
     if port is not None:
         _live.check_port(port)
     seed = _options.draw_seed(seed)
@@ -113,6 +113,19 @@ def command(
         _say(made, seed, quiet=quiet)
     if play:
         _play(made, soundfont, quiet=quiet)
+
+
+def _prompt(name: str) -> bytes:
+    """Return the content of a prompt's file, which is read once before torch is loaded: what cannot be used is said at once.
+
+    Raises:
+        MidiError: it cannot be read, or cannot be used.
+    """
+    from .. import midi
+
+    data = _console.read_bytes(name)
+    midi.read_music(data, name)
+    return data
 
 
 def _config(prompt: str | None, options: dict[str, Any]) -> GenerationConfig:
