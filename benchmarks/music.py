@@ -6,8 +6,9 @@
     python benchmarks/music.py bach --kind chorale --option temperature=0.4 --save samples/
 
 SOURCE is a folder, an archive or a file of MIDI, a corpus that `musiclm corpus build` made, or a model: a bundled name, a
-checkpoint file or a run folder. A model writes n pieces from nothing with the seeds SEED, SEED + 1, ...; --option sets any
-option of `musiclm generate` by its name in Python. Of other sources, n pieces are taken in the order of the hashes of their
+checkpoint file or a run folder. A model writes n pieces from nothing, --batch of them at a time, with the seeds SEED, SEED + 1,
+...: piece i of a seed is what `musiclm generate -n BATCH --seed` writes as its i-th. --option sets any option of `musiclm
+generate` by its name in Python. Of other sources, n pieces are taken in the order of the hashes of their
 names. Music from files goes through the tokenizer of its kind first (`score`, `grid` for chorales, `performance` for piano),
 so that quantization does not tell samples from real music.
 
@@ -23,6 +24,7 @@ import argparse
 import collections
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import sys
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--num-reference", type=int, default=200, help="at most so many pieces of the reference (200)")
     parser.add_argument("--bars", type=int, default=yardstick.BARS, help="measure the first bars alone (16)")
     parser.add_argument("--seed", type=int, default=1, help="of the first sample (1)")
+    parser.add_argument("--batch", type=int, default=10, help="pieces sampled with one seed at once (10); 1 is slower")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="for sampling; repeatable")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the pieces of SOURCE as MIDI files")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, piece by piece")
@@ -80,7 +83,7 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
         kind = a.kind or "score"
         items = from_files(a.source, kind, a.n)
     else:
-        kind, items = from_model(a.source, a.kind, a.n, a.seed, a.bars, options_of(a.option))
+        kind, items = from_model(a, options_of(a.option))
     if a.save:
         save(a.save, items)
     reference, name, split = reference_of(a.reference, kind, a.split, a.num_reference)
@@ -94,6 +97,7 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
         "kind": kind,
         "bars": a.bars,
         "seed": a.seed,
+        "batch": a.batch,
         "options": options_of(a.option),
         "measures": {
             measure: {"unit": yardstick.MEASURES[measure].unit}
@@ -126,24 +130,25 @@ def options_of(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def from_model(
-    source: str, kind: str | None, count: int, seed: int, bars: int, options: dict[str, Any]
-) -> tuple[str, list[Item]]:
-    """Return the kind of a model's music, and pieces that it writes from nothing, each with a seed of its own."""
+def from_model(a: argparse.Namespace, options: dict[str, Any]) -> tuple[str, list[Item]]:
+    """Return the kind of a model's music, and pieces that it writes from nothing."""
     from musiclm.generation.composer import Composer
     from musiclm.generation.config import GenerationConfig
 
-    composer = Composer.load(source)
-    kind = kind or KIND_OF.get(composer.tokenizer.name, "score")
-    length = {} if {"bars", "seconds", "tokens"} & set(options) else {"bars": bars}
+    composer = Composer.load(a.source)
+    kind = a.kind or KIND_OF.get(composer.tokenizer.name, "score")
+    length = {} if {"bars", "seconds", "tokens"} & set(options) else {"bars": a.bars}
     config = composer.completed(GenerationConfig.from_options(**length, **options))
-    items = []
-    for number in range(count):
-        composition = composer.generate(composer.prompt(None), config, seed + number)[0]
-        items.append(Item(name=f"{number:03}", score=composition.score, seed=seed + number))
+    items: list[Item] = []
+    for seed in itertools.count(a.seed):
+        wanted = dataclasses.replace(config, n=min(a.batch, a.n - len(items)))
+        for index, composition in enumerate(composer.generate(composer.prompt(None), wanted, seed)):
+            items.append(Item(name=f"seed {seed}, {index}", score=composition.score, seed=seed))
         if sys.stderr.isatty():
-            print(f"\r{number + 1}/{count} sampled", end="\n" if number + 1 == count else "", file=sys.stderr)
-    return kind, items
+            print(f"\r{len(items)}/{a.n} sampled", end="\n" if len(items) == a.n else "", file=sys.stderr)
+        if len(items) == a.n:
+            return kind, items
+    raise AssertionError("the seeds have no end")
 
 
 def from_files(source: str, kind: str, count: int) -> list[Item]:
