@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=yardstick.BARS, help="measure the first bars alone (16)")
     parser.add_argument("--seed", type=int, default=1, help="of the first sample (1)")
     parser.add_argument("--batch", type=int, default=10, help="pieces sampled with one seed at once (10); 1 is slower")
+    parser.add_argument("--threads", type=int, default=1, help="of torch while sampling (1)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="for sampling; repeatable")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the pieces of SOURCE as MIDI files")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, piece by piece")
@@ -132,9 +133,12 @@ def options_of(given: Sequence[str]) -> dict[str, Any]:
 
 def from_model(a: argparse.Namespace, options: dict[str, Any]) -> tuple[str, list[Item]]:
     """Return the kind of a model's music, and pieces that it writes from nothing."""
+    import torch
+
     from musiclm.generation.composer import Composer
     from musiclm.generation.config import GenerationConfig
 
+    torch.set_num_threads(a.threads)
     composer = Composer.load(a.source)
     kind = a.kind or KIND_OF.get(composer.tokenizer.name, "score")
     length = {} if {"bars", "seconds", "tokens"} & set(options) else {"bars": a.bars}
