@@ -24,6 +24,7 @@ import numpy as np
 from symusic import Score
 
 from .. import midi
+from ..midi import theory
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)
 ONSETS = 12  # positions in a quarter that are distinguished: sixteenths and triplets
@@ -40,6 +41,9 @@ class Notes:
         start, end: (N,) float64.
         pitch: (N,) int64.
         is_drum: (N,) bool; drums have rhythm but no pitch and no length.
+        velocity: (N,) int64.
+        track: (N,) int64, number of the track in the score.
+        program: (N,) int64, the General MIDI program of the track, `midi.theory.DRUMS` for drums.
         bars: (bars + 1,) starts of the bars, and the end of the last one.
     """
 
@@ -47,11 +51,20 @@ class Notes:
     end: np.ndarray
     pitch: np.ndarray
     is_drum: np.ndarray
+    velocity: np.ndarray
+    track: np.ndarray
+    program: np.ndarray
     bars: np.ndarray
 
     def pitched(self) -> np.ndarray:
         """Return which notes have a pitch, (N,) bool."""
         return ~self.is_drum
+
+    def in_bar(self) -> np.ndarray:
+        """Return the onsets counted from the bar line before each, in quarters, (N,) float64."""
+        bar = np.maximum(0, np.searchsorted(self.bars, self.start + 1e-6, side="right") - 1)
+        since: np.ndarray = self.start - self.bars[bar]
+        return since
 
     def by_bar(self) -> list[np.ndarray]:
         """Return the indices of the notes that begin in each bar."""
@@ -79,17 +92,26 @@ def notes_of(score: Score, num_bars: int | None = None) -> Notes:
             break
         lines.append(bar.end)
     stop = min(stop, lines[-1])
-    parts = [(track.notes.numpy(), track.is_drum) for track in score.tracks if track.notes]
-    start = np.concatenate([np.zeros(0), *(p["time"] / tpq for p, _ in parts)])
-    end = start + np.concatenate([np.zeros(0), *(p["duration"] / tpq for p, _ in parts)])
-    pitch = np.concatenate([np.zeros(0, np.int64), *(p["pitch"].astype(np.int64) for p, _ in parts)])
-    is_drum = np.concatenate([np.zeros(0, bool), *(np.full(len(p["time"]), drums) for p, drums in parts)])
+    tracks = [(i, track) for i, track in enumerate(score.tracks) if track.notes]
+    parts = [track.notes.numpy() for _, track in tracks]
+    start = np.concatenate([np.zeros(0), *(p["time"] / tpq for p in parts)])
+    end = start + np.concatenate([np.zeros(0), *(p["duration"] / tpq for p in parts)])
+    pitch, velocity = (
+        np.concatenate([np.zeros(0, np.int64), *(p[name].astype(np.int64) for p in parts)])
+        for name in ("pitch", "velocity")
+    )
+    owner = np.repeat(np.arange(len(tracks)), [len(p["time"]) for p in parts])
+    is_drum = np.array([track.is_drum for _, track in tracks], bool)[owner]
+    program = np.array([theory.DRUMS if t.is_drum else t.program for _, t in tracks], np.int64)[owner]
     kept = start < stop - 1e-6
     return Notes(
         start=start[kept] - begin,
         end=np.minimum(end[kept], stop) - begin,
         pitch=pitch[kept],
         is_drum=is_drum[kept],
+        velocity=velocity[kept],
+        track=np.array([i for i, _ in tracks], np.int64)[owner][kept],
+        program=program[kept],
         bars=np.array(lines) - begin,
     )
 
@@ -168,8 +190,10 @@ def bar_repetition(notes: Notes) -> float | None:
     return num_again / (num_bars - 1) if num_bars > 1 else None
 
 
-def groove_consistency(notes: Notes) -> float | None:
-    """Return 1 - the mean share of sixteenths at which exactly one of two consecutive bars has an onset.
+def groove_consistency(notes: Notes, positions: int = GROOVE) -> float | None:
+    """Return 1 - the mean share of positions at which exactly one of two consecutive bars has an onset.
+
+    There are `positions` in a quarter, sixteenths by default.
 
     Reported because it is common, but it discriminates little: on the usual finer grids it is near 0.97 for any music,
     since most positions have no onset in any bar. Bars without an onset do not count, nor do consecutive bars of
@@ -177,9 +201,9 @@ def groove_consistency(notes: Notes) -> float | None:
     """
     grooves: list[np.ndarray] = []
     for begin, end, inside in zip(notes.bars, notes.bars[1:], notes.by_bar(), strict=False):
-        steps = max(1, round((end - begin) * GROOVE))
+        steps = max(1, round((end - begin) * positions))
         groove = np.zeros(steps, bool)
-        groove[np.minimum(np.round((notes.start[inside] - begin) * GROOVE).astype(int), steps - 1)] = True
+        groove[np.minimum(np.round((notes.start[inside] - begin) * positions).astype(int), steps - 1)] = True
         if len(inside):
             grooves.append(groove)
     differ = [float((a != b).mean()) for a, b in itertools.pairwise(grooves) if len(a) == len(b)]
