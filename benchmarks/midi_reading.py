@@ -19,8 +19,11 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from symusic import Score
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -38,6 +41,7 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path, help="folders, archives (also inside folders) or files")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth file of each source")
     parser.add_argument("--quick", action="store_true", help="20 files of each source")
+    parser.add_argument("--symusic", action="store_true", help="read by symusic alone instead, for comparison")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     a = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
@@ -52,7 +56,8 @@ def main() -> None:
                     continue
                 data = event.data if event.data is not None else event.path.read_bytes() if event.path else None
                 if data is not None:
-                    measure(data, event.name, rows.setdefault(group_of(source, event.name), new_row()))
+                    row = rows.setdefault(group_of(source, event.name), new_row())
+                    measure(data, event.name, row, by_symusic if a.symusic else midi.read_music)
     document = {
         name: {k: dict(v) if isinstance(v, Counter) else v for k, v in row.items()} for name, row in rows.items()
     }
@@ -83,12 +88,20 @@ def group_of(source: Path, name: str) -> str:
     return first if source.is_dir() and first.lower().endswith(sources.ARCHIVES) else source.name
 
 
-def measure(data: bytes, name: str, row: dict[str, Any]) -> None:
+def by_symusic(data: bytes, name: str) -> midi.Reading:
+    """Return what symusic reads, as it is."""
+    try:
+        return midi.Reading(Score.from_midi(data), Counter())
+    except Exception as error:  # symusic raises RuntimeError, ValueError and others of its own
+        raise MidiError(str(error).splitlines()[0]) from error
+
+
+def measure(data: bytes, name: str, row: dict[str, Any], read: Callable[[bytes, str], midi.Reading]) -> None:
     """Read a file, and add what came of it to a row."""
     row["files"] += 1
     began = time.perf_counter()
     try:
-        reading = midi.read_music(data, name)
+        reading = read(data, name)
     except MidiError as error:
         row["refused"][error.drop.text if error.drop else str(error)] += 1
         return
@@ -99,9 +112,8 @@ def measure(data: bytes, name: str, row: dict[str, Any]) -> None:
     row["mended"].update(dict.fromkeys(reading.mended, 1))
     at = data.find(b"MThd")
     ticks = struct.unpack(">H", data[at + 12 : at + 14])[0]
-    mine: Notes = Counter(
-        (n.time, n.end, n.pitch, n.velocity, t.program, t.is_drum) for t in reading.score.tracks for n in t.notes
-    )
+    notes = ((n, t) for t in reading.score.tracks for n in t.notes)
+    mine = repaired([Heard(n.time, n.end, n.pitch, n.velocity, t.program, t.is_drum, 0, 0) for n, t in notes], ticks)
     if mine == repaired(play(data, whole_ticks=True), ticks):
         row["agree"] += 1
     elif mine == repaired(play(data, own_programs=True, whole_ticks=True), ticks):
