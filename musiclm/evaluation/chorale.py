@@ -120,8 +120,8 @@ def crossed(voices: Voices) -> float | None:
     """Return the share of sixteenths at which a voice is below the next lower one, of those at which two or more sound."""
     upper, lower = voices.pitch[:-1], voices.pitch[1:]
     both = (upper > 0) & (lower > 0)
-    counted = both.any(0)
-    return float(((upper < lower) & both).any(0)[counted].mean()) if counted.any() else None
+    num_counted = int(np.count_nonzero(both.any(0)))
+    return np.count_nonzero(((upper < lower) & both).any(0)) / num_counted if num_counted else None
 
 
 def out_of_range(voices: Voices) -> float | None:
