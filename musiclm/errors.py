@@ -22,7 +22,7 @@ import re
 
 
 class Reason(enum.Enum):
-    """Why a file is not part of a corpus.
+    """Why a file is not part of a corpus. RIFF, SMPTE, PARSER and MIDI_TIMES are only in corpora that an older reader made.
 
     Attributes:
         code: what is stored; it never changes.

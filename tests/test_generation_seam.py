@@ -396,7 +396,7 @@ def test_a_time_signature_that_the_model_cannot_read_stays_and_its_own_bars_foll
     signs = [(t.time / made.ticks_per_quarter, t.numerator, t.denominator) for t in made.time_signatures]
     assert signs[0] == (0, 17, 16)
     (line, numerator, denominator) = signs[1]
-    heard = prompt.heard(np.zeros(0, np.int64))
+    heard = prompt.decoded(np.zeros(0, np.int64))
     assert line == midi.bar_line(heard, 8.5) and (numerator, denominator) == (4, 4)
 
 

@@ -68,7 +68,7 @@ def harmony_stuck(notes: Notes) -> float | None:
 
 
 def chord_changes(notes: Notes) -> float | None:
-    """Return changes of the chord per bar, as heard on each quarter.
+    """Return changes of the chord per bar, of the chords that sound on each quarter.
 
     The chord of a quarter is the major or minor triad (of 24) whose binary pitch-class template has the largest cosine
     with the chroma of that quarter (Fujishima 1999); a quarter without pitch keeps the chord before. Changes / bars; None

@@ -215,7 +215,7 @@ class Composer:
         losses = rerank.losses(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
         ranked = []
         for composition, loss in zip(compositions, losses, strict=True):
-            repeated = repetition(prompt.heard(composition.ids), prompt.quarters)
+            repeated = repetition(prompt.decoded(composition.ids), prompt.quarters)
             ranked.append(
                 Ranked(
                     composition=composition,
@@ -252,7 +252,7 @@ class Composer:
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:
     """Return the score of a continuation with its new notes only, at their times."""
-    score = prompt.heard(continuation.ids)
+    score = prompt.decoded(continuation.ids)
     if continuation.stop is not None:
         score = midi.cut(score, 0.0, continuation.stop)
     return midi.without_before(score, prompt.quarters)

@@ -130,7 +130,7 @@ class TimeCriterion(LengthCriterion):
 
     def update(self, ids: np.ndarray, reached: float) -> None:
         if self.stop is None or reached >= self.stop or len(ids) >= self._next_update:
-            self.stop = self.position(self.prompt.heard(ids), extended=False)
+            self.stop = self.position(self.prompt.decoded(ids), extended=False)
             self._next_update = len(ids) + (len(ids) // 64 if self.live else len(ids))
 
     def is_met(self, ids: np.ndarray, reached: float) -> bool:
@@ -146,7 +146,7 @@ class TimeCriterion(LengthCriterion):
         return self.stop, latest, reached >= latest
 
     def latest(self, ids: np.ndarray) -> float:
-        return self.position(self.prompt.heard(ids), extended=True)
+        return self.position(self.prompt.decoded(ids), extended=True)
 
 
 class Bars(TimeCriterion):
@@ -194,7 +194,7 @@ class EndOfPiece(StoppingCriterion):
         kept = self.before(ids)
         if kept is None:
             return None
-        score = self.prompt.heard(kept)
+        score = self.prompt.decoded(kept)
         stop = midi.bar_line(score, max(self.prompt.quarters, midi.end(score)))
         return End(reason="piece", ids=kept, stop=min(stop, self.length.latest(kept)))
 
@@ -214,7 +214,7 @@ class PhraseEnd(StoppingCriterion):
         if not self.length.is_met(ids, reached):
             return None
         start, limit, is_over = self.length.extension(ids, reached)
-        found = stopping.first_phrase_end(self.prompt.heard(ids), start, min(reached, limit))
+        found = stopping.first_phrase_end(self.prompt.decoded(ids), start, min(reached, limit))
         if found is not None and found > self.prompt.quarters:
             return End(reason="phrase", ids=ids, stop=found)
         return End(reason="length", ids=self.length.kept(ids), stop=self.length.stop) if is_over else None

@@ -123,7 +123,7 @@ def _compositions(
 
 
 def _log_losses(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> None:
-    """Log what the model does not hear of the prompt."""
+    """Log what the model does not read of the prompt."""
     if music.doubled:
         note, one = ("note", "one") if music.doubled == 1 else ("notes", "one each")
         log.info("%s doubled %s became %s for the model", f"{music.doubled:,}", note, one)

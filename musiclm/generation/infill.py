@@ -157,7 +157,7 @@ class _Bars:
         plan = SessionConfig(length=Length(bars=num_bars), loop_guard=False, seed=seed)
         model = self.composer.generating(self.composer.precision(self.request.precision))
         (continuation,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).sample(1)
-        return midi.without_before(prompt.heard(continuation.ids), start), len(continuation.ids)
+        return midi.without_before(prompt.decoded(continuation.ids), start), len(continuation.ids)
 
     def _put(self, new: Score, start: float, stop: float) -> int:
         """Add new notes that begin in [start, stop) to the music; return how many."""

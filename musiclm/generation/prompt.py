@@ -109,8 +109,8 @@ class Prompt:
         """Return how many of the new ids lie before a time: the next one would reach it."""
         return bisect.bisect_left(range(1, len(new) + 1), quarters - 1e-6, key=lambda k: self.reached(new[:k]))
 
-    def heard(self, new: np.ndarray) -> Score:
-        """Return the score of it and new ids as the model hears them: decoded, at the prompt's own tempi.
+    def decoded(self, new: np.ndarray) -> Score:
+        """Return the score of it and new ids as the model reads them: decoded, at the prompt's own tempi.
 
         All that decides what is sampled, and where it ends, looks at this score.
         """
@@ -124,7 +124,7 @@ class Prompt:
             only_new: without the prompt's notes, lyrics and markers; the new notes keep their times.
         """
         if self.score is None:
-            return self.heard(new)
+            return self.decoded(new)
         decoded = self.tokenizer.decode(self.with_new(new))
         fresh, held = (self._in_time(each) for each in seam.split(decoded, self._decoded))
         part = (self._silent if only_new else self._own).copy()
@@ -171,13 +171,13 @@ class Prompt:
         return seam.Tracks(self.score, self._in_time(self._decoded), self.tokenizer)
 
     def recent(self, new: np.ndarray, quarters: float) -> tuple[Score, float]:
-        """Return the end of `heard`, from a bar line at or before a time, and when that is, in quarters.
+        """Return the end of `decoded`, from a bar line at or before a time, and when that is, in quarters.
 
         Its tempi are the tokenizer's. Only that end is decoded, where the tokenizer can begin at a bar.
         """
         ids, start = self.tokenizer.suffix_from_bar(self.with_new(new), quarters)
         if start == 0.0:
-            return self.heard(new), 0.0
+            return self.decoded(new), 0.0
         return self.tokenizer.decode(ids), start
 
 

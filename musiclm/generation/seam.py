@@ -1,6 +1,6 @@
 """The seam between a prompt and new music: the prompt as it is in its file, and behind it the new notes of decoded ids.
 
-Decoding the prompt's ids gives what the model hears of it: on the tokenizer's grid, without controllers, tracks of one
+Decoding the prompt's ids gives what the model reads of it: on the tokenizer's grid, without controllers, tracks of one
 program as one. The music that is written has the prompt itself instead. New notes continue its tracks: the first of the
 same instrument, or with four voices on a grid the track that had the voice so far. At the seam pedals are released, and
 modulation and pitch bend reset; volume, pan and all else stay in force for what follows on a track.
@@ -238,12 +238,12 @@ def _prolong(tracks: Sequence[Any], start: int, end: int, pitch: int) -> None:
             return
 
 
-def add_changes(part: Score, heard: Score, quarters: float, *, tempi: Sequence[float]) -> None:
+def add_changes(part: Score, decoded: Score, quarters: float, *, tempi: Sequence[float]) -> None:
     """Add tempi and time signatures of new music to a prompt's own part; in place.
 
     Args:
         part: see `own_part`.
-        heard: the whole as the model hears it, with the prompt's tempi.
+        decoded: the whole as the model reads it, with the prompt's tempi.
         quarters: where the seam is.
         tempi: those of the tokenizer; without any the new music is in the prompt's tempo and time signature.
     """
@@ -252,20 +252,20 @@ def add_changes(part: Score, heard: Score, quarters: float, *, tempi: Sequence[f
     if not any(t.time == 0 for t in part.tempos):
         part.tempos.append(Tempo(0, 120.0))  # the default of MIDI files
         part.tempos.sort(key=lambda t: t.time)
-    scale = part.ticks_per_quarter / heard.ticks_per_quarter
-    first = round(quarters * heard.ticks_per_quarter)
-    for tempo in sorted(heard.tempos, key=lambda t: t.time):
+    scale = part.ticks_per_quarter / decoded.ticks_per_quarter
+    first = round(quarters * decoded.ticks_per_quarter)
+    for tempo in sorted(decoded.tempos, key=lambda t: t.time):
         if tempo.time >= first:
             copied = tempo.copy()
             copied.time = round(tempo.time * scale)
             part.tempos.append(copied)
-    line = midi.bar_line(heard, quarters)
-    bar, own = _bar_at(heard, line), _bar_at(part, line)
+    line = midi.bar_line(decoded, quarters)
+    bar, own = _bar_at(decoded, line), _bar_at(part, line)
     if own != bar:  # the model could not read the prompt's bars, or has been asked for others
         at = round(line * part.ticks_per_quarter)
         part.time_signatures.append(TimeSignature(at, bar[1], bar[2]))
-    for sign in sorted(heard.time_signatures, key=lambda t: t.time):
-        if sign.time > round(line * heard.ticks_per_quarter):
+    for sign in sorted(decoded.time_signatures, key=lambda t: t.time):
+        if sign.time > round(line * decoded.ticks_per_quarter):
             part.time_signatures.append(TimeSignature(round(sign.time * scale), sign.numerator, sign.denominator))
 
 
@@ -285,13 +285,13 @@ def num_doubled(score: Score, decoded: Score, tokenizer: Tokenizer) -> int:
     Args:
         score: the prompt.
         decoded: its ids, decoded, in the score's own quarters.
-        tokenizer: of the ids. One without programs hears one instrument.
+        tokenizer: of the ids. One without programs has one instrument.
     """
     has_programs = has(base_of(tokenizer.vocabulary), Kind.PROGRAM)
-    heard, given = (_onsets(each, has_programs) for each in (decoded, score))
+    expressed, given = (_onsets(each, has_programs) for each in (decoded, score))
     count = 0
     for sound, onsets in given.items():
-        known = heard.get(sound, [])
+        known = expressed.get(sound, [])
         free, others = known.copy(), list[float]()
         for onset in onsets:
             at = _nearest(free, onset)

@@ -45,7 +45,7 @@ class State:
         if number == RESET:
             for each in (MODULATION, EXPRESSION, *PEDALS):
                 self.values.pop(each, None)
-            self._selected = dict.fromkeys(self._selected, NO_PARAMETER)
+            self._selected, self._kind = dict.fromkeys(self._selected, NO_PARAMETER), 100
         elif number in self._selected:
             kind = 98 if number < 100 else 100
             if kind != self._kind:

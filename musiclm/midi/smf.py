@@ -238,14 +238,19 @@ def _events(
                 track.end = tick
                 return at
             if kind == PORT and content:
-                port, is_first = 16 * content[0], port == 0
-                if is_first:  # MuseScore writes it behind the programs that it is meant for
-                    moved = {channel + port: of_channel for channel, of_channel in events.items()}
-                    events.clear()
-                    events.update(moved)
+                if port == 0:
+                    _move(events, 16 * content[0])
+                port = 16 * content[0]
                 add = events.setdefault((running & 15) + port, []).append
             elif kind >= 0:
                 metas.append((tick, kind, content))
+
+
+def _move(events: dict[int, list[Event]], port: int) -> None:
+    """Move what is before the first port of a track to it: MuseScore writes it behind the programs it is meant for."""
+    moved = {channel + port: of_channel for channel, of_channel in events.items()}
+    events.clear()
+    events.update(moved)
 
 
 def _system(data: bytes, at: int, status: int) -> tuple[int, bytes, int]:
