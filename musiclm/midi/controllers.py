@@ -70,7 +70,7 @@ class State:
             yield from ((kind + 1, upper), (kind, lower))
             yield from ((number, value) for number, value in zip((6, 38), data, strict=True) if value is not None)
         selected = (self._kind + 1, self._selected[self._kind + 1]), (self._kind, self._selected[self._kind])
-        if self.parameters or {value for _, value in selected} != {NO_PARAMETER}:
+        if self.parameters or self._kind != 100 or {value for _, value in selected} != {NO_PARAMETER}:
             yield from selected
 
     def to_send(self, numbers: Iterable[int], parameters: Iterable[Parameter]) -> Iterator[tuple[int, int]]:
