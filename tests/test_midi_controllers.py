@@ -26,7 +26,7 @@ def state(track: Any, until: int) -> dict[Any, int]:
         if number in (98, 99, 100, 101):
             selected = selected if number in selected else dict.fromkeys((98, 99) if number < 100 else (100, 101), 127)
             selected = selected | {number: value}
-        elif number in (6, 38) and selected != none:
+        elif number in (6, 38) and set(selected.values()) != {127}:  # 127, 127 selects nothing, of either kind
             values[number, tuple(sorted(selected.items()))] = value
             if number == 6:
                 values.pop((38, tuple(sorted(selected.items()))), None)
