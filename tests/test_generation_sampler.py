@@ -12,6 +12,7 @@ from musiclm import models, tokenizers
 from musiclm.generation.constraints import BannedTokens
 from musiclm.generation.decode import sample_ids
 from musiclm.generation.sampler import Sampler
+from musiclm.tokenizers.vocabulary import Kind
 from tests.conftest import tiny
 
 
@@ -99,6 +100,21 @@ def test_when_is_left_to_the_model_and_temperature_chooses_what():
     torch.testing.assert_close(sampler.probabilities(only_time, timing)[0, 2:4], torch.tensor([2 / 3, 1 / 3]))
 
 
+def test_rhythm_has_a_temperature_of_its_own():
+    """What is exempt is tempered one by one, all others together as one; and among the others the temperature chooses."""
+    logits = torch.tensor([[0.6, 0.1, 0.2, 0.1]]).log()
+    exempt = torch.tensor([True, True, False, False])
+    cold = Sampler(temperature=0.5, rhythm_temperature=0.5).probabilities(logits, exempt)
+    when = torch.tensor([0.36, 0.01, 0.09]) / 0.46
+    torch.testing.assert_close(cold[0], torch.tensor([when[0], when[1], when[2] * 0.8, when[2] * 0.2]))
+    only = Sampler(rhythm_temperature=0.5).probabilities(logits.masked_fill(~exempt, float("-inf")), exempt)
+    torch.testing.assert_close(only[0, :2], torch.tensor([0.36, 0.01]) / 0.37)
+    none = Sampler(rhythm_temperature=0.5).probabilities(logits.masked_fill(exempt, float("-inf")), exempt)
+    torch.testing.assert_close(none[0, 2:], torch.tensor([2 / 3, 1 / 3]))
+    with pytest.raises(ValueError, match="rhythm_temperature"):
+        Sampler(rhythm_temperature=0)
+
+
 def test_tokenizers_say_which_ids_temperature_leaves_alone():
     exempt = tokenizers.create("performance").exempt_from_temperature(None)
     assert exempt is not None and (~exempt).sum() == 88 + 32  # keys and velocities are chosen
@@ -107,7 +123,11 @@ def test_tokenizers_say_which_ids_temperature_leaves_alone():
     features, _ = grid.features(ids)
     sustained = grid.exempt_from_temperature(features[:, -1])
     assert sustained is not None and sustained.nonzero().tolist() == [[0, 70], [1, 71]]  # the soprano's turn again
-    assert tokenizers.create("score").exempt_from_temperature(None) is None
+    score = tokenizers.create("score")
+    exempt = score.exempt_from_temperature(None)
+    assert exempt is not None
+    chosen = {score.vocabulary[i].kind for i in (~exempt).nonzero().flatten().tolist()}
+    assert chosen == {Kind.NOTE_ON}
 
 
 def test_sampling_asks_which_tokens_are_exempt_at_each_step():

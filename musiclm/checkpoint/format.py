@@ -57,10 +57,9 @@ class Checkpoint:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Return the card's sampling options: temperature, top_k, top_p and min_p, each of which may be missing."""
+        """Return the card's sampling options by their names in `GenerationConfig`, each of which may be missing."""
         stored = self.card.get("sampling")
-        names = ("temperature", "top_k", "top_p", "min_p")
-        return {k: v for k, v in stored.items() if k in names and v is not None} if isinstance(stored, dict) else {}
+        return {k: v for k, v in stored.items() if v is not None} if isinstance(stored, dict) else {}
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that the model was trained with."""

@@ -227,11 +227,12 @@ class Composer:
         return sorted(ranked, key=lambda each: each.distance)
 
     def sampler(self, constraints: Sequence[Constraint], config: SamplerConfig) -> Sampler:
-        """Return the sampler with constraints of a config; duration tokens are exempt from temperature and filters."""
+        """Return the sampler with constraints of a config; see `Tokenizer.exempt_from_temperature`."""
         resolved = config.resolved(self.checkpoint.sampling)
         log.debug("sampling with %s", resolved)
         return Sampler(
             temperature=1.0 if resolved.temperature is None else resolved.temperature,
+            rhythm_temperature=1.0 if resolved.rhythm_temperature is None else resolved.rhythm_temperature,
             top_k=resolved.top_k,
             top_p=resolved.top_p,
             min_p=resolved.min_p,

@@ -16,6 +16,7 @@ from .controls import Controls
 from .logits_processors import logits_processor  # noqa: F401 (for the line of an option; see `SamplerConfig`)
 from .options import OptionError, leaves, nested, option
 
+TEMPERATURES = ("temperature", "rhythm_temperature")
 FILTERS = ("top_k", "top_p", "min_p")
 
 
@@ -50,7 +51,8 @@ class SamplerConfig:
     A further option is one file in `logits_processors` and one field here: `name: float | None = logits_processor("file")`.
 
     Attributes:
-        temperature: see `Sampler`, as for the next three.
+        temperature: see `Sampler`.
+        rhythm_temperature: the temperature of what says when and not what: which tokens is up to the tokenizer.
         top_k: only the k most probable tokens.
         top_p: only the most probable tokens that together have this probability.
         min_p: only tokens at least this times as probable as the most probable one.
@@ -59,6 +61,10 @@ class SamplerConfig:
     temperature: float | None = option(
         None, min=0, group="Sampling", help="Below 1 safer, above 1 bolder; the model's own by default."
     )
+    rhythm_temperature: float | None = option(
+        None, min=0, min_open=True, group="Sampling",
+        help="The same for rhythm, instruments and loudness, or when a voice moves.",
+    )  # fmt: skip
     top_k: int | None = option(None, min=1, metavar="K", group="Sampling", help="Only the K most probable tokens.")
     top_p: float | None = option(
         None, min=0, max=1, min_open=True, metavar="P", group="Sampling", help="Only the most probable that make up P."
@@ -69,14 +75,14 @@ class SamplerConfig:
     )  # fmt: skip
 
     def resolved(self, own: Mapping[str, Any]) -> SamplerConfig:
-        """Return what is asked for; where nothing is, what a checkpoint recommends, else temperature 1 and no filter.
+        """Return what is asked for; where nothing is, what a checkpoint recommends, else temperatures of 1 and no filter.
 
         The checkpoint's filters apply only if no filter is asked for.
         """
-        temperature = own.get("temperature", 1.0) if self.temperature is None else self.temperature
-        if any(getattr(self, name) is not None for name in FILTERS):
-            return dataclasses.replace(self, temperature=temperature)
-        return dataclasses.replace(self, temperature=temperature, **{name: own.get(name) for name in FILTERS})
+        filled: dict[str, Any] = {n: own.get(n, 1.0) for n in TEMPERATURES if getattr(self, n) is None}
+        if all(getattr(self, name) is None for name in FILTERS):
+            filled |= {name: own.get(name) for name in FILTERS}
+        return dataclasses.replace(self, **filled)
 
     def processors(self) -> list[tuple[Any, Any]]:
         """Return (logits processor, value) of each further option that is on, in the order of the fields."""

@@ -44,8 +44,11 @@ class Sampler:
         top_p: keep the most probable tokens that together reach this probability (Holtzman et al. 2020).
         min_p: keep tokens with at least this fraction of the highest probability (Nguyen et al. 2024).
         constraints: each may ban tokens, before everything else.
-        exempt: which tokens keep the probability that the model gives them, by the features of the token to come; the
-            temperature and the filters choose among the others (but temperature 0 among all). None for no such tokens.
+        exempt: which tokens are exempt from the temperature and the filters, by the features of the token to come (see
+            `Tokenizer.exempt_from_temperature`); the temperature and the filters choose among the others (but temperature
+            0 among all). None for no such tokens.
+        rhythm_temperature: divides the logits of the exempt tokens, and that of all others together as one; 1 leaves them
+            the probability that the model gives them.
         processors: each returns new logits, (B, V), after the temperature and before the filters; see `logits_processors`.
     """
 
@@ -55,11 +58,14 @@ class Sampler:
     min_p: float | None = None
     constraints: Sequence[Constraint] = ()
     exempt: Exempt | None = None
+    rhythm_temperature: float = 1.0
     processors: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be at least 0, not {self.temperature}")
+        if not 0 < self.rhythm_temperature < float("inf"):
+            raise ValueError(f"rhythm_temperature must be more than 0, not {self.rhythm_temperature}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {self.top_k}")
         for name in ("top_p", "min_p"):
@@ -71,7 +77,7 @@ class Sampler:
         """Return (B, V) float32 probabilities to sample from, given (B, V) logits with the constraints added.
 
         Args:
-            exempt: (B, V) or (V,) booleans, the tokens whose probability stays as it is.
+            exempt: (B, V) or (V,) booleans, the tokens that have the rhythm's temperature and no filters.
         """
         logits = logits.float()
         if self.temperature < COLDEST:
@@ -79,12 +85,22 @@ class Sampler:
         if exempt is None:
             return self._filtered(logits)
         exempt = exempt.to(logits.device)
-        own = logits.softmax(1) * exempt
-        share = own.sum(1, keepdim=True)
         others = logits.masked_fill(exempt, float("-inf"))
+        own = self._own(logits, others) * exempt
+        share = own.sum(1, keepdim=True)
         is_free = ~torch.isneginf(others).all(1, keepdim=True)
         others = torch.where(is_free, self._filtered(others) * (1 - share), 0.0)
         return others + torch.where(is_free, own, own / share)
+
+    def _own(self, logits: Tensor, others: Tensor) -> Tensor:
+        """Return the probabilities of the exempt tokens, (B, V), given all logits and those without them; others have any."""
+        if self.rhythm_temperature == 1:
+            return logits.softmax(1)
+        together = others.logsumexp(1, keepdim=True)
+        return (
+            torch.cat([logits.masked_fill(~torch.isneginf(others), float("-inf")), together], 1)
+            / self.rhythm_temperature
+        ).softmax(1)[:, :-1]
 
     def _filtered(self, logits: Tensor) -> Tensor:
         """Return the probabilities after temperature and filters."""

@@ -218,8 +218,8 @@ class Tokenizer(ABC):
     def exempt_from_temperature(self, features: Tensor | None) -> Tensor | None:
         """Return the ids that temperature and filters do not apply to: their probability is that of the model.
 
-        Temperature and filters then choose among the others. Where most tokens only say that nothing changes, or say when
-        and not what, a low temperature would leave little else.
+        Temperature and filters then choose among the others; `--rhythm-temperature` is for these. Where most tokens only
+        say that nothing changes, or say when and not what, a low temperature would leave little else.
 
         Args:
             features: (B, F) of the token to come; None where the tokenizer has none.

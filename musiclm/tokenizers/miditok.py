@@ -16,7 +16,9 @@ from typing import Any
 
 import miditok
 import numpy as np
+import torch
 from symusic import Score
+from torch import Tensor
 
 from .. import midi
 from ..errors import MidiError, TokenizerError
@@ -96,6 +98,17 @@ class MidiTokTokenizer(Tokenizer):
     def vocabulary(self) -> Vocabulary:
         kinds = KINDS | OF_PATTERNS if "Pattern" in self.kinds else KINDS
         return [_token(kinds.get(k, Kind.OTHER), k, v) for k, v in zip(self.kinds, self.values, strict=True)]
+
+    def exempt_from_temperature(self, features: Tensor | None) -> Tensor:
+        """See the base: all ids but pitches, drums not counted.
+
+        Lower temperatures of all ids leave few instruments, few note lengths, and drums alone.
+        """
+        return self._exempt if features is None else self._exempt.to(features.device)
+
+    @cached_property
+    def _exempt(self) -> Tensor:
+        return torch.from_numpy(~is_kind(self.vocabulary, Kind.NOTE_ON, Kind.PITCH, Kind.PITCH_INTERVAL))
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
         score = score.copy()
