@@ -369,10 +369,14 @@ def test_a_model_says_how_its_music_is_drawn_and_what_is_asked_wins(untrained, t
         ({"top_k": 3}, {"temperature": 0.5, "top_k": 3}),
         ({"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9}),
     ):
-        assert own.completed(GenerationConfig.from_options(**asked)).sampler == SamplerConfig(**expected)
+        assert own.completed(GenerationConfig.from_options(**asked)).sampler == SamplerConfig(
+            rhythm_temperature=1.0, **expected
+        )
         sampler = own.sampler([], SamplerConfig(**asked))
         assert {name: getattr(sampler, name) for name in expected} == expected
-    assert Composer(plain).completed(GenerationConfig()).sampler == SamplerConfig(temperature=1.0)
+    assert Composer(plain).completed(GenerationConfig()).sampler == SamplerConfig(
+        temperature=1.0, rhythm_temperature=1.0
+    )
 
 
 @pytest.mark.slow

@@ -182,7 +182,7 @@ def test_a_control_and_a_sampling_option_are_one_file_and_one_line_each(tmp_path
     insert(generation / "controls" / "__init__.py", "    max_polyphony: int | None = control(", line)
     (generation / "logits_processors" / "only.py").write_text(PROCESSOR)
     line = '    only_id: int | None = logits_processor("only")\n'
-    insert(generation / "config.py", "    def resolved(self, own", line)
+    insert(generation / "config.py", "    def resolved(self, own: Mapping[str, Any]) -> SamplerConfig", line)
 
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", RUN, untrained("grid")]

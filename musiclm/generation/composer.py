@@ -170,6 +170,7 @@ class Composer:
         """Return the prompt as controls have it continued, and the session that continues it."""
         if config.is_filling:
             raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
+        config = config.resolved(self.checkpoint.sampling)
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
         prompt = prompt.with_controls(config.controls)
@@ -242,13 +243,13 @@ class Composer:
         )
 
     def completed(self, config: GenerationConfig) -> GenerationConfig:
-        """Return a config with the defaults of the model and the machine filled in: sampling options and precision.
+        """Return a config with what the checkpoint recommends and the precision of this machine filled in.
 
         Raises:
             ValueError: no such precision on this device.
         """
-        sampler = config.sampler.resolved(self.checkpoint.sampling)
-        return dataclasses.replace(config, precision=self.precision(config.precision), sampler=sampler)
+        resolved = config.resolved(self.checkpoint.sampling)
+        return dataclasses.replace(resolved, precision=self.precision(config.precision))
 
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:

@@ -62,7 +62,7 @@ class SamplerConfig:
         None, min=0, group="Sampling", help="Below 1 safer, above 1 bolder; the model's own by default."
     )
     rhythm_temperature: float | None = option(
-        None, min=0, min_open=True, group="Sampling",
+        None, min=0, min_open=True, group="Sampling", off=1.0,
         help="The same for rhythm, instruments and loudness, or when a voice moves.",
     )  # fmt: skip
     top_k: int | None = option(None, min=1, metavar="K", group="Sampling", help="Only the K most probable tokens.")
@@ -191,6 +191,17 @@ class GenerationConfig:
             raise OptionError("{} takes bars, '9-12' or '9', not '{given}'", "infill", given=self.infill)
         return first, last
 
+    def resolved(self, own: Mapping[str, Any]) -> GenerationConfig:
+        """Return what is asked for, and what a checkpoint recommends where nothing is.
+
+        Args:
+            own: options by their names; see `SamplerConfig.resolved` for those of the sampler.
+        """
+        sampler = self.sampler.resolved(own)
+        sampling, given = dataclasses.asdict(sampler), self.to_dict()
+        others = [name for name in self.names() if name in own and name not in sampling and given.get(name) is None]
+        return GenerationConfig.from_options(**given | sampling | {name: own[name] for name in others})
+
     @classmethod
     def names(cls) -> list[str]:
         """Return the names of all options, those of nested dataclasses among them."""
@@ -228,8 +239,9 @@ class GenerationConfig:
         return flat
 
     def to_record(self) -> dict[str, Any]:
-        """Return what a file stores of it, as JSON: every option that was given or has a default, by its name."""
-        return {k: v for k, v in self.to_dict().items() if v is not None and v is not False}
+        """Return what a file stores of it, as JSON: each option that has a value and is not off, by its name."""
+        off = _off()
+        return {k: v for k, v in self.to_dict().items() if v is not None and v is not False and v != off.get(k)}
 
     @classmethod
     def from_record(cls, stored: Any) -> GenerationConfig:
@@ -243,8 +255,16 @@ class GenerationConfig:
         known = leaves(cls)
         if unknown := sorted(set(stored) - set(known)):
             raise MidiError(f"it was made with an option that this version does not have: {unknown[0]!r}")
-        off = {name: False for name, field in known.items() if isinstance(field.default, bool)}
         try:
-            return cls.from_options(**off | stored)
+            return cls.from_options(**_off() | stored)
         except (TypeError, ValueError) as error:
             raise MidiError(f"its record of options is damaged: {error}") from error
+
+
+def _off() -> dict[str, Any]:
+    """Return the value that turns an option off, of each option that has one, by its name."""
+    fields = leaves(GenerationConfig)
+    found = {name: field.metadata["option"].off for name, field in fields.items() if "option" in field.metadata}
+    return {name: False for name, field in fields.items() if isinstance(field.default, bool)} | {
+        name: value for name, value in found.items() if value is not None
+    }

@@ -43,6 +43,7 @@ class Option:
         min_open: whether `min` itself is excluded.
         choices: the values it can have, if they are few.
         group: the heading of the help under which it stands.
+        off: the value that turns it off, where a checkpoint may recommend one: a record without the option has this one.
     """
 
     help: str
@@ -52,6 +53,7 @@ class Option:
     min_open: bool = False
     choices: tuple[str, ...] | None = None
     group: str = "Options"
+    off: Any = None
 
 
 def option(default: Any, **declared: Any) -> Any:

@@ -20,10 +20,12 @@ class Control:
     Attributes:
         help: one sentence for the command line.
         metavar: how the help calls the value.
+        off: see `Option`.
     """
 
     help = ""
     metavar: str | None = None
+    off: Any = None
 
     def parse(self, given: Any) -> Any:
         """Return the value of what a user wrote, or of a value that was parsed before.
@@ -53,5 +55,5 @@ class Control:
 def control(name: str, default: Any = None) -> Any:
     """Return a dataclass field for the control of a file in this package: its `CONTROL`."""
     found: Control = import_module(f".{name}", __package__).CONTROL
-    shown = Option(help=found.help, metavar=found.metavar, group="Controls")
+    shown = Option(help=found.help, metavar=found.metavar, group="Controls", off=found.off)
     return dataclasses.field(default=default, metadata={"option": shown, "control": found})
