@@ -4,6 +4,7 @@
     python benchmarks/music.py score-transformer --reference CORPUS -n 60 --seed 1 --json > before.json
     python benchmarks/music.py outputs/ --reference CORPUS --kind score
     python benchmarks/music.py bach --kind chorale --option temperature=0.4 --save samples/
+    python benchmarks/music.py score-transformer --reference CORPUS --prompt-bars 8 --bars 8 -n 60
 
 SOURCE is a folder, an archive or a file of MIDI, a corpus that `musiclm corpus build` made, or a model: a bundled name, a
 checkpoint file or a run folder. A model writes n pieces from nothing, --batch of them at a time, with the seeds SEED, SEED + 1,
@@ -11,6 +12,9 @@ checkpoint file or a run folder. A model writes n pieces from nothing, --batch o
 generate` by its name in Python. Of other sources, n pieces are taken in the order of the hashes of their
 names. Music from files goes through the tokenizer of its kind first (`score`, `grid` for chorales, `performance` for piano),
 so that quantization does not tell samples from real music.
+
+With --prompt-bars the model continues the first bars of n pieces of the reference, one by one, each with the seed SEED; what is
+measured is the new music alone, beside the real bars that follow in the same pieces. Shorter pieces are left out.
 
 The reference is a corpus's test split, or all of a folder or an archive; for chorales it is the bundled ones if none is named.
 
@@ -32,12 +36,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from symusic import Score
 
 from musiclm import midi, tokenizers
 from musiclm.data import bundled, each_score, is_store, open_source, open_store
 from musiclm.errors import MusicLMError
 from musiclm.evaluation import yardstick
+from musiclm.generation.composer import Composer
+from musiclm.generation.config import GenerationConfig
 from musiclm.tokenizers.base import Tokenizer
 
 TOKENIZERS = {"score": "score", "chorale": "grid", "piano": "performance"}
@@ -65,6 +72,7 @@ def main() -> None:
     parser.add_argument("--bars", type=int, default=yardstick.BARS, help="measure the first bars alone (16)")
     parser.add_argument("--seed", type=int, default=1, help="of the first sample (1)")
     parser.add_argument("--batch", type=int, default=10, help="pieces sampled with one seed at once (10); 1 is slower")
+    parser.add_argument("--prompt-bars", type=int, metavar="N", help="continue the first N bars of the reference")
     parser.add_argument("--threads", type=int, default=1, help="of torch while sampling (1)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="for sampling; repeatable")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the pieces of SOURCE as MIDI files")
@@ -81,13 +89,22 @@ def main() -> None:
 def compare(a: argparse.Namespace) -> dict[str, Any]:
     """Return the document of --json."""
     if is_music(a.source):
+        if a.prompt_bars:
+            raise ValueError("--prompt-bars is for a model that continues music, not for music")
         kind = a.kind or "score"
         items = from_files(a.source, kind, a.n)
     else:
-        kind, items = from_model(a, options_of(a.option))
+        composer, config = model_of(a)
+        kind = a.kind or KIND_OF.get(composer.tokenizer.name, "score")
+    reference, name, split = reference_of(a.reference, kind, a.split, 10**6 if a.prompt_bars else a.num_reference)
+    if a.prompt_bars:
+        prompts = [item for item in reference if midi.num_bars(item.score) >= a.prompt_bars + a.bars][: a.n]
+        items = continued(composer, config, prompts, a)
+        reference = [dataclasses.replace(item, score=following(item.score, a.prompt_bars, a.bars)) for item in prompts]
+    elif not is_music(a.source):
+        items = from_model(composer, config, a)
     if a.save:
         save(a.save, items)
-    reference, name, split = reference_of(a.reference, kind, a.split, a.num_reference)
     if not items or not reference:
         raise ValueError(f"no piece in {a.source if not items else name}")
     sets = {"samples": described(items, kind, a.bars), "reference": described(reference, kind, a.bars)}
@@ -98,6 +115,7 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
         "kind": kind,
         "bars": a.bars,
         "seed": a.seed,
+        "prompt_bars": a.prompt_bars,
         "batch": a.batch,
         "options": options_of(a.option),
         "measures": {
@@ -131,28 +149,50 @@ def options_of(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def from_model(a: argparse.Namespace, options: dict[str, Any]) -> tuple[str, list[Item]]:
-    """Return the kind of a model's music, and pieces that it writes from nothing."""
-    import torch
-
-    from musiclm.generation.composer import Composer
-    from musiclm.generation.config import GenerationConfig
-
+def model_of(a: argparse.Namespace) -> tuple[Composer, GenerationConfig]:
+    """Return a model and the options of --option with the model's own defaults."""
     torch.set_num_threads(a.threads)
     composer = Composer.load(a.source)
-    kind = a.kind or KIND_OF.get(composer.tokenizer.name, "score")
+    options = options_of(a.option)
     length = {} if {"bars", "seconds", "tokens"} & set(options) else {"bars": a.bars}
-    config = composer.completed(GenerationConfig.from_options(**length, **options))
+    return composer, composer.completed(GenerationConfig.from_options(**length, **options))
+
+
+def from_model(composer: Composer, config: GenerationConfig, a: argparse.Namespace) -> list[Item]:
+    """Return pieces that a model writes without a prompt."""
     items: list[Item] = []
     for seed in itertools.count(a.seed):
         wanted = dataclasses.replace(config, n=min(a.batch, a.n - len(items)))
         for index, composition in enumerate(composer.generate(composer.prompt(None), wanted, seed)):
             items.append(Item(name=f"seed {seed}, {index}", score=composition.score, seed=seed))
-        if sys.stderr.isatty():
-            print(f"\r{len(items)}/{a.n} sampled", end="\n" if len(items) == a.n else "", file=sys.stderr)
+        progress(len(items), a.n)
         if len(items) == a.n:
-            return kind, items
+            return items
     raise AssertionError("the seeds have no end")
+
+
+def continued(
+    composer: Composer, config: GenerationConfig, prompts: Sequence[Item], a: argparse.Namespace
+) -> list[Item]:
+    """Return the new music behind the first bars of each of some pieces."""
+    wanted = dataclasses.replace(config, n=1, prompt_bars=a.prompt_bars, only_new=True)
+    items: list[Item] = []
+    for prompt in prompts:
+        (composition,) = composer.generate(prompt.score, wanted, a.seed)
+        items.append(Item(name=prompt.name, score=composition.score, seed=a.seed))
+        progress(len(items), len(prompts))
+    return items
+
+
+def following(score: Score, num_before: int, num_bars: int) -> Score:
+    """Return the bars behind the first ones of a score."""
+    start = midi.bar_line(score, 0.0, num_before)
+    return midi.cut(score, start, midi.bar_line(score, start, num_bars))
+
+
+def progress(done: int, count: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done}/{count} sampled", end="\n" if done == count else "", file=sys.stderr)
 
 
 def from_files(source: str, kind: str, count: int) -> list[Item]:
