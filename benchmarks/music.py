@@ -25,7 +25,6 @@ difference; with fifty measures, two or three are beyond 2 by chance.
 from __future__ import annotations
 
 import argparse
-import collections
 import dataclasses
 import hashlib
 import itertools
@@ -48,7 +47,6 @@ from musiclm.generation.config import GenerationConfig
 from musiclm.tokenizers.base import Tokenizer
 
 TOKENIZERS = {"score": "score", "chorale": "grid", "piano": "performance"}
-KIND_OF = {"grid": "chorale", "grid-infill": "chorale", "performance": "piano"}  # of a tokenizer; others are "score"
 log = logging.getLogger(__name__)
 
 
@@ -95,7 +93,7 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
         items = from_files(a.source, kind, a.n)
     else:
         composer, config = model_of(a)
-        kind = a.kind or KIND_OF.get(composer.tokenizer.name, "score")
+        kind = a.kind or yardstick.KIND_OF.get(composer.tokenizer.name, "score")
     reference, name, split = reference_of(a.reference, kind, a.split, 10**6 if a.prompt_bars else a.num_reference)
     if a.prompt_bars:
         prompts = [item for item in reference if midi.num_bars(item.score) >= a.prompt_bars + a.bars][: a.n]
@@ -118,12 +116,7 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
         "prompt_bars": a.prompt_bars,
         "batch": a.batch,
         "options": options_of(a.option),
-        "measures": {
-            measure: {"unit": yardstick.MEASURES[measure].unit}
-            | {which: summary([piece["values"] for piece in pieces], measure) for which, pieces in sets.items()}
-            for measure in yardstick.names(kind)
-        },
-        "by_rule": {which: counted(pieces) for which, pieces in sets.items()},
+        **yardstick.compared(sets, kind),
         "pieces": sets,
     }
 
@@ -245,27 +238,7 @@ def by_hash(name: str) -> str:
 
 def described(items: Sequence[Item], kind: str, bars: int) -> list[dict[str, Any]]:
     """Return name, seed, values and the verdict by rule of each piece."""
-    return [
-        {
-            "name": item.name,
-            "seed": item.seed,
-            "values": yardstick.values(item.score, kind, bars),
-            "by_rule": yardstick.verdict(item.score, kind, bars),
-        }
-        for item in items
-    ]
-
-
-def summary(rows: Sequence[yardstick.Values], measure: str) -> dict[str, Any]:
-    mean, error, count = yardstick.mean_and_error(rows, measure)
-    return {"mean": mean, "standard_error": error, "num_pieces": count}
-
-
-def counted(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return how many pieces break no rule, and how many each one; a piece can break several."""
-    reasons = collections.Counter(reason for piece in pieces for reason in piece["by_rule"])
-    decent = sum(not piece["by_rule"] for piece in pieces)
-    return {"num_pieces": len(pieces), "decent": decent, "reasons": dict(reasons.most_common())}
+    return [{"name": item.name, "seed": item.seed, **yardstick.described(item.score, kind, bars)} for item in items]
 
 
 def save(folder: Path, items: Sequence[Item]) -> None:
@@ -283,7 +256,9 @@ def as_table(report: dict[str, Any]) -> str:
         cells = "".join(
             f"{with_error(row[which]):>22}{row[which]['num_pieces']:>5}" for which in ("samples", "reference")
         )
-        lines.append(f"{yardstick.MEASURES[name].label:34}{cells}{apart(row):>8}  {row['unit']}")
+        found = yardstick.apart(row, "samples", "reference")
+        apart = "" if found is None else f"{found:+.1f}"
+        lines.append(f"{yardstick.MEASURES[name].label:34}{cells}{apart:>8}  {row['unit']}")
     lines.append("")
     for which, found in report["by_rule"].items():
         reasons = ", ".join(f"{reason} {count}" for reason, count in found["reasons"].items()) or "none"
@@ -299,15 +274,6 @@ def with_error(found: dict[str, Any]) -> str:
         return "-"
     error = found["standard_error"]
     return f"{found['mean']:.3f}" + ("" if error is None else f" ± {error:.3f}")
-
-
-def apart(row: dict[str, Any]) -> str:
-    """Return the difference of the means over its standard error; empty where there is none."""
-    both = [row[which] for which in ("samples", "reference")]
-    if any(found["standard_error"] is None for found in both):
-        return ""
-    error = sum(found["standard_error"] ** 2 for found in both) ** 0.5
-    return f"{(both[0]['mean'] - both[1]['mean']) / error:+.1f}" if error > 0 else ""
 
 
 if __name__ == "__main__":

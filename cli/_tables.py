@@ -164,3 +164,36 @@ def show_statistics(name: str, found: dict[str, Any], reference: dict[str, Any] 
         legend.append(("overlap", "area shared by the densities of distances within the reference and to it, 0 … 1"))
         legend.append(("divergence", DIVERGENCE))
     console.print(_legend(legend))
+
+
+def show_measures(found: dict[str, Any]) -> None:
+    """Print the yardstick's measures of samples beside those of a reference, with standard errors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..evaluation import yardstick
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for head in ("samples", "pieces", "apart"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, row in found["measures"].items():
+        apart = yardstick.apart(row, "samples", "reference")
+        cells = (_with_error(row[which]) for which in ("samples", "reference"))
+        table.add_row(yardstick.MEASURES[name].label, *cells, "" if apart is None else f"{apart:+.1f}")
+    console = Console(highlight=False)
+    console.print(table)
+    for which, name in (("samples", "samples"), ("reference", "pieces")):
+        each = found["by_rule"][which]
+        reasons = ", ".join(f"{count} {reason}" for reason, count in each["reasons"].items())
+        console.print(
+            f"{each['decent']} of {each['num_pieces']} {name} break no rule" + (f"; {reasons}" * bool(reasons))
+        )
+    console.print("[dim]mean ± standard error; apart: their difference in standard errors; see docs/measures.md[/dim]")
+
+
+def _with_error(found: dict[str, Any]) -> str:
+    if found["mean"] is None:
+        return "-"
+    error = found["standard_error"]
+    return f"{found['mean']:.3f}" + ("" if error is None else f" ± {error:.3f}")

@@ -125,14 +125,17 @@ def _statistics(
     loaded: Checkpoint, where: str, tokenizer: Tokenizer, pieces: Sequence[Piece], count: int, bars: int, seed: int
 ) -> dict[str, Any]:
     """Return the musical statistics of samples of a model, and those of the pieces that it is measured on."""
-    from ..evaluation import music_metrics
+    from ..evaluation import music_metrics, yardstick
     from ..generation.composer import Composer
     from ..generation.config import GenerationConfig, Length
 
     config = GenerationConfig(length=Length(bars=bars), n=count)
     samples = Composer(loaded, where).generate(None, config, seed)
-    reference = [music_metrics.of_score(tokenizer.decode(piece.tokens), bars) for piece in pieces]
-    found = music_metrics.against([music_metrics.of_score(sample.score, bars) for sample in samples], reference)
+    sets = {"samples": [s.score for s in samples], "reference": [tokenizer.decode(p.tokens) for p in pieces]}
+    reference = [music_metrics.of_score(score, bars) for score in sets["reference"]]
+    found = music_metrics.against([music_metrics.of_score(score, bars) for score in sets["samples"]], reference)
+    kind = yardstick.KIND_OF.get(tokenizer.name, "score")
+    measured = {which: [yardstick.described(score, kind, bars) for score in each] for which, each in sets.items()}
     return {
         "num_samples": count,
         "bars": bars,
@@ -140,6 +143,8 @@ def _statistics(
         "samples": found,
         "reference": music_metrics.of_set(reference),
         "mean_overlapped_area": music_metrics.mean_overlap(found),
+        "kind": kind,
+        **yardstick.compared(measured, kind),
     }
 
 
@@ -177,3 +182,5 @@ def _show_statistics(found: dict[str, Any]) -> None:
     area = found["mean_overlapped_area"]
     overlap = "too few pieces for an overlap" if area is None else f"mean overlap {area:.3f}"
     _console.say(f"{_console.counted(found['bars'], 'bar')} of each; {overlap}, seed {found['seed']}")
+    click.echo()
+    _tables.show_measures(found)

@@ -197,6 +197,14 @@ def test_evaluate_compares_samples_with_the_measured_pieces(run, untrained, chor
     assert told["samples"]["note_length"]["num_pieces"] == 3
     assert told["reference"]["note_length"]["num_pieces"] == 3
     assert 0 <= told["samples"]["note_length"]["overlapped_area"] <= 1
+    assert told["kind"] == "chorale"
+    crossed, rule = told["measures"]["crossed"], told["by_rule"]["reference"]
+    assert 0 < crossed["samples"]["mean"] < 1  # the model is untrained
+    assert crossed["samples"]["num_pieces"] == rule["num_pieces"] == 3
+    command = ["evaluate", untrained("grid"), chorales, "--samples", 3, "--bars", 2, "--seed", 4, "--split", "test"]
+    code, out, _ = run(*command)
+    assert code == 0 and "voices crossed" in out and "of 3 samples break no rule" in out
+    assert max(map(len, out[out.index("notes a bar") :].splitlines())) <= 80
     assert run("evaluate", untrained("grid"), chorales, "--bars", 2)[0] == 2
 
 

@@ -7,8 +7,10 @@ with their sources, their limits and figures of real music.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from symusic import Score
@@ -22,6 +24,8 @@ KINDS = ("score", "chorale", "piano")
 BARS = 16
 ALL, SCORE, CHORALE, PIANO = frozenset(KINDS), frozenset({"score"}), frozenset({"chorale"}), frozenset({"piano"})
 SCORE_PIANO = SCORE | PIANO
+
+KIND_OF = {"grid": "chorale", "grid-infill": "chorale", "performance": "piano"}  # of a tokenizer; others are "score"
 
 THIN_POLYPHONY = 1.25
 THIN_NOTES = 5.0  # a bar
@@ -231,3 +235,44 @@ def mean_and_error(rows: Iterable[Values], name: str) -> tuple[float | None, flo
     count = len(present)
     mean = float(present.mean()) if count else None
     return mean, float(present.std(ddof=1) / count**0.5) if count > 1 else None, count
+
+
+Described = dict[str, Any]
+"""A piece's `values`, and its verdict `by_rule`."""
+
+
+def described(score: Score, kind: str, bars: int | None = BARS) -> Described:
+    """Return `values` and the verdict `by_rule` of a score."""
+    return {"values": values(score, kind, bars), "by_rule": verdict(score, kind, bars)}
+
+
+def compared(sets: Mapping[str, Sequence[Described]], kind: str) -> dict[str, Any]:
+    """Return sets of pieces beside each other, as JSON.
+
+    Returns:
+        "measures": for each measure its "unit", and for each set "mean", "standard_error" (both None where there are too few
+        pieces) and "num_pieces" that have it. "by_rule": for each set "num_pieces", "decent", how many break no rule, and
+        "reasons", how many break each one; a piece can break several.
+    """
+    measures: dict[str, Any] = {}
+    for name in names(kind):
+        row: dict[str, Any] = {"unit": MEASURES[name].unit}
+        for which, pieces in sets.items():
+            mean, error, count = mean_and_error([piece["values"] for piece in pieces], name)
+            row[which] = {"mean": mean, "standard_error": error, "num_pieces": count}
+        measures[name] = row
+    return {"measures": measures, "by_rule": {which: _counted(pieces) for which, pieces in sets.items()}}
+
+
+def _counted(pieces: Sequence[Described]) -> dict[str, Any]:
+    reasons = collections.Counter(reason for piece in pieces for reason in piece["by_rule"])
+    decent = sum(not piece["by_rule"] for piece in pieces)
+    return {"num_pieces": len(pieces), "decent": decent, "reasons": dict(reasons.most_common())}
+
+
+def apart(row: Mapping[str, Any], one: str, other: str) -> float | None:
+    """Return the difference of two sets' means of a measure in `compared`, in its standard errors; None without any."""
+    errors = [row[which]["standard_error"] for which in (one, other)]
+    if None in errors or not (error := float(np.hypot(*errors))) > 0:
+        return None
+    return float((row[one]["mean"] - row[other]["mean"]) / error)
