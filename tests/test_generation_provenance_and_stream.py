@@ -75,7 +75,7 @@ def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
     assert set(record) <= set(GenerationConfig.names())
     assert GenerationConfig.from_record(json.loads(json.dumps(record))) == everything
     for name, (_, kind, default) in declared_options(GenerationConfig).items():  # what is not stored has to mean off
-        assert default in (None, False) or name in ("loop_guard", "n", "precision", "key_strength"), (name, kind)
+        assert default in (None, False) or name in ("loop_guard", "n", "precision"), (name, kind)
         assert (name in GenerationConfig().to_record()) == (name in ("loop_guard", "n", "precision"))
 
 

@@ -197,10 +197,15 @@ class GenerationConfig:
         Args:
             own: options by their names; see `SamplerConfig.resolved` for those of the sampler.
         """
-        sampler = self.sampler.resolved(own)
-        sampling, given = dataclasses.asdict(sampler), self.to_dict()
-        others = [name for name in self.names() if name in own and name not in sampling and given.get(name) is None]
-        return GenerationConfig.from_options(**given | sampling | {name: own[name] for name in others})
+        filled = dataclasses.replace(
+            self, sampler=self.sampler.resolved(own), controls=self.controls.resolved(own)
+        ).to_dict()
+        given = self.to_dict()
+        nested = leaves(SamplerConfig).keys() | leaves(Controls).keys()
+        others = {
+            name: own[name] for name in self.names() if name in own and name not in nested and given[name] is None
+        }
+        return GenerationConfig.from_options(**filled | others)
 
     @classmethod
     def names(cls) -> list[str]:

@@ -20,6 +20,7 @@ from .dispatch import grammar_class
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
 from .grid import GridGrammar
 from .kept import KeptCells
+from .key_leaning import KeyLeaning
 from .kinds import TypeGraph
 from .limited import LimitedGrammar
 from .limits import limits, logit_bias
@@ -33,6 +34,7 @@ __all__ = [
     "Grammar",
     "GridGrammar",
     "KeptCells",
+    "KeyLeaning",
     "LimitedGrammar",
     "Limits",
     "LogitBias",
@@ -72,8 +74,8 @@ def constraints(
     controls = controls or Controls()
     base_ids = None if prompt_ids is None else tokenizer.base_ids(prompt_ids)
     made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_ids))
-    weights = logit_bias(tokenizer, controls)
-    return [made] if weights is None else [made, LogitBias(weights)]
+    bias = logit_bias(tokenizer, controls)
+    return [made] if bias is None else [made, bias]
 
 
 def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None = None) -> Grammar:

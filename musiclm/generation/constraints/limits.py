@@ -13,8 +13,10 @@ from ...errors import TokenizerError
 from ...tokenizers.base import Tokenizer
 from ...tokenizers.vocabulary import Kind, base_of, expansions, find, has, ids_of, is_kind, pitches_on
 from ..controls import Controls
-from .base import Grammar, Limits
+from ..sampler import Constraint
+from .base import Grammar, Limits, LogitBias
 from .dispatch import grammar_class
+from .key_leaning import KeyLeaning
 
 
 def limits(tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | None = None) -> Limits:
@@ -48,7 +50,7 @@ def limits(tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | No
 
 def _check(tokenizer: Tokenizer, controls: Controls, kind: type[Grammar]) -> None:
     """Refuse what a grammar cannot enforce: one that tracks token types alone may give a piano a drum's pitch."""
-    asked = controls.to_dict().keys() - {"tempo", "key_strength"}
+    asked = controls.to_dict().keys() - {"tempo", "key_strength", *(["key"] if controls.named_key is None else [])}
     if asked and not kind.follows_notes:
         raise TokenizerError(
             f"the tokenizer '{tokenizer.name}' can be limited to a tempo alone, not to {', '.join(sorted(asked))}: "
@@ -61,13 +63,19 @@ def _check(tokenizer: Tokenizer, controls: Controls, kind: type[Grammar]) -> Non
         )
 
 
-def logit_bias(tokenizer: Tokenizer, controls: Controls) -> np.ndarray | None:
-    """Return the logit bias of a key with a strength below 1, (V,); None where there is none."""
-    if controls.key is None or controls.key_strength in (0.0, 1.0):
+def logit_bias(tokenizer: Tokenizer, controls: Controls) -> Constraint | None:
+    """Return the constraint that makes notes outside the key less likely; None where they are excluded, or there is no key.
+
+    Raises:
+        TokenizerError: the key is to be estimated, and no id of the tokenizer is a pitch.
+    """
+    if controls.strength == 0 or (controls.named_key is not None and controls.strength == 1):
         return None
+    if controls.named_key is None:
+        return KeyLeaning(tokenizer, controls.strength)
     is_outside = np.isin(pitches_on(base_of(tokenizer.vocabulary)), list(controls.outside_key))
-    weights = np.where(is_outside, math.log(1 - controls.key_strength), 0.0)
-    return np.array([weights[list(base_ids)].sum() for base_ids in expansions(tokenizer.vocabulary)])
+    weights = np.where(is_outside, math.log(1 - controls.strength), 0.0)
+    return LogitBias(np.array([weights[list(base_ids)].sum() for base_ids in expansions(tokenizer.vocabulary)]))
 
 
 def _permit_pitches(tokenizer: Tokenizer, wanted: frozenset[int], permitted: np.ndarray) -> None:

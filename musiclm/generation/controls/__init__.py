@@ -9,11 +9,14 @@ depend on each other.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...midi.theory import parse_key
 from ..options import OptionError
 from .base import Control, control
+from .key import AUTO, NONE
+from .key_strength import AUTO_STRENGTH, STRICT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,8 +36,10 @@ class Controls:
         instruments: sorted General MIDI program numbers, -1 for drums: only these play, but not all need to.
         tempo: quarters/minute. The file has exactly this tempo; the model is conditioned on the nearest of its tokens.
         time_signature: (numerator, denominator), from the next bar line on.
-        key: its name; new notes have its pitch classes, drums excepted.
+        key: its name; new notes have its pitch classes, drums excepted. "auto" makes notes outside the key of the music so
+            far less likely, see `constraints.key_leaning`; "none" is none, whatever a checkpoint recommends.
         key_strength: 1 excludes notes outside the key; below 1 such a note is 1 - key_strength times as likely as before.
+            None is 1 for a key that is named, and `key_strength.AUTO_STRENGTH` for "auto".
         pitch_range: (lowest, highest) MIDI pitch, both included, drums excepted; C4 is 60.
         max_polyphony: how many notes may sound at once, all instruments together, drums excepted. A note that ends where
             another begins does not overlap it.
@@ -47,7 +52,7 @@ class Controls:
     tempo: float | None = control("tempo")
     time_signature: Any = control("time_signature")
     key: str | None = control("key")
-    key_strength: float = control("key_strength", 1.0)
+    key_strength: float | None = control("key_strength")
     pitch_range: Any = control("pitch_range")
     max_polyphony: int | None = control("max_polyphony")
 
@@ -56,23 +61,55 @@ class Controls:
             value = getattr(self, field.name)
             if value is not None:
                 object.__setattr__(self, field.name, field.metadata["control"].parse(value))
-        if self.key is None and self.key_strength != 1:
+        if self.key in (None, NONE) and self.key_strength not in (None, STRICT):
             raise OptionError("{} needs a {}", "key_strength", "key")
         if not self.pitches:
             raise ValueError(f"no pitch of {self.key} lies within {self.to_dict()['pitch_range']}")
 
     @property
+    def named_key(self) -> str | None:
+        """The key that was named; None where there is none, or where it is estimated."""
+        return None if self.key in (None, AUTO, NONE) else self.key
+
+    @property
+    def strength(self) -> float:
+        """The strength of the key, 0 where there is none."""
+        if self.key in (None, NONE):
+            return 0.0
+        if self.key_strength is not None:
+            return self.key_strength
+        return AUTO_STRENGTH if self.key == AUTO else STRICT
+
+    @property
     def pitches(self) -> frozenset[int]:
         """The pitches that a new note may have; a key with a strength below 1 excludes none."""
         low, high = self.pitch_range or (0, 127)
-        classes = parse_key(self.key)[1] if self.key is not None and self.key_strength == 1 else frozenset(range(12))
-        return frozenset(p for p in range(low, high + 1) if p % 12 in classes)
+        excluded = self.outside_key if self.strength == STRICT else frozenset()
+        return frozenset(p for p in range(low, high + 1) if p not in excluded)
 
     @property
     def outside_key(self) -> frozenset[int]:
-        """The pitches outside the key, whatever its strength; none where there is no key."""
-        classes = parse_key(self.key)[1] if self.key is not None else frozenset(range(12))
+        """The pitches outside the key that was named, whatever its strength; none where none was."""
+        classes = parse_key(self.named_key)[1] if self.named_key is not None else frozenset(range(12))
         return frozenset(p for p in range(128) if p % 12 not in classes)
+
+    def resolved(self, own: Mapping[str, Any]) -> Controls:
+        """Return what is asked for, and what a checkpoint recommends where nothing is; key and strength are then said.
+
+        A recommended strength is one of "auto": it does not soften a key that is named.
+
+        Args:
+            own: options by their names; those that are no controls are left out.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        filled = {name: own.get(name) if getattr(self, name) is None else getattr(self, name) for name in names}
+        if filled["key"] is None:
+            filled["key"] = NONE
+        if filled["key"] != AUTO:
+            filled["key_strength"] = self.key_strength
+        if filled["key_strength"] is None:
+            filled["key_strength"] = AUTO_STRENGTH if filled["key"] == AUTO else STRICT
+        return Controls(**filled)
 
     def apply(self, tokenizer: Tokenizer, permitted: np.ndarray) -> None:
         """Clear the ids that a control excludes by itself, (V,) booleans in place; see `Control.apply`."""
