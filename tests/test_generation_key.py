@@ -12,6 +12,7 @@ from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclm import midi, tokenizers
 from musiclm.errors import TokenizerError
+from musiclm.generation import infill
 from musiclm.generation.composer import Composer
 from musiclm.generation.config import GenerationConfig, SamplerConfig
 from musiclm.generation.constraints import KeyLeaning, constraints
@@ -175,6 +176,22 @@ def test_samples_keep_to_the_prompts_key_the_more_the_stronger(untrained, name: 
 
     assert outside() == outside(key="none") == outside(key="auto", key_strength=0)
     assert outside() > 0.3 > outside(key="auto", key_strength=0.7) > outside(key="auto", key_strength=1)
+
+
+@pytest.mark.parametrize("name", ["score-infill", "grid-infill"])
+def test_what_surrounds_a_masked_span_is_read(untrained, name: str):
+    composer = Composer.load(untrained(name))
+    score = tune(3, bars=12, drums=False)
+    for track in score.tracks:  # the grid has no chords
+        track.notes = type(track.notes)({n.time: n for n in track.notes}.values())
+
+    def outside(key: str) -> float:
+        request = GenerationConfig.from_options(infill="9-12", key=key, key_strength=1.0, n=2)
+        made = infill.fill(composer, score, request, seed=1)
+        new = [n.pitch for c in made for t in c.score.tracks for n in t.notes if 8 * 1920 <= n.time < 12 * 1920]
+        return float((~np.isin((np.array(new) - 3) % 12, MAJOR)).mean())
+
+    assert outside("none") > 0.3 > 0.2 > outside("auto")
 
 
 def test_elements_of_a_batch_are_independent():
