@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from ..models.base import LanguageModel
 from ..tokenizers.base import TICKS, Tokenizer
 from . import constraints, rerank
 from .config import GenerationConfig, Length, SamplerConfig
+from .constraints import VoiceLeading
 from .loops import repetition
 from .prompt import Prompt
 from .sampler import Constraint, Sampler
@@ -170,9 +171,9 @@ class Composer:
         """Return the prompt as controls have it continued, and the session that continues it."""
         if config.is_filling:
             raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
-        config = config.resolved(self.checkpoint.sampling)
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
+        config = config.resolved(self.checkpoint.sampling)
         prompt = prompt.with_controls(config.controls)
         made = constraints.constraints(
             self.tokenizer,
@@ -180,7 +181,7 @@ class Composer:
             prompt_ids=None if prompt.score is None else prompt.ids,
             controls=config.controls,
         )
-        sampler = self.sampler(made, config.sampler)
+        sampler = self.sampler(made, config.sampler, self.penalties(config))
         session_config = SessionConfig(
             length=config.length or Length(),
             finish=config.finish,
@@ -227,8 +228,19 @@ class Composer:
             )
         return sorted(ranked, key=lambda each: each.distance)
 
-    def sampler(self, constraints: Sequence[Constraint], config: SamplerConfig) -> Sampler:
-        """Return the sampler with constraints of a config; see `Tokenizer.exempt_from_temperature`."""
+    def penalties(self, config: GenerationConfig, given: Mapping[int, int] | None = None) -> list[VoiceLeading]:
+        """Return the penalties that a config asks for; `given` are cells that are known beforehand, see `VoiceLeading`.
+
+        Raises:
+            TokenizerError: the tokenizer has no voices.
+        """
+        strength = config.resolved(self.checkpoint.sampling).voice_leading or 0.0
+        return constraints.voice_leading(self.tokenizer, strength, strict=config.strict, given=given)
+
+    def sampler(
+        self, constraints: Sequence[Constraint], config: SamplerConfig, penalties: Sequence[Constraint] = ()
+    ) -> Sampler:
+        """Return the sampler with constraints and penalties of a config; see `Tokenizer.exempt_from_temperature`."""
         resolved = config.resolved(self.checkpoint.sampling)
         log.debug("sampling with %s", resolved)
         return Sampler(
@@ -239,6 +251,7 @@ class Composer:
             min_p=resolved.min_p,
             processors=[functools.partial(p.process, value=value) for p, value in resolved.processors()],
             constraints=constraints,
+            penalties=penalties,
             exempt=self.tokenizer.exempt_from_temperature,
         )
 

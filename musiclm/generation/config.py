@@ -102,6 +102,9 @@ class GenerationConfig:
         finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
         n: variations, sampled in one batch.
         keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
+        voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
+            None for what the checkpoint recommends. See `constraints.VoiceLeading`.
+        strict: ban what makes a fault.
         loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
         live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
@@ -142,6 +145,11 @@ class GenerationConfig:
         None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and rewrite the others."
     )
     accompany: bool = option(False, group="What to write", help="Keep all tracks of the prompt and add to them.")
+    voice_leading: float | None = option(
+        None, min=0, metavar="NATS", group="Sampling", off=0.0,
+        help="Avoid parallels, crossed voices and clashes in four voices: nats for each; 0 not at all.",
+    )  # fmt: skip
+    strict: bool = option(False, group="Sampling", help="Ban them, wherever another pitch is possible.")
     loop_guard: bool = option(True, group="What to write", help="Resample what falls into a loop (on by default).")
     live: bool = False
     controls: Controls = nested(Controls)
@@ -192,15 +200,16 @@ class GenerationConfig:
         return first, last
 
     def resolved(self, own: Mapping[str, Any]) -> GenerationConfig:
-        """Return what is asked for, and what a checkpoint recommends where nothing is.
+        """Return what is asked for, and where nothing is, what a checkpoint recommends, else what turns an option off.
 
         Args:
             own: options by their names; see `SamplerConfig.resolved` for those of the sampler.
         """
         sampler = self.sampler.resolved(own)
         sampling, given = dataclasses.asdict(sampler), self.to_dict()
-        others = [name for name in self.names() if name in own and name not in sampling and given.get(name) is None]
-        return GenerationConfig.from_options(**given | sampling | {name: own[name] for name in others})
+        known = {k: v for k, v in (_off() | dict(own)).items() if k in self.names() and k not in sampling}
+        others = {name: value for name, value in known.items() if given.get(name) is None}
+        return GenerationConfig.from_options(**given | sampling | others)
 
     @classmethod
     def names(cls) -> list[str]:

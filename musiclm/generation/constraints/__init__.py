@@ -27,6 +27,7 @@ from .merged import MergedGrammar
 from .miditok import is_followed
 from .performance import PerformanceGrammar
 from .score import ScoreGrammar
+from .voice_leading import VoiceLeading, voice_leading
 
 __all__ = [
     "BannedTokens",
@@ -43,10 +44,12 @@ __all__ = [
     "StructuredGrammar",
     "TsdGrammar",
     "TypeGraph",
+    "VoiceLeading",
     "constraints",
     "grammar",
     "grammar_class",
     "is_followed",
+    "voice_leading",
 ]
 
 
