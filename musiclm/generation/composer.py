@@ -22,7 +22,7 @@ from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import TICKS, Tokenizer
-from . import constraints, rerank
+from . import constraints, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
 from .loops import repetition
@@ -173,7 +173,7 @@ class Composer:
             raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
-        config = config.resolved(self.checkpoint.sampling)
+        config = self._resolved(config, prompt)
         prompt = prompt.with_controls(config.controls)
         made = constraints.constraints(
             self.tokenizer,
@@ -184,7 +184,8 @@ class Composer:
         sampler = self.sampler(made, config.sampler, self.penalties(config))
         session_config = SessionConfig(
             length=config.length or Length(),
-            finish=config.finish,
+            finish=bool(config.finish),
+            ending=config.ending and endings.is_possible(self.tokenizer, prompt, config.length),
             loop_guard=config.loop_guard,
             seed=secrets.randbelow(2**31) if seed is None else seed,
             live=live,
@@ -255,14 +256,25 @@ class Composer:
             exempt=self.tokenizer.exempt_from_temperature,
         )
 
-    def completed(self, config: GenerationConfig) -> GenerationConfig:
+    def completed(self, config: GenerationConfig, prompt: Prompt | None = None) -> GenerationConfig:
         """Return a config with what the checkpoint recommends and the precision of this machine filled in.
+
+        Args:
+            config: what is asked for.
+            prompt: what it continues; None for unconditional music.
 
         Raises:
             ValueError: no such precision on this device.
         """
-        resolved = config.resolved(self.checkpoint.sampling)
+        resolved = self._resolved(config, prompt)
         return dataclasses.replace(resolved, precision=self.precision(config.precision))
+
+    def _resolved(self, config: GenerationConfig, prompt: Prompt | None) -> GenerationConfig:
+        """Return a config with what the checkpoint recommends, and whether the music ends by itself."""
+        resolved = config.resolved(self.checkpoint.sampling)
+        if config.finish is not None or config.is_filling:
+            return resolved
+        return dataclasses.replace(resolved, ending=endings.is_possible(self.tokenizer, prompt, config.length))
 
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:

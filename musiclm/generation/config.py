@@ -99,7 +99,9 @@ class GenerationConfig:
         prompt_seconds: use only the first seconds of the prompt.
         only_new: leave the prompt out. The score begins at the last bar line at or before the prompt's end.
         length: how much new music; None for 16 bars. Not with infilling.
-        finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
+        finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again; False
+            to cut the music at its length. None: as `ending` where that is possible, else False.
+        ending: the last of `bars` are an ending. `Composer.completed` decides it where `finish` is None.
         n: variations, sampled in one batch.
         keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
         voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
@@ -130,9 +132,12 @@ class GenerationConfig:
         help="Leave the prompt out. Where it ends within a bar, the rest of that bar comes first, then --bars.",
     )  # fmt: skip
     length: Length | None = nested(Length, optional=True)
-    finish: bool = option(
-        False, group="Length", help="Continue to an end of the piece or a phrase, at most half as long again."
-    )
+    finish: bool | None = option(
+        None, group="Length", off=False,
+        help="Continue to an end of the piece or a phrase, at most half as long again. By default four voices without a "
+        "prompt end within --bars; --no-finish cuts.",
+    )  # fmt: skip
+    ending: bool = False
     n: int = option(1, min=1, max=1024, metavar="N", group="What to write", help="Number of variations.")
     keep: int | None = option(
         None, min=1, metavar="K", group="What to write", help="Keep the K variations nearest to real pieces; see above."
