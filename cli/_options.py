@@ -74,7 +74,7 @@ def from_fields(kind: type) -> Decorator:
 def _click_option(name: str, declared: Option, value_type: type, default: Any) -> Decorator:
     flag = option_name(name)
     if value_type is bool:
-        flags = f"{flag}/{flag.replace('--', '--no-', 1)}" if default else flag
+        flags = f"{flag}/{flag.replace('--', '--no-', 1)}" if default is not False else flag
         return click.option(flags, name, is_flag=True, default=default, help=declared.help)
     click_type: Any = value_type
     if declared.choices is not None:

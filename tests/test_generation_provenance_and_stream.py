@@ -62,7 +62,7 @@ def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
     everything = GenerationConfig.from_options(
         bars=3, n=2, keep=1, only_new=True, finish=True, prompt_seconds=2.0, temperature=0.7, top_k=9, top_p=0.9,
         min_p=0.1, rhythm_temperature=0.8, precision="bf16", instruments="piano,drums", tempo=97.3, time_signature="6/8",
-        key="am", key_strength=0.5, pitch_range="C3-C6", max_polyphony=3,
+        key="am", key_strength=0.5, pitch_range="C3-C6", max_polyphony=3, voice_leading=2.5, strict=True, ending=True,
     )  # fmt: skip
     record = everything.to_record()
     assert record == {
@@ -70,7 +70,7 @@ def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
         "top_k": 9, "top_p": 0.9, "min_p": 0.1, "rhythm_temperature": 0.8, "precision": "bf16",
         "instruments": "drums,0,1,2,3,4,5,6,7", "tempo": 97.3, "time_signature": "6/8",
         "key": "A minor", "key_strength": 0.5, "pitch_range": "48-84",
-        "max_polyphony": 3, "loop_guard": True,
+        "max_polyphony": 3, "loop_guard": True, "voice_leading": 2.5, "strict": True, "ending": True,
     }  # fmt: skip
     assert set(record) <= set(GenerationConfig.names())
     assert GenerationConfig.from_record(json.loads(json.dumps(record))) == everything

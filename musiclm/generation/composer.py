@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import TICKS, Tokenizer
-from . import constraints, rerank
+from . import constraints, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
+from .constraints import VoiceLeading
 from .loops import repetition
 from .prompt import Prompt
 from .sampler import Constraint, Sampler
@@ -170,9 +171,9 @@ class Composer:
         """Return the prompt as controls have it continued, and the session that continues it."""
         if config.is_filling:
             raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
-        config = config.resolved(self.checkpoint.sampling)
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
+        config = self._resolved(config, prompt)
         prompt = prompt.with_controls(config.controls)
         made = constraints.constraints(
             self.tokenizer,
@@ -180,10 +181,11 @@ class Composer:
             prompt_ids=None if prompt.score is None else prompt.ids,
             controls=config.controls,
         )
-        sampler = self.sampler(made, config.sampler)
+        sampler = self.sampler(made, config.sampler, self.penalties(config))
         session_config = SessionConfig(
             length=config.length or Length(),
-            finish=config.finish,
+            finish=bool(config.finish),
+            ending=config.ending and endings.is_possible(self.tokenizer, prompt, config.length),
             loop_guard=config.loop_guard,
             seed=secrets.randbelow(2**31) if seed is None else seed,
             live=live,
@@ -227,8 +229,19 @@ class Composer:
             )
         return sorted(ranked, key=lambda each: each.distance)
 
-    def sampler(self, constraints: Sequence[Constraint], config: SamplerConfig) -> Sampler:
-        """Return the sampler with constraints of a config; see `Tokenizer.exempt_from_temperature`."""
+    def penalties(self, config: GenerationConfig, given: Mapping[int, int] | None = None) -> list[VoiceLeading]:
+        """Return the penalties that a config asks for; `given` are cells that are known beforehand, see `VoiceLeading`.
+
+        Raises:
+            TokenizerError: the tokenizer has no voices.
+        """
+        strength = config.resolved(self.checkpoint.sampling).voice_leading or 0.0
+        return constraints.voice_leading(self.tokenizer, strength, strict=config.strict, given=given)
+
+    def sampler(
+        self, constraints: Sequence[Constraint], config: SamplerConfig, penalties: Sequence[Constraint] = ()
+    ) -> Sampler:
+        """Return the sampler with constraints and penalties of a config; see `Tokenizer.exempt_from_temperature`."""
         resolved = config.resolved(self.checkpoint.sampling)
         log.debug("sampling with %s", resolved)
         return Sampler(
@@ -239,17 +252,29 @@ class Composer:
             min_p=resolved.min_p,
             processors=[functools.partial(p.process, value=value) for p, value in resolved.processors()],
             constraints=constraints,
+            penalties=penalties,
             exempt=self.tokenizer.exempt_from_temperature,
         )
 
-    def completed(self, config: GenerationConfig) -> GenerationConfig:
+    def completed(self, config: GenerationConfig, prompt: Prompt | None = None) -> GenerationConfig:
         """Return a config with what the checkpoint recommends and the precision of this machine filled in.
+
+        Args:
+            config: what is asked for.
+            prompt: what it continues; None for unconditional music.
 
         Raises:
             ValueError: no such precision on this device.
         """
-        resolved = config.resolved(self.checkpoint.sampling)
+        resolved = self._resolved(config, prompt)
         return dataclasses.replace(resolved, precision=self.precision(config.precision))
+
+    def _resolved(self, config: GenerationConfig, prompt: Prompt | None) -> GenerationConfig:
+        """Return a config with what the checkpoint recommends, and whether the music ends by itself."""
+        resolved = config.resolved(self.checkpoint.sampling)
+        if config.finish is not None or config.is_filling:
+            return resolved
+        return dataclasses.replace(resolved, ending=endings.is_possible(self.tokenizer, prompt, config.length))
 
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:

@@ -99,9 +99,14 @@ class GenerationConfig:
         prompt_seconds: use only the first seconds of the prompt.
         only_new: leave the prompt out. The score begins at the last bar line at or before the prompt's end.
         length: how much new music; None for 16 bars. Not with infilling.
-        finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
+        finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again; False
+            to cut the music at its length. None: as `ending` where that is possible, else False.
+        ending: the last of `bars` are an ending. `Composer.completed` decides it where `finish` is None.
         n: variations, sampled in one batch.
         keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
+        voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
+            None for what the checkpoint recommends. See `constraints.VoiceLeading`.
+        strict: ban what makes a fault.
         loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
         live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
@@ -127,9 +132,12 @@ class GenerationConfig:
         help="Leave the prompt out. Where it ends within a bar, the rest of that bar comes first, then --bars.",
     )  # fmt: skip
     length: Length | None = nested(Length, optional=True)
-    finish: bool = option(
-        False, group="Length", help="Continue to an end of the piece or a phrase, at most half as long again."
-    )
+    finish: bool | None = option(
+        None, group="Length", off=False,
+        help="Continue to an end of the piece or a phrase, at most half as long again. By default four voices without a "
+        "prompt end within --bars; --no-finish cuts.",
+    )  # fmt: skip
+    ending: bool = False
     n: int = option(1, min=1, max=1024, metavar="N", group="What to write", help="Number of variations.")
     keep: int | None = option(
         None, min=1, metavar="K", group="What to write", help="Keep the K variations nearest to real pieces; see above."
@@ -142,6 +150,11 @@ class GenerationConfig:
         None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and rewrite the others."
     )
     accompany: bool = option(False, group="What to write", help="Keep all tracks of the prompt and add to them.")
+    voice_leading: float | None = option(
+        None, min=0, metavar="NATS", group="Sampling", off=0.0,
+        help="Avoid parallels, crossed voices and clashes in four voices: nats for each; 0 not at all.",
+    )  # fmt: skip
+    strict: bool = option(False, group="Sampling", help="Ban them, wherever another pitch is possible.")
     loop_guard: bool = option(True, group="What to write", help="Resample what falls into a loop (on by default).")
     live: bool = False
     controls: Controls = nested(Controls)
@@ -192,20 +205,16 @@ class GenerationConfig:
         return first, last
 
     def resolved(self, own: Mapping[str, Any]) -> GenerationConfig:
-        """Return what is asked for, and what a checkpoint recommends where nothing is.
+        """Return what is asked for, and where nothing is, what a checkpoint recommends, else what turns an option off.
 
         Args:
             own: options by their names; see `SamplerConfig.resolved` for those of the sampler.
         """
-        filled = dataclasses.replace(
-            self, sampler=self.sampler.resolved(own), controls=self.controls.resolved(own)
-        ).to_dict()
-        given = self.to_dict()
-        nested = leaves(SamplerConfig).keys() | leaves(Controls).keys()
-        others = {
-            name: own[name] for name in self.names() if name in own and name not in nested and given[name] is None
-        }
-        return GenerationConfig.from_options(**filled | others)
+        filled = dataclasses.replace(self, sampler=self.sampler.resolved(own), controls=self.controls.resolved(own))
+        given, nested = filled.to_dict(), leaves(SamplerConfig).keys() | leaves(Controls).keys()
+        known = {name: value for name, value in (_off() | dict(own)).items() if name in self.names()}
+        others = {name: value for name, value in known.items() if name not in nested and given.get(name) is None}
+        return GenerationConfig.from_options(**given | others)
 
     @classmethod
     def names(cls) -> list[str]:

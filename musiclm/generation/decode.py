@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ def sample_ids(
         if is_shared and batch > 1 and state is not None:
             state = rows(state, [0] * batch)
     constraint_states = [_after_prompt(constraint, prompt) for constraint in sampler.constraints]
+    penalty_states = [_after_prompt(penalty, prompt) for penalty in sampler.penalties]
     while True:
         with torch.inference_mode():
             for constraint, constraint_state in zip(sampler.constraints, constraint_states, strict=True):
@@ -71,12 +72,16 @@ def sample_ids(
             if bool(torch.isneginf(logits).all(1).any()):
                 raise ValueError("the constraints ban every token")
             exempt = sampler.exempt(last_given) if sampler.exempt is not None else None
-            token = _sample(sampler.probabilities(logits, exempt), generators)
+            penalty = _sum(sampler.penalties, penalty_states)
+            token = _sample(sampler.probabilities(logits, exempt, penalty), generators)
         yield token
         with torch.inference_mode():
             constraint_states = [
                 constraint.step(each, token)
                 for constraint, each in zip(sampler.constraints, constraint_states, strict=True)
+            ]
+            penalty_states = [
+                penalty.step(each, token) for penalty, each in zip(sampler.penalties, penalty_states, strict=True)
             ]
             given = None
             if features:
@@ -91,6 +96,13 @@ def _after_prompt(constraint: Constraint, prompt: Tensor) -> Any:
     for t in range(prompt.shape[1]):
         state = constraint.step(state, prompt[:, t])
     return state
+
+
+def _sum(constraints: Sequence[Constraint], states: Sequence[Any]) -> Tensor | None:
+    """Return the sum of what constraints add, (B, V); None for nothing."""
+    added = [constraint.allow(state) for constraint, state in zip(constraints, states, strict=True)]
+    found = [each for each in added if each is not None]
+    return torch.stack(found).sum(0) if found else None
 
 
 def _run(model: LanguageModel, tokens: Tensor, state: State | None, features: Tensor | None) -> tuple[Tensor, State]:

@@ -78,7 +78,7 @@ def generate_files(
     music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
     _log_losses(composer, music, score, config)
     try:
-        config = composer.completed(config)
+        config = composer.completed(config, music)
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     began = time.monotonic()

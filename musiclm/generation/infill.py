@@ -48,8 +48,9 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
     Raises:
         CheckpointError: the model was not trained on infilling.
         MidiError: the score has no such span, or the tokenizer cannot express it.
-        TokenizerError: the model writes nothing.
+        TokenizerError: the model writes nothing, or has no voices to lead.
     """
+    composer.penalties(request)
     if not composer.tokenizer.supports_infilling:
         ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
         raise CheckpointError(f"the model '{composer.checkpoint.name}' was not trained on infilling: {ways}")
@@ -258,7 +259,9 @@ class _Voices:
             given = np.where(open_cells[start:stop], -1, cells[start:stop]).ravel()
             assert isinstance(rules[0], constraints.Grammar)
             kept = constraints.KeptCells(rules[0], len(before), given)
-            sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler)
+            known = {len(before) - 1 + int(i): int(given[i]) for i in np.flatnonzero(given >= 0)}
+            penalties = self.composer.penalties(self.request, known)
+            sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler, penalties)
             seeds = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
             prompt, whole = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, model_ids))
             tokens = sample_ids(

@@ -49,6 +49,8 @@ class Sampler:
             0 among all). None for no such tokens.
         rhythm_temperature: divides the logits of the exempt tokens, and that of all others together as one; 1 leaves them
             the probability that the model gives them.
+        penalties: biases that choose among the tokens that are not exempt: all of those together keep the probability that
+            they have without, as far as the exempt tokens have no penalty themselves. As `constraints` otherwise.
         processors: each returns new logits, (B, V), after the temperature and before the filters; see `logits_processors`.
     """
 
@@ -59,6 +61,7 @@ class Sampler:
     constraints: Sequence[Constraint] = ()
     exempt: Exempt | None = None
     rhythm_temperature: float = 1.0
+    penalties: Sequence[Constraint] = ()
     processors: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def __post_init__(self) -> None:
@@ -73,13 +76,16 @@ class Sampler:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], not {value}")
 
-    def probabilities(self, logits: Tensor, exempt: Tensor | None = None) -> Tensor:
+    def probabilities(self, logits: Tensor, exempt: Tensor | None = None, penalty: Tensor | None = None) -> Tensor:
         """Return (B, V) float32 probabilities to sample from, given (B, V) logits with the constraints added.
 
         Args:
             exempt: (B, V) or (V,) booleans, the tokens that have the rhythm's temperature and no filters.
+            penalty: (B, V) finite, what the penalties add.
         """
         logits = logits.float()
+        if penalty is not None:
+            logits = _penalized(logits, exempt, penalty.to(logits.device))
         if self.temperature < COLDEST:
             return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
         if exempt is None:
@@ -119,3 +125,24 @@ class Sampler:
             least = self.min_p * probabilities.max(1, keepdim=True).values
             probabilities = probabilities.masked_fill(probabilities < least, 0.0)
         return probabilities / probabilities.sum(1, keepdim=True)
+
+
+def _penalized(logits: Tensor, exempt: Tensor | None, penalty: Tensor) -> Tensor:
+    """Return logits with a penalty; the tokens that are not exempt are raised again so that they keep their sum.
+
+    Penalties count from that of the least penalized token that is not exempt: what all of them have moves nothing but the
+    probability of the exempt tokens.
+    """
+    if exempt is None:
+        return logits + penalty
+    exempt = exempt.to(logits.device)
+    others = logits.float().masked_fill(exempt, float("-inf"))
+    is_free = ~torch.isneginf(others)
+    has_free = is_free.any(1, keepdim=True)
+    least = penalty.masked_fill(~is_free, float("-inf")).amax(1, keepdim=True)
+    penalty = penalty - torch.where(has_free, least, 0.0)
+    lowered = others + penalty
+    raised = lowered + torch.where(
+        has_free, others.logsumexp(1, keepdim=True) - lowered.logsumexp(1, keepdim=True), 0.0
+    )
+    return torch.where(exempt, logits + penalty, raised)

@@ -16,7 +16,7 @@ import torch
 
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
-from . import stopping
+from . import endings, stopping
 from .config import Length
 from .criteria import EndOfPiece, PhraseEnd, length_criterion
 from .decode import sample_ids
@@ -55,6 +55,7 @@ class SessionConfig:
         length: how much new music.
         seed: the seed of everything that is sampled.
         finish: whether to continue to the end of the piece or of a phrase.
+        ending: whether music of so many bars has an ending within them; see `endings`.
         loop_guard: whether to resample what falls into a loop.
         live: whether the music is played while it is sampled.
     """
@@ -62,6 +63,7 @@ class SessionConfig:
     length: Length
     seed: int
     finish: bool = False
+    ending: bool = False
     loop_guard: bool = True
     live: bool = False
 
@@ -84,6 +86,9 @@ class GenerationSession:
         self, model: LanguageModel, name: str, prompt: Prompt, sampler: Sampler, config: SessionConfig
     ) -> None:
         self.model, self.name, self.prompt, self.sampler = model, name, prompt, sampler
+        self._bars = config.length.bars if config.ending else None
+        if self._bars is not None:
+            config = dataclasses.replace(config, length=Length(tokens=endings.num_ids(self._bars)[0]))
         self.config = config
         self.device = next(model.parameters()).device
         loops_already = prompt.score is not None and loop_start(prompt.score, 0.0, prompt.quarters) is not None
@@ -132,6 +137,24 @@ class GenerationSession:
             seed = _start_seed(self.config.seed, number, starts) if starts else self.config.seed
             self._num_starts[number] += 1
             yield from self._run([watched], sampler, seed, until=until)
+        if self._bars is not None:
+            self._end(watched.continuation, self._bars)
+            yield
+
+    def _end(self, continuation: Continuation, bars: int) -> None:
+        """Add the ending of so many bars."""
+        before, vocab_size = self.prompt.with_new(continuation.ids), self.prompt.tokenizer.vocab_size
+        num_before, num_new = endings.num_ids(bars)
+        final = [endings.FINAL[i % len(endings.FINAL)] for i in range(endings.CANDIDATES)]
+        cadence = endings.Cadence(vocab_size, endings.key_of(before), num_before + num_new, final)
+        sampler = dataclasses.replace(self.sampler, constraints=[*self.sampler.constraints, cadence])
+        self._num_starts[continuation.number] += 1
+        seed = _start_seed(self.config.seed, continuation.number, self._num_starts[continuation.number])
+        tokens = self._tokens(continuation.ids, len(final), sampler, seed)
+        found = torch.stack(list(islice(tokens, num_new)), 1)
+        best = endings.most_probable(self.model, self.prompt.tokenizer, before, found)
+        continuation.ids = np.concatenate([continuation.ids, found[best].cpu().numpy()])
+        continuation.stop = float(endings.BAR * bars)
 
     def _run(
         self, batch: Sequence[_Watched], sampler: Sampler, seed: int, until: float | None = None

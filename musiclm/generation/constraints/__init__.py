@@ -28,6 +28,7 @@ from .merged import MergedGrammar
 from .miditok import is_followed
 from .performance import PerformanceGrammar
 from .score import ScoreGrammar
+from .voice_leading import VoiceLeading, voice_leading
 
 __all__ = [
     "BannedTokens",
@@ -45,10 +46,12 @@ __all__ = [
     "StructuredGrammar",
     "TsdGrammar",
     "TypeGraph",
+    "VoiceLeading",
     "constraints",
     "grammar",
     "grammar_class",
     "is_followed",
+    "voice_leading",
 ]
 
 
