@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import TICKS, Tokenizer
-from . import constraints, rerank
+from . import constraints, drums_alone, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .loops import repetition
 from .prompt import Prompt
@@ -46,7 +46,7 @@ class Composition:
         num_bars: of the score.
         seconds: of the score, by its tempo.
         ended: the reason why it ended: "length", or with `finish` "phrase" or "piece".
-        num_resampled: how many stretches were resampled since they had fallen into a loop.
+        resampled: how many stretches were resampled, by the cause; see `loop_guard.CAUSES`.
         ids: the new ids, those before its end.
     """
 
@@ -56,12 +56,17 @@ class Composition:
     num_bars: int
     seconds: float
     ended: str
-    num_resampled: int
     ids: np.ndarray
+    resampled: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_notes(self) -> int:
         return int(self.score.note_num())
+
+    @property
+    def num_resampled(self) -> int:
+        """How many stretches were resampled, whatever the cause."""
+        return sum(self.resampled.values())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,13 +179,19 @@ class Composer:
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
         prompt = prompt.with_controls(config.controls)
-        made = constraints.constraints(
+        made = functools.partial(
+            constraints.constraints,
             self.tokenizer,
             not_before=prompt.clock,
             prompt_ids=None if prompt.score is None else prompt.ids,
-            controls=config.controls,
         )
-        sampler = self.sampler(made, config.sampler)
+        sampler = self.sampler(made(controls=config.controls), config.sampler)
+        pitched = drums_alone.pitched_programs(prompt, config.controls)
+
+        def without_drums() -> Sampler:
+            controls = dataclasses.replace(config.controls, instruments=pitched)
+            return self.sampler(made(controls=controls), config.sampler)
+
         session_config = SessionConfig(
             length=config.length or Length(),
             finish=config.finish,
@@ -189,7 +200,9 @@ class Composer:
             live=live,
         )
         model = self.generating(self.precision(config.precision))
-        return prompt, GenerationSession(model, self.checkpoint.name, prompt, sampler, session_config)
+        return prompt, GenerationSession(
+            model, self.checkpoint.name, prompt, sampler, session_config, None if pitched is None else without_drums
+        )
 
     def precision(self, name: str = "auto") -> str:
         """Return the precision that one of `GenerationConfig` resolves to here."""
@@ -279,6 +292,6 @@ def _composition(prompt: Prompt, continuation: Continuation, only_new: bool) -> 
         num_bars=midi.num_bars(score),
         seconds=midi.seconds(score),
         ended=continuation.reason,
-        num_resampled=continuation.num_resampled,
+        resampled=dict(continuation.resampled),
         ids=ids if continuation.stop is None else ids[: prompt.num_before(ids, continuation.stop)],
     )

@@ -102,8 +102,8 @@ class GenerationConfig:
         finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
         n: variations, sampled in one batch.
         keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
-        loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
-        live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
+        loop_guard: resample loops, standing harmony, and drums alone that were not asked for; see `loop_guard`.
+        live: the music is played while it is sampled: what the guard finds is left without a rewind.
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
         keep_tracks: tracks to keep while the others are rewritten; see `masked_span.masked_span`.
         accompany: keep all tracks, and add notes.
@@ -142,7 +142,10 @@ class GenerationConfig:
         None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and rewrite the others."
     )
     accompany: bool = option(False, group="What to write", help="Keep all tracks of the prompt and add to them.")
-    loop_guard: bool = option(True, group="What to write", help="Resample what falls into a loop (on by default).")
+    loop_guard: bool = option(
+        True, group="What to write",
+        help="Resample loops, standing harmony and drums alone (on by default).",
+    )  # fmt: skip
     live: bool = False
     controls: Controls = nested(Controls)
     sampler: SamplerConfig = nested(SamplerConfig)
