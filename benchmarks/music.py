@@ -14,6 +14,9 @@ so that quantization does not tell samples from real music.
 
 The reference is a corpus's test split, or all of a folder or an archive; for chorales it is the bundled ones if none is named.
 
+A model's report also says what its loop guard intervened in (--option loop_guard=false switches it off), and beside the mean of
+the chord changes per bar their quantiles: what a guard enforces says nothing about the model by itself.
+
 Every measure is described in docs/measures.md. The last column is the difference of the means in standard errors of the
 difference; with fifty measures, two or three are beyond 2 by chance.
 """
@@ -32,6 +35,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from symusic import Score
 
 from musiclm import midi, tokenizers
@@ -42,16 +46,18 @@ from musiclm.tokenizers.base import Tokenizer
 
 TOKENIZERS = {"score": "score", "chorale": "grid", "piano": "performance"}
 KIND_OF = {"grid": "chorale", "grid-infill": "chorale", "performance": "piano"}  # of a tokenizer; others are "score"
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Item:
-    """A piece, what it is called, and the seed that it was sampled with, if it was."""
+    """A piece, what it is called, the seed that it was sampled with, if it was, and what the loop guard did, by cause."""
 
     name: str
     score: Score
     seed: int | None = None
+    resampled: dict[str, int] | None = None
 
 
 def main() -> None:
@@ -106,6 +112,8 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
             for measure in yardstick.names(kind)
         },
         "by_rule": {which: counted(pieces) for which, pieces in sets.items()},
+        "resampled": interventions(items),
+        "chord_changes_quantiles": {which: quantiles(pieces, "chord_changes") for which, pieces in sets.items()},
         "pieces": sets,
     }
 
@@ -137,6 +145,7 @@ def from_model(a: argparse.Namespace, options: dict[str, Any]) -> tuple[str, lis
 
     from musiclm.generation.composer import Composer
     from musiclm.generation.config import GenerationConfig
+    from musiclm.generation.loop_guard import CAUSES
 
     torch.set_num_threads(a.threads)
     composer = Composer.load(a.source)
@@ -147,7 +156,8 @@ def from_model(a: argparse.Namespace, options: dict[str, Any]) -> tuple[str, lis
     for seed in itertools.count(a.seed):
         wanted = dataclasses.replace(config, n=min(a.batch, a.n - len(items)))
         for index, composition in enumerate(composer.generate(composer.prompt(None), wanted, seed)):
-            items.append(Item(name=f"seed {seed}, {index}", score=composition.score, seed=seed))
+            resampled = {cause: composition.resampled.get(cause, 0) for cause in CAUSES}
+            items.append(Item(name=f"seed {seed}, {index}", score=composition.score, seed=seed, resampled=resampled))
         if sys.stderr.isatty():
             print(f"\r{len(items)}/{a.n} sampled", end="\n" if len(items) == a.n else "", file=sys.stderr)
         if len(items) == a.n:
@@ -209,6 +219,7 @@ def described(items: Sequence[Item], kind: str, bars: int) -> list[dict[str, Any
         {
             "name": item.name,
             "seed": item.seed,
+            "resampled": item.resampled,
             "values": yardstick.values(item.score, kind, bars),
             "by_rule": yardstick.verdict(item.score, kind, bars),
         }
@@ -226,6 +237,23 @@ def counted(pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     reasons = collections.Counter(reason for piece in pieces for reason in piece["by_rule"])
     decent = sum(not piece["by_rule"] for piece in pieces)
     return {"num_pieces": len(pieces), "decent": decent, "reasons": dict(reasons.most_common())}
+
+
+def interventions(items: Sequence[Item]) -> dict[str, dict[str, int]] | None:
+    """Return how many stretches the loop guard had resampled, and in how many pieces, by cause; None for music from files."""
+    found = [item.resampled for item in items if item.resampled is not None]
+    if not found:
+        return None
+    return {
+        cause: {"times": sum(each[cause] for each in found), "pieces": sum(each[cause] > 0 for each in found)}
+        for cause in found[0]
+    }
+
+
+def quantiles(pieces: Sequence[dict[str, Any]], measure: str) -> list[float]:
+    """Return the `QUANTILES` of a measure over pieces; empty where no piece has it."""
+    found = [value for piece in pieces if (value := piece["values"][measure]) is not None]
+    return [float(value) for value in np.quantile(found, QUANTILES)] if found else []
 
 
 def save(folder: Path, items: Sequence[Item]) -> None:
@@ -251,6 +279,11 @@ def as_table(report: dict[str, Any]) -> str:
         lines.append(
             f"decent by rule, {which}: {found['decent']} of {found['num_pieces']} ({share:.0%}); broken: {reasons}"
         )
+    for which, levels in report["chord_changes_quantiles"].items():
+        values = ", ".join(f"{level:.2f}" for level in levels)
+        lines.append(f"chord changes a bar, {which}: {values} (quantiles {', '.join(map(str, QUANTILES))})")
+    for cause, found in (report["resampled"] or {}).items():
+        lines.append(f"resampled by the loop guard for {cause}: {found['times']} times, in {found['pieces']} pieces")
     return "\n".join(lines)
 
 
