@@ -18,6 +18,9 @@ measured is the new music alone, beside the real bars that follow in the same pi
 
 The reference is a corpus's test split, or all of a folder or an archive; for chorales it is the bundled ones if none is named.
 
+A model's report also says what its loop guard intervened in (--option loop_guard=false switches it off), and beside the mean of
+the chord changes per bar their quantiles: what a guard enforces says nothing about the model by itself.
+
 Every measure is described in docs/measures.md. The last column is the difference of the means in standard errors of the
 difference; with fifty measures, two or three are beyond 2 by chance.
 """
@@ -35,6 +38,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from symusic import Score
 
@@ -42,21 +46,24 @@ from musiclm import midi, tokenizers
 from musiclm.data import bundled, each_score, is_store, open_source, open_store
 from musiclm.errors import MusicLMError
 from musiclm.evaluation import yardstick
-from musiclm.generation.composer import Composer
+from musiclm.generation.composer import Composer, Composition
 from musiclm.generation.config import GenerationConfig
+from musiclm.generation.loop_guard import CAUSES
 from musiclm.tokenizers.base import Tokenizer
 
 TOKENIZERS = {"score": "score", "chorale": "grid", "piano": "performance"}
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Item:
-    """A piece, what it is called, and the seed that it was sampled with, if it was."""
+    """A piece, what it is called, the seed that it was sampled with, if it was, and what the loop guard did, by cause."""
 
     name: str
     score: Score
     seed: int | None = None
+    resampled: dict[str, int] | None = None
 
 
 def main() -> None:
@@ -117,6 +124,8 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
         "batch": a.batch,
         "options": options_of(a.option),
         **yardstick.compared(sets, kind),
+        "resampled": interventions(items),
+        "chord_changes_quantiles": {which: quantiles(pieces, "chord_changes") for which, pieces in sets.items()},
         "pieces": sets,
     }
 
@@ -157,7 +166,7 @@ def from_model(composer: Composer, config: GenerationConfig, a: argparse.Namespa
     for seed in itertools.count(a.seed):
         wanted = dataclasses.replace(config, n=min(a.batch, a.n - len(items)))
         for index, composition in enumerate(composer.generate(composer.prompt(None), wanted, seed)):
-            items.append(Item(name=f"seed {seed}, {index}", score=composition.score, seed=seed))
+            items.append(item_of(f"seed {seed}, {index}", composition, seed))
         progress(len(items), a.n)
         if len(items) == a.n:
             return items
@@ -172,9 +181,14 @@ def continued(
     items: list[Item] = []
     for prompt in prompts:
         (composition,) = composer.generate(prompt.score, wanted, a.seed)
-        items.append(Item(name=prompt.name, score=composition.score, seed=a.seed))
+        items.append(item_of(prompt.name, composition, a.seed))
         progress(len(items), len(prompts))
     return items
+
+
+def item_of(name: str, composition: Composition, seed: int) -> Item:
+    resampled = {cause: composition.resampled.get(cause, 0) for cause in CAUSES}
+    return Item(name=name, score=composition.score, seed=seed, resampled=resampled)
 
 
 def following(score: Score, num_before: int, num_bars: int) -> Score:
@@ -238,7 +252,28 @@ def by_hash(name: str) -> str:
 
 def described(items: Sequence[Item], kind: str, bars: int) -> list[dict[str, Any]]:
     """Return name, seed, values and the verdict by rule of each piece."""
-    return [{"name": item.name, "seed": item.seed, **yardstick.described(item.score, kind, bars)} for item in items]
+    return [
+        {"name": item.name, "seed": item.seed, "resampled": item.resampled}
+        | yardstick.described(item.score, kind, bars)
+        for item in items
+    ]
+
+
+def interventions(items: Sequence[Item]) -> dict[str, dict[str, int]] | None:
+    """Return how many stretches the loop guard had resampled, and in how many pieces, by cause; None for music from files."""
+    found = [item.resampled for item in items if item.resampled is not None]
+    if not found:
+        return None
+    return {
+        cause: {"times": sum(each[cause] for each in found), "pieces": sum(each[cause] > 0 for each in found)}
+        for cause in found[0]
+    }
+
+
+def quantiles(pieces: Sequence[dict[str, Any]], measure: str) -> list[float]:
+    """Return the `QUANTILES` of a measure over pieces; empty where no piece has it."""
+    found = [value for piece in pieces if (value := piece["values"][measure]) is not None]
+    return [float(value) for value in np.quantile(found, QUANTILES)] if found else []
 
 
 def save(folder: Path, items: Sequence[Item]) -> None:
@@ -266,6 +301,11 @@ def as_table(report: dict[str, Any]) -> str:
         lines.append(
             f"decent by rule, {which}: {found['decent']} of {found['num_pieces']} ({share:.0%}); broken: {reasons}"
         )
+    for which, levels in report["chord_changes_quantiles"].items():
+        values = ", ".join(f"{level:.2f}" for level in levels)
+        lines.append(f"chord changes a bar, {which}: {values} (quantiles {', '.join(map(str, QUANTILES))})")
+    for cause, found in (report["resampled"] or {}).items():
+        lines.append(f"resampled by the loop guard for {cause}: {found['times']} times, in {found['pieces']} pieces")
     return "\n".join(lines)
 
 

@@ -1,8 +1,13 @@
-"""Count how often real music repeats itself as a loop does, and how much it does so as a rule: see musiclm/generation/loops.py.
+"""Count how often real music repeats itself as a loop does, or its harmony stands, and how much it does so as a rule.
+
+See musiclm/generation/loops.py and standing.py, whose figures come from here.
 
     python benchmarks/repetition.py                                          # the bundled chorales
     python benchmarks/repetition.py corpora/score --splits train,validation --most 80
     python benchmarks/repetition.py corpora/score --splits validation --most 20 --model score
+
+Standing harmony is counted in the first 16 bars, of pieces that have a pitch there; a run of n bars with the harmony of the bar
+before them is n + 1 bars of it.
 
 With `--model` it also measures the loss of each piece in nats/token. Best-of-n reranking compares candidates with both
 figures (musiclm/generation/rerank.py). Pieces are taken by a hash of their names, `--most` of each folder and split; of a long
@@ -24,9 +29,11 @@ import torch
 
 from musiclm import checkpoint, evaluation
 from musiclm.data import Piece, open_source
-from musiclm.generation import loops
+from musiclm.evaluation import harmony, music_metrics
+from musiclm.generation import loops, standing
 
 MOST_TOKENS = 12_000
+BARS = 16  # in which harmony may stand
 
 
 def main() -> None:
@@ -46,7 +53,7 @@ def main() -> None:
     folder = folders([p for split in splits for p in source.pieces(split)])
     pieces = [p for split in splits for p in chosen(source.pieces(split), folder, most)]
     looped: dict[str, list[bool]] = collections.defaultdict(list)
-    means, windows, still = [], [], 0
+    means, windows, runs, still = [], [], [], 0
     for piece in pieces:
         score = source.tokenizer.decode(np.asarray(piece.tokens, dtype=np.int64))
         found = loops.windows(score)
@@ -54,6 +61,9 @@ def main() -> None:
         windows += found
         still += loops.stands_still(score)
         means.append(loops.repetition(score))
+        notes = music_metrics.notes_of(score, BARS)
+        if notes.pitched().any():
+            runs.append(harmony.standing_runs(harmony.chroma(notes, notes.bars)))
     report = {
         "corpus": source.name,
         "splits": arguments.splits,
@@ -62,6 +72,9 @@ def main() -> None:
         "share_of_pieces_with_a_loop": sum(map(sum, looped.values())) / len(pieces),
         "share_of_windows_with_a_loop": float((np.array(windows) > loops.LOOP).mean()),
         "pieces_that_stand_still": still,
+        "pieces_with_a_pitch": len(runs),
+        "pieces_with_a_run_of_standing_harmony": {n: sum(int(r.max()) >= n for r in runs) for n in (2, 3, 4)},
+        "times_that_the_guard_would_act": sum(int((r == standing.STANDING).sum()) for r in runs),
         "by_folder": {name: [int(sum(each)), len(each)] for name, each in sorted(looped.items())},
         "repetition": spread(means),
     }

@@ -70,6 +70,7 @@ def write_end(composition: Composition, *, model: str, seed: int) -> None:
             "bars": composition.num_bars,
             "ended": composition.ended,
             "redrawn": composition.num_resampled,
+            "redrawn_for": dict(composition.resampled),
         }
     )
 

@@ -30,6 +30,7 @@ GROUPS = _options.groups(
     },
 )
 GROUPS["Sampling"].append("device")
+RESAMPLED = {"loop": "a loop ({})", "harmony": "standing harmony ({})", "drums": "drums alone ({})"}  # how often
 NEED_PROMPT = ("prompt_bars", "prompt_seconds", "only_new", "infill", "keep_tracks", "accompany")
 
 
@@ -213,6 +214,7 @@ def _output(path: Path, composition: Composition) -> dict[str, Any]:
         "bars": composition.num_bars,
         "ended": composition.ended,
         "redrawn": composition.num_resampled,
+        "redrawn_for": dict(composition.resampled),
     }
 
 
@@ -242,10 +244,8 @@ def _say_composition(composition: Composition, *, quiet: bool) -> None:
         ends = "the model ends the piece" if composition.ended == "piece" else "a phrase ends"
         _console.say(f"ends where {ends}", quiet=quiet)
     if composition.num_resampled:
-        times = _console.counted(composition.num_resampled, "time")
-        _console.say(
-            f"in a loop: resampled at a higher temperature, {times} (--no-loop-guard switches that off)", quiet=quiet
-        )
+        found = ", ".join(RESAMPLED[cause].format(count) for cause, count in composition.resampled.items() if count)
+        _console.say(f"resampled: {found} (--no-loop-guard switches that off)", quiet=quiet)
 
 
 def _say_ranking(made: Generated, *, quiet: bool) -> None:

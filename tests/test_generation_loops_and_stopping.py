@@ -130,9 +130,10 @@ def test_a_continuation_that_rewinds_changes_no_other_and_keeps_its_beginning(co
         return probabilities(self, *arguments)
 
     monkeypatch.setattr(loop_guard, "loop_start", detect)
+    monkeypatch.setattr(loop_guard, "standing_start", lambda *_: None)  # untrained, each bar has all pitch classes
     monkeypatch.setattr(Sampler, "probabilities", noting)
     guarded = writer.generate(None, asked, seed=1)
-    assert [each.num_resampled for each in guarded] == [0, 1, 0] and len(found) == 1
+    assert [each.resampled for each in guarded] == [{}, {"loop": 1}, {}] and len(found) == 1
     for i in (0, 2):
         assert guarded[i].ids.tolist() == plain[i].ids.tolist()
     kept = writer.prompt(None).num_before(plain[1].ids, midi.last_bar_line(plain[1].score, 12.0))

@@ -34,12 +34,30 @@ def chroma(notes: Notes, edges: np.ndarray) -> np.ndarray:
     Notes that sound together in octaves or unisons add up.
     """
     pitched = notes.pitched()
+    return sounding_time(notes.start[pitched], notes.end[pitched], notes.pitch[pitched], edges)
+
+
+def sounding_time(start: np.ndarray, end: np.ndarray, pitch: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return `chroma` of pitched notes given by their starts, ends and pitches, (N,) each; all times in one unit."""
     vectors = np.zeros((max(0, len(edges) - 1), 12))
-    pitch_class = notes.pitch[pitched] % 12
     for row, begin, stop in zip(vectors, edges, edges[1:], strict=False):
-        sounding = np.minimum(notes.end[pitched], stop) - np.maximum(notes.start[pitched], begin)
-        row += np.bincount(pitch_class, np.maximum(0.0, sounding), minlength=12)
+        sounding = np.minimum(end, stop) - np.maximum(start, begin)
+        row += np.bincount(pitch % 12, np.maximum(0.0, sounding), minlength=12)
     return vectors
+
+
+def standing_runs(vectors: np.ndarray) -> np.ndarray:
+    """Return how many bars in a row, up to each, have much the harmony of the bar before them, (bars,) int64.
+
+    That is a cosine above `STUCK_COSINE` of their chroma, (bars, 12). A bar without pitch ends a run.
+    """
+    sizes = np.linalg.norm(vectors, axis=1)
+    runs = np.zeros(len(vectors), np.int64)
+    for i in range(1, len(vectors)):
+        product = sizes[i - 1] * sizes[i]
+        if product > SILENCE and vectors[i - 1] @ vectors[i] > STUCK_COSINE * product:
+            runs[i] = runs[i - 1] + 1
+    return runs
 
 
 def stuck_bars(notes: Notes) -> float | None:
@@ -49,16 +67,9 @@ def stuck_bars(notes: Notes) -> float | None:
     a pitch.
     """
     vectors = chroma(notes, notes.bars)
-    sizes = np.linalg.norm(vectors, axis=1)
-    if (sizes > SILENCE).sum() < 2:
+    if (np.linalg.norm(vectors, axis=1) > SILENCE).sum() < 2:
         return None
-    longest = run = 0
-    for i in range(1, len(vectors)):
-        product = sizes[i - 1] * sizes[i]
-        same = product > SILENCE and vectors[i - 1] @ vectors[i] > STUCK_COSINE * product
-        run = run + 1 if same else 0
-        longest = max(longest, run)
-    return float(longest)
+    return float(standing_runs(vectors).max())
 
 
 def harmony_stuck(notes: Notes) -> float | None:

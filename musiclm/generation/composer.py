@@ -22,7 +22,7 @@ from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import TICKS, Tokenizer
-from . import constraints, endings, rerank
+from . import constraints, drums_alone, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
 from .loops import repetition
@@ -47,7 +47,7 @@ class Composition:
         num_bars: of the score.
         seconds: of the score, by its tempo.
         ended: the reason why it ended: "length", or with `finish` "phrase" or "piece".
-        num_resampled: how many stretches were resampled since they had fallen into a loop.
+        resampled: how many stretches were resampled, by the cause; see `loop_guard.CAUSES`.
         ids: the new ids, those before its end.
     """
 
@@ -57,12 +57,17 @@ class Composition:
     num_bars: int
     seconds: float
     ended: str
-    num_resampled: int
     ids: np.ndarray
+    resampled: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def num_notes(self) -> int:
         return int(self.score.note_num())
+
+    @property
+    def num_resampled(self) -> int:
+        """How many stretches were resampled, whatever the cause."""
+        return sum(self.resampled.values())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,13 +180,20 @@ class Composer:
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
         config = self._resolved(config, prompt)
         prompt = prompt.with_controls(config.controls)
-        made = constraints.constraints(
+        made = functools.partial(
+            constraints.constraints,
             self.tokenizer,
             not_before=prompt.clock,
             prompt_ids=None if prompt.score is None else prompt.ids,
-            controls=config.controls,
         )
-        sampler = self.sampler(made, config.sampler, self.penalties(config))
+        penalties = self.penalties(config)
+        sampler = self.sampler(made(controls=config.controls), config.sampler, penalties)
+        pitched = drums_alone.pitched_programs(prompt, config.controls)
+
+        def without_drums() -> Sampler:
+            controls = dataclasses.replace(config.controls, instruments=pitched)
+            return self.sampler(made(controls=controls), config.sampler, penalties)
+
         session_config = SessionConfig(
             length=config.length or Length(),
             finish=bool(config.finish),
@@ -191,7 +203,9 @@ class Composer:
             live=live,
         )
         model = self.generating(self.precision(config.precision))
-        return prompt, GenerationSession(model, self.checkpoint.name, prompt, sampler, session_config)
+        return prompt, GenerationSession(
+            model, self.checkpoint.name, prompt, sampler, session_config, None if pitched is None else without_drums
+        )
 
     def precision(self, name: str = "auto") -> str:
         """Return the precision that one of `GenerationConfig` resolves to here."""
@@ -304,6 +318,6 @@ def _composition(prompt: Prompt, continuation: Continuation, only_new: bool) -> 
         num_bars=midi.num_bars(score),
         seconds=midi.seconds(score),
         ended=continuation.reason,
-        num_resampled=continuation.num_resampled,
+        resampled=dict(continuation.resampled),
         ids=ids if continuation.stop is None else ids[: prompt.num_before(ids, continuation.stop)],
     )

@@ -107,8 +107,8 @@ class GenerationConfig:
         voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
             None for what the checkpoint recommends. See `constraints.VoiceLeading`.
         strict: ban what makes a fault.
-        loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
-        live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
+        loop_guard: resample loops, standing harmony, and drums alone that were not asked for; see `loop_guard`.
+        live: the music is played while it is sampled: what the guard finds is left without a rewind.
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
         keep_tracks: tracks to keep while the others are rewritten; see `masked_span.masked_span`.
         accompany: keep all tracks, and add notes.
@@ -155,7 +155,10 @@ class GenerationConfig:
         help="Avoid parallels, crossed voices and clashes in four voices: nats for each; 0 not at all.",
     )  # fmt: skip
     strict: bool = option(False, group="Sampling", help="Ban them, wherever another pitch is possible.")
-    loop_guard: bool = option(True, group="What to write", help="Resample what falls into a loop (on by default).")
+    loop_guard: bool = option(
+        True, group="What to write",
+        help="Resample loops, standing harmony and drums alone (on by default).",
+    )  # fmt: skip
     live: bool = False
     controls: Controls = nested(Controls)
     sampler: SamplerConfig = nested(SamplerConfig)

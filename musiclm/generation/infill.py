@@ -328,6 +328,5 @@ def _composition(score: Score, index: int, num_tokens: int) -> Composition:
         num_bars=midi.num_bars(score),
         seconds=midi.seconds(score),
         ended="length",
-        num_resampled=0,
         ids=np.zeros(0, np.int64),
     )

@@ -1,6 +1,6 @@
 """Continuations of a prompt, sampled in one batch, each until it has ended.
 
-A continuation that falls into a loop rewinds and is resampled by itself, from its ids: no state of the model is stored for it.
+What the loop guard rejects rewinds and is resampled by itself, from its ids: no state of the model is stored for it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -18,10 +18,9 @@ from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from . import endings, stopping
 from .config import Length
-from .criteria import EndOfPiece, PhraseEnd, length_criterion
+from .criteria import End, EndOfPiece, PhraseEnd, length_criterion
 from .decode import sample_ids
-from .loop_guard import LoopGuard
-from .loops import loop_start
+from .loop_guard import LoopGuard, causes
 from .prompt import Prompt
 from .sampler import Sampler
 
@@ -37,14 +36,14 @@ class Continuation:
         ids: the new ids.
         stop: where the score is to be cut, in quarters; None for where its last note ends, or while that is not known.
         reason: why it has ended: "length", "phrase", or "piece" where the model ended it. None while it continues.
-        num_resampled: how many stretches were resampled since they had fallen into a loop.
+        resampled: how many stretches were resampled, by the cause; see `loop_guard.CAUSES`.
     """
 
     number: int
     ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     stop: float | None = None
     reason: str | None = None
-    num_resampled: int = 0
+    resampled: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +55,7 @@ class SessionConfig:
         seed: the seed of everything that is sampled.
         finish: whether to continue to the end of the piece or of a phrase.
         ending: whether music of so many bars has an ending within them; see `endings`.
-        loop_guard: whether to resample what falls into a loop.
+        loop_guard: whether to resample what the loop guard rejects.
         live: whether the music is played while it is sampled.
     """
 
@@ -77,23 +76,29 @@ class GenerationSession:
         prompt: what is continued.
         sampler: with the constraints.
         config: the options of the session.
+        without_drums: returns the sampler for music in which only pitched instruments play; None where drums may be alone.
 
     Raises:
         TokenizerError: the music is to be finished, and the tokenizer has no bars.
     """
 
     def __init__(
-        self, model: LanguageModel, name: str, prompt: Prompt, sampler: Sampler, config: SessionConfig
+        self,
+        model: LanguageModel,
+        name: str,
+        prompt: Prompt,
+        sampler: Sampler,
+        config: SessionConfig,
+        without_drums: Callable[[], Sampler] | None = None,
     ) -> None:
         self.model, self.name, self.prompt, self.sampler = model, name, prompt, sampler
         self._bars = config.length.bars if config.ending else None
         if self._bars is not None:
             config = dataclasses.replace(config, length=Length(tokens=endings.num_ids(self._bars)[0]))
-        self.config = config
+        self.config, self.without_drums = config, without_drums
         self.device = next(model.parameters()).device
-        loops_already = prompt.score is not None and loop_start(prompt.score, 0.0, prompt.quarters) is not None
-        # a prompt that is an ostinato may continue as one
-        self._is_guarded = config.loop_guard and prompt.tokenizer.is_in_time and not loops_already
+        is_guarded = config.loop_guard and prompt.tokenizer.is_in_time
+        self._causes = causes(prompt, drums_may_be_alone=without_drums is None) if is_guarded else frozenset()
         self._num_starts = Counter[int]()  # of each continuation, by its number: each has a seed of its own
         if config.finish and not prompt.tokenizer.is_in_time:
             raise TokenizerError(f"the tokenizer '{prompt.tokenizer.name}' does not say when a bar ends: no --finish")
@@ -122,21 +127,18 @@ class GenerationSession:
         return self._finish(self._watch(continuation))
 
     def _watch(self, continuation: Continuation) -> _Watched:
-        guard = LoopGuard(self.prompt, live=self.config.live) if self._is_guarded else None
+        guard = LoopGuard(self.prompt, self._causes, live=self.config.live) if self._causes else None
         return _Watched(self.name, self.prompt, self.config, continuation, guard)
 
     def _finish(self, watched: _Watched) -> Iterator[None]:
         number = watched.continuation.number
         while watched.continuation.reason is None:
-            sampler, until = self.sampler, None
-            if watched.guard is not None and watched.guard.is_hot(watched.reached()):
-                sampler = dataclasses.replace(sampler, temperature=watched.guard.temperature(sampler.temperature))
-                until = watched.guard.hot_until
+            sampler, is_done = self._stretch(watched)
             # the batch samples from (seed, number); whatever comes after it samples from a seed of its own
             starts = self._num_starts[number]
             seed = _start_seed(self.config.seed, number, starts) if starts else self.config.seed
             self._num_starts[number] += 1
-            yield from self._run([watched], sampler, seed, until=until)
+            yield from self._run([watched], sampler, seed, is_done)
         if self._bars is not None:
             self._end(watched.continuation, self._bars)
             yield
@@ -156,10 +158,22 @@ class GenerationSession:
         continuation.ids = np.concatenate([continuation.ids, found[best].cpu().numpy()])
         continuation.stop = float(endings.BAR * bars)
 
+    def _stretch(self, watched: _Watched) -> tuple[Sampler, Callable[[], bool] | None]:
+        """Return how to continue, and what tells that it has been long enough; None for until the end."""
+        guard, music, sampler = watched.guard, watched.continuation, self.sampler
+        if guard is None:
+            return sampler, None
+        if self.without_drums is not None and guard.awaits_pitch(music.ids):
+            return self.without_drums(), lambda: not guard.awaits_pitch(music.ids)
+        if guard.is_hot(watched.reached()):
+            sampler = dataclasses.replace(sampler, temperature=guard.temperature(sampler.temperature))
+            return sampler, lambda: not guard.is_hot(watched.reached())
+        return sampler, None
+
     def _run(
-        self, batch: Sequence[_Watched], sampler: Sampler, seed: int, until: float | None = None
+        self, batch: Sequence[_Watched], sampler: Sampler, seed: int, is_done: Callable[[], bool] | None = None
     ) -> Iterator[None]:
-        """Sample continuations that have the same ids so far, until each has ended, has rewound or has reached a time."""
+        """Sample continuations that have the same ids so far, until each has ended or rewound, or it is done."""
         allow_eos = stopping.AllowEos(self.prompt.tokenizer, sampler.constraints)
         if self.config.finish:
             sampler = dataclasses.replace(sampler, constraints=[allow_eos])
@@ -172,7 +186,7 @@ class GenerationSession:
             block = torch.stack(list(islice(tokens, num_tokens)), 1).cpu().numpy()
             for i, each in list(active.items()):
                 outcome = each.add(block[i])
-                if outcome is not Outcome.CONTINUES or (until is not None and each.reached() >= until):
+                if outcome is not Outcome.CONTINUES or (is_done is not None and is_done()):
                     del active[i]
                 elif self.config.finish and each.is_long():
                     allow_eos.open.add(i)
@@ -239,15 +253,20 @@ class _Watched:
                 raise TokenizerError(f"the model '{self.name}' makes no progress: no end after {len(ids)} tokens")
         if end is None:
             return Outcome.CONTINUES
+        if self.guard is not None and self._rewinds(self.guard, reached, end):
+            return Outcome.REWOUND
         music.ids, music.stop, music.reason = end.ids, end.stop, end.reason
         return Outcome.ENDED
 
-    def _rewinds(self, guard: LoopGuard, reached: float) -> bool:
-        """Return whether the music was in a loop, and take it back to before the loop."""
-        kept = guard.check(self.continuation.ids, reached)
+    def _rewinds(self, guard: LoopGuard, reached: float, end: End | None = None) -> bool:
+        """Return whether the guard rejects the music, at its end if one is given, and take it back to what is kept."""
+        ids = self.continuation.ids if end is None else end.ids
+        if end is not None and end.stop is not None:
+            ids = ids[: self.prompt.num_before(ids, end.stop)]
+        kept = guard.check(ids, reached, is_over=end is not None)
         if kept is None:
             return False
-        self.continuation.ids, self.continuation.num_resampled = kept, guard.num_loops
+        self.continuation.ids, self.continuation.resampled = kept, dict(guard.counts)
         if not self.live:
             self.length.rewind()
             self.continuation.stop = None

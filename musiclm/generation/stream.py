@@ -67,7 +67,7 @@ class Stream:
     """A variation that is yielded while it is sampled: an iterator over its notes, or over its `events`.
 
     It has the notes of the same seed's composition, with two exceptions. A stream cannot rewind, so the loop guard only
-    raises the temperature. And silence is not resampled.
+    raises the temperature, and silences drums that have been alone. And silence is not resampled.
 
     Args:
         session: how to sample; live.
