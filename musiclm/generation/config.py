@@ -101,7 +101,9 @@ class GenerationConfig:
         length: how much new music; None for 16 bars. Not with infilling.
         finish: continue to where the model ends the piece or a phrase ends at a bar line, at most half as long again.
         n: variations, sampled in one batch.
-        keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
+        keep: how many of them to keep, the best ones; None for all. See `rerank`.
+        draw: how many variations to sample for each of the n, of which the best is kept; 1 is off. None leaves it to the
+            checkpoint, whose choice holds for one variation without `keep`, behind a prompt or without one.
         loop_guard: resample, at a higher temperature, what repeats itself as real music hardly ever does; see `loops`.
         live: the music is played while it is sampled: a loop is left at a higher temperature, without a rewind.
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
@@ -132,8 +134,12 @@ class GenerationConfig:
     )
     n: int = option(1, min=1, max=1024, metavar="N", group="What to write", help="Number of variations.")
     keep: int | None = option(
-        None, min=1, metavar="K", group="What to write", help="Keep the K variations nearest to real pieces; see above."
+        None, min=1, metavar="K", group="What to write", help="Keep the K best of them; see above."
     )
+    draw: int | None = option(
+        None, min=1, max=1024, metavar="D", group="What to write", off=1,
+        help="Sample D for each one that is written, the best; 1 is off.",
+    )  # fmt: skip
     infill: str | None = option(
         None, metavar="A-B", group="What to write",
         help="Rewrite these bars of the prompt, so that they lead into the next.",
@@ -158,6 +164,8 @@ class GenerationConfig:
             raise OptionError(
                 "{} must be from 1 to {}, which is {n}, not {keep}", "keep", "n", n=self.n, keep=self.keep
             )
+        if self.draw is not None and self.draw > 1 and (wrong := self._not_drawn()):
+            raise OptionError("{} keeps the best of several: not with {}", "draw", wrong)
         if self.live and self.n > 1:
             raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
         if self.accompany and self.keep_tracks is not None:
@@ -174,6 +182,17 @@ class GenerationConfig:
                 "{} is for music behind a prompt: not with {}, {}, {}", wrong[0], "infill", "keep_tracks", "accompany"
             )
         _ = self.infill_bars
+
+    def _not_drawn(self) -> str | None:
+        """Return the option with which one variation is not chosen among several; None if there is none."""
+        given = {"keep": self.keep is not None, "live": self.live, "infill": self.is_filling}
+        return next((name for name, is_given in given.items() if is_given), None)
+
+    def sampled(self) -> GenerationConfig:
+        """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores."""
+        if self.draw is None or self.draw == 1:
+            return self
+        return dataclasses.replace(self, n=self.n * self.draw, keep=self.n, draw=1)
 
     @property
     def is_filling(self) -> bool:
@@ -200,7 +219,10 @@ class GenerationConfig:
         sampler = self.sampler.resolved(own)
         sampling, given = dataclasses.asdict(sampler), self.to_dict()
         others = [name for name in self.names() if name in own and name not in sampling and given.get(name) is None]
-        return GenerationConfig.from_options(**given | sampling | {name: own[name] for name in others})
+        filled = {name: own[name] for name in others}
+        if self.draw is None:
+            filled["draw"] = 1 if self.n > 1 or self._not_drawn() else own.get("draw", 1)
+        return GenerationConfig.from_options(**given | sampling | filled)
 
     @classmethod
     def names(cls) -> list[str]:
