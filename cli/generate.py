@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from ..files import write_whole
 from ..generation.config import GenerationConfig
 from ..generation.options import OptionError
 from . import _console, _live, _options, _paths
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..generation.composer import Composition, Ranked
@@ -77,10 +80,15 @@ def command(
     --infill 9-12, --keep-tracks melody,1,drums and --accompany write within the prompt and keep its length; all else is
     kept note for note. A track is named by its name, its number from 1, a General MIDI instrument, or drums.
 
-    --keep ranks the variations by their loss under the model and by how much they repeat themselves, and keeps those
-    nearest to real pieces (best-of-n reranking). --stream and --port write a file only with -o.
+    -n 8 --keep 2 writes the best two of eight, --draw 4 the best of four for each file (best-of-n reranking). The model's
+    critic chooses: how probably real rather than sampled the new music is. Without a critic: what is nearest to real
+    pieces in loss and repetition. A model may recommend a --draw; -n and --keep, given here, switch that off.
+
+    --stream and --port write a file only with -o.
     """
     began = time.monotonic()
+    if options["draw"] is None and _is_given("n"):
+        options["draw"] = 1
     config = _config(prompt, options | {"live": stream or port is not None})
     _check_output(config, output, stream=stream, as_json=as_json, wav=wav, play=play)
     if output == "-":
@@ -114,6 +122,11 @@ def command(
         _say(made, seed, quiet=quiet)
     if play:
         _play(made, soundfont, quiet=quiet)
+
+
+def _is_given(name: str) -> bool:
+    """Return whether the command line has an option."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _prompt(name: str) -> bytes:
@@ -199,7 +212,7 @@ def _document(
         "outputs": [_output(path, file.composition) for path, file in zip(paths, made.files, strict=True)],
     }
     if made.ranked:
-        document["weighed"] = [_ranked(each, i < len(made.files)) for i, each in enumerate(made.ranked)]
+        document["weighed"] = [_ranked(each, made) for each in made.ranked]
     document |= {"tokens_per_second": made.tokens_per_second, "seconds_elapsed": seconds}
     return document if sounds is None else document | {"sounds": [str(path) for path in sounds]}
 
@@ -218,13 +231,18 @@ def _output(path: Path, composition: Composition) -> dict[str, Any]:
     }
 
 
-def _ranked(ranked: Ranked, is_kept: bool) -> dict[str, Any]:
+def _is_kept(ranked: Ranked, made: Generated) -> bool:
+    return any(file.composition is ranked.composition for file in made.files)
+
+
+def _ranked(ranked: Ranked, made: Generated) -> dict[str, Any]:
     return {
         "index": ranked.composition.index,
         "nats_per_token": ranked.nats_per_token,
         "repetition": ranked.repetition,
+        "log_odds": ranked.log_odds,
         "distance": ranked.distance,
-        "kept": is_kept,
+        "kept": _is_kept(ranked, made),
     }
 
 
@@ -249,18 +267,16 @@ def _say_composition(composition: Composition, *, quiet: bool) -> None:
 
 
 def _say_ranking(made: Generated, *, quiet: bool) -> None:
-    from ..generation.rerank import of_checkpoint
-
-    real = of_checkpoint(made.composer.checkpoint)
+    """Say which variations are kept, by which criterion, and the figures of all, the best first."""
     kept = ", ".join(str(file.composition.index + 1) for file in made.files)
-    _console.say(
-        f"kept {kept} of {len(made.ranked)}: nearest to real pieces, which have loss {real.nats_per_token[0]:.2f} "
-        f"nats/token and repetition {real.repetition[0]:.2f}",
-        quiet=quiet,
-    )
-    for i, each in enumerate(made.ranked):
+    by = "critic" if made.ranked[0].log_odds is not None else "distance from real pieces: the model has no critic"
+    _console.say(f"kept {kept} of {len(made.ranked)} by the {by}", quiet=quiet)
+    is_asked = made.config.keep is not None
+    for each in made.ranked:
         figures = f"loss {each.nats_per_token:.2f}, repetition {each.repetition:.2f}"
-        end = ", kept" if i < len(made.files) else ""
-        _console.say(
-            f"  {each.composition.index + 1}: {figures}: {each.distance:.1f} standard deviations away{end}", quiet=quiet
-        )
+        by = f"log odds {each.log_odds:+.2f}" if each.log_odds is not None else f"distance {each.distance:.1f}"
+        line = f"  {each.composition.index + 1}: {by}, {figures}{', kept' * _is_kept(each, made)}"
+        if is_asked:
+            _console.say(line, quiet=quiet)
+        else:
+            log.debug(line)

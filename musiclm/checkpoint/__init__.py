@@ -11,11 +11,12 @@ from .format import (
     read_tensors,
     rename_tensors,
     save,
+    with_critic,
 )
 from .registry import bundled, bundled_path, default, find, infilling, installed, installed_path, load, user_folder
 
 __all__ = [
     "MAX_HEADER", "SUFFIX", "Checkpoint", "bundled", "bundled_path", "default", "find", "infilling", "installed",
     "installed_path", "load", "load_weights", "pack", "read", "read_header", "read_tensors", "rename_tensors", "save",
-    "user_folder",
+    "user_folder", "with_critic",
 ]  # fmt: skip

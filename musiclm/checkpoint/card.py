@@ -29,6 +29,8 @@ def page(checkpoint: Checkpoint, name: str) -> str:
     card = dict(checkpoint.card)
     figure_rows = "\n".join(f"| {k} | {v} |" for k, v in card.pop("figures", {}).items())
     samples = _samples_table(card.pop("samples", None))
+    if "critic" in card:
+        card["critic"] = _critic(card["critic"])
     facts = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
     return f"""# {name}
 
@@ -42,6 +44,17 @@ def page(checkpoint: Checkpoint, name: str) -> str:
 |---|---|
 {figure_rows}
 {samples}"""
+
+
+def _critic(described: dict[str, Any]) -> str:
+    """Return what a card has of a critic as a sentence."""
+    pieces = described.get("pieces", {})
+    sides = f"{pieces.get('real')} real and {pieces.get('sampled')} sampled pieces"
+    return (
+        f"ranks variations by {len(described['measures'])} measures of windows of {described['bars']} bars "
+        f"({described['kind']}); {described.get('trained_on', 'unknown pieces')}, {sides}; area under the ROC curve for "
+        f"held-out ones {described.get('piece_auc')}"
+    )
 
 
 def _samples_table(samples: dict[str, Any] | None) -> str:

@@ -1,7 +1,12 @@
 """The checkpoint format: one safetensors file with weights, architecture, tokenizer and card. It cannot contain code.
 
-The file's metadata has `format` ("musiclm"), `sha256` (of all tensor bytes, in the file's order) and `checkpoint`, a JSON
-object of `arch`, `config`, `tokenizer` and `card`. Its header is bounded, and checked before memory is allocated.
+The file's metadata has `format` ("musiclm"), `sha256` (of the bytes of the model's tensors, in the file's order) and
+`checkpoint`, a JSON object of `arch`, `config`, `tokenizer` and `card`. Its header is bounded, and checked before memory is
+allocated.
+
+A file may have a critic, too (see `generation.critic`): tensors whose names begin with "critic.", described by the card's
+`critic`, with a hash of their own, `critic_sha256`. What is sampled depends on the model alone, so that a model with another
+critic, or with none, has the same `sha256`.
 """
 
 from __future__ import annotations
@@ -10,9 +15,11 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from ..errors import CheckpointError
 from ..files import write_whole
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 2**20  # bytes; the largest of the bundled ones is a hundredth of that
 MAX_NUMBER = 2**20  # the largest number in a model's config
+CRITIC = "critic."  # how the names of a critic's tensors begin
 MAX_TOKENIZER_NUMBER = 4096  # the largest number in a tokenizer's description
 
 
@@ -42,8 +50,9 @@ class Checkpoint:
         config: fields of that architecture's `Config`.
         tokenizer_description: see `Tokenizer.describe`.
         card: data, licence, command, figures and more.
-        sha256: of the tensor bytes, hexadecimal.
-        num_parameters: the number of parameters.
+        sha256: of the bytes of the model's tensors, hexadecimal.
+        num_parameters: the number of parameters of the model.
+        critic_sha256: of the bytes of the critic's tensors; None without a critic.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Checkpoint:
     card: dict[str, Any]
     sha256: str
     num_parameters: int
+    critic_sha256: str | None = None
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -86,6 +96,26 @@ class Checkpoint:
         model = load_weights(lambda: models.create(self.arch, **self.config), tensors, called, f"a {self.arch}")
         return model.to(device).eval()
 
+    def critic(self) -> dict[str, np.ndarray] | None:
+        """Return the tensors of the critic by their names without "critic.", as the card's `critic` describes them.
+
+        Returns:
+            None if there is no critic.
+
+        Raises:
+            CheckpointError: the tensors are damaged.
+        """
+        if self.critic_sha256 is None:
+            return None
+        from safetensors import safe_open
+
+        data = self.path.read_bytes()
+        if _digest(data, of_critic=True) != self.critic_sha256:
+            raise CheckpointError(f"the checkpoint '{self.name}' is damaged: its critic is not the one that was saved")
+        with safe_open(self.path, framework="np") as tensors:
+            names = [name for name in tensors.keys() if name.startswith(CRITIC)]  # noqa: SIM118
+            return {name.removeprefix(CRITIC): tensors.get_tensor(name) for name in names}
+
 
 def save(
     path: Path,
@@ -95,8 +125,11 @@ def save(
     tokenizer: Tokenizer,
     card: dict[str, Any],
     dtype: torch.dtype | None = None,
+    critic: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write a checkpoint atomically; an existing file is replaced.
+
+    A critic belongs to one model's samples. Without one the card's `critic` is left out, too.
 
     Args:
         path: ends in .safetensors.
@@ -105,24 +138,49 @@ def save(
         tokenizer: stored whole.
         card: JSON.
         dtype: of the stored weights; unchanged if left out.
+        critic: tensors by their names, described by the card's `critic`.
     """
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     checkpoint = {
         "arch": arch,
         "config": dataclasses.asdict(model.config),
         "tokenizer": tokenizer.describe(),
+        "card": card if critic else {k: v for k, v in card.items() if k != "critic"},
+    }
+    write_whole(path, pack(tensors, {"checkpoint": json.dumps(checkpoint)}, critic))
+
+
+def with_critic(checkpoint: Checkpoint, critic: Mapping[str, np.ndarray], card: dict[str, Any]) -> bytes:
+    """Return the bytes of a checkpoint's file with another critic; the model's tensors stay byte for byte.
+
+    Args:
+        checkpoint: whose critic is replaced, if it has one.
+        critic: tensors by their names.
+        card: the new card, with the description of the critic.
+    """
+    called = f"the checkpoint '{checkpoint.name}'"
+    tensors = read_tensors(checkpoint.path, checkpoint.sha256, called)
+    document = {
+        "arch": checkpoint.arch,
+        "config": checkpoint.config,
+        "tokenizer": checkpoint.tokenizer_description,
         "card": card,
     }
-    write_whole(path, pack(tensors, {"checkpoint": json.dumps(checkpoint)}))
+    return pack(tensors, {"checkpoint": json.dumps(document)}, critic)
 
 
-def pack(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
-    """Return the bytes of a safetensors file of musiclm, whose metadata has the hash of the tensor bytes too."""
+def pack(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str], critic: Mapping[str, np.ndarray] | None = None
+) -> bytes:
+    """Return the bytes of a safetensors file of musiclm, whose metadata has the hashes of the tensor bytes too."""
+    import torch
     from safetensors.torch import save as to_safetensors
 
     tensors = _unshared(tensors)
-    digest = hashlib.sha256(_tensor_bytes(to_safetensors(tensors))).hexdigest()
-    return bytes(to_safetensors(tensors, metadata={"format": "musiclm", "sha256": digest, **metadata}))
+    tensors |= {CRITIC + name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in (critic or {}).items()}
+    data = bytes(to_safetensors(tensors))
+    hashes = {"sha256": _digest(data)} | ({"critic_sha256": _digest(data, of_critic=True)} if critic else {})
+    return bytes(to_safetensors(tensors, metadata={"format": "musiclm", **hashes, **metadata}))
 
 
 def check_start(start: bytes, name: str, size: int | None = None) -> None:
@@ -177,11 +235,11 @@ def read_header(path: Path, name: str | None = None) -> tuple[dict[str, str], di
 
 
 def read_tensors(path: Path, sha256: str, called: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file whose header was read, in their stored types.
+    """Return the tensors of a file whose header was read, in their stored types, without those of a critic.
 
     Args:
         path: the file.
-        sha256: of its tensor bytes, from its header.
+        sha256: of the bytes of these tensors, from its header.
         called: what the file is and its name, for errors: "the checkpoint 'bach-gru'".
 
     Raises:
@@ -191,10 +249,10 @@ def read_tensors(path: Path, sha256: str, called: str) -> dict[str, torch.Tensor
     from safetensors.torch import load
 
     data = path.read_bytes()
-    if hashlib.sha256(_tensor_bytes(data)).hexdigest() != sha256:
+    if _digest(data) != sha256:
         raise CheckpointError(f"{called} is damaged: its weights are not those that were saved")
     try:
-        return load(data)
+        return {name: tensor for name, tensor in load(data).items() if not name.startswith(CRITIC)}
     except SafetensorError as error:
         raise CheckpointError(f"{called} is damaged: {error}") from error
 
@@ -257,9 +315,24 @@ def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def _tensor_bytes(data: bytes) -> memoryview:
-    """Return what is behind the header of a safetensors file."""
-    return memoryview(data)[8 + int.from_bytes(data[:8], "little") :]
+def _digest(data: bytes, *, of_critic: bool = False) -> str:
+    """Return the SHA-256 of the bytes of the tensors in a safetensors file, in the file's order, hexadecimal.
+
+    Args:
+        data: the file.
+        of_critic: of the critic's tensors; else of all others.
+    """
+    begin = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:begin])
+    spans = [
+        each["data_offsets"]
+        for name, each in header.items()
+        if name != "__metadata__" and name.startswith(CRITIC) == of_critic
+    ]
+    digest, view = hashlib.sha256(), memoryview(data)[begin:]
+    for first, last in sorted(spans):
+        digest.update(view[first:last])
+    return digest.hexdigest()
 
 
 def read(path: Path, called: str) -> Checkpoint:
@@ -273,7 +346,7 @@ def read(path: Path, called: str) -> Checkpoint:
         stored = json.loads(metadata["checkpoint"])
         config = _renamed_config(dict(stored["config"]))
         arch, tokenizer, card = str(stored["arch"]), dict(stored["tokenizer"]), dict(stored["card"])
-        num_parameters = sum(math.prod(shape) for shape in shapes.values())
+        num_parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith(CRITIC))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{called}' is no checkpoint of a model: {error!r} in its header") from error
     numbers = [v for v in config.values() if isinstance(v, int)]
@@ -289,6 +362,7 @@ def read(path: Path, called: str) -> Checkpoint:
         card=card,
         sha256=metadata["sha256"],
         num_parameters=num_parameters,
+        critic_sha256=metadata.get("critic_sha256"),
     )
 
 

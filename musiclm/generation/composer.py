@@ -25,6 +25,7 @@ from ..tokenizers.base import TICKS, Tokenizer
 from . import constraints, drums_alone, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
+from .critic import Critic
 from .loops import repetition
 from .prompt import Prompt
 from .sampler import Constraint, Sampler
@@ -72,19 +73,26 @@ class Composition:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """A composition and how near it is to real pieces; see `rerank`.
+    """A composition and how good it is; see `rerank`.
 
     Attributes:
         composition: the composition.
         nats_per_token: the loss of its new part.
         repetition: of its new part.
-        distance: of both from those of real pieces, in standard deviations.
+        log_odds: of its new part being real rather than sampled, by the critic of the checkpoint; None without a critic.
+        distance: of loss and repetition from those of real pieces, in standard deviations; None with a critic.
     """
 
     composition: Composition
     nats_per_token: float
     repetition: float
-    distance: float
+    log_odds: float | None = None
+    distance: float | None = None
+
+    @property
+    def goodness(self) -> float:
+        """What they are ranked by: higher is better."""
+        return self.log_odds if self.log_odds is not None else -(self.distance or 0.0)
 
 
 class Composer:
@@ -219,29 +227,55 @@ class Composer:
             self._forms[precision] = self.model.for_generation(precision)
         return self._forms[precision]
 
-    def rank(self, prompt: Prompt, compositions: Sequence[Composition], *, bf16: bool = False) -> list[Ranked]:
-        """Return compositions with their loss and repetition, the nearest to real pieces first (best-of-n reranking).
+    def generate_best(
+        self, prompt: Prompt, config: GenerationConfig, seed: int
+    ) -> tuple[list[Composition], list[Ranked]]:
+        """Return the variations that a config keeps, and all that were sampled for them, the best first.
+
+        With `keep` these are the best of all; with `draw` D the best of the first D, of the next D, and so on. Without
+        either all are kept, and nothing is ranked.
 
         Raises:
-            CheckpointError: the checkpoint has no reference statistics of real pieces.
+            as `generate` and `rank`.
         """
-        real = rerank.of_checkpoint(self.checkpoint)
+        sampled = config.sampled()
+        made = self.generate(prompt, sampled, seed)
+        if sampled.keep is None:
+            return made, []
+        ranked = self.rank(prompt, made)
+        if config.keep is not None:
+            return [each.composition for each in ranked[: config.keep]], ranked
+        best: dict[int, Composition] = {}
+        for each in ranked:
+            best.setdefault(each.composition.index // (config.draw or 1), each.composition)
+        return [best[i] for i in range(config.n)], ranked
+
+    def rank(self, prompt: Prompt, compositions: Sequence[Composition], *, bf16: bool = False) -> list[Ranked]:
+        """Return compositions with their figures, the best first (best-of-n reranking); see `rerank`.
+
+        Raises:
+            CheckpointError: the checkpoint has neither a critic nor reference statistics of real pieces, or a damaged critic.
+        """
+        critic = Critic.of(self.checkpoint)
+        real = rerank.of_checkpoint(self.checkpoint) if critic is None else None
         pieces = [
             Piece(name=str(c.index), tokens=prompt.with_new(c.ids), num_notes=0, seconds=0.0) for c in compositions
         ]
         losses = rerank.losses(self.model, self.tokenizer, pieces, behind=len(prompt.ids), bf16=bf16)
         ranked = []
         for composition, loss in zip(compositions, losses, strict=True):
-            repeated = repetition(prompt.decoded(composition.ids), prompt.quarters)
+            score = prompt.decoded(composition.ids)
+            repeated = repetition(score, prompt.quarters)
             ranked.append(
                 Ranked(
                     composition=composition,
                     nats_per_token=loss,
                     repetition=repeated,
-                    distance=real.distance(loss, repeated),
+                    log_odds=None if critic is None else critic.log_odds(score, prompt.quarters),
+                    distance=None if real is None else real.distance(loss, repeated),
                 )
             )
-        return sorted(ranked, key=lambda each: each.distance)
+        return sorted(ranked, key=lambda each: -each.goodness)
 
     def penalties(self, config: GenerationConfig, given: Mapping[int, int] | None = None) -> list[VoiceLeading]:
         """Return the penalties that a config asks for; `given` are cells that are known beforehand, see `VoiceLeading`.

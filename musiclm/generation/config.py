@@ -103,7 +103,9 @@ class GenerationConfig:
             to cut the music at its length. None: as `ending` where that is possible, else False.
         ending: the last of `bars` are an ending. `Composer.completed` decides it where `finish` is None.
         n: variations, sampled in one batch.
-        keep: how many of them to keep, those nearest to real pieces; None for all. See `rerank`.
+        keep: how many of them to keep, the best ones; None for all. See `rerank`.
+        draw: how many variations to sample for each of the n, of which the best is kept; 1 is off. None leaves it to the
+            checkpoint, whose choice holds for one variation without `keep`, behind a prompt or without one.
         voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
             None for what the checkpoint recommends. See `constraints.VoiceLeading`.
         strict: ban what makes a fault.
@@ -140,8 +142,12 @@ class GenerationConfig:
     ending: bool = False
     n: int = option(1, min=1, max=1024, metavar="N", group="What to write", help="Number of variations.")
     keep: int | None = option(
-        None, min=1, metavar="K", group="What to write", help="Keep the K variations nearest to real pieces; see above."
+        None, min=1, metavar="K", group="What to write", help="Keep the K best of them; see above."
     )
+    draw: int | None = option(
+        None, min=1, max=1024, metavar="D", group="What to write", off=1,
+        help="Sample D for each one that is written, the best; 1 is off.",
+    )  # fmt: skip
     infill: str | None = option(
         None, metavar="A-B", group="What to write",
         help="Rewrite these bars of the prompt, so that they lead into the next.",
@@ -174,6 +180,8 @@ class GenerationConfig:
             raise OptionError(
                 "{} must be from 1 to {}, which is {n}, not {keep}", "keep", "n", n=self.n, keep=self.keep
             )
+        if self.draw is not None and self.draw > 1 and (wrong := self._not_drawn()):
+            raise OptionError("{} keeps the best of several: not with {}", "draw", wrong)
         if self.live and self.n > 1:
             raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
         if self.accompany and self.keep_tracks is not None:
@@ -190,6 +198,17 @@ class GenerationConfig:
                 "{} is for music behind a prompt: not with {}, {}, {}", wrong[0], "infill", "keep_tracks", "accompany"
             )
         _ = self.infill_bars
+
+    def _not_drawn(self) -> str | None:
+        """Return the option with which one variation is not chosen among several; None if there is none."""
+        given = {"keep": self.keep is not None, "live": self.live, "infill": self.is_filling}
+        return next((name for name, is_given in given.items() if is_given), None)
+
+    def sampled(self) -> GenerationConfig:
+        """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores."""
+        if self.draw is None or self.draw == 1:
+            return self
+        return dataclasses.replace(self, n=self.n * self.draw, keep=self.n, draw=1)
 
     @property
     def is_filling(self) -> bool:
@@ -216,6 +235,8 @@ class GenerationConfig:
         filled = dataclasses.replace(self, sampler=self.sampler.resolved(own), controls=self.controls.resolved(own))
         given, nested = filled.to_dict(), leaves(SamplerConfig).keys() | leaves(Controls).keys()
         known = {name: value for name, value in (_off() | dict(own)).items() if name in self.names()}
+        if self.n > 1 or self._not_drawn():
+            known["draw"] = 1
         others = {name: value for name, value in known.items() if name not in nested and given.get(name) is None}
         return GenerationConfig.from_options(**given | others)
 

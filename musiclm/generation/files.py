@@ -36,8 +36,8 @@ class Generated:
     Attributes:
         composer: the model that was used.
         config: as asked for, with what it left to the model and the machine.
-        files: the variations that are kept, the best first if they were ranked.
-        ranked: all variations, the nearest to real pieces first; empty if all are kept.
+        files: the variations that are kept; with `keep` the best first.
+        ranked: all variations that were sampled, the best first; empty if all are kept.
         tokens_per_second: sampled.
     """
 
@@ -82,16 +82,15 @@ def generate_files(
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     began = time.monotonic()
-    compositions = _compositions(composer, music, score, config, seed, listen)
-    tokens_per_second = sum(c.num_new_tokens for c in compositions) / (time.monotonic() - began)
-    ranked = [] if config.keep is None else composer.rank(music, compositions)
-    kept = compositions if config.keep is None else [each.composition for each in ranked[: config.keep]]
+    kept, ranked = _kept(composer, music, score, config, seed, listen)
+    sampled = [each.composition for each in ranked] or kept
+    tokens_per_second = sum(c.num_new_tokens for c in sampled) / (time.monotonic() - began)
     files = []
     for composition in kept:
         record = provenance.record(
             composer,
             seed=seed,
-            request=config,
+            request=config.sampled(),
             prompt=prompt,
             prompt_quarters=music.quarters,
             index=composition.index,
@@ -100,26 +99,27 @@ def generate_files(
     return Generated(composer=composer, config=config, files=files, ranked=ranked, tokens_per_second=tokens_per_second)
 
 
-def _compositions(
+def _kept(
     composer: Composer,
     music: Prompt,
     score: Score | None,
     config: GenerationConfig,
     seed: int,
     listen: Callable[[Stream], None] | None,
-) -> list[Composition]:
+) -> tuple[list[Composition], list[Ranked]]:
+    """Return the variations that are kept, and all that were sampled for them, if they were ranked."""
     if config.is_filling:
         if score is None:
             raise MusicLMError("nothing can be written within a piece without a prompt")
-        return infill.fill(composer, score, config, seed)
+        return infill.fill(composer, score, config, seed), []
     if not config.live:
-        return composer.generate(music, config, seed)
+        return composer.generate_best(music, config, seed)
     stream = composer.stream(music, config, seed)
     if listen is not None:
         listen(stream)
     for _ in stream.events() if stream.continuation.reason is None else ():
         pass
-    return [composer.streamed(stream)]
+    return [composer.streamed(stream)], []
 
 
 def _log_losses(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> None:

@@ -1,8 +1,10 @@
-"""Best-of-n reranking: which variations are nearest to real music, by their loss under the model and their repetition.
+"""Best-of-n reranking. A checkpoint with a critic ranks by its log odds, see `critic`; this module is for one without.
 
-Neither is better for being small. Music with a lower loss or more repetition than real pieces is dull; with a higher loss
-or less repetition it wanders. The distance is that of both figures from the means of real pieces, in standard deviations:
-sqrt(((loss - mean) / deviation)² + ((repetition - mean) / deviation)²).
+It finds the variations that are nearest to real music by their loss under the model and their repetition. Neither is better for
+being small. Music with a lower loss or more repetition than real pieces is dull; with a higher loss or less repetition it
+wanders. The distance is that of both figures from the means of real pieces, in standard deviations:
+sqrt(((loss - mean) / deviation)² + ((repetition - mean) / deviation)²). It is a weak criterion: of chorales it keeps worse ones
+than chance (docs/reranking.md).
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> ReferenceStats:
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(
-            f"the checkpoint '{checkpoint.name}' has no loss of real pieces on its card: leave --keep out"
+            f"the checkpoint '{checkpoint.name}' has neither a critic nor a loss of real pieces: leave --keep and --draw out"
         ) from error
 
 
