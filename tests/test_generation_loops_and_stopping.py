@@ -281,7 +281,7 @@ def test_a_phrase_ends_where_the_last_half_bar_brings_nothing_new_and_nothing_ri
 def test_music_that_is_finished_goes_on_with_what_it_was_and_no_more_than_half_as_long_again(composer, name, length):
     writer = composer(name)
     for asked, finished in zip(
-        writer.generate(None, GenerationConfig(length=length, loop_guard=False, n=2), seed=4),
+        writer.generate(None, GenerationConfig(length=length, loop_guard=False, finish=False, n=2), seed=4),
         writer.generate(None, GenerationConfig(length=length, loop_guard=False, finish=True, n=2), seed=4),
         strict=True,
     ):
