@@ -151,6 +151,10 @@ def test_a_voice_on_the_grid_may_hold_a_pitch_outside_the_key():
         state = leaning.step(state, torch.tensor([cell[pitch]]))
     bias = leaning.allow(state)[0]
     assert bias[cell[66]] == 0 and bias[cell[78]] < -1
+    counted = state.histogram
+    for pitch in (66, 64, 60, 48):  # all hold, and are no new notes
+        state = leaning.step(state, torch.tensor([cell[pitch]]))
+    assert (state.histogram == counted).all()
 
 
 def test_a_tokenizer_without_pitches_is_refused():

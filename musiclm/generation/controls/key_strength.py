@@ -5,7 +5,7 @@ from __future__ import annotations
 from .base import Control
 
 STRICT = 1.0
-AUTO_STRENGTH = 0.85  # of "auto", where a checkpoint recommends no other
+AUTO_STRENGTH = 0.5  # of "auto", where a checkpoint recommends no other
 
 
 class KeyStrength(Control):
