@@ -7,7 +7,8 @@ See musiclm/generation/loops.py and standing.py, whose figures come from here.
     python benchmarks/repetition.py corpora/score --splits validation --most 20 --model score
 
 Standing harmony is counted in the first 16 bars, of pieces that have a pitch there; a run of n bars with the harmony of the bar
-before them is n + 1 bars of it.
+before them is n + 1 bars of it. Pieces with drums and pitched notes there that begin with drums alone are counted by the bar of
+their first pitched note.
 
 With `--model` it also measures the loss of each piece in nats/token. Best-of-n reranking compares candidates with both
 figures (musiclm/generation/rerank.py). Pieces are taken by a hash of their names, `--most` of each folder and split; of a long
@@ -54,6 +55,7 @@ def main() -> None:
     pieces = [p for split in splits for p in chosen(source.pieces(split), folder, most)]
     looped: dict[str, list[bool]] = collections.defaultdict(list)
     means, windows, runs, still = [], [], [], 0
+    first_pitch = collections.Counter[int]()
     for piece in pieces:
         score = source.tokenizer.decode(np.asarray(piece.tokens, dtype=np.int64))
         found = loops.windows(score)
@@ -64,6 +66,8 @@ def main() -> None:
         notes = music_metrics.notes_of(score, BARS)
         if notes.pitched().any():
             runs.append(harmony.standing_runs(harmony.chroma(notes, notes.bars)))
+            if notes.is_drum.any():
+                first_pitch[bar_of_first_pitch(notes)] += 1
     report = {
         "corpus": source.name,
         "splits": arguments.splits,
@@ -75,6 +79,8 @@ def main() -> None:
         "pieces_with_a_pitch": len(runs),
         "pieces_with_a_run_of_standing_harmony": {n: sum(int(r.max()) >= n for r in runs) for n in (2, 3, 4)},
         "times_that_the_guard_would_act": sum(int((r == standing.STANDING).sum()) for r in runs),
+        "pieces_with_drums_and_a_pitch": first_pitch.total(),
+        "of_these_begin_with_drums_alone_by_bar_of_first_pitch": {n: first_pitch[n] for n in sorted(first_pitch) if n},
         "by_folder": {name: [int(sum(each)), len(each)] for name, each in sorted(looped.items())},
         "repetition": spread(means),
     }
@@ -86,6 +92,14 @@ def main() -> None:
         ]
         report |= {"model": loaded.name, "nats_per_token": spread(nats)}
     print(json.dumps(report) if arguments.json else "\n".join(f"{k}: {v}" for k, v in report.items()))
+
+
+def bar_of_first_pitch(notes: music_metrics.Notes) -> int:
+    """Return the bar in which the first pitched note begins, from 1, if drums begin before it; else 0."""
+    first = notes.start[~notes.is_drum].min()
+    if notes.start[notes.is_drum].min() >= first - 1e-6:
+        return 0
+    return int(np.searchsorted(notes.bars, first + 1e-6, side="right"))
 
 
 def folders(pieces: Sequence[Piece]) -> dict[str, str]:

@@ -141,7 +141,7 @@ def test_a_continuation_that_rewinds_changes_no_other_and_keeps_its_beginning(co
     assert guarded[1].ids[:kept].tolist() == plain[1].ids[:kept].tolist()
     assert guarded[1].ids.tolist() != plain[1].ids.tolist()
     hot = [t != 1.0 for t in temperatures]
-    assert sorted(set(temperatures)) == [1.0, loop_guard.TEMPERATURE_FACTOR]
+    assert sorted(set(temperatures)) == [1.0, loop_guard.HEAT[loop_guard.LOOP][1]]
     assert hot[hot.index(True) : len(hot) - hot[::-1].index(True)] == [True] * sum(hot)  # one stretch, then 1.0 again
     assert not hot[-1]
 
