@@ -29,6 +29,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,14 @@ def compare(a: argparse.Namespace) -> dict[str, Any]:
     report = {"model": a.model, "kind": kind, "split": a.split, "by": a.by, "seed": a.seed, "corpus": source.name}
     for start in ("prompts", "unconditional"):
         if a.start in ("both", start):
-            pieces = list(long_pieces(source, kind, a.split, has_prompt=start == "prompts"))
+            pieces = list(
+                islice(long_pieces(source, kind, a.split, has_prompt=start == "prompts"), max(MOST_REAL, a.n))
+            )
             prompts = [pieces[i] if start == "prompts" else None for i in range(min(a.n, len(pieces)))]
             if start == "unconditional":
                 prompts = [None] * a.n
             cases = list(sampled(composer, kind, prompts, draws, a.seed, describe))
-            real = [describe(new_part(kind, score, start == "prompts")) for _, score in pieces[:MOST_REAL]]
+            real = [describe(new_part(kind, score, start == "prompts")) for _, score in pieces]
             folds = [i % FOLDS if start == "unconditional" else i for i in range(len(real))]
             report[start] = judged(cases, real, folds, draws, a.seed)
     return report

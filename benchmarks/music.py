@@ -8,9 +8,10 @@
 SOURCE is a folder, an archive or a file of MIDI, a corpus that `musiclm corpus build` made, or a model: a bundled name, a
 checkpoint file or a run folder. A model writes n pieces from nothing, --batch of them at a time, with the seeds SEED, SEED + 1,
 ...: piece i of a seed is what `musiclm generate -n BATCH --seed` writes as its i-th. --option sets any option of `musiclm
-generate` by its name in Python. Of other sources, n pieces are taken in the order of the hashes of their
-names. Music from files goes through the tokenizer of its kind first (`score`, `grid` for chorales, `performance` for piano),
-so that quantization does not tell samples from real music.
+generate` by its name in Python. Where the checkpoint recommends it, each piece is the best of several: --option draw=1 gives
+plain samples. Of other sources, n pieces are taken in the order of the hashes of their names. Music from files goes through the
+tokenizer of its kind first (`score`, `grid` for chorales, `performance` for piano), so that quantization does not tell samples
+from real music.
 
 The reference is a corpus's test split, or all of a folder or an archive; for chorales it is the bundled ones if none is named.
 
@@ -146,7 +147,7 @@ def from_model(a: argparse.Namespace, options: dict[str, Any]) -> tuple[str, lis
     items: list[Item] = []
     for seed in itertools.count(a.seed):
         wanted = dataclasses.replace(config, n=min(a.batch, a.n - len(items)))
-        for index, composition in enumerate(composer.generate(composer.prompt(None), wanted, seed)):
+        for index, composition in enumerate(composer.generate_best(composer.prompt(None), wanted, seed)[0]):
             items.append(Item(name=f"seed {seed}, {index}", score=composition.score, seed=seed))
         if sys.stderr.isatty():
             print(f"\r{len(items)}/{a.n} sampled", end="\n" if len(items) == a.n else "", file=sys.stderr)

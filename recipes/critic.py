@@ -50,6 +50,7 @@ from musiclm.generation.config import GenerationConfig
 LENGTH, NEW = 16, 8  # bars of unconditional music, and behind a prompt
 PROMPT = {"chorale": 4, "score": 8, "piano": 4}  # bars; of piano of two seconds
 PER_PROMPT = 4
+REAL = 180  # real pieces at least, for the beginnings; they cost little
 STRENGTHS = tuple(np.logspace(-4, 1, 6).tolist())  # inverse of the L2 penalty
 FOLDS = 5
 HALVES = 8  # random halves of the measures
@@ -199,9 +200,11 @@ def prompts(kind: str, source: Corpus, count: int) -> Iterator[Score]:
     """Yield training pieces, cut behind the music that follows the prompt: pieces with pitch that are long enough."""
     found = 0
     for piece in by_hash(source):
+        if found == count:
+            return
         score = source.tokenizer.decode(piece.tokens)
         stop = line(kind, score, PROMPT[kind] + NEW)
-        if found < count and midi.end(score) >= stop - 1e-6 and has_pitch(score):
+        if midi.end(score) >= stop - 1e-6 and has_pitch(score):
             cut = midi.cut(score, 0.0, stop)
             if critic.windows(cut, kind, NEW, line(kind, cut, PROMPT[kind])):
                 found += 1
@@ -218,7 +221,7 @@ def has_pitch(score: Score) -> bool:
 
 
 def real_examples(kind: str, source: Corpus, sampled: Sequence[Example]) -> Iterator[Example]:
-    """Yield real music from the places of samples: as many beginnings of pieces, and what follows each prompt.
+    """Yield real music from the places of samples: beginnings of pieces, and what follows each prompt.
 
     Pieces for drums alone are left out: a model is to write them when it is asked to.
     """
@@ -229,8 +232,10 @@ def real_examples(kind: str, source: Corpus, sampled: Sequence[Example]) -> Iter
         yield Example(score=score, start=line(kind, score, PROMPT[kind]), group=f"after-{number:03}", is_real=True)
     found = 0
     for piece in reversed(by_hash(source)):  # the prompts are the first ones
+        if found == max(REAL, num_free):
+            return
         score = source.tokenizer.decode(piece.tokens)
-        if found < max(num_free, 2 * num_prompts) and midi.end(score) >= line(kind, score, NEW) and has_pitch(score):
+        if midi.end(score) >= line(kind, score, NEW) and has_pitch(score):
             found += 1
             score = midi.cut(score, 0.0, line(kind, score, LENGTH))
             yield Example(score=score, start=0.0, group=piece.name, is_real=True)
