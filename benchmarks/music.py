@@ -9,9 +9,10 @@
 SOURCE is a folder, an archive or a file of MIDI, a corpus that `musiclm corpus build` made, or a model: a bundled name, a
 checkpoint file or a run folder. A model writes n pieces from nothing, --batch of them at a time, with the seeds SEED, SEED + 1,
 ...: piece i of a seed is what `musiclm generate -n BATCH --seed` writes as its i-th. --option sets any option of `musiclm
-generate` by its name in Python. Of other sources, n pieces are taken in the order of the hashes of their
-names. Music from files goes through the tokenizer of its kind first (`score`, `grid` for chorales, `performance` for piano),
-so that quantization does not tell samples from real music.
+generate` by its name in Python. Where the checkpoint recommends it, each piece is the best of several: --option draw=1 gives
+plain samples. Of other sources, n pieces are taken in the order of the hashes of their names. Music from files goes through the
+tokenizer of its kind first (`score`, `grid` for chorales, `performance` for piano), so that quantization does not tell samples
+from real music.
 
 With --prompt-bars the model continues the first bars of n pieces of the reference, one by one, each with the seed SEED; what is
 measured is the new music alone, beside the real bars that follow in the same pieces. Shorter pieces are left out.
@@ -165,7 +166,7 @@ def from_model(composer: Composer, config: GenerationConfig, a: argparse.Namespa
     items: list[Item] = []
     for seed in itertools.count(a.seed):
         wanted = dataclasses.replace(config, n=min(a.batch, a.n - len(items)))
-        for index, composition in enumerate(composer.generate(composer.prompt(None), wanted, seed)):
+        for index, composition in enumerate(composer.generate_best(composer.prompt(None), wanted, seed)[0]):
             items.append(item_of(f"seed {seed}, {index}", composition, seed))
         progress(len(items), a.n)
         if len(items) == a.n:
@@ -180,7 +181,7 @@ def continued(
     wanted = dataclasses.replace(config, n=1, prompt_bars=a.prompt_bars, only_new=True)
     items: list[Item] = []
     for prompt in prompts:
-        (composition,) = composer.generate(prompt.score, wanted, a.seed)
+        (composition,) = composer.generate_best(composer.prompt(prompt.score, bars=a.prompt_bars), wanted, a.seed)[0]
         items.append(item_of(prompt.name, composition, a.seed))
         progress(len(items), len(prompts))
     return items

@@ -38,7 +38,7 @@ class Generated:
         config: as asked for, with what it left to the model and the machine.
         files: the variations that are kept; with `keep` the best first.
         ranked: all variations that were sampled, the best first; empty if all are kept.
-        tokens_per_second: sampled.
+        tokens_per_second: sampled; the time to rank them counts.
     """
 
     composer: Composer
