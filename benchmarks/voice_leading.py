@@ -72,10 +72,16 @@ class CountingSampler(Sampler):
 
     counter: Counter
 
-    def probabilities(self, logits: Tensor, exempt: Tensor | None = None, penalty: Tensor | None = None) -> Tensor:
-        penalized = super().probabilities(logits, exempt, penalty)
+    def probabilities(
+        self,
+        logits: Tensor,
+        exempt: Tensor | None = None,
+        penalty: Tensor | None = None,
+        tempered: Tensor | None = None,
+    ) -> Tensor:
+        penalized = super().probabilities(logits, exempt, penalty, tempered)
         if penalty is not None and exempt is not None and len(self.constraints) == 1:  # the ending has one more
-            self.counter.add(super().probabilities(logits, exempt), penalized, exempt, penalty)
+            self.counter.add(super().probabilities(logits, exempt, None, tempered), penalized, exempt, penalty)
         return penalized
 
 
