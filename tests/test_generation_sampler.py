@@ -130,6 +130,19 @@ def test_tokenizers_say_which_ids_temperature_leaves_alone():
     assert chosen == {Kind.NOTE_ON}
 
 
+def test_the_temperature_of_rhythm_applies_between_the_beats_of_the_grid():
+    logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(2, 1)
+    exempt = torch.tensor([True, False, False])
+    grid = tokenizers.create("grid")
+    features, _ = grid.features(torch.tensor([[grid.bos] + [60] * 4, [grid.bos] + [60] * 4]))
+    tempered = torch.stack([grid.tempers_rhythm(features[:, at])[0] for at in (0, 4)])
+    assert tempered.tolist() == [[False], [True]]  # the first cell of all is on the beat, the fifth is not
+    found = Sampler(rhythm_temperature=0.5).probabilities(logits, exempt, None, tempered)
+    plain, cold = (Sampler(rhythm_temperature=t).probabilities(logits, exempt) for t in (1.0, 0.5))
+    assert torch.equal(found[0], plain[0]) and torch.equal(found[1], cold[1]) and cold[1, 0] > plain[0, 0]
+    assert tokenizers.create("score").tempers_rhythm(None) is None
+
+
 def test_sampling_asks_which_tokens_are_exempt_at_each_step():
     """Greedy but for one token: at temperature near 0 and with an exempt token that is impossible, nothing else changes."""
     model, prompt = tiny("gru"), torch.zeros(2, 1, dtype=torch.int64)

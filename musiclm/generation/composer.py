@@ -302,6 +302,7 @@ class Composer:
             constraints=constraints,
             penalties=penalties,
             exempt=self.tokenizer.exempt_from_temperature,
+            tempers_rhythm=self.tokenizer.tempers_rhythm,
         )
 
     def completed(self, config: GenerationConfig, prompt: Prompt | None = None) -> GenerationConfig:

@@ -63,7 +63,7 @@ class SamplerConfig:
     )
     rhythm_temperature: float | None = option(
         None, min=0, min_open=True, group="Sampling", off=1.0,
-        help="The same for rhythm, instruments and loudness, or when a voice moves.",
+        help="The same for rhythm, instruments and loudness, or whether a voice moves between beats."
     )  # fmt: skip
     top_k: int | None = option(None, min=1, metavar="K", group="Sampling", help="Only the K most probable tokens.")
     top_p: float | None = option(

@@ -73,7 +73,8 @@ def sample_ids(
                 raise ValueError("the constraints ban every token")
             exempt = sampler.exempt(last_given) if sampler.exempt is not None else None
             penalty = _sum(sampler.penalties, penalty_states)
-            token = _sample(sampler.probabilities(logits, exempt, penalty), generators)
+            tempered = sampler.tempers_rhythm(last_given) if sampler.tempers_rhythm is not None else None
+            token = _sample(sampler.probabilities(logits, exempt, penalty, tempered), generators)
         yield token
         with torch.inference_mode():
             constraint_states = [

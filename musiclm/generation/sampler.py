@@ -49,6 +49,8 @@ class Sampler:
             0 among all). None for no such tokens.
         rhythm_temperature: divides the logits of the exempt tokens, and that of all others together as one; 1 leaves them
             the probability that the model gives them.
+        tempers_rhythm: where it does, by the features of the token to come (see `Tokenizer.tempers_rhythm`); None for
+            everywhere.
         penalties: biases that choose among the tokens that are not exempt: all of those together keep the probability that
             they have without, as far as the exempt tokens have no penalty themselves. As `constraints` otherwise.
         processors: each returns new logits, (B, V), after the temperature and before the filters; see `logits_processors`.
@@ -61,6 +63,7 @@ class Sampler:
     constraints: Sequence[Constraint] = ()
     exempt: Exempt | None = None
     rhythm_temperature: float = 1.0
+    tempers_rhythm: Exempt | None = None
     penalties: Sequence[Constraint] = ()
     processors: Sequence[Callable[[Tensor], Tensor]] = ()
 
@@ -76,12 +79,19 @@ class Sampler:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} must be in (0, 1], not {value}")
 
-    def probabilities(self, logits: Tensor, exempt: Tensor | None = None, penalty: Tensor | None = None) -> Tensor:
+    def probabilities(
+        self,
+        logits: Tensor,
+        exempt: Tensor | None = None,
+        penalty: Tensor | None = None,
+        tempered: Tensor | None = None,
+    ) -> Tensor:
         """Return (B, V) float32 probabilities to sample from, given (B, V) logits with the constraints added.
 
         Args:
             exempt: (B, V) or (V,) booleans, the tokens that have the rhythm's temperature and no filters.
             penalty: (B, V) finite, what the penalties add.
+            tempered: (B, 1) booleans, where the rhythm's temperature applies; None for everywhere.
         """
         logits = logits.float()
         if penalty is not None:
@@ -92,21 +102,20 @@ class Sampler:
             return self._filtered(logits)
         exempt = exempt.to(logits.device)
         others = logits.masked_fill(exempt, float("-inf"))
-        own = self._own(logits, others) * exempt
+        own = self._own(logits, others, tempered) * exempt
         share = own.sum(1, keepdim=True)
         is_free = ~torch.isneginf(others).all(1, keepdim=True)
         others = torch.where(is_free, self._filtered(others) * (1 - share), 0.0)
         return others + torch.where(is_free, own, own / share)
 
-    def _own(self, logits: Tensor, others: Tensor) -> Tensor:
+    def _own(self, logits: Tensor, others: Tensor, tempered: Tensor | None) -> Tensor:
         """Return the probabilities of the exempt tokens, (B, V), given all logits and those without them; others have any."""
         if self.rhythm_temperature == 1:
             return logits.softmax(1)
         together = others.logsumexp(1, keepdim=True)
-        return (
-            torch.cat([logits.masked_fill(~torch.isneginf(others), float("-inf")), together], 1)
-            / self.rhythm_temperature
-        ).softmax(1)[:, :-1]
+        both = torch.cat([logits.masked_fill(~torch.isneginf(others), float("-inf")), together], 1)
+        cold = (both / self.rhythm_temperature).softmax(1)[:, :-1]
+        return cold if tempered is None else torch.where(tempered.to(logits.device), cold, both.softmax(1)[:, :-1])
 
     def _filtered(self, logits: Tensor) -> Tensor:
         """Return the probabilities after temperature and filters."""

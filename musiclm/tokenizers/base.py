@@ -229,6 +229,17 @@ class Tokenizer(ABC):
         """
         return None
 
+    def tempers_rhythm(self, features: Tensor | None) -> Tensor | None:
+        """Return where the rhythm's temperature applies to the ids that are exempt from the other one.
+
+        Args:
+            features: (B, F) of the token to come; None where the tokenizer has none.
+
+        Returns:
+            (B, 1) booleans; None for everywhere.
+        """
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return JSON from which `musiclm.tokenizers.from_description` makes this tokenizer again."""

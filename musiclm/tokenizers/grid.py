@@ -40,6 +40,7 @@ from .vocabulary import Kind, Token, Vocabulary
 
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
 BOS, EOS = 0, 1
+STEP_FEATURE = 1  # of every version: the step in the quarter
 PROGRAM, VELOCITY, TEMPO = 52, 80, 80.0  # choir, mezzo-forte, walking pace; used for decoded scores
 MAX_STEPS = 100_000  # 6,250 bars of 4/4; a longer file is taken for damaged
 
@@ -179,6 +180,10 @@ class Grid(Tokenizer):
         if features is None:
             return None
         return features[:, self.last_cell_feature, None] == torch.arange(self.vocab_size, device=features.device)
+
+    def tempers_rhythm(self, features: Tensor | None) -> Tensor | None:
+        """See the base: between the beats. There a cold rhythm takes sixteenths away; on the beat it would hold chords."""
+        return None if features is None else features[:, STEP_FEATURE, None] != 0
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class. The state is the number of cells so far and of the arrangement, (B,) each, of each voice in that
