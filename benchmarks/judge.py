@@ -119,8 +119,7 @@ def store(
             if v["mean"] is not None
         } | {k: None if v is None else round(v, 4) for k, v in report[name].items()}
     card = found.card | {"samples": {"command": command, "num_samples": count, "sets": told}}
-    model = found.model()
-    checkpoint.save(found.path, model, arch=found.arch, tokenizer=found.tokenizer(), card=card, dtype=torch.float16)
+    write_whole(found.path, checkpoint.with_critic(found, found.critic() or {}, card), force=True)
     again = checkpoint.load(str(found.path))
     assert again.sha256 == found.sha256, "the weights are those that there were"
     write_whole(found.path.with_suffix(".md"), cards.page(again, found.path.stem).encode(), force=True)
