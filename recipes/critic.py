@@ -323,7 +323,7 @@ def fit(values: np.ndarray, is_real: np.ndarray, kind: str, bars: int, strength:
     deviation = np.sqrt((np.where(np.isnan(values), 0.0, values - mean) ** 2).sum(axis=0) / count)
     scale = np.where(deviation > 1e-9, deviation, 1.0)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000)
-    model.fit(critic.standardised(values, mean, scale), is_real)
+    model.fit(critic.terms(values, mean, scale), is_real)
     names = tuple(critic.names(kind)) if kind else ()
     return critic.Critic(
         kind=kind,
@@ -383,7 +383,9 @@ def probability(odds: np.ndarray) -> np.ndarray:
 def largest(made: critic.Critic, count: int = 12) -> list[str]:
     """Return the measures with the largest weights as lines of text."""
     order = np.argsort(-np.abs(made.weights))[:count]
-    labels = [(yardstick.MEASURES[made.names[i]].label, made.weights[i]) for i in order]
+    names = [yardstick.MEASURES[name].label for name in made.names]
+    names += [f"{name}, squared" for name in names]
+    labels = [(names[i], made.weights[i]) for i in order]
     return [
         "log odds of being real, per standard deviation:",
         *(f"  {name:40}{weight:+.2f}" for name, weight in labels),

@@ -45,7 +45,7 @@ def made_critic(kind: str, **weights: float) -> Critic:
     names = tuple(weights)
     return Critic(
         kind=kind, bars=4, names=names, mean=np.full(len(names), 2.0), scale=np.full(len(names), 0.5),
-        weights=np.array(list(weights.values())), bias=0.25,
+        weights=np.array([*weights.values(), *[0.0] * len(weights)]), bias=0.25,
     )  # fmt: skip
 
 

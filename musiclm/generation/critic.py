@@ -77,7 +77,7 @@ class Critic:
         bars: of a window.
         names: of the measures.
         mean, scale: (F,) of the windows that it was fitted on.
-        weights: (F,), of the standardised measures.
+        weights: (2 F,), of the standardised measures and of their squares; see `terms`.
         bias: of the log odds.
     """
 
@@ -111,7 +111,11 @@ class Critic:
             raise damaged from error
         shapes = (mean.shape, scale.shape, weights.shape, bias.shape)
         num = len(measures)
-        if shapes != ((num,), (num,), (num,), (1,)) or not set(measures) <= set(known) or not 2 <= bars <= MOST_BARS:
+        if (
+            shapes != ((num,), (num,), (2 * num,), (1,))
+            or not set(measures) <= set(known)
+            or not 2 <= bars <= MOST_BARS
+        ):
             raise damaged
         return cls(kind=kind, bars=bars, names=measures, mean=mean, scale=scale, weights=weights, bias=float(bias[0]))
 
@@ -138,13 +142,18 @@ class Critic:
 
     def of_table(self, values: np.ndarray) -> np.ndarray:
         """Return the log odds of windows, (windows,), given their measures, (windows, F)."""
-        found: np.ndarray = standardised(values, self.mean, self.scale) @ self.weights + self.bias
+        found: np.ndarray = terms(values, self.mean, self.scale) @ self.weights + self.bias
         return found
 
 
-def standardised(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return measures in standard deviations from the mean, (windows, F); what is missing is 0."""
-    return np.nan_to_num(np.clip((values - mean) / scale, -FARTHEST, FARTHEST), nan=0.0)
+def terms(values: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return measures in standard deviations from the mean, and their squares as (z² - 1) / sqrt 2, (windows, 2 F).
+
+    The squares tell a measure that spreads more or less in samples than in real music, as in quadratic discriminant analysis;
+    without them the music that is chosen goes beyond real music where it can. What is missing is 0.
+    """
+    z = np.clip((values - mean) / scale, -FARTHEST, FARTHEST)
+    return np.nan_to_num(np.concatenate([z, (z**2 - 1) / 2**0.5], axis=1), nan=0.0)
 
 
 def kind_of(checkpoint: Checkpoint) -> str:
