@@ -203,3 +203,26 @@ def test_models_are_listed_without_torch():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_recipe_writes_what_a_checkpoint_recommends_and_leaves_the_weights(untrained, tmp_path: Path):
+    before = checkpoint.load(untrained("grid"))
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(before.path.read_bytes())
+    found = {"samples": {"mean": 0.25, "standard_error": 0.125}, "reference": {"mean": 0.5, "standard_error": None}}
+    report = {
+        "measures": {"crossed": {"unit": "share", **found}},
+        "by_rule": {"samples": {"decent": 3, "num_pieces": 4}, "reference": {"decent": 2, "num_pieces": 2}},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    recipe = [sys.executable, str(Path(__file__).parents[1] / "recipes" / "recommend.py"), str(path)]
+    music = ["--music", str(tmp_path / "report.json"), "--command", "measure it"]
+    subprocess.run([*recipe, '{"temperature": 0.5, "voice_leading": 2.0}', *music], check=True, capture_output=True)
+    after = checkpoint.load(str(path))
+    assert after.sampling == {"temperature": 0.5, "voice_leading": 2.0}
+    assert after.sha256 == before.sha256 and after.model().state_dict().keys() == before.model().state_dict().keys()
+    page = path.with_suffix(".md").read_text()
+    assert "| voices crossed (share) | 0.250 ± 0.125 | 0.500 |" in page and "| no fault by rule | 0.75 | 1.00 |" in page
+    for wrong in ('{"temprature": 0.5}', '{"key": "H major"}'):
+        assert subprocess.run([*recipe, wrong], capture_output=True, check=False).returncode != 0
+    assert checkpoint.load(str(path)).sampling == after.sampling

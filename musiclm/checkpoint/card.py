@@ -28,7 +28,7 @@ def page(checkpoint: Checkpoint, name: str) -> str:
     """Return a checkpoint's card as a page of Markdown: checkpoints/NAME.md."""
     card = dict(checkpoint.card)
     figure_rows = "\n".join(f"| {k} | {v} |" for k, v in card.pop("figures", {}).items())
-    samples = _samples_table(card.pop("samples", None))
+    samples = _samples_table(card.pop("samples", None)) + _music_table(card.pop("music", None))
     if "critic" in card:
         card["critic"] = _critic(card["critic"])
     facts = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
@@ -79,5 +79,19 @@ Music by `{samples["command"]}`: means, and in brackets the overlapped area with
 
 | | {head} |
 |---|{"---|" * len(sets)}
+{rows}
+"""
+
+
+def _music_table(music: dict[str, Any] | None) -> str:
+    """Return a Markdown table of the yardstick's measures of samples beside those of real pieces; see docs/measures.md."""
+    if not music:
+        return ""
+    rows = "\n".join(f"| {name} | {' | '.join(cells)} |" for name, *cells in music["measures"])
+    return f"""
+Music by `{music["command"]}`: mean ± standard error, {music["num_samples"]} samples, {music["num_reference"]} real pieces.
+
+| | samples | real pieces |
+|---|---|---|
 {rows}
 """
