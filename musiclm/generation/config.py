@@ -181,6 +181,8 @@ class GenerationConfig:
                 "{} must be from 1 to {}, which is {n}, not {keep}", "keep", "n", n=self.n, keep=self.keep
             )
         if self.draw is not None and self.draw > 1 and (wrong := self._not_drawn()):
+            if wrong == "live":
+                raise OptionError("what is played while it is sampled is not the best of several: {} must be 1", "draw")
             raise OptionError("{} keeps the best of several: not with {}", "draw", wrong)
         if self.live and self.n > 1:
             raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
@@ -201,8 +203,8 @@ class GenerationConfig:
 
     def _not_drawn(self) -> str | None:
         """Return the option with which one variation is not chosen among several; None if there is none."""
-        given = {"keep": self.keep is not None, "live": self.live, "infill": self.is_filling}
-        return next((name for name, is_given in given.items() if is_given), None)
+        names = ("keep", "live", "infill", "keep_tracks", "accompany")
+        return next((name for name in names if getattr(self, name) not in (None, False)), None)
 
     def sampled(self) -> GenerationConfig:
         """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores."""
