@@ -270,7 +270,8 @@ def _say_ranking(made: Generated, *, quiet: bool) -> None:
     """Say which variations are kept, by which criterion, and the figures of all, the best first."""
     kept = ", ".join(str(file.composition.index + 1) for file in made.files)
     by = "critic" if made.ranked[0].log_odds is not None else "distance from real pieces: the model has no critic"
-    _console.say(f"kept {kept} of {len(made.ranked)} by the {by}", quiet=quiet)
+    several = "s" * (len(made.files) > 1)
+    _console.say(f"kept variation{several} {kept} of {len(made.ranked)}, by the {by}", quiet=quiet)
     is_asked = made.config.keep is not None
     for each in made.ranked:
         figures = f"loss {each.nats_per_token:.2f}, repetition {each.repetition:.2f}"

@@ -243,7 +243,7 @@ def test_generate_draws_as_the_model_recommends_unless_it_is_told_a_number(run, 
         document = json.loads(out)
         assert (len(document["outputs"]), len(document.get("weighed", []))) == (files, weighed), given
     code, out, err = run(*asked, "-o", "b.mid")
-    assert code == 0 and "of 3 by the critic" in err and "log odds" not in err
+    assert code == 0 and "of 3, by the critic" in err and "log odds" not in err
     assert Path("b.mid").read_bytes() == Path("a.mid").read_bytes()
     code, out, err = run("repro", "b.mid", "--model", judged)
     assert code == 0 and "the same" in err
