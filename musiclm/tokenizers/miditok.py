@@ -25,7 +25,7 @@ from ..errors import MidiError, TokenizerError
 from .base import TICKS, Tokenizer
 from .vocabulary import Kind, Token, Vocabulary, has, is_kind
 
-KINDS = {  # of MidiTok's names; the last two are of `score-infill`
+KINDS = {  # of MidiTok's names; the last seven are of `score`
     "PAD": Kind.PAD, "BOS": Kind.BOS, "EOS": Kind.EOS, "MASK": Kind.MASK, "Bar": Kind.BAR, "Beat": Kind.BEAT,
     "Position": Kind.POSITION, "TimeShift": Kind.TIME_SHIFT, "Rest": Kind.REST, "TimeSig": Kind.TIME_SIGNATURE,
     "Tempo": Kind.TEMPO, "Program": Kind.PROGRAM, "Track": Kind.TRACK, "Pitch": Kind.NOTE_ON, "PitchDrum": Kind.DRUM_ON,
@@ -33,6 +33,7 @@ KINDS = {  # of MidiTok's names; the last two are of `score-infill`
     "Velocity": Kind.VELOCITY, "Duration": Kind.DURATION, "MicroTiming": Kind.MICRO_TIMING, "Pattern": Kind.PATTERN,
     "PitchIntervalTime": Kind.PITCH_INTERVAL, "PitchIntervalChord": Kind.PITCH_INTERVAL,
     "Ahead": Kind.INFILL_CONTEXT, "Write": Kind.INFILL_SPAN,
+    "Style": Kind.STYLE, "Length": Kind.LENGTH, "Section": Kind.SECTION, "Repeat": Kind.REPEAT, "Chord": Kind.CHORD,
 }  # fmt: skip
 OF_PATTERNS = {
     "Pitch": Kind.PITCH,
@@ -301,8 +302,13 @@ class _NoCollection:
 
 def _token(kind: Kind, name: str, text: str) -> Token:
     """Return a token of MidiTok's, given its kind and the text before and after its underscore."""
-    if text == "None":
+    if text in ("None", "unknown"):
         return Token(kind)
+    if kind in (Kind.STYLE, Kind.SECTION):
+        return Token(kind, text)
+    if kind == Kind.CHORD:
+        root, quality = text.split(":")
+        return Token(kind, (int(root), quality))
     if kind in (Kind.OTHER, Kind.BAR, Kind.TRACK):
         return Token(kind, f"{name}_{text}" if kind == Kind.OTHER else text)
     if kind == Kind.TIME_SIGNATURE:

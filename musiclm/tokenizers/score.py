@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from symusic import Score, TextMeta
 from torch import Tensor
 
 from ..errors import TokenizerError
+from ..midi.chords import NO_CHORD
+from . import score_plan
 from .base import Tokenizer
 from .features import score as score_features
 from .miditok import MidiTokTokenizer
+from .vocabulary import Kind
 
 CONFIG: dict[str, Any] = {
     "pitch_range": [0, 127],
@@ -50,29 +54,45 @@ CONFIG: dict[str, Any] = {
 }
 
 
+SIZES = (1, 2, 4, 8)  # bars of a masked span of `score-infill`
+INFILL_TOKENS = ("Ahead_None", *(f"Write_{size}" for size in SIZES))
+PLAIN = 2  # the last version of features without a plan
+PLANNED = 5  # the version whose ids have one
+
+
 class ScoreTokenizer(MidiTokTokenizer):
     """REMI for scores with any instruments; see the module.
 
-    Input features of the next id, from version 2 on: the position in the bar, the program and its last note, the scale
-    degree, and the ids that would follow if a bar were repeated; see `features/score.py`.
+    Versions of its features:
+    - 1: none.
+    - 2: the position in the bar, the program and its last note, the scale degree, and the ids that would follow if a bar were
+      repeated; see `features/score.py`.
+    - 5: these and those of the plan. Its ids have the plan of the piece, see `score_plan`; its vocabulary has the special
+      tokens of `score-infill` too, so that both have the same ids.
 
     Args:
         config: options of MidiTok's that differ from `CONFIG`; all of them where a vocabulary comes with them.
         vocabulary: see `MidiTokTokenizer`.
-        features: their version; 1 has none.
+        features: their version.
+
+    Attributes:
+        plan: reads and writes plans; None before version 5.
     """
 
     name = "score"
 
     def __init__(
-        self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = 2
+        self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = PLANNED
     ) -> None:
-        if features not in (1, 2):
+        if features not in (1, PLAIN, PLANNED):
             raise TokenizerError(f"the tokenizer '{self.name}' has no features of version {features}")
-        super().__init__("REMI", config if config and vocabulary else CONFIG | (config or {}), vocabulary)
         self.version = features
-        if features == 2:
-            positions = self.midi_tokenizer.config.max_num_pos_per_beat
+        if features == PLANNED:
+            self.own_special_tokens = (*INFILL_TOKENS, *score_plan.TOKENS)
+        super().__init__("REMI", config if config and vocabulary else CONFIG | (config or {}), vocabulary)
+        positions = self.midi_tokenizer.config.max_num_pos_per_beat
+        self.plan = score_plan.ScorePlan(self.vocabulary, positions) if features == PLANNED else None
+        if features > 1:
             self._known = score_features.Vocabulary(self.vocabulary, positions)
             self.feature_sizes, self.relative_pitch, self.feature_lead = (
                 self._known.sizes,
@@ -84,8 +104,39 @@ class ScoreTokenizer(MidiTokTokenizer):
         described = super().describe()
         return described if self.version == 1 else {**described, "features": self.version}
 
+    def encode(self, score: Score) -> tuple[np.ndarray, int]:
+        ids, left_out = super().encode(score)
+        return (ids if self.plan is None else self.plan.planned(ids, style_of(score))), left_out
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
+        """See the base class. A style that is known is a marker of the score."""
+        if self.plan is None:
+            return super().decode(ids)
+        ids = np.asarray(ids, np.int64)
+        score = super().decode(self.plan.without(ids))
+        style = next((self.vocabulary[i].value for i in ids[:8] if self.vocabulary[i].kind == Kind.STYLE), None)
+        if style is not None:
+            score.markers.append(TextMeta(0, score_plan.STYLE_MARKER + style))
+        return score
+
+    def pad_with_silence(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        if self.plan is None:
+            return super().pad_with_silence(ids, quarters)
+        plain = self.plan.without(ids)
+        padded = super().pad_with_silence(plain, quarters)
+        bars = padded[len(plain) :].reshape(-1, 2)
+        silent = [self.plan.sections["A"], self.plan.repeats[0], *[self.plan.chords[NO_CHORD]] * 2]
+        return np.concatenate([ids, *([*bar, *silent] for bar in bars)]).astype(np.int64)
+
+    def without_open_bar(self, ids: np.ndarray, quarters: float) -> np.ndarray:
+        if self.plan is None:
+            return super().without_open_bar(ids, quarters)
+        size = 2 + score_plan.ATTRIBUTES
+        is_open = len(ids) >= size and self.kinds[ids[-size]] == "Bar"
+        return ids[:-size] if is_open and self.quarters(ids) >= quarters - 1e-6 else ids
+
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The streaming state is one `Scored` per batch element."""
+        """See the class. The streaming state is one `ScoreState` per batch element."""
         if self.version == 1:
             return super().features(tokens, state)
         places = (
@@ -107,3 +158,13 @@ class ScoreTokenizer(MidiTokTokenizer):
         if self.version == 1:
             return super().trained_bpe(sequences, num_merges)
         return type(self)(self.config, self.miditok_vocabulary, features=1).trained_bpe(sequences, num_merges)
+
+
+def style_of(score: Score) -> str | None:
+    """Return the style that a marker of a score names; None for none that is known."""
+    names = (
+        m.text.removeprefix(score_plan.STYLE_MARKER)
+        for m in score.markers
+        if m.text.startswith(score_plan.STYLE_MARKER)
+    )
+    return next((name for name in names if name in score_plan.STYLES), None)

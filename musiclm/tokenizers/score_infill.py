@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from symusic import Score
 
-from .score import ScoreTokenizer
+from .score import INFILL_TOKENS, PLANNED, SIZES, ScoreTokenizer
 from .vocabulary import Kind, find, ids_of, is_kind, pitches_on
 
-SIZES = (1, 2, 4, 8)  # bars of a masked span
 CHANCES = (0.2, 0.25, 0.35, 0.2)  # of each
 BEHIND = 2  # bars of context after the span, at most
 LENGTH = 1024  # ids of a rearranged crop, at most
@@ -47,13 +46,13 @@ class ScoreInfill(ScoreTokenizer):
     """
 
     name = "score-infill"
-    own_special_tokens = ("Ahead_None", *(f"Write_{size}" for size in SIZES))
+    own_special_tokens: tuple[str, ...] = INFILL_TOKENS
     num_rearrangements = 1 << 30
     p_rearrange = 0.6
     supports_infilling = True
 
     def __init__(
-        self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = 2
+        self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = PLANNED
     ) -> None:
         super().__init__(config, vocabulary, features)
         table = self.vocabulary
@@ -66,7 +65,7 @@ class ScoreInfill(ScoreTokenizer):
 
     @property
     def plain_size(self) -> int:
-        return len(self.miditok_vocabulary)
+        return len(self.miditok_vocabulary) if self.plan is None else self.vocab_size
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         return super().decode(self._without_ahead(np.asarray(ids, np.int64)))

@@ -51,6 +51,12 @@ class Kind(IntEnum):
     DRUM_PITCH = auto()  # int
     PATTERN = auto()  # int: number of notes that begin
     PITCH_INTERVAL = auto()  # int: semitones from an earlier note to the one that begins
+    # the plan of a piece, see `score_plan`: None stands for unknown
+    STYLE = auto()  # str: one of `score_plan.STYLES`
+    LENGTH = auto()  # int: bars of the piece
+    SECTION = auto()  # str: a letter; of the bar that begins
+    REPEAT = auto()  # int: how many bars back is the bar that this one repeats, 0 for new material
+    CHORD = auto()  # (root 0 … 11, quality) of half a bar; (-1, "none") for no chord
     # voices on a grid: one token for each voice and step
     CELL = auto()  # int: MIDI pitch that the voice has in this step
     SILENCE = auto()  # None; the voice is silent in this step
@@ -76,6 +82,7 @@ Vocabulary = Sequence[Token]
 SPECIAL = frozenset(
     {Kind.PAD, Kind.BOS, Kind.EOS, Kind.MASK, Kind.REARRANGEMENT, Kind.INFILL_CONTEXT, Kind.INFILL_SPAN}
 )
+PLAN = (Kind.STYLE, Kind.LENGTH, Kind.SECTION, Kind.REPEAT, Kind.CHORD)
 BEGINS = frozenset({Kind.NOTE_ON, Kind.DRUM_ON})
 ENDS = frozenset({Kind.NOTE_OFF, Kind.DRUM_OFF})
 SHAPES = frozenset({Kind.VELOCITY, Kind.DURATION, Kind.MICRO_TIMING})  # of the note that began last

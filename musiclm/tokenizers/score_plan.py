@@ -1,0 +1,254 @@
+"""The plan of a piece in `score`: a header before the first bar, and attributes of each bar.
+
+    BOS  Style Length [TimeSig] [Tempo] Program …  then of each bar  Bar TimeSig Section Repeat Chord Chord  and its notes
+
+The header says the style, the number of bars, the first time signature and tempo, and the programs of the piece in the order
+of the stream; what it leaves out is unknown. Section is the letter of a group of four bars, alike for groups with alike
+music; Repeat is how many bars back is the bar whose notes are nearly the same; the two chords are those of the bar's halves.
+All of it is computed from the notes of the ids, so that the same notes always have the same plan. Only the style cannot be: it
+is a marker of the score, "style: NAME".
+
+T tokens, N notes, M bars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..midi import chords
+from .vocabulary import PLAN, Kind, Vocabulary, find, ids_of, is_kind
+
+STYLES = ("chorale", "hymn", "lied", "piano", "orchestra", "pop-piano", "band", "drums")
+STYLE_MARKER = "style: "
+LENGTHS = (*range(1, 65), *range(72, 129, 8), 160, 192, 224, 256, 512)  # bars; a piece has the next larger one
+SECTIONS = "ABCDEFGH"
+REPEATS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)  # bars back
+TOKENS = (
+    "Style_unknown", *(f"Style_{style}" for style in STYLES),
+    "Length_unknown", *(f"Length_{bars}" for bars in LENGTHS),
+    "Section_unknown", *(f"Section_{letter}" for letter in SECTIONS),
+    "Repeat_unknown", "Repeat_0", *(f"Repeat_{bars}" for bars in REPEATS),
+    "Chord_unknown", "Chord_-1:none", *(f"Chord_{root}:{quality}" for root, quality in chords.CHORDS),
+)  # fmt: skip
+GROUP = 4  # bars of a section's group
+ALIKE_BARS = 0.7  # Jaccard index of the notes of two bars, of which one repeats the other
+ALIKE_GROUPS = 0.45  # mean of the same index, coarser, of the bars of two groups with one letter
+LEAST_NOTES = 3  # of a bar that can repeat one
+ATTRIBUTES = 4  # tokens of a bar's plan
+
+
+class Notes(NamedTuple):
+    """The notes of ids; times in positions of the vocabulary, 12 a beat.
+
+    Attributes:
+        bar: number of its bar, from 0, (N,).
+        start: from the bar line, (N,).
+        program: id of its program, (N,).
+        pitch: id of its pitch, (N,).
+        duration: (N,).
+        bar_lengths: of each bar, (M,).
+    """
+
+    bar: np.ndarray
+    start: np.ndarray
+    program: np.ndarray
+    pitch: np.ndarray
+    duration: np.ndarray
+    bar_lengths: np.ndarray
+
+
+class ScorePlan:
+    """Reads and writes headers and attributes of ids.
+
+    Args:
+        table: the vocabulary.
+        positions_a_beat: of its positions and durations.
+    """
+
+    def __init__(self, table: Vocabulary, positions_a_beat: int) -> None:
+        self.styles, self.lengths, self.sections, self.repeats, self.chords = (
+            {table[i].value: i for i in ids_of(table, kind).tolist()} for kind in PLAN
+        )
+        self._is_plan = is_kind(table, *PLAN)
+        self._is_bar, self._is_position, self._is_program, self._is_signature, self._is_tempo = (
+            is_kind(table, kind) for kind in (Kind.BAR, Kind.POSITION, Kind.PROGRAM, Kind.TIME_SIGNATURE, Kind.TEMPO)
+        )
+        self._is_pitch, self._is_drum = is_kind(table, Kind.NOTE_ON), is_kind(table, Kind.DRUM_ON)
+        self._bos = find(table, Kind.BOS)
+        self._drums = find(table, Kind.PROGRAM, -1)
+        # of each id its pitch, position or length, in positions
+        self._value = np.zeros(len(table), np.int64)
+        for i, (kind, value) in enumerate(table):
+            if kind in (Kind.NOTE_ON, Kind.DRUM_ON, Kind.POSITION):
+                self._value[i] = value
+            elif kind == Kind.DURATION:
+                self._value[i] = max(1, round(value * positions_a_beat))
+            elif kind == Kind.TIME_SIGNATURE:
+                self._value[i] = value[0] * positions_a_beat
+
+    def without(self, ids: np.ndarray) -> np.ndarray:
+        """Return ids without headers and attributes: what MidiTok reads, BOS and EOS included."""
+        ids = np.asarray(ids, np.int64)
+        keep = ~self._is_plan[ids]
+        for begin in np.flatnonzero(np.isin(ids, [*self.styles.values()])):
+            keep[begin : begin + self.header_size(ids[begin:])] = False
+        return ids[keep]
+
+    def header_size(self, ids: np.ndarray) -> int:
+        """Return how many ids at the beginning belong to a header, without BOS: all before the first bar."""
+        bars = np.flatnonzero(self._is_bar[ids])
+        return int(bars[0]) if len(bars) else len(ids)
+
+    def header(
+        self, plain: np.ndarray, style: str | None = None, bars: int | None = None, programs: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Return the header of ids without a plan, without BOS.
+
+        Args:
+            plain: ids of the piece.
+            style: one of `STYLES`; None for unknown.
+            bars: of the whole piece; those of the ids if left out.
+            programs: ids of all its programs; those of the ids if left out.
+        """
+        signatures, tempi = plain[self._is_signature[plain]][:1], plain[self._is_tempo[plain]][:1]
+        bars = int(self._is_bar[plain].sum()) if bars is None else bars
+        found = plain[self._is_program[plain]] if programs is None else np.asarray(programs, np.int64)
+        return np.concatenate(
+            [[self.styles[style], self.length(bars)], signatures, tempi, self.in_order(found)]
+        ).astype(np.int64)
+
+    def in_order(self, programs: np.ndarray) -> np.ndarray:
+        """Return each of some program ids once, in the order of the stream: drums last."""
+        each = np.unique(programs)
+        return np.concatenate([each[each != self._drums], each[each == self._drums]])
+
+    def length(self, bars: int | None) -> int:
+        """Return the id of a number of bars."""
+        return self.lengths[None if bars is None else next((n for n in LENGTHS if n >= bars), LENGTHS[-1])]
+
+    def planned(self, plain: np.ndarray, style: str | None = None) -> np.ndarray:
+        """Return the ids of a piece with its header and the attributes of its bars."""
+        begin = int(len(plain) > 0 and plain[0] == self._bos)
+        attributes = self.attributes(plain)
+        behind = np.flatnonzero(self._is_bar[plain]) + 2  # bar and time signature
+        with_attributes = np.insert(plain, np.repeat(behind, ATTRIBUTES), attributes.ravel())
+        return np.concatenate([plain[:begin], self.header(plain, style), with_attributes[begin:]]).astype(np.int64)
+
+    def attributes(self, plain: np.ndarray) -> np.ndarray:
+        """Return the ids of section, repeat and two chords of each bar, (M, 4)."""
+        notes = self.notes(plain)
+        repeats = self.repeated(notes)
+        labels = self.chords_of(notes)
+        names = [chords.NO_CHORD, *chords.CHORDS]
+        of_chord = np.array([self.chords[name] for name in names])
+        of_section = np.array([self.sections[letter] for letter in SECTIONS])
+        of_repeat = np.array([self.repeats.get(k, -1) for k in range(REPEATS[-1] + 1)])
+        return np.column_stack(
+            [of_section[self.section_numbers(notes)], of_repeat[repeats], of_chord[labels + 1].reshape(-1, 2)]
+        ).astype(np.int64)
+
+    def notes(self, plain: np.ndarray) -> Notes:
+        """Return the notes of ids without a plan."""
+        bar = np.cumsum(self._is_bar[plain]) - 1
+        index = np.arange(len(plain))
+
+        def latest(is_event: np.ndarray) -> np.ndarray:
+            return np.maximum.accumulate(np.where(is_event[plain], index, -1))
+
+        at = np.flatnonzero(self._is_pitch[plain] | self._is_drum[plain])
+        at = at[(at + 2 < len(plain)) & (bar[at] >= 0)]
+        position, program = latest(self._is_position)[at], latest(self._is_program)[at]
+        bars = np.flatnonzero(self._is_bar[plain])
+        signature = latest(self._is_signature)[np.minimum(bars + 1, len(plain) - 1)]
+        lengths = np.where(signature >= 0, self._value[plain[signature]], 48)
+        return Notes(
+            bar[at],
+            self._value[plain[position]],
+            plain[program],
+            plain[at],
+            np.maximum(1, self._value[plain[at + 2]]),
+            lengths,
+        )
+
+    def repeated(self, notes: Notes) -> np.ndarray:
+        """Return how many bars back is the bar that each bar repeats, (M,); 0 for none."""
+        code = (notes.program * 1024 + notes.pitch) * 1024 + notes.start
+        best, found = np.full(len(notes.bar_lengths), ALIKE_BARS), np.zeros(len(notes.bar_lengths), np.int64)
+        sets = _Sets(notes.bar, code, len(notes.bar_lengths))
+        for back in REPEATS:
+            if back >= len(found):
+                break
+            likeness = np.zeros(len(found))
+            likeness[back:] = sets.likeness(back)
+            is_better = (likeness > best + 1e-9) | ((likeness >= best) & (found == 0))
+            is_better &= sets.size >= LEAST_NOTES
+            best, found = np.where(is_better, likeness, best), np.where(is_better, back, found)
+        return found
+
+    def section_numbers(self, notes: Notes) -> np.ndarray:
+        """Return the number of the section of each bar, (M,)."""
+        num_bars = len(notes.bar_lengths)
+        is_drum = self._is_drum[notes.pitch]
+        pitch = np.where(is_drum, 12 + self._value[notes.pitch], self._value[notes.pitch] % 12)
+        sets = _Sets(notes.bar, pitch * 1024 + notes.start // 6, num_bars)
+        num_groups = -(-num_bars // GROUP)
+        letters = np.zeros(num_groups, np.int64)
+        alike = np.zeros((num_groups, num_groups))
+        for back in range(1, num_groups):
+            likeness = sets.likeness(back * GROUP)
+            rows = np.arange(len(likeness)) // GROUP + back
+            sums, counts = np.bincount(rows, likeness, num_groups), np.bincount(rows, minlength=num_groups)
+            later = np.arange(back, num_groups)
+            alike[later, later - back] = sums[later] / np.maximum(counts[later], 1)
+        last = 0
+        for group in range(1, num_groups):
+            nearest = int(alike[group, :group].argmax())
+            if alike[group, nearest] >= ALIKE_GROUPS:
+                letters[group] = letters[nearest]
+            else:
+                last = min(last + 1, len(SECTIONS) - 1)
+                letters[group] = last
+        return np.repeat(letters, GROUP)[:num_bars]
+
+    def chords_of(self, notes: Notes) -> np.ndarray:
+        """Return the chord of each half bar, (2 M,) indices of `chords.CHORDS`; -1 for none."""
+        num_bars = len(notes.bar_lengths)
+        begins = np.concatenate([[0], np.cumsum(notes.bar_lengths)])
+        edges = np.append(np.column_stack([begins[:-1], begins[:-1] + notes.bar_lengths // 2]).ravel(), begins[-1])
+        pitched = np.flatnonzero(self._is_pitch[notes.pitch])
+        start = begins[notes.bar[pitched]] + notes.start[pitched]
+        end = np.minimum(start + notes.duration[pitched], begins[-1])
+        first, last = np.searchsorted(edges, start, "right") - 1, np.searchsorted(edges, end, "left") - 1
+        first, last = np.minimum(first, 2 * num_bars - 1), np.minimum(last, 2 * num_bars - 1)
+        count = np.maximum(1, last - first + 1)
+        note = np.repeat(np.arange(len(pitched)), count)
+        half = first[note] + np.arange(len(note)) - np.repeat(np.cumsum(count) - count, count)
+        overlap = np.minimum(end[note], edges[half + 1]) - np.maximum(start[note], edges[half])
+        pitch = self._value[notes.pitch[pitched]][note]
+        weights = np.zeros((2 * num_bars, 12))
+        np.add.at(weights, (half, pitch % 12), np.maximum(overlap, 0))
+        lowest = np.full(2 * num_bars, 999)
+        is_long = overlap * 6 >= edges[half + 1] - edges[half]  # a passing note is no bass
+        np.minimum.at(lowest, half[is_long], pitch[is_long])
+        return chords.label(weights, np.where(lowest < 999, lowest % 12, -1))
+
+
+class _Sets:
+    """Sets of codes, one a bar, and the Jaccard index of each with the one so many bars back."""
+
+    def __init__(self, bar: np.ndarray, code: np.ndarray, num_bars: int) -> None:
+        self._scale = int(code.max(initial=0)) + 1
+        self._keys = np.unique(bar * self._scale + code)
+        self._bars = self._keys // self._scale
+        self.size = np.bincount(self._bars, minlength=num_bars)
+
+    def likeness(self, back: int) -> np.ndarray:
+        """Return the index of bars `back`, …, (M - back,); 0 where both are empty."""
+        later = self._keys[self._bars >= back]
+        before = np.searchsorted(self._keys, later - back * self._scale)
+        is_in = self._keys[np.minimum(before, len(self._keys) - 1)] == later - back * self._scale
+        both = np.bincount(later[is_in] // self._scale, minlength=len(self.size))[back:]
+        return both / np.maximum(1, self.size[back:] + self.size[: len(self.size) - back] - both)
