@@ -17,6 +17,7 @@ from ..tokenizers.base import Tokenizer
 from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter
 
 IGNORE = -100  # target id that the loss ignores
+BEGINNINGS = 0.1  # crops that begin with their piece for each other one, where the kinds of the pieces are known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,10 @@ class RandomCrops:
     A batch is a pure function of (seed, number).
 
     Crops start uniformly at random. The first and last crop of a piece are oversampled (each counts as length / 4 extra start
-    positions), since uniform sampling would almost never select them. Features are those of the position in the piece.
+    positions), since uniform sampling would almost never select them. Where the tokenizer tells kinds of music
+    (`Tokenizer.kind_of`), beginnings are sampled by kind: each kind has as large a share of them as of all tokens, and its
+    pieces share it evenly, so that many short pieces of one kind do not have most beginnings. Features are those of the
+    position in the piece; what is said about the whole piece is sometimes unknown, see `Tokenizer.with_unknown`.
 
     Each crop is augmented, see `Augmenter`. Where a tokenizer has permutations of a piece (`Tokenizer.rearranged`), a share
     `p_rearrange` of the crops is taken from random ones.
@@ -116,9 +120,14 @@ class RandomCrops:
         sizes = np.fromiter((len(p) - 1 for p in pieces), np.int64, len(pieces))
         self.tokens_an_epoch = int(sizes.sum())
         self._margin = length // 4
-        chances = np.maximum(sizes, length) + 2.0 * self._margin * (sizes > length)
-        if weights is not None:
-            chances *= np.asarray(weights)
+        by_weight = np.ones(len(pieces)) if weights is None else np.asarray(weights, float)
+        kinds = np.array([tokenizer.kind_of(piece) for piece in pieces])
+        if kinds.any():
+            positions, beginnings = sizes.astype(float), beginnings_by_kind(kinds, by_weight, sizes)
+        else:
+            positions, beginnings = np.maximum(sizes, length).astype(float), self._margin * (sizes > length)
+        chances = by_weight * (positions + beginnings + self._margin * (sizes > length))
+        self._beginnings = beginnings.astype(np.int64)
         self._cumulated = np.cumsum(chances) / chances.sum()
         self.tokens_a_batch = batch_size * float(np.minimum(sizes, length) @ chances / chances.sum())
         self.augmenter = Augmenter(
@@ -130,7 +139,8 @@ class RandomCrops:
         rng = np.random.default_rng((self.seed, number))
         augment_rng = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no crop
         permutation_rng = np.random.default_rng((self.seed, number, 2))
-        crops = [self._crop(rng, augment_rng, permutation_rng) for _ in range(self.batch_size)]
+        unknown_rng = np.random.default_rng((self.seed, number, 3))
+        crops = [self._crop(rng, augment_rng, permutation_rng, unknown_rng) for _ in range(self.batch_size)]
         tokens = np.zeros((self.batch_size, self.length), np.int64)
         targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
         for i, crop in enumerate(crops):
@@ -142,7 +152,11 @@ class RandomCrops:
         return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets), features=features)
 
     def _crop(
-        self, rng: np.random.Generator, augment_rng: np.random.Generator, permutation_rng: np.random.Generator
+        self,
+        rng: np.random.Generator,
+        augment_rng: np.random.Generator,
+        permutation_rng: np.random.Generator,
+        unknown_rng: np.random.Generator,
     ) -> _Crop:
         """Return a random crop of a random piece.
 
@@ -150,14 +164,16 @@ class RandomCrops:
             rng: samples the piece, the start and the transposition.
             augment_rng: samples tempo and velocity.
             permutation_rng: samples the permutation.
+            unknown_rng: samples what is unknown.
         """
         i = min(int(np.searchsorted(self._cumulated, rng.random(), side="right")), len(self.pieces) - 1)
         piece, permutation = self.pieces[i], self._permutation(permutation_rng)
         if permutation:
             piece = self.tokenizer.rearranged(np.asarray(piece, np.int64), permutation)
+        piece = self.tokenizer.with_unknown(piece, unknown_rng)
         start, last = 0, len(piece) - 1 - self.length
         if last > 0:
-            start = int(rng.integers(-self._margin, last + self._margin + 1))
+            start = int(rng.integers(-int(self._beginnings[i]), last + self._margin + 1))
             start = min(max(start, 0), last)
         variation = self.augmenter.sample(i, rng, augment_rng)
         stop = start + self.augmenter.num_ids(self.length + 1)
@@ -170,11 +186,11 @@ class RandomCrops:
     def _features(self, crops: Sequence[_Crop]) -> Tensor:
         """Return the features of crops, (B, T, F) int64, 0 behind the end of a piece."""
         read = [np.concatenate([crop.before, crop.ids[:-1]]) for crop in crops]
-        of_ids = self.tokenizer.features_of(read)
+        of_ids = self.tokenizer.features_of(read, [len(crop.before) for crop in crops])
         features = np.zeros((self.batch_size, self.length, of_ids.shape[1]), np.int64)
         end = 0
-        for i, (crop, ids) in enumerate(zip(crops, read, strict=True)):
-            begin, end = end + len(crop.before), end + len(ids)
+        for i, crop in enumerate(crops):
+            begin, end = end, end + len(crop.ids) - 1
             features[i, : end - begin] = of_ids[begin:end]
         return torch.from_numpy(features)
 
@@ -182,3 +198,18 @@ class RandomCrops:
         """Return the number of a permutation of a piece, 0 for none; takes no random number if there is only one."""
         num = self.tokenizer.num_rearrangements
         return int(rng.integers(num)) if num > 1 and rng.random() < self.tokenizer.p_rearrange else 0
+
+
+def beginnings_by_kind(kinds: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return for how many further positions the beginning of each piece counts, (pieces,) float.
+
+    Times the weights they sum to `BEGINNINGS` times the tokens of each kind, evenly over its pieces.
+
+    Args:
+        kinds: of each piece, (pieces,).
+        weights: sampling weight of each piece.
+        sizes: tokens of each piece.
+    """
+    of_kind = np.unique(kinds, return_inverse=True)[1]
+    tokens, pieces = np.bincount(of_kind, weights * sizes), np.bincount(of_kind)
+    return (BEGINNINGS * tokens / pieces)[of_kind] / np.maximum(weights, 1e-9)

@@ -36,18 +36,19 @@ class BaseConfig:
             token's.
         relative_pitch: ranges of ids that are ordered like pitches, so that differences of ids are intervals. Each is
             (first id, last id, index of the input feature that holds the reference): the id that the next token of this
-            range is likely to be close to. A `Head` learns logits of intervals for each range.
+            range is likely to be close to. A fourth number is added to the feature to make it an id. A `Head` learns
+            logits of intervals for each range.
     """
 
     vocab_size: int
     feature_sizes: tuple[int, ...] = ()
-    relative_pitch: tuple[tuple[int, int, int], ...] = ()
+    relative_pitch: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "feature_sizes", tuple(self.feature_sizes))  # JSON has lists
         object.__setattr__(self, "relative_pitch", tuple(tuple(r) for r in self.relative_pitch))
         for each in self.relative_pitch:
-            if len(each) != 3 or not 0 <= each[0] < each[1] < self.vocab_size:
+            if len(each) not in (3, 4) or not 0 <= each[0] < each[1] < self.vocab_size:
                 raise ValueError(
                     f"relative_pitch takes (first id, last id, feature) with ids below {self.vocab_size}, not {each}"
                 )
@@ -253,10 +254,10 @@ class Head(nn.Linear):
         if not self.ranges:
             return logits_BTV
         assert features is not None
-        for (first, last, feature), by_interval in zip(
+        for (first, last, feature, *offset), by_interval in zip(
             self.ranges, self.relative_pitch(x_BTD).split(2 * MAX_INTERVAL + 1, -1), strict=True
         ):
-            reference_BT1 = features[..., feature, None]
+            reference_BT1 = features[..., feature, None] + sum(offset)
             ids = torch.arange(first, last + 1, device=x_BTD.device)
             # 0 and 2 * MAX_INTERVAL + 2 stand for intervals that are too large: their logits are 0
             intervals = (ids - reference_BT1 + MAX_INTERVAL + 1).clamp(0, 2 * MAX_INTERVAL + 2)

@@ -39,7 +39,7 @@ class Tokenizer(ABC):
         feature_lead: how many ids before a crop are enough to compute its features; 0 if all of them are needed.
         varies_by_id: whether `varied` only looks each id up in the tables of `transposed`, `faster` and `louder`.
         relative_pitch: (first id, last id, feature) of ids that are ordered as pitches are, and the input feature whose value
-            is an id that the next token is likely to be near.
+            is an id that the next token is likely to be near; a fourth number is added to the value to make it one.
         program: the one General MIDI program that plays all notes, where that is all that can be asked for; else None.
         num_voices: how many voices take turns, one cell each; 1 where tokens are not cells.
         says_durations: whether a note's length is known when it begins; else it lasts until an id ends it.
@@ -58,7 +58,7 @@ class Tokenizer(ABC):
     feature_sizes: tuple[int, ...] = ()
     feature_lead: int = 0
     varies_by_id: bool = True
-    relative_pitch: tuple[tuple[int, int, int], ...] = ()
+    relative_pitch: tuple[tuple[int, ...], ...] = ()
     program: int | None = None
     num_voices: int = 1
     says_durations: bool = False
@@ -240,6 +240,14 @@ class Tokenizer(ABC):
         """
         return None
 
+    def kind_of(self, ids: np.ndarray) -> int:
+        """Return a number for the kind of music that a piece is of, of which training draws beginnings alike; 0 for unknown."""
+        return 0
+
+    def with_unknown(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return ids of a training sequence, each part of what they say about the whole piece unknown at random, (T',)."""
+        return ids
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return JSON from which `musiclm.tokenizers.from_description` makes this tokenizer again."""
@@ -256,14 +264,28 @@ class Tokenizer(ABC):
         """
         return tokens.new_zeros(*tokens.shape, 0), None
 
-    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+    def features_of(self, sequences: Sequence[np.ndarray], begins: Sequence[int] | None = None) -> np.ndarray:
         """Return the features of whole sequences of ids, each from its beginning: those of `features`, but for training.
 
         Args:
             sequences: of any lengths.
+            begins: of each sequence the first id whose features are wanted; its first one if left out. What lies before it
+                may be left out of account as far as `feature_lead` says.
 
         Returns:
-            (N, F) int64, those of all N ids, one sequence behind the other.
+            (N, F) int64, those of all N ids from `begins` on, one sequence behind the other.
         """
+        found = self.all_features_of(sequences)
+        return found if begins is None else found[from_begins([len(ids) for ids in sequences], begins)]
+
+    def all_features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the features of all ids of sequences, (N, F) int64; see `features_of`."""
         found = [self.features(torch.from_numpy(np.asarray(ids, np.int64))[None])[0][0] for ids in sequences]
         return np.concatenate([features.numpy() for features in found])
+
+
+def from_begins(sizes: Sequence[int], begins: Sequence[int]) -> np.ndarray:
+    """Return the indices of all items from `begins` on in sequences of these sizes, one behind the other."""
+    ends = np.cumsum(sizes).tolist()
+    parts = [np.arange(end - size + b, end) for size, b, end in zip(sizes, begins, ends, strict=True)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

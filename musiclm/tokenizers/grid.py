@@ -193,7 +193,7 @@ class Grid(Tokenizer):
         features, state = stream(tokens.cpu().numpy(), state)
         return torch.from_numpy(features[..., OF_VERSION[self.version]]).to(tokens.device), state
 
-    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+    def all_features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         return grid_features_of(sequences)[:, OF_VERSION[self.version]]
 
 

@@ -136,8 +136,8 @@ class GridInfill(Grid):
         features = torch.from_numpy(np.stack([features for features, _ in found])).to(tokens.device)
         return features, [reading for _, reading in found]
 
-    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        return Tokenizer.features_of(self, sequences)
+    def all_features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return Tokenizer.all_features_of(self, sequences)
 
     def _element_features(self, ids: np.ndarray, reading: _StreamState) -> tuple[np.ndarray, _StreamState]:
         """Return the features of a batch element, (T, F), and its streaming state after them."""

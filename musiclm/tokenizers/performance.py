@@ -211,8 +211,8 @@ class Performance(Tokenizer):
         features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
         return features.view(*tokens.shape, len(self.feature_sizes)), playing
 
-    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        return performance_features.features_of(sequences) if self.version > 1 else super().features_of(sequences)
+    def all_features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        return performance_features.features_of(sequences) if self.version > 1 else super().all_features_of(sequences)
 
 
 def _steps(ids: np.ndarray) -> np.ndarray:

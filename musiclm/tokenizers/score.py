@@ -18,7 +18,8 @@ from torch import Tensor
 from ..errors import TokenizerError
 from ..midi.chords import NO_CHORD
 from . import score_plan
-from .base import Tokenizer
+from .base import Tokenizer, from_begins
+from .features import plan as plan_features
 from .features import score as score_features
 from .miditok import MidiTokTokenizer
 from .vocabulary import Kind
@@ -56,6 +57,9 @@ CONFIG: dict[str, Any] = {
 
 SIZES = (1, 2, 4, 8)  # bars of a masked span of `score-infill`
 INFILL_TOKENS = ("Ahead_None", *(f"Write_{size}" for size in SIZES))
+LEAD = 512  # ids in front of a crop that version 2's features are computed from
+LONG_LEAD = 2048  # of version 5, for what is not of the plan: bars that are repeated lie further back
+WHOLE = 1 << 40  # all ids in front of it
 PLAIN = 2  # the last version of features without a plan
 PLANNED = 5  # the version whose ids have one
 
@@ -94,11 +98,12 @@ class ScoreTokenizer(MidiTokTokenizer):
         self.plan = score_plan.ScorePlan(self.vocabulary, positions) if features == PLANNED else None
         if features > 1:
             self._known = score_features.Vocabulary(self.vocabulary, positions)
-            self.feature_sizes, self.relative_pitch, self.feature_lead = (
-                self._known.sizes,
-                self._known.relative_pitch,
-                512,
-            )
+            self.feature_sizes, self.relative_pitch = self._known.sizes, self._known.relative_pitch
+            self.feature_lead = LEAD
+        if features == PLANNED:
+            self._plan_table = plan_features.PlanTable(self.vocabulary, positions)
+            self.feature_sizes += self._plan_table.sizes
+            self.feature_lead = WHOLE
 
     def describe(self) -> dict[str, Any]:
         described = super().describe()
@@ -135,23 +140,56 @@ class ScoreTokenizer(MidiTokTokenizer):
         is_open = len(ids) >= size and self.kinds[ids[-size]] == "Bar"
         return ids[:-size] if is_open and self.quarters(ids) >= quarters - 1e-6 else ids
 
+    def transposed(self, semitones: int) -> np.ndarray:
+        table = super().transposed(semitones)
+        if self.plan is not None:
+            for chord, i in self.plan.chords.items():
+                if chord is not None and chord != NO_CHORD:
+                    table[i] = self.plan.chords[(chord[0] + semitones) % 12, chord[1]]
+        return table
+
+    def kind_of(self, ids: np.ndarray) -> int:
+        return 0 if self.plan is None else self.plan.style_number(ids)
+
+    def with_unknown(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return ids if self.plan is None else self.plan.with_unknown(np.asarray(ids, np.int64), rng)
+
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """See the class. The streaming state is one `ScoreState` per batch element."""
+        """See the class. The streaming state is, per batch element, a `ScoreState` and of version 5 a `PlanState`."""
         if self.version == 1:
             return super().features(tokens, state)
-        places = (
-            [s.copy() for s in state]
-            if state is not None
-            else [score_features.ScoreState(self._known) for _ in range(len(tokens))]
-        )
-        rows = [place.features(ids) for place, ids in zip(places, tokens.tolist(), strict=True)]
+        states = [[s.copy() for s in each] for each in state] if state is not None else [self._start() for _ in tokens]
+        rows = []
+        for each, ids in zip(states, tokens.tolist(), strict=True):
+            found = [s.features(ids) for s in each]
+            rows.append(found[0] if len(found) == 1 else [(*a, *b) for a, b in zip(*found, strict=True)])
         features = torch.tensor(rows, dtype=torch.int64, device=tokens.device)
-        return features.view(*tokens.shape, len(self.feature_sizes)), places
+        return features.view(*tokens.shape, len(self.feature_sizes)), states
 
-    def features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        return (
-            score_features.features_of(self._known, sequences) if self.version > 1 else super().features_of(sequences)
-        )
+    def _start(self) -> list[Any]:
+        start: list[Any] = [score_features.ScoreState(self._known)]
+        return [*start, plan_features.PlanState(self._plan_table)] if self.plan is not None else start
+
+    def features_of(self, sequences: Sequence[np.ndarray], begins: Sequence[int] | None = None) -> np.ndarray:
+        if self.plan is None or begins is None:
+            return super().features_of(sequences, begins)
+        starts = [max(0, begin - LONG_LEAD) for begin in begins]
+        near = [ids[start:] for ids, start in zip(sequences, starts, strict=True)]
+        wanted = from_begins([len(ids) for ids in near], [b - start for b, start in zip(begins, starts, strict=True)])
+        of_plan = [
+            plan_features.features_of(self._plan_table, ids)[begin:]
+            for ids, begin in zip(sequences, begins, strict=True)
+        ]
+        return np.concatenate([score_features.features_of(self._known, near)[wanted], np.concatenate(of_plan)], 1)
+
+    def all_features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        if self.version == 1:
+            return super().all_features_of(sequences)
+        found = score_features.features_of(self._known, sequences)
+        if self.plan is None:
+            return found
+        of_plan = [plan_features.features_of(self._plan_table, ids) for ids in sequences]
+        return np.concatenate([found, np.concatenate(of_plan)], 1)
 
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
         """See the base class. Merged ids have no input features."""

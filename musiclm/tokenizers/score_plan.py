@@ -38,6 +38,7 @@ ALIKE_BARS = 0.7  # Jaccard index of the notes of two bars, of which one repeats
 ALIKE_GROUPS = 0.45  # mean of the same index, coarser, of the bars of two groups with one letter
 LEAST_NOTES = 3  # of a bar that can repeat one
 ATTRIBUTES = 4  # tokens of a bar's plan
+P_UNKNOWN = 0.15  # of each part of the plan, in training
 
 
 class Notes(NamedTuple):
@@ -72,7 +73,7 @@ class ScorePlan:
         self.styles, self.lengths, self.sections, self.repeats, self.chords = (
             {table[i].value: i for i in ids_of(table, kind).tolist()} for kind in PLAN
         )
-        self._is_plan = is_kind(table, *PLAN)
+        self._is_plan, self._is_style = is_kind(table, *PLAN), is_kind(table, Kind.STYLE)
         self._is_bar, self._is_position, self._is_program, self._is_signature, self._is_tempo = (
             is_kind(table, kind) for kind in (Kind.BAR, Kind.POSITION, Kind.PROGRAM, Kind.TIME_SIGNATURE, Kind.TEMPO)
         )
@@ -93,7 +94,7 @@ class ScorePlan:
         """Return ids without headers and attributes: what MidiTok reads, BOS and EOS included."""
         ids = np.asarray(ids, np.int64)
         keep = ~self._is_plan[ids]
-        for begin in np.flatnonzero(np.isin(ids, [*self.styles.values()])):
+        for begin in np.flatnonzero(self._is_style[ids]):
             keep[begin : begin + self.header_size(ids[begin:])] = False
         return ids[keep]
 
@@ -103,7 +104,11 @@ class ScorePlan:
         return int(bars[0]) if len(bars) else len(ids)
 
     def header(
-        self, plain: np.ndarray, style: str | None = None, bars: int | None = None, programs: Sequence[int] | None = None
+        self,
+        plain: np.ndarray,
+        style: str | None = None,
+        bars: int | None = None,
+        programs: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Return the header of ids without a plan, without BOS.
 
@@ -119,6 +124,33 @@ class ScorePlan:
         return np.concatenate(
             [[self.styles[style], self.length(bars)], signatures, tempi, self.in_order(found)]
         ).astype(np.int64)
+
+    def style_number(self, ids: np.ndarray) -> int:
+        """Return the number of the style of a piece, from 1 and 0 for unknown."""
+        return int(ids[1]) - self.styles[None] if len(ids) > 1 and self._is_style[ids[1]] else 0
+
+    def with_unknown(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return ids in which each part of the plan is unknown with probability `P_UNKNOWN`, (T',).
+
+        The parts are the style, the length, time signature and tempo of the header, its programs; and of all bars the
+        sections, the repeats and the chords.
+        """
+        style, length, timing, programs, *attributes = rng.random(7) < P_UNKNOWN
+        for is_hidden, kind in zip(attributes, (self.sections, self.repeats, self.chords), strict=True):
+            if is_hidden:
+                first, last = min(kind.values()), max(kind.values())
+                ids = np.where((ids >= first) & (ids <= last), kind[None], ids)
+        begin = int(len(ids) > 0 and ids[0] == self._bos)
+        if begin >= len(ids) or not self._is_style[ids[begin]]:
+            return ids
+        end = begin + self.header_size(ids[begin:])
+        header = ids[begin:end]
+        keep = ~(
+            (timing & (self._is_signature[header] | self._is_tempo[header])) | (programs & self._is_program[header])
+        )
+        header = header.copy()
+        header[:2] = [self.styles[None] if style else header[0], self.lengths[None] if length else header[1]]
+        return np.concatenate([ids[:begin], header[keep], ids[end:]])
 
     def in_order(self, programs: np.ndarray) -> np.ndarray:
         """Return each of some program ids once, in the order of the stream: drums last."""

@@ -2,7 +2,8 @@
 
 Small integers about the next token, 0 for a missing value. Music mostly repeats what it did one, two or four bars ago: this
 is a feature, so that a model need not find it among a thousand ids. `ScoreState` computes features id by id, `features_of`
-for whole sequences at once.
+for whole sequences at once. A vocabulary with a plan (`score_plan`) has one feature more, what stood here in the bar that this
+one is said to repeat, and smaller tables: features that can only be ids of one kind are numbered within it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _INTERVAL = 2 * MAX_INTERVAL + 2
 
 BAR, POSITION, PROGRAM, PITCH, DRUM = map(int, (Kind.BAR, Kind.POSITION, Kind.PROGRAM, Kind.NOTE_ON, Kind.DRUM_ON))
 VELOCITY, DURATION, AHEAD, WRITE = map(int, (Kind.VELOCITY, Kind.DURATION, Kind.INFILL_CONTEXT, Kind.INFILL_SPAN))
+REPEAT, STYLE = int(Kind.REPEAT), int(Kind.STYLE)
 
 
 class Vocabulary:
@@ -43,32 +45,52 @@ class Vocabulary:
         for i, (kind, (_, value)) in enumerate(zip(self.kinds, tokens, strict=True)):
             if kind == DURATION:
                 self.values[i] = max(1, min(LONGEST, round(value * positions_a_beat)))
-            elif kind in (POSITION, PROGRAM, PITCH, DRUM, WRITE):
+            elif kind in (POSITION, PROGRAM, PITCH, DRUM, WRITE, REPEAT) and value is not None:
                 self.values[i] = int(value)
         self.kind_table, self.value_table = np.array(self.kinds), np.array(self.values)  # for arrays of ids
         self.bar = self.kinds.index(BAR) if BAR in self.kinds else 0
-        self.sizes = (
-            131,  # the program: 0 none yet, 1 drums, then 0 … 127
-            size,  # the id of the position in the bar
-            *[_INTERVAL]
-            * 3,  # from the program's last pitch to its one before, to the last of all, and to the lowest here
-            KEYS.shape[0] + 1,  # which degree of the key its last pitch is, see `grid`
-            size,  # the id of its last velocity
-            size,  # the id of its last duration
-            MAX_NOTES + 1,  # notes at this position
-            MAX_OWN + 1,  # and of this program
-            *[size] * len(ECHOES),  # what would follow, were this bar the one so many bars ago
-            size,  # the id of the pitch that this program had at this place of the last bar
-            size,  # the id of its last pitch
+        self.has_plan = REPEAT in self.kinds
+        self.num_past = (
+            max(self.values[i] for i, k in enumerate(self.kinds) if k == REPEAT) if self.has_plan else ECHOES[-1]
         )
-        scales = {POSITION: [1], VELOCITY: [6], PITCH: [len(self.sizes) - 2, len(self.sizes) - 1]}
+        position, velocity, duration, pitch = (
+            (_numbers(self.kinds, *kinds) if self.has_plan else None)
+            for kinds in ((POSITION,), (VELOCITY,), (DURATION,), (PITCH, DRUM))
+        )
+        columns: list[tuple[int, np.ndarray | None]] = [  # of each feature how many values it has, and their numbers
+            (131, None),  # the program: 0 none yet, 1 drums, then 0 … 127
+            (size, position),  # the id of the position in the bar
+            *[(_INTERVAL, None)]
+            * 3,  # from the program's last pitch to its one before, to the last of all, and to the lowest here
+            (KEYS.shape[0] + 1, None),  # which degree of the key its last pitch is, see `grid`
+            (size, velocity),  # the id of its last velocity
+            (size, duration),  # the id of its last duration
+            (MAX_NOTES + 1, None),  # notes at this position
+            (MAX_OWN + 1, None),  # and of this program
+            *[(size, None)] * len(ECHOES),  # what would follow, were this bar the one so many bars ago
+            (size, pitch),  # the id of the pitch that this program had at this place of the last bar
+            (size, pitch),  # the id of its last pitch
+            *[(size, None)] * self.has_plan,  # what would follow, were this bar the one that it repeats
+        ]
+        self.sizes = tuple(n if numbers is None else int(numbers.max()) + 1 for n, numbers in columns)
+        self.numbers = {i: numbers for i, (_, numbers) in enumerate(columns) if numbers is not None}
         self.relative_pitch = tuple(
-            (min(ids), max(ids), feature)
-            for kind, features in scales.items()
+            (ids[0], ids[-1], feature, *([ids[0] - 1] if self.has_plan else []))
+            for kind, features in ((POSITION, [1]), (VELOCITY, [6]), (PITCH, [13, 14]))
             if (ids := [i for i in range(size) if self.kinds[i] == kind]) and ids == list(range(ids[0], ids[-1] + 1))
             for feature in features
             if len(ids) > 1
         )
+
+
+def _numbers(kinds: Sequence[int], *wanted: int) -> np.ndarray:
+    """Return the number of each id among those of some kinds, from 1, (V,); 0 for others."""
+    numbers, count = np.zeros(len(kinds), np.int64), 0
+    for kind in wanted:
+        of_kind = np.array(kinds) == kind
+        numbers[of_kind] = count + np.arange(1, int(of_kind.sum()) + 1)
+        count += int(of_kind.sum())
+    return numbers
 
 
 class Bar:
@@ -93,8 +115,8 @@ class ScoreState:
     """Streaming state: what the features need of the past, the last bars at most."""
 
     __slots__ = (
-        "before", "classes", "current", "degree_of", "last", "lowest", "num_here", "past", "position", "program", "said",
-        "vocabulary",
+        "back", "before", "classes", "current", "degree_of", "in_header", "last", "lowest", "num_here", "past", "position",
+        "program", "said", "vocabulary",
     )  # fmt: skip
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -110,6 +132,8 @@ class ScoreState:
         self.num_here = 0
         self.classes = np.zeros(12, np.int64)  # for how long each pitch class has sounded, in positions
         self.degree_of = (0, 0)  # first id of the key's mode, and its tonic
+        self.in_header = False
+        self.back = 0  # how many bars back is the bar that this one repeats
         self.before: ScoreState | None = None  # the state at the last AHEAD, which WRITE resumes
 
     def copy(self) -> ScoreState:
@@ -140,9 +164,10 @@ class ScoreState:
                     setattr(self, name, getattr(again, name))
             return
         if kind == BAR:
-            self.past = (self.current, *self.past[: ECHOES[-1] - 1])
+            self.past = (self.current, *self.past[: self.vocabulary.num_past - 1])
             self.current = Bar()
-            self.position = self.num_here = self.lowest = 0
+            self.position = self.num_here = self.lowest = self.back = 0
+            self.in_header = False
             return
         if kind == POSITION:
             self.position, self.num_here, self.lowest = i, 0, 0
@@ -152,7 +177,12 @@ class ScoreState:
             return
         self.current.at[self.position].append(i)
         if kind == PROGRAM:
-            self.program = value + 2
+            if not self.in_header:
+                self.program = value + 2
+        elif kind == STYLE:
+            self.in_header = True
+        elif kind == REPEAT:
+            self.back = value
         elif kind in (PITCH, DRUM):
             pitch, _, velocity, duration = self.said.get(self.program, (0, 0, 0, 0))
             self.said[self.program] = i, pitch, velocity, duration
@@ -178,7 +208,7 @@ class ScoreState:
         place = self.position, self.program
         num_own = len(self.current.own.get(place, ()))
         theirs = self.past[0].own.get(place, ()) if self.past else ()
-        return (
+        features = (
             self.program,
             self.position,
             self._interval(pitch, before),
@@ -193,6 +223,11 @@ class ScoreState:
             theirs[num_own] if num_own < len(theirs) else 0,
             pitch,
         )
+        if not vocabulary.has_plan:
+            return features
+        repeated = self._echo(self.past[self.back - 1]) if 0 < self.back <= len(self.past) else 0
+        numbers = vocabulary.numbers
+        return tuple(int(numbers[i][f]) if i in numbers else f for i, f in enumerate((*features, repeated)))
 
     def _echo(self, bar: Bar) -> int:
         """Return the id that would follow, were this bar that one."""
@@ -217,11 +252,11 @@ def features_of(vocabulary: Vocabulary, sequences: Sequence[np.ndarray]) -> np.n
 
     They equal those of a `ScoreState` for each sequence, but are computed with array operations.
     """
-    parts = [part for ids in sequences for part in _resumed(vocabulary.kind_table[ids])]
+    parts = [part for ids in sequences for part in resumed(vocabulary.kind_table[ids])]
     if len(parts) == len(sequences):
         return _features_of(vocabulary, Flat(sequences))
     pieces, chosen, size = [], [], 0
-    for ids, of_sequence in zip(sequences, (_resumed(vocabulary.kind_table[ids]) for ids in sequences), strict=True):
+    for ids, of_sequence in zip(sequences, (resumed(vocabulary.kind_table[ids]) for ids in sequences), strict=True):
         for before, begin, stop in of_sequence:
             pieces.append(np.concatenate([ids[before], ids[begin:stop]]))
             chosen.append(np.arange(size + len(before), size + len(pieces[-1])))
@@ -229,7 +264,7 @@ def features_of(vocabulary: Vocabulary, sequences: Sequence[np.ndarray]) -> np.n
     return _features_of(vocabulary, Flat(pieces))[np.concatenate(chosen)]
 
 
-def _resumed(kinds: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
+def resumed(kinds: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
     """Return the parts of a sequence: the indices of what stands before a part, and where it begins and stops.
 
     WRITE resumes where the last AHEAD stands that no other WRITE has resumed.
@@ -252,12 +287,13 @@ def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
     kinds, values = vocabulary.kind_table[ids], vocabulary.value_table[ids]
     is_bar, is_pitch = kinds == BAR, kinds == PITCH
     is_note = is_pitch | (kinds == DRUM)
-    programs = Latest(kinds == PROGRAM, first)
+    bars = flat.running_sum(is_bar)  # that are over
+    in_header = (bars == 0) & (flat.running_sum(kinds == STYLE) > 0)
+    programs = Latest((kinds == PROGRAM) & ~in_header, first)
     program = programs.value(values[programs.at] + 2)
     places = Latest(is_bar | (kinds == POSITION), first)
     position = places.value(np.where(is_bar, 0, ids)[places.at])
     pitch, before, velocity, duration = _said(flat, kinds, program)
-    bars = flat.running_sum(is_bar)  # that are over
     place = (np.cumsum(is_bar) + flat.sequence) * size + position
     own = Grouped(place * NUM_PROGRAMS + program, is_note, ids)
     begin, count = own.find(own.keys - size * NUM_PROGRAMS)
@@ -270,7 +306,10 @@ def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
         semitones = np.clip(end - start, -MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL + 1
         return np.where((vocabulary.kind_table[start] == PITCH) & (vocabulary.kind_table[end] == PITCH), semitones, 0)
 
-    columns = (
+    echoes = _echoes(
+        vocabulary, flat, kinds, place, bars, [_backs(kinds, values, is_bar)] if vocabulary.has_plan else []
+    )
+    columns = [
         program,
         position,
         interval(pitch, before),
@@ -281,11 +320,22 @@ def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
         duration,
         np.minimum(num_here, MAX_NOTES),
         np.minimum(own.seen, MAX_OWN),
-        *_echoes(vocabulary, flat, kinds, place, bars),
+        *echoes[: len(ECHOES)],
         np.where(bars > 0, theirs, 0),
         pitch,
-    )
+        *echoes[len(ECHOES) :],
+    ]
+    for i, numbers in vocabulary.numbers.items():
+        columns[i] = numbers[columns[i]]
     return np.stack(columns).T
+
+
+def _backs(kinds: np.ndarray, values: np.ndarray, is_bar: np.ndarray) -> np.ndarray:
+    """Return how many bars back is the bar that this one is said to repeat, (N,); 0 while that is not said, and for none."""
+    index = np.arange(len(kinds))
+    begin = np.maximum.accumulate(np.where(is_bar, index, 0))
+    said = np.maximum.accumulate(np.where(kinds == REPEAT, index, -1))
+    return np.where(said >= begin, values[said], 0)
 
 
 def _said(flat: Flat, kinds: np.ndarray, program: np.ndarray) -> list[np.ndarray]:
@@ -340,18 +390,30 @@ def _degrees(
 
 
 def _echoes(
-    vocabulary: Vocabulary, flat: Flat, kinds: np.ndarray, place: np.ndarray, bars: np.ndarray
+    vocabulary: Vocabulary,
+    flat: Flat,
+    kinds: np.ndarray,
+    place: np.ndarray,
+    bars: np.ndarray,
+    backs: list[np.ndarray],
 ) -> list[np.ndarray]:
-    """Return the ids that would follow, were this bar one of those before, see `ECHOES`."""
+    """Return the ids that would follow, were this bar one of those before: those of `ECHOES`, then of each of `backs`.
+
+    Args:
+        backs: how many bars ago, (N,) each; 0 for none.
+    """
     size = len(vocabulary.kinds)
     at_place = Grouped(place, ~np.isin(kinds, (BAR, POSITION, AHEAD, WRITE)), flat.ids)
+    group = at_place.group
     found = []
-    for ago in ECHOES:
-        then = at_place.keys - ago * size
+    for ago in (*ECHOES, *backs):
+        is_same = isinstance(ago, int)  # for all tokens at a place
+        then = at_place.keys - ago * size if is_same else place - ago * size
         begin, count = at_place.find(then)
         following = at_place.following(then)
         following = np.where(following // size == then // size, following % size, vocabulary.bar)
-        group = at_place.group
-        echo = at_place.item(begin[group], count[group], at_place.seen, following[group])
-        found.append(np.where(bars >= ago, echo, 0))
+        if is_same:
+            begin, count, following = begin[group], count[group], following[group]
+        echo = at_place.item(begin, count, at_place.seen, following)
+        found.append(np.where((bars >= ago) & (np.asarray(ago) > 0), echo, 0))
     return found
