@@ -263,7 +263,7 @@ class ScorePlan:
         weights = np.zeros((2 * num_bars, 12))
         np.add.at(weights, (half, pitch % 12), np.maximum(overlap, 0))
         lowest = np.full(2 * num_bars, 999)
-        is_long = overlap * 6 >= edges[half + 1] - edges[half]  # a passing note is no bass
+        is_long = overlap * 8 >= edges[half + 1] - edges[half]  # a passing note is no bass
         np.minimum.at(lowest, half[is_long], pitch[is_long])
         return chords.label(weights, np.where(lowest < 999, lowest % 12, -1))
 
