@@ -23,8 +23,8 @@ GOLDEN = {
     "grid-infill 2": ("7eed52d0b68589ee", "13bdccadf7a7316b", "25955d5bd38c0fce"),
     "grid-infill": ("6f9b8da8d96e38ed", "3f73fa37e4589c28", "9a3d54aef380331b"),
     "score 1": ("bb23028845a13b76", "a3a6b4ed9b20511e", "a94c9be08f1eada2"),
-    "score": ("b8089621cb045e69", "cd4a3fcb94081fc0", "d6a22e4cd195e58c"),
-    "score-infill": ("c7b3d1b0be5852de", "0534d205e019b61b", "b4c3df4fbfc91ddb"),
+    "score 2": ("b8089621cb045e69", "cd4a3fcb94081fc0", "d6a22e4cd195e58c"),
+    "score-infill 2": ("c7b3d1b0be5852de", "0534d205e019b61b", "b4c3df4fbfc91ddb"),
     "performance 1": ("46af11e654fb11ea", "196893bfd8df6cbb", "8201ce7a28595833"),
     "performance": ("d6cb2b5cfbf82741", "2828bf1cfc9a53ea", "0f9b410e40c9198a"),
     "REMI": ("bb23028845a13b76", "a3a6b4ed9b20511e", "a94c9be08f1eada2"),
@@ -102,14 +102,14 @@ def digest(batch: Callable[[int], Any]) -> str:
 
 def cases(create: Callable[..., Any]) -> dict[str, Any]:
     """Return tokenizers by name; `create` makes one from its name and options."""
-    remi, score, performance = create("REMI"), create("score"), create("performance")
+    remi, score, performance = create("REMI"), create("score", features=1), create("performance")
     return {
         **{f"grid {version}": create("grid", features=version) for version in (1, 2, 3, 4)},
         "grid-infill 2": create("grid-infill", features=2),
         "grid-infill": create("grid-infill"),
         "score 1": create("score", features=1),
-        "score": score,
-        "score-infill": create("score-infill"),
+        "score 2": create("score", features=2),
+        "score-infill 2": create("score-infill", features=2),
         "performance 1": create("performance", features=1),
         "performance": performance,
         "REMI": remi,

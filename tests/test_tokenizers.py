@@ -277,7 +277,7 @@ def test_another_vocabulary_than_the_one_trained_with_is_refused():
 
 def scored(ids: list[str], name: str = "score") -> list[dict[str, str | int]]:
     """Return the features behind each id, ids among them by what they say."""
-    tokenizer = tokenizers.create(name)
+    tokenizer = tokenizers.create(name, features=2)
     words = {
         f"{kind}_{value}": i for i, (kind, value) in enumerate(zip(tokenizer.kinds, tokenizer.values, strict=True))
     }
@@ -346,7 +346,7 @@ def test_features_of_scores_stream_and_stay_in_range(ids: list[int], data: st.Da
 
 def test_checkpoints_from_before_features_of_scores_get_none():
     described = SCORE.describe()
-    assert described.pop("features") == 2
+    assert described.pop("features") == 5
     old = tokenizers.from_description(described)
     assert old.feature_sizes == () and old.describe() == described
     assert tokenizers.from_description(SCORE.describe()).feature_sizes == SCORE.feature_sizes

@@ -140,7 +140,7 @@ def test_silence_behind_merged_ids(merged):
 
 def test_real_files_become_shorter_by_merges_of_others():
     scores = real_scores("openhymnal-midi", 12)
-    base = tokenizers.create("score")
+    base = tokenizers.create("score").mergeable
     ids = [base.encode(score)[0] for score in scores]
     tokenizer = base.trained_bpe(iter(ids[:8]), 200)
     for held_out in ids[8:]:

@@ -15,6 +15,7 @@ from musiclm.tokenizers.base import Tokenizer
 from tests import crops_data
 
 NAMES = [name for name in crops_data.GOLDEN if "bpe" not in name and name not in ("score 1", "performance 1", "REMI")]
+NAMES += ["score", "score-infill"]
 quickly = settings(max_examples=25)
 
 

@@ -107,6 +107,7 @@ def build_corpus(
     finding.check(paths)
     check_output(output, force=force)
     if options.bpe:
+        tokenizer = tokenizer.mergeable
         tokenizer.trained_bpe([], num_merges=options.bpe)  # raises now if it cannot learn merges
     work = BuildState(work_folder(output), _plan(paths, tokenizer, options))
     done = False

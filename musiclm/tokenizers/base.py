@@ -83,6 +83,11 @@ class Tokenizer(ABC):
         return self
 
     @property
+    def mergeable(self) -> Tokenizer:
+        """The tokenizer whose ids `trained_bpe` merges; another version of this one where its own cannot be merged."""
+        return self
+
+    @property
     def plain_size(self) -> int:
         """The number of ids that a piece in its usual order uses; later ids are special tokens of rearrangements."""
         return self.vocab_size

@@ -191,11 +191,17 @@ class ScoreTokenizer(MidiTokTokenizer):
         of_plan = [plan_features.features_of(self._plan_table, ids) for ids in sequences]
         return np.concatenate([found, np.concatenate(of_plan)], 1)
 
+    @property
+    def mergeable(self) -> Tokenizer:
+        return self if self.version == 1 else type(self)(self.config, self.miditok_vocabulary, features=1)
+
     def trained_bpe(self, sequences: Iterable[np.ndarray], num_merges: int) -> Tokenizer:
-        """See the base class. Merged ids have no input features."""
+        """See the base class. Merged ids have neither a plan nor input features."""
         if self.version == 1:
             return super().trained_bpe(sequences, num_merges)
-        return type(self)(self.config, self.miditok_vocabulary, features=1).trained_bpe(sequences, num_merges)
+        if self.plan is not None:
+            sequences = map(self.plan.without, sequences)
+        return self.mergeable.trained_bpe(sequences, num_merges)
 
 
 def style_of(score: Score) -> str | None:

@@ -93,7 +93,7 @@ class Given:
         position = _latest(kinds == POSITION, table.value[ids])
         notes = np.flatnonzero(kinds == PITCH)
         notes = notes[(notes + 2 < len(ids)) & (bar[notes] >= 0)]
-        start = self.begins[np.minimum(bar[notes], len(lengths))] + position[notes]
+        start = np.minimum(self.begins[np.minimum(bar[notes], len(lengths))] + position[notes], self.begins[-1])
         end = np.minimum(start + table.value[ids[np.minimum(notes + 2, len(ids) - 1)]], self.begins[-1])
         change = np.zeros((int(self.begins[-1]) + BEAT + 1, 12), np.int64)
         classes = FIFTHS[table.value[ids[notes]] % 12]
@@ -116,11 +116,12 @@ def features_of(table: PlanTable, ids: np.ndarray) -> np.ndarray:
     kinds = table.kinds[ids]
     if not (kinds == AHEAD).any():
         return columns(table, ids)
-    found = []
+    found, last = [], -1
     for before, begin, stop in resumed(kinds):
-        given = None
-        if kinds[begin] == WRITE and len(at := np.flatnonzero(kinds[:begin] == AHEAD)):
-            given = Given(table, ids[at[-1] + 1 : begin])
+        given, ahead = None, np.flatnonzero(kinds[:begin] == AHEAD)[-1:]
+        if len(ahead) and ahead[0] > last:
+            given = Given(table, ids[ahead[0] + 1 : begin])
+        last = begin
         part = np.concatenate([ids[before], ids[begin:stop]])
         found.append(columns(table, part, given, len(before))[len(before) :])
     return np.concatenate(found)
@@ -139,25 +140,24 @@ def columns(table: PlanTable, ids: np.ndarray, given: Given | None = None, writt
     is_bar = kinds == BAR
     bar = np.cumsum(is_bar)
     begin = np.maximum.accumulate(np.where(is_bar, np.arange(len(ids)), 0))  # of the bar
-    total = _latest(kinds == LENGTH, value)
+    total = _latest((kinds == LENGTH) & (bar == 0), value)
     position = _latest(kinds == POSITION, value, since=begin)
     wanted = _wanted(table, ids, kinds, bar)
     is_chord = kinds == CHORD
     num_chords = np.cumsum(is_chord)
     num_chords -= (num_chords - is_chord)[begin]
-    last = _latest(is_chord, index, since=begin)
-    first = _latest(is_chord & (num_chords == 1), index, since=begin)
+    first, second = (_latest(is_chord & (num_chords == n), index, since=begin) for n in (1, 2))
     signature = _latest(kinds == SIGNATURE, ids)
     is_second = 2 * position >= np.maximum(table.bar_length[signature], 1)
     is_said = num_chords > 1
     features = [
-        _latest(kinds == STYLE, index),
+        _latest((kinds == STYLE) & (bar == 0), index),
         np.where(total > 0, np.clip(total - np.maximum(bar, 1) + 1, 1, MAX_LEFT), 0),
         np.where(bar > 0, (bar - 1) % GROUP + 1, 0),
         *wanted[bar].T,
         _latest(kinds == SECTION, index, since=begin),
-        np.where(is_said & is_second, last, first),
-        np.where(is_said & ~is_second, last, 0),
+        np.where(is_said & is_second, second, first),
+        np.where(is_said & ~is_second, second, 0),
         table.index[signature],
         _latest(kinds == TEMPO, index),
     ]
@@ -183,9 +183,11 @@ def _wanted(table: PlanTable, ids: np.ndarray, kinds: np.ndarray, bar: np.ndarra
     """
     num_bars = int(bar[-1]) if len(bar) else 0
     found = np.zeros((num_bars + 1, 3), np.int64)
-    header = table.value[ids[(kinds == PROGRAM) & (bar == 0)]]
-    if not len(header) or not (kinds == STYLE).any():
+    style = np.flatnonzero((kinds == STYLE) & (bar == 0))[-1:]
+    programs = np.flatnonzero((kinds == PROGRAM) & (bar == 0))
+    if not len(style) or not len(programs := programs[programs > style[0]]):
         return found
+    header = np.array(list(dict.fromkeys(table.value[ids[programs]].tolist())))
     program = _latest((kinds == PROGRAM) & (bar > 0), table.value[ids])
     notes = np.flatnonzero((kinds == PITCH) | (kinds == DRUM))
     column = np.full(131, -1)
@@ -247,7 +249,7 @@ class PlanState:
             self.before, self.given_ids = self.copy(), ()
             return
         if kind == WRITE and self.before is not None:
-            given = Given(self.table, np.array(self.given_ids, np.int64))
+            given = None if self.given_ids is None else Given(self.table, np.array(self.given_ids, np.int64))
             again = self.before.copy()
             for name in self.__slots__:
                 setattr(self, name, getattr(again, name))
@@ -260,14 +262,14 @@ class PlanState:
             self.position = self.section = 0
             self.chords = ()
             self.wanted = self._now_wanted()
-        elif kind == STYLE:
+        elif kind == STYLE and not self.bar:
             self.style, self.header = index[i], ()
-        elif kind == LENGTH:
+        elif kind == LENGTH and not self.bar:
             self.length = value[i]
         elif kind == PROGRAM:
             if self.bar:
                 self.program = value[i]
-            elif self.header is not None:
+            elif self.header is not None and value[i] not in self.header:
                 self.header = (*self.header, value[i])
         elif kind in (PITCH, DRUM):
             self.last[self.program] = self.bar

@@ -180,7 +180,7 @@ class ScoreState:
             if not self.in_header:
                 self.program = value + 2
         elif kind == STYLE:
-            self.in_header = True
+            self.in_header = not self.past
         elif kind == REPEAT:
             self.back = value
         elif kind in (PITCH, DRUM):
@@ -307,7 +307,7 @@ def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
         return np.where((vocabulary.kind_table[start] == PITCH) & (vocabulary.kind_table[end] == PITCH), semitones, 0)
 
     echoes = _echoes(
-        vocabulary, flat, kinds, place, bars, [_backs(kinds, values, is_bar)] if vocabulary.has_plan else []
+        vocabulary, flat, kinds, place, bars, [_backs(flat, kinds, values)] if vocabulary.has_plan else []
     )
     columns = [
         program,
@@ -330,11 +330,10 @@ def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
     return np.stack(columns).T
 
 
-def _backs(kinds: np.ndarray, values: np.ndarray, is_bar: np.ndarray) -> np.ndarray:
+def _backs(flat: Flat, kinds: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return how many bars back is the bar that this one is said to repeat, (N,); 0 while that is not said, and for none."""
-    index = np.arange(len(kinds))
-    begin = np.maximum.accumulate(np.where(is_bar, index, 0))
-    said = np.maximum.accumulate(np.where(kinds == REPEAT, index, -1))
+    begin = np.maximum(flat.first, np.maximum.accumulate(np.where(kinds == BAR, flat.index, 0)))
+    said = np.maximum.accumulate(np.where(kinds == REPEAT, flat.index, -1))
     return np.where(said >= begin, values[said], 0)
 
 
