@@ -28,7 +28,7 @@ from musiclm.training.config import TrainConfig
 from musiclm.training.setup import prepare
 from tests.conftest import tiny
 
-GRID, SCORE = tokenizers.create("grid-infill"), tokenizers.create("score-infill")
+GRID, SCORE = tokenizers.create("grid-infill"), tokenizers.create("score-infill", features=2)  # without a plan
 PLAIN, PLAIN_GRID = tokenizers.create("score"), tokenizers.create("grid")
 CHORALES = bundled(GRID)
 
@@ -180,7 +180,7 @@ def test_a_score_with_a_hole_tells_each_note_once(real_midi):
 
 
 def _said(ids: np.ndarray, place: int) -> list[int]:
-    program = SCORE._program_before(ids, int(place))
+    program = SCORE._reader.program_before(ids, int(place))
     return [program] if program >= 0 else []
 
 

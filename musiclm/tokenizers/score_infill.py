@@ -9,20 +9,27 @@ A crop of a score with a masked span has three parts:
 So the last part continues the first as any music does, with the same grammar and to any length, and the model has read the
 context on both sides. After WRITE the last program before the span is repeated, if there was one, so the span's notes need
 not say it again.
+
+Ids with a plan (version 5) keep it: each crop begins with BOS and the header of the piece, whose length is the number of bars
+left. Bars of the past context and of the span have the attributes of the whole piece, those of the given context have none:
+so the model predicts the harmony from what is given, and then the notes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from symusic import Score
 
 from .score import INFILL_TOKENS, PLANNED, SIZES, ScoreTokenizer
-from .vocabulary import Kind, find, ids_of, is_kind, pitches_on
+from .score_notes import NoteReader
+from .vocabulary import Kind, find, ids_of, is_kind
 
 CHANCES = (0.2, 0.25, 0.35, 0.2)  # of each
+MASKS, MASKS_WITH_PLAN = (0.4, 0.5, 0.1), (0.25, 0.6, 0.15)  # of all notes, some instruments, all but the top
 BEHIND = 2  # bars of context after the span, at most
 LENGTH = 1024  # ids of a rearranged crop, at most
 LEAST = 128  # ids of past context that are always kept, where there are so many
@@ -34,6 +41,20 @@ class Parts(NamedTuple):
     ahead: int
     write: int
     written: int
+
+
+class Mask(NamedTuple):
+    """What a span masks.
+
+    Attributes:
+        missing: which ids belong to masked notes, wherever in the piece, (T,) booleans.
+        continues: whether such notes are missing after the span too.
+        absent: whether they are missing before it too, as where an accompaniment begins.
+    """
+
+    missing: np.ndarray
+    continues: bool
+    absent: bool = False
 
 
 class ScoreInfill(ScoreTokenizer):
@@ -59,9 +80,12 @@ class ScoreInfill(ScoreTokenizer):
         self.ahead = find(table, Kind.INFILL_CONTEXT)
         self.write = {table[i].value: i for i in ids_of(table, Kind.INFILL_SPAN).tolist()}
         self._is_write, self._is_bar = is_kind(table, Kind.INFILL_SPAN), is_kind(table, Kind.BAR)
-        self._is_position, self._is_tempo = is_kind(table, Kind.POSITION), is_kind(table, Kind.TEMPO)
-        self._is_program, self._is_time_signature = is_kind(table, Kind.PROGRAM), is_kind(table, Kind.TIME_SIGNATURE)
-        self._pitch = pitches_on(table)
+        self._is_program, self._is_tempo, self._is_time_signature = (
+            is_kind(table, kind) for kind in (Kind.PROGRAM, Kind.TEMPO, Kind.TIME_SIGNATURE)
+        )
+        self._styles = set(ids_of(table, Kind.STYLE).tolist())
+        self._bar_line = find(table, Kind.POSITION, 0)
+        self._reader = NoteReader(table)
 
     @property
     def plain_size(self) -> int:
@@ -79,9 +103,15 @@ class ScoreInfill(ScoreTokenizer):
         return counted
 
     def loss_mask(self, ids: np.ndarray) -> np.ndarray:
+        """See the base class; of a rearranged crop the given context does not count, nor header and first bar of the past.
+
+        Such a crop begins anywhere in a piece, so that the model would learn to begin in the middle.
+        """
         mask, parts = np.ones(len(ids), bool), self.parts(ids)
         if parts is not None:
             mask[parts.ahead : parts.written] = False
+            if self.plan is not None:
+                mask[: self.bar_starts(ids[: parts.ahead])[:2][-1]] = False
         return mask
 
     def num_notes(self, ids: np.ndarray) -> int:
@@ -123,15 +153,99 @@ class ScoreInfill(ScoreTokenizer):
             size //= 2
         stop = first + size
         behind = min(num_bars, stop + int(rng.integers(BEHIND + 1)))
-        programs = self._programs(ids)
-        missing, continues = self._sampled_mask(rng, ids, programs, slice(int(starts[first]), int(starts[stop])))
+        if self.plan is not None:
+            return self._planned(rng, ids, starts, first, stop, behind)
+        programs = self._reader.programs(ids)
+        span = slice(int(starts[first]), int(starts[stop]))
+        missing, continues, _ = self._sampled_mask(rng, ids, programs, span)
         kept = self.section(ids, starts, first, stop, (programs >= 0) & ~missing)
         after = self.section(ids, starts, stop, behind, (programs >= 0) & ~(missing & continues))
-        said = self._program_before(ids, int(starts[first]))
+        said = self._reader.program_before(ids, int(starts[first]))
         written = self.section(ids, starts, first, stop, missing, said=said, tempi=True)
         asked = self.asked(np.concatenate([kept, after]), size, said)
         room = max(LEAST, LENGTH - len(asked) - len(written))
         return np.concatenate([self._end(ids, starts, first, room), asked, written])
+
+    def _planned(
+        self, rng: np.random.Generator, ids: np.ndarray, starts: np.ndarray, first: int, stop: int, behind: int
+    ) -> np.ndarray:
+        """Return a crop of ids with a plan, see the module, of at most `LENGTH` ids; the whole piece where none is so short.
+
+        Args:
+            rng: samples the mask.
+            ids: of the piece.
+            starts: of its bars, see `bar_starts`.
+            first: bar of the span.
+            stop: the bar after its last.
+            behind: the bar after the last that is given.
+        """
+        while behind > stop and starts[behind] - starts[first] > 3 * LENGTH // 4:
+            behind -= 1
+        begin = int(np.searchsorted(starts, starts[first] - LENGTH))  # the first bar within reach
+        near, places = ids[starts[begin] : starts[behind]], starts[begin : behind + 1] - starts[begin]
+        at, end = int(places[first - begin]), int(places[stop - begin])
+        programs = self._reader.programs(near, self._reader.program_before(ids, int(starts[begin]), int(starts[0])))
+        mask = self._sampled_mask(rng, near, programs, slice(at, end))
+        missing = mask.missing.copy()
+        missing[:at] &= mask.absent
+        missing[end:] &= mask.continues
+        given, hidden = (programs >= 0) & ~missing, mask.missing[at:end]
+        said = int(programs[:at][given[:at]][-1]) if given[:at].any() else -1
+        kept = self._reader.some(near[at:], programs[at:], given[at:])
+        written = self._reader.some(near[at:end], programs[at:end], hidden, said=said, tempi=True, attributes=True)
+        room = LENGTH - len(kept) - len(written) - 3 - int(starts[0]) - 2
+        if room < 0:
+            return ids
+        bar = self._first_of_past(starts, first, room)
+        past = slice(int(places[bar - begin]), at)
+        heard = self._reader.some(near[past], programs[past], given[past], tempi=True, attributes=True)
+        if said >= 0 and not given[past].any():  # the program was said before the crop
+            said = -1
+            written = self._reader.some(near[at:end], programs[at:end], hidden, tempi=True, attributes=True)
+        header = self._header(ids, starts, bar, len(starts) - 1)
+        size = stop - first
+        return np.concatenate([header, heard, self.asked(kept, size, said), written])
+
+    def _first_of_past(self, starts: np.ndarray, first: int, room: int) -> int:
+        """Return the first bar of a past context of at most so many ids.
+
+        The place in groups of four and eight bars is counted from it: it is a multiple of eight where that leaves half of the
+        bars that would fit, else of four where that leaves any.
+        """
+        earliest = int(np.searchsorted(starts[: first + 1], starts[first] - room))
+        eighth, fourth = -(-earliest // 8) * 8, -(-earliest // 4) * 4
+        if first - eighth >= (first - earliest + 1) // 2:
+            return eighth
+        return fourth if fourth < first else earliest
+
+    def _header(
+        self, ids: np.ndarray, starts: np.ndarray, bar: int, num_bars: int, programs: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Return BOS and the header of a piece as if it began at a bar, (T,) int64.
+
+        Args:
+            ids: of the piece.
+            starts: of its bars, see `bar_starts`.
+            bar: where the crop begins.
+            num_bars: of the whole piece.
+            programs: ids of all that play; those of the piece's header if left out.
+        """
+        assert self.plan is not None
+        own, at = ids[: starts[0]], int(starts[bar])
+        style = next((i for i in own.tolist() if i in self._styles), self.plan.styles[None])
+        is_known = self.plan.lengths[None] not in own
+        signature, tempo = (own[of[own]] for of in (self._is_time_signature, self._is_tempo))
+        if bar and len(signature):
+            signature = ids[at + 1 : at + 2]
+        if bar and len(tempo):
+            changes = np.flatnonzero(self._is_tempo[ids[:at]])
+            tempo = ids[changes[-1:]] if len(changes) else tempo
+            line = ids[at : at + 9]  # bar, time signature, four attributes, position, tempo
+            now = [i for p, i in pairwise(line.tolist()) if p == self._bar_line and self._is_tempo[i]]
+            tempo = np.array(now or tempo, np.int64)
+        playing = own[self._is_program[own]] if programs is None else self.plan.in_order(np.asarray(programs, np.int64))
+        length = self.plan.length(num_bars - bar if is_known else None)
+        return np.concatenate([[self.bos, style, length], signature, tempo, playing]).astype(np.int64)
 
     def asked(self, kept: np.ndarray, num_bars: int, said: int) -> np.ndarray:
         """Return the prompt's ids after the past context, (T,) int64.
@@ -144,73 +258,65 @@ class ScoreInfill(ScoreTokenizer):
         program = [said] if said >= 0 else []
         return np.concatenate([[self.ahead], kept, [self.write[num_bars]], program]).astype(np.int64)
 
-    def heard(self, ids: np.ndarray, first: int, num_bars: int) -> np.ndarray:
+    def heard(self, ids: np.ndarray, first: int, num_bars: int, programs: Sequence[int] = ()) -> np.ndarray:
         """Return the prompt of an infilling model, (T,) int64: past context and given context.
 
         Args:
-            ids: of the piece without the masked notes; it has to reach the end of the span.
+            ids: of the piece without the masked notes; it has to reach the end of the span. With a plan it has all bars of
+                the piece, which its header counts.
             first: bar of the span.
             num_bars: of the span, one of `SIZES`.
+            programs: ids of those that are asked for, which the header says beside those that play.
         """
         starts = self.bar_starts(ids)
         behind = min(len(starts) - 1, first + num_bars + BEHIND)
-        kept = self.section(ids, starts, first, behind, self._of_note(ids) >= 0)
-        asked = self.asked(kept, num_bars, self._program_before(ids, int(starts[first])))
+        if self.plan is not None:
+            return self._heard_with_plan(ids, starts, first, behind, num_bars, programs)
+        kept = self.section(ids, starts, first, behind, self._reader.of_note(ids) >= 0)
+        asked = self.asked(kept, num_bars, self._reader.program_before(ids, int(starts[first])))
         return np.concatenate([self._end(ids, starts, first, max(LEAST, LENGTH // 2 - len(asked))), asked])
+
+    def _heard_with_plan(
+        self, ids: np.ndarray, starts: np.ndarray, first: int, behind: int, num_bars: int, programs: Sequence[int]
+    ) -> np.ndarray:
+        at, end = int(starts[first]), int(starts[behind])
+        of_note = self._reader.programs(ids[:end])
+        kept = self._reader.some(ids[at:end], of_note[at:end], of_note[at:end] >= 0)
+        asked = self.asked(kept, num_bars, self._reader.program_before(ids, at, int(starts[0])))
+        every = [*ids[self._is_program[ids]].tolist(), *programs]
+        room = LENGTH // 2 - len(asked) - len(set(every)) - 6
+        bar = self._first_of_past(starts, first, max(LEAST, room))
+        past = slice(int(starts[bar]), at)
+        heard = self._reader.some(ids[past], of_note[past], of_note[past] >= 0, tempi=True, attributes=True)
+        return np.concatenate([self._header(ids, starts, bar, len(starts) - 1, every), heard, asked])
 
     def _end(self, ids: np.ndarray, starts: np.ndarray, first: int, room: int) -> np.ndarray:
         """Return the last bars before a bar, at most `room` ids; all ids from the beginning where they fit."""
         if starts[first] <= room:
             return ids[: starts[first]]
         begin = int(starts[: first + 1][starts[: first + 1] >= starts[first] - room][0])
-        said = self._program_before(ids, begin)
+        said = self._reader.program_before(ids, begin)
         return np.concatenate([[said] if said >= 0 else [], ids[begin : starts[first]]]).astype(np.int64)
 
-    def _program_before(self, ids: np.ndarray, place: int) -> int:
-        said = np.flatnonzero(self._is_program[ids[:place]])
-        return int(ids[said[-1]]) if len(said) else -1
+    def _sampled_mask(self, rng: np.random.Generator, ids: np.ndarray, programs: np.ndarray, span: slice) -> Mask:
+        """Return what a span masks.
 
-    def _programs(self, ids: np.ndarray) -> np.ndarray:
-        """Return the program id of the note that each id belongs to, (T,); -1 for ids of no note."""
-        is_program = self._is_program[ids]
-        last = np.maximum.accumulate(np.where(is_program, np.arange(len(ids)), -1))
-        return np.where((self._of_note(ids) >= 0) & (last >= 0), ids[np.maximum(last, 0)], -1)
-
-    def _of_note(self, ids: np.ndarray) -> np.ndarray:
-        """Return the position of the first id of the note that each id belongs to, (T,); -1 for ids of no note."""
-        places = np.arange(len(ids))
-        begins = np.maximum.accumulate(np.where(self._num_notes[ids] > 0, places, -3))
-        return np.where(places - begins < 3, begins, -1)  # its pitch, velocity and duration
-
-    def _tops(self, ids: np.ndarray) -> np.ndarray:
-        """Return which ids belong to the highest note of their position, drums excepted, (T,) booleans."""
-        begins = self._of_note(ids)
-        notes = np.flatnonzero(self._pitch[ids] >= 0)
-        group = np.cumsum(self._is_bar[ids] | self._is_position[ids])
-        highest = np.full(int(group[-1]) + 1, -1)
-        np.maximum.at(highest, group[notes], self._pitch[ids[notes]])
-        is_top = np.zeros(len(ids), bool)
-        is_top[notes] = self._pitch[ids[notes]] == highest[group[notes]]
-        return (begins >= 0) & is_top[np.maximum(begins, 0)]
-
-    def _sampled_mask(
-        self, rng: np.random.Generator, ids: np.ndarray, programs: np.ndarray, span: slice
-    ) -> tuple[np.ndarray, bool]:
-        """Return which ids belong to notes that a span masks, (T,) booleans, and whether the mask continues after it.
-
-        Four in ten spans mask all notes. One in ten gives the highest notes, a melody to accompany; the others give some of
-        the instruments, if there are several. Three in five of those that give something continue the mask after the span,
-        as where a whole track is masked.
+        Some spans mask all notes; some give the highest notes, a melody to accompany; the others give some of the
+        instruments, if there are several. See `MASKS` for how many. Three in five of those that give something continue the
+        mask after the span, as where a whole track is masked. With a plan half of them mask before the span too, as where an
+        accompaniment begins, and half of the others after it.
         """
         playing = np.unique(programs[span][programs[span] >= 0])
         kind = rng.random()
-        if kind < 0.4 or (kind < 0.9 and len(playing) < 2):
-            return programs >= 0, False
-        continues = bool(rng.random() < 0.6)
-        if kind >= 0.9:
-            return (programs >= 0) & ~self._tops(ids), continues
+        all_notes, instruments, _ = MASKS if self.plan is None else MASKS_WITH_PLAN
+        if kind < all_notes or (kind < all_notes + instruments and len(playing) < 2):
+            return Mask(programs >= 0, False)
+        absent = self.plan is not None and bool(rng.random() < 0.5)
+        continues = absent or bool(rng.random() < (0.6 if self.plan is None else 0.5))
+        if kind >= all_notes + instruments:
+            return Mask((programs >= 0) & ~self._reader.tops(ids), continues, absent)
         chosen = rng.choice(playing, int(rng.integers(1, len(playing))), replace=False)
-        return np.isin(programs, chosen), continues
+        return Mask(np.isin(programs, chosen), continues, absent)
 
     def section(
         self,
@@ -235,26 +341,5 @@ class ScoreInfill(ScoreTokenizer):
             tempi: whether tempo changes are kept.
         """
         begin, end = int(starts[first]), int(starts[stop])
-        part, programs = ids[begin:end], self._programs(ids[:end])[begin:]
-        keep = (programs >= 0) & chosen[begin:end]
-        keep |= self._is_bar[part] | self._is_time_signature[part]
-        if tempi:
-            keep |= self._is_tempo[part]
-        found: list[int] = []
-        position = -1
-        for i in np.flatnonzero(keep | self._is_position[part]).tolist():
-            token = int(part[i])
-            if self._is_position[token]:
-                position = token
-                continue
-            if self._is_bar[token]:
-                position = -1
-            elif programs[i] >= 0 or self._is_tempo[token]:
-                if position >= 0:
-                    found.append(position)
-                    position = -1
-                if programs[i] >= 0 and programs[i] != said:
-                    said = int(programs[i])
-                    found.append(said)
-            found.append(token)
-        return np.array(found, np.int64)
+        programs = self._reader.programs(ids[:end])[begin:]
+        return self._reader.some(ids[begin:end], programs, chosen[begin:end], said=said, tempi=tempi)
