@@ -1,13 +1,14 @@
 """Make `score-transformer`, from the sets' archives to the bundled checkpoint; it can be stopped at any moment and continued.
 
-    python recipes/score.py DATA/train -o work/ --minutes 100 --infill-minutes 22 --more-minutes 100 --told-minutes 75
+    python recipes/score.py DATA/train -o work/ --start score-transformer --minutes 88 --bundle checkpoints/
 
-Seven steps, each left out when it is done: mend the sets' quirks (score_data.py), build a corpus of all of them (`musiclm
-corpus build`), train without features (`musiclm train`, continued by --resume), continue with masked spans (`--from` that,
-`--tokenizer score-infill`), once more at the rate that it began with, and again with features, bundle (bundle.py). Whoever
-begins anew may leave out the steps without features, which are there since features came later; what that saves was not
-measured. Weights: the one band-like set three times as often as its size says, pop half as often again, since two thirds of
-the notes are classical scores.
+Five steps, each left out when it is done: mend the sets' quirks (score_data.py) and arrange bands (band_data.py), build a
+corpus of all of them (`musiclm corpus build`), train (`musiclm train`, continued by --resume), bundle (bundle.py). The model
+starts from a checkpoint, so that no training is lost: one of version 2 of the tokens grows first (grow_score.py); one of
+version 5 is trained as it is. Without --start the weights begin at random. --name gives the run a folder of its own, for
+another round that starts from the last one.
+
+Weights: what is rare (games, chorales, hymns) counts three times, drums half, bands made by MMA and Polish scores two thirds.
 """
 
 from __future__ import annotations
@@ -18,55 +19,77 @@ import subprocess
 import sys
 from pathlib import Path
 
+from musiclm import checkpoint, tokenizers
+
 HERE = Path(__file__).parent
-DATA = "OpenScore Lieder and Orchestra, Polish scores, Chopin first editions, POP909, free games, Groove, Open Hymnal"
-SAMPLING = {"temperature": 0.9, "top_p": 0.98}  # of benchmarks/judge.py's rounds
+DATA = (
+    "OpenScore Lieder and Orchestra, Polish scores, Chopin first editions, POP909, bands arranged from POP909 by MMA, "
+    "free games, Groove, Open Hymnal, Bach chorales"
+)
+SAMPLING = {"temperature": 1.0, "rhythm_temperature": 0.95, "key": "auto", "key_strength": 0.5, "draw": 4}
 LICENCE = "CC BY 4.0 (credits in NOTICE)"
+LAYERS = 5  # of a model that grows
+WEIGHTS = {
+    "free-game-midi": 3,
+    "free-game-midi-2": 3,
+    "chorales": 3,
+    "openhymnal-midi": 3,
+    "pop909": 1.2,
+    "pop909-bands": 0.6,
+    "polish-scores-sample-midi": 0.7,
+    "groove-v1.0.0-midi": 0.5,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder with the sets' .tar.xz")
     parser.add_argument("-o", "--output", type=Path, required=True, help="where all of it is made")
-    parser.add_argument("--minutes", type=float, default=100.0)
-    parser.add_argument("--infill-minutes", type=float, default=22.0, help="then, with infilling")
-    parser.add_argument("--more-minutes", type=float, default=100.0, help="then, the same at a higher rate again")
-    parser.add_argument("--told-minutes", type=float, default=75.0, help="then, with features")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", help="a checkpoint to start from; left out, random weights")
+    parser.add_argument("--minutes", type=float, default=88.0, help="of training")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--name", default="run", help="of the run's folder")
     parser.add_argument("--bundle", type=Path, help="folder for the checkpoint and its card, checkpoints/ for one")
     arguments = parser.parse_args()
     folder = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
-    prepared, corpus, run = (folder / name for name in ("prepared", "score", "plain"))
-    filling, longer, last = folder / "filling", folder / "longer", folder / "score-transformer"
-    plain = ["--tokenizer", 'score-infill:{"features": 1}']
+    prepared, corpus, run = (folder / name for name in ("prepared", "corpus", arguments.name))
     if not (prepared / "done").exists():
         call(sys.executable, HERE / "score_data.py", arguments.data, "-o", prepared)
+        call(sys.executable, HERE / "band_data.py", arguments.data, "-o", prepared)
         (prepared / "done").touch()
     if not (corpus / "corpus.json").exists():
         musiclm("corpus", "build", prepared, "-o", corpus, "--tokenizer", "score")
-    common = ["--batch-size", 2, "--dropout", 0, "--weight", "free-game-midi=3", "--weight", "pop909=1.5"]
-    options = ["--arch", "transformer", "--preset", "small", "--context", 1024, "--learning-rate", 1e-3, *common]
-    options += ["--tokenizer", 'score:{"features": 1}']
-    train(corpus, run, arguments.minutes, arguments.seed, options)
-    options = ["--from", run, *plain, "--learning-rate", 5e-4, "--patience", 1000, *common]
-    train(corpus, filling, arguments.infill_minutes, arguments.seed, options)
-    options = ["--from", filling, *plain, "--learning-rate", 1e-3, "--patience", 1000, *common]
-    train(corpus, longer, arguments.more_minutes, arguments.seed + 1, options)
-    options = ["--from", longer, "--tokenizer", "score-infill", "--learning-rate", 1e-3, "--patience", 1000, *common]
-    train(corpus, last, arguments.told_minutes, arguments.seed + 2, options)
-    if arguments.bundle:
-        told = ["--data", DATA, "--licence", LICENCE, "--source", corpus, "-o", arguments.bundle]
-        told += ["--most-tokens", 100_000, "--sampling", json.dumps(SAMPLING)]
-        call(sys.executable, HERE / "bundle.py", last, "--name", "score-transformer", *told)
-
-
-def train(corpus: Path, run: Path, minutes: float, seed: int, options: list[object]) -> None:
-    """Have a run trained for so many minutes, from where it stands."""
     if (run / "run.json").exists():
-        musiclm("train", "--resume", run, "--minutes", minutes)
+        musiclm("train", "--resume", run, "--minutes", arguments.minutes)
     else:
-        musiclm("train", corpus, *options, "--minutes", minutes, "--seed", seed, "-o", run)
+        start = ["--from", started(arguments.start, folder)] if arguments.start else new_model()
+        options = ["--learning-rate", arguments.learning_rate, "--batch-size", 4, "--dropout", 0, "--patience", 1000]
+        weights = [part for name, weight in WEIGHTS.items() for part in ("--weight", f"{name}={weight:g}")]
+        budget = ["--minutes", arguments.minutes, "--seed", arguments.seed, "-o", run]
+        musiclm("train", corpus, *start, *options, *weights, *budget)
+    if arguments.bundle:
+        said = ["--data", DATA, "--licence", LICENCE, "--source", corpus, "-o", arguments.bundle]
+        said += ["--most-tokens", 100_000, "--sampling", json.dumps(SAMPLING)]
+        call(sys.executable, HERE / "bundle.py", run, "--name", "score-transformer", *said)
+
+
+def started(model: str, folder: Path) -> str | Path:
+    """Return a checkpoint with the plan of score tokens to start from: a model's own, or one grown from it."""
+    tokenizer = checkpoint.load(model).tokenizer()
+    if tokenizer.vocab_size == tokenizers.create("score-infill").vocab_size:
+        return model
+    grown = folder / "grown.safetensors"
+    if not grown.exists():
+        call(sys.executable, HERE / "grow_score.py", model, "-o", grown, "--layers", LAYERS)
+    return grown
+
+
+def new_model() -> list[object]:
+    """Return the options of a model with random weights."""
+    size = ["--arch", "transformer", "--preset", "small", "--layers", LAYERS, "--context", 1024]
+    return [*size, "--tokenizer", "score-infill"]
 
 
 def musiclm(*arguments: object) -> None:

@@ -306,9 +306,7 @@ def _features_of(vocabulary: Vocabulary, flat: Flat) -> np.ndarray:
         semitones = np.clip(end - start, -MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL + 1
         return np.where((vocabulary.kind_table[start] == PITCH) & (vocabulary.kind_table[end] == PITCH), semitones, 0)
 
-    echoes = _echoes(
-        vocabulary, flat, kinds, place, bars, [_backs(flat, kinds, values)] if vocabulary.has_plan else []
-    )
+    echoes = _echoes(vocabulary, flat, kinds, place, bars, [_backs(flat, kinds, values)] if vocabulary.has_plan else [])
     columns = [
         program,
         position,
