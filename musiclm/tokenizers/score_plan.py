@@ -13,7 +13,7 @@ T tokens, N notes, M bars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,8 @@ ALIKE_BARS = 0.7  # Jaccard index of the notes of two bars, of which one repeats
 ALIKE_GROUPS = 0.45  # mean of the same index, coarser, of the bars of two groups with one letter
 LEAST_NOTES = 3  # of a bar that can repeat one
 ATTRIBUTES = 4  # tokens of a bar's plan
-P_UNKNOWN = 0.15  # of each part of the plan, in training
+PARTS = ("style", "length", "timing", "programs", "sections", "repeats", "chords")  # timing: time signature and tempo
+P_UNKNOWN = 0.15  # of each of these, in training
 
 
 class Notes(NamedTuple):
@@ -130,27 +131,31 @@ class ScorePlan:
         return int(ids[1]) - self.styles[None] if len(ids) > 1 and self._is_style[ids[1]] else 0
 
     def with_unknown(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return ids in which each part of the plan is unknown with probability `P_UNKNOWN`, (T',).
+        """Return ids in which each of `PARTS` is unknown with probability `P_UNKNOWN`, (T',)."""
+        is_unknown = rng.random(len(PARTS)) < P_UNKNOWN
+        return self.without_parts(ids, [part for part, unknown in zip(PARTS, is_unknown, strict=True) if unknown])
 
-        The parts are the style, the length, time signature and tempo of the header, its programs; and of all bars the
-        sections, the repeats and the chords.
-        """
-        style, length, timing, programs, *attributes = rng.random(7) < P_UNKNOWN
-        for is_hidden, kind in zip(attributes, (self.sections, self.repeats, self.chords), strict=True):
-            if is_hidden:
+    def without_parts(self, ids: np.ndarray, parts: Collection[str]) -> np.ndarray:
+        """Return ids in which some of `PARTS` are unknown, (T',): ids are replaced, or left out of the header."""
+        for part, kind in (("sections", self.sections), ("repeats", self.repeats), ("chords", self.chords)):
+            if part in parts:
                 first, last = min(kind.values()), max(kind.values())
                 ids = np.where((ids >= first) & (ids <= last), kind[None], ids)
         begin = int(len(ids) > 0 and ids[0] == self._bos)
         if begin >= len(ids) or not self._is_style[ids[begin]]:
             return ids
         end = begin + self.header_size(ids[begin:])
-        header = ids[begin:end]
-        keep = ~(
-            (timing & (self._is_signature[header] | self._is_tempo[header])) | (programs & self._is_program[header])
-        )
-        header = header.copy()
-        header[:2] = [self.styles[None] if style else header[0], self.lengths[None] if length else header[1]]
-        return np.concatenate([ids[:begin], header[keep], ids[end:]])
+        header = ids[begin:end].copy()
+        left_out = np.zeros(len(header), bool)
+        if "style" in parts:
+            header[0] = self.styles[None]
+        if "length" in parts:
+            header[1] = self.lengths[None]
+        if "timing" in parts:
+            left_out |= self._is_signature[header] | self._is_tempo[header]
+        if "programs" in parts:
+            left_out |= self._is_program[header]
+        return np.concatenate([ids[:begin], header[~left_out], ids[end:]])
 
     def in_order(self, programs: np.ndarray) -> np.ndarray:
         """Return each of some program ids once, in the order of the stream: drums last."""
