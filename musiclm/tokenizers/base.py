@@ -45,6 +45,7 @@ class Tokenizer(ABC):
         says_durations: whether a note's length is known when it begins; else it lasts until an id ends it.
         repeat_lag: the distance in ids at which the repetition baseline copies.
         num_rearrangements: how many ways of writing a piece there are, see `rearranged`.
+        has_plan: whether ids begin with a header, and bars with attributes; see `score_plan`.
         supports_infilling: whether rearrangements have masked spans, so that models learn infilling; evaluation then uses
             them.
         p_rearrange: the share of training crops that are rearranged.
@@ -65,6 +66,7 @@ class Tokenizer(ABC):
     repeat_lag: int = 1
     num_rearrangements: int = 1
     p_rearrange: float = 0.75
+    has_plan: bool = False
     supports_infilling: bool = False
 
     @property
@@ -115,6 +117,23 @@ class Tokenizer(ABC):
     def without_open_bar(self, ids: np.ndarray, quarters: float) -> np.ndarray:
         """Return ids without an empty bar that begins at or after a time, so that it can have another time signature."""
         return ids
+
+    def with_header(
+        self, ids: np.ndarray, *, style: str | None = None, new_bars: int | None = None, programs: Sequence[int] = ()
+    ) -> np.ndarray:
+        """Return the ids of a prompt with the header of the piece that it is to become; the same where there are no headers.
+
+        Args:
+            ids: of the prompt, with its own header.
+            style: of the piece; the prompt's if left out.
+            new_bars: how many bars are to follow; None for an unknown length.
+            programs: General MIDI numbers, -1 for drums, of those that join the prompt's own.
+        """
+        return ids
+
+    def header_size(self, ids: np.ndarray) -> int:
+        """Return how many ids at the beginning of new music, without bos, are a header; 0 where it begins with none."""
+        return 0
 
     def suffix_from_bar(self, ids: np.ndarray, quarters: float) -> tuple[np.ndarray, float]:
         """Return the suffix of ids from a bar line at or before a time, and the time of that bar line in quarters.

@@ -22,7 +22,7 @@ from .base import Tokenizer, from_begins
 from .features import plan as plan_features
 from .features import score as score_features
 from .miditok import MidiTokTokenizer
-from .vocabulary import Kind
+from .vocabulary import Kind, ids_of
 
 CONFIG: dict[str, Any] = {
     "pitch_range": [0, 127],
@@ -96,6 +96,7 @@ class ScoreTokenizer(MidiTokTokenizer):
         super().__init__("REMI", config if config and vocabulary else CONFIG | (config or {}), vocabulary)
         positions = self.midi_tokenizer.config.max_num_pos_per_beat
         self.plan = score_plan.ScorePlan(self.vocabulary, positions) if features == PLANNED else None
+        self.has_plan = self.plan is not None
         if features > 1:
             self._known = score_features.Vocabulary(self.vocabulary, positions)
             self.feature_sizes, self.relative_pitch = self._known.sizes, self._known.relative_pitch
@@ -153,6 +154,19 @@ class ScoreTokenizer(MidiTokTokenizer):
 
     def with_unknown(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return ids if self.plan is None else self.plan.with_unknown(np.asarray(ids, np.int64), rng)
+
+    def with_header(
+        self, ids: np.ndarray, *, style: str | None = None, new_bars: int | None = None, programs: Sequence[int] = ()
+    ) -> np.ndarray:
+        if self.plan is None:
+            return ids
+        num_bars = None if new_bars is None else new_bars + sum(self.kinds[i] == "Bar" for i in ids)
+        joining = [i for i in ids_of(self.vocabulary, Kind.PROGRAM).tolist() if self.vocabulary[i].value in programs]
+        return self.plan.with_header(ids, style=style, bars=num_bars, programs=joining)
+
+    def header_size(self, ids: np.ndarray) -> int:
+        is_header = self.plan is not None and len(ids) > 0 and self.vocabulary[ids[0]].kind == Kind.STYLE
+        return self.plan.header_size(ids) if self.plan is not None and is_header else 0
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See the class. The streaming state is, per batch element, a `ScoreState` and of version 5 a `PlanState`."""

@@ -157,6 +157,27 @@ class ScorePlan:
             left_out |= self._is_program[header]
         return np.concatenate([ids[:begin], header[~left_out], ids[end:]])
 
+    def with_header(
+        self, ids: np.ndarray, *, style: str | None = None, bars: int | None = None, programs: Sequence[int] = ()
+    ) -> np.ndarray:
+        """Return ids with BOS and a header that says more of the piece than they do.
+
+        Args:
+            ids: the beginning of a piece, with BOS, a header and the attributes of its bars.
+            style: one of `STYLES`; that of the ids if left out.
+            bars: of the whole piece; None for unknown.
+            programs: ids of those that play beside the ones of the ids.
+        """
+        size = 1 + self.header_size(ids[1:])
+        rest = ids[size:]
+        played = rest[self._is_program[rest]]
+        said = ids[1:size]
+        first = self.styles[style] if style is not None else next((i for i in said if i in self.styles.values()), -1)
+        first = self.styles[None] if first < 0 else first
+        others = said[self._is_signature[said] | self._is_tempo[said]]
+        players = self.in_order(np.concatenate([played, np.asarray(programs, np.int64)]))
+        return np.concatenate([ids[:1], [first, self.length(bars)], others, players, rest]).astype(np.int64)
+
     def in_order(self, programs: np.ndarray) -> np.ndarray:
         """Return each of some program ids once, in the order of the stream: drums last."""
         each = np.unique(programs)

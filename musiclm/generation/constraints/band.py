@@ -78,9 +78,20 @@ class MultiTrackGrammar(Grammar):
         pitches = self._pitches_of[program]
         return pitches[pitches > pitch] if self._order[program] == order else pitches
 
-    def _notes(self, program: int, order: int, pitch: int, is_full: bool) -> list[np.ndarray]:
-        """Return the ids with which another note at the same time may begin: pitches, or later programs."""
-        programs = self._programs[self._orders[self._programs] > order]
+    def _notes(
+        self, program: int, order: int, pitch: int, is_full: bool, players: np.ndarray | None = None
+    ) -> list[np.ndarray]:
+        """Return the ids with which another note at the same time may begin: pitches, or later programs.
+
+        Args:
+            program: id of the last one; with `order`, `pitch` and `is_full` see `_pitches`.
+            order: of the last note.
+            pitch: of the last note.
+            is_full: whether only drums may begin.
+            players: ids of the programs that may play; all that are permitted if left out.
+        """
+        players = self._programs if players is None else players
+        programs = players[self._orders[players] > order]
         if is_full:
             programs = programs[programs == self._drums]
         pitches = self._pitches(program, order, pitch, is_full)

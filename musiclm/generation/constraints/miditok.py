@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...tokenizers.miditok import MidiTokTokenizer
-from ...tokenizers.vocabulary import BEGINS, ENDS, SPECIAL, Kind
+from ...tokenizers.vocabulary import BEGINS, ENDS, PLAN, SPECIAL, Kind
 from .base import Grammar
 from .dispatch import grammar_class
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
@@ -18,7 +18,7 @@ OF_TOKENIZATION: dict[str, type[Grammar]] = {
 }
 FOLLOWED = {
     *SPECIAL, *BEGINS, *ENDS, Kind.BAR, Kind.TIME_SIGNATURE, Kind.POSITION, Kind.TEMPO, Kind.PROGRAM, Kind.VELOCITY,
-    Kind.DURATION, Kind.TIME_SHIFT,
+    Kind.DURATION, Kind.TIME_SHIFT, *PLAN,
 }  # fmt: skip
 
 
