@@ -121,7 +121,10 @@ def test_only_unconditional_music_of_so_many_bars_has_one(untrained, song):
     assert not composer.completed(config(), composer.prompt(song)).ending
     for options in ({"finish": True}, {"finish": False}, {"tokens": 40}, {"seconds": 3.0}):
         assert not composer.completed(config(**options)).ending
-    assert not Composer.load(untrained("score")).completed(config()).ending
+    score = Composer.load(untrained("score"))  # with a plan
+    assert score.completed(config()).ending and not score.completed(config(live=True)).ending
+    assert not score.completed(config(), score.prompt(song)).ending
+    assert not Composer.load(untrained("REMI")).completed(config()).ending
 
 
 def test_a_record_tells_of_the_ending_and_one_that_does_not_is_cut(run, untrained):

@@ -62,13 +62,15 @@ def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
     everything = GenerationConfig.from_options(
         bars=3, n=2, keep=1, draw=1, only_new=True, finish=True, prompt_seconds=2.0, temperature=0.7, top_k=9, top_p=0.9,
         min_p=0.1, rhythm_temperature=0.8, precision="bf16", instruments="piano,drums", tempo=97.3, time_signature="6/8",
+        style="hymn",
         key="am", key_strength=0.5, pitch_range="C3-C6", max_polyphony=3, voice_leading=2.5, strict=True, ending=True,
     )  # fmt: skip
     record = everything.to_record()
     assert record == {
         "bars": 3, "n": 2, "keep": 1, "only_new": True, "finish": True, "prompt_seconds": 2.0, "temperature": 0.7,
         "top_k": 9, "top_p": 0.9, "min_p": 0.1, "rhythm_temperature": 0.8, "precision": "bf16",
-        "instruments": "drums,0,1,2,3,4,5,6,7", "tempo": 97.3, "time_signature": "6/8",
+        "instruments": "drums,0,1,2,3,4,5,6,7", "ensemble": "0+1+2+3+4+5+6+7,drums", "style": "hymn", "tempo": 97.3,
+        "time_signature": "6/8",
         "key": "A minor", "key_strength": 0.5, "pitch_range": "48-84",
         "max_polyphony": 3, "loop_guard": True, "voice_leading": 2.5, "strict": True, "ending": True,
     }  # fmt: skip
@@ -99,7 +101,7 @@ def test_records_of_earlier_versions_are_read(path: Path):
     [
         ["--prompt-bars", 2, "--bars", 2, "-n", 3, "--only-new", "--temperature", 0.9],
         ["--tokens", 50, "--top-k", 20, "--finish"],
-        ["--seconds", 2, "--stream", "--no-loop-guard", "--min-p", 0.001],
+        ["--seconds", 6, "--stream", "--no-loop-guard", "--min-p", 0.001],
     ],
     ids=str,
 )
@@ -163,7 +165,7 @@ def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained,
     assert record.keys() == keys and record["prompt_quarters"] == 6.0  # two bars of 3/4
     assert record["options"] == {
         "prompt_bars": 2, "bars": 1, "n": 1, "temperature": 1.0, "top_p": 0.9, "finish": True, "loop_guard": True,
-        "precision": held,
+        "precision": held, "ensemble": "auto",
     }  # fmt: skip
     assert str(prompt_file.parent) not in text
     count = midi.parse(data, "out").note_num()

@@ -25,6 +25,7 @@ from ..tokenizers.base import TICKS, Tokenizer
 from . import constraints, drums_alone, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
+from .controls.ensemble import AUTO
 from .critic import Critic
 from .loops import repetition
 from .prompt import Prompt
@@ -187,12 +188,18 @@ class Composer:
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
         config = self._resolved(config, prompt)
-        prompt = prompt.with_controls(config.controls)
+        prompt = self._prepared(prompt, config, live=live)
+        length = config.length or Length()
+        is_new, is_live = prompt.score is None, live or config.live
+        ending = config.ending and endings.is_possible(self.tokenizer, prompt, length, is_live=is_live)
         made = functools.partial(
             constraints.constraints,
             self.tokenizer,
             not_before=prompt.clock,
-            prompt_ids=None if prompt.score is None else prompt.ids,
+            prompt_ids=None if is_new else prompt.ids,
+            bars=length.bars if is_new and not is_live else None,
+            ensemble=True,
+            ends=ending and self.tokenizer.has_plan,
         )
         penalties = self.penalties(config)
         sampler = self.sampler(made(controls=config.controls), config.sampler, penalties)
@@ -203,9 +210,9 @@ class Composer:
             return self.sampler(made(controls=controls), config.sampler, penalties)
 
         session_config = SessionConfig(
-            length=config.length or Length(),
+            length=length,
             finish=bool(config.finish),
-            ending=config.ending and endings.is_possible(self.tokenizer, prompt, config.length),
+            ending=ending,
             loop_guard=config.loop_guard,
             seed=secrets.randbelow(2**31) if seed is None else seed,
             live=live,
@@ -214,6 +221,11 @@ class Composer:
         return prompt, GenerationSession(
             model, self.checkpoint.name, prompt, sampler, session_config, None if pitched is None else without_drums
         )
+
+    def _prepared(self, prompt: Prompt, config: GenerationConfig, *, live: bool = False) -> Prompt:
+        """Return a prompt as a config, which is resolved, has it continued."""
+        bars = None if live or config.live else (config.length or Length()).bars
+        return prompt.with_controls(config.controls, bars)
 
     def precision(self, name: str = "auto") -> str:
         """Return the precision that one of `GenerationConfig` resolves to here."""
@@ -242,7 +254,7 @@ class Composer:
         made = self.generate(prompt, sampled, seed)
         if sampled.keep is None:
             return made, []
-        ranked = self.rank(prompt, made)
+        ranked = self.rank(self._prepared(prompt, self._resolved(sampled, prompt)), made)
         if config.keep is not None:
             return [each.composition for each in ranked[: config.keep]], ranked
         best: dict[int, Composition] = {}
@@ -320,10 +332,13 @@ class Composer:
 
     def _resolved(self, config: GenerationConfig, prompt: Prompt | None) -> GenerationConfig:
         """Return a config with what the checkpoint recommends, and whether the music ends by itself."""
-        resolved = config.resolved(self.checkpoint.sampling)
+        has_ensemble = self.tokenizer.has_plan and not config.is_filling
+        own = {"ensemble": AUTO} if has_ensemble else {}
+        resolved = config.resolved(own | dict(self.checkpoint.sampling))
         if config.finish is not None or config.is_filling:
             return resolved
-        return dataclasses.replace(resolved, ending=endings.is_possible(self.tokenizer, prompt, config.length))
+        ending = endings.is_possible(self.tokenizer, prompt, config.length, is_live=config.live)
+        return dataclasses.replace(resolved, ending=ending)
 
 
 def _new_score(prompt: Prompt, continuation: Continuation) -> Score:

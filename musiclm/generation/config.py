@@ -136,8 +136,8 @@ class GenerationConfig:
     length: Length | None = nested(Length, optional=True)
     finish: bool | None = option(
         None, group="Length", off=False,
-        help="Continue to an end of the piece or a phrase, at most half as long again. By default four voices without a "
-        "prompt end within --bars; --no-finish cuts.",
+        help="Continue to an end of the piece or a phrase, at most half as long again. By default music without a "
+        "prompt ends within --bars, where the model can; --no-finish cuts.",
     )  # fmt: skip
     ending: bool = False
     n: int = option(1, min=1, max=1024, metavar="N", group="What to write", help="Number of variations.")

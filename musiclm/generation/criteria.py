@@ -180,10 +180,11 @@ class EndOfPiece(StoppingCriterion):
     Args:
         prompt: what is continued.
         length: at the latest at half as long again as this, the music is cut.
+        is_exact: cut it at this length, in bars: what sounds past it does not make it longer.
     """
 
-    def __init__(self, prompt: Prompt, length: LengthCriterion) -> None:
-        self.prompt, self.length = prompt, length
+    def __init__(self, prompt: Prompt, length: LengthCriterion, *, is_exact: bool = False) -> None:
+        self.prompt, self.length, self.is_exact = prompt, length, is_exact
 
     def before(self, ids: np.ndarray) -> np.ndarray | None:
         """Return the ids before the first eos; None if there is none."""
@@ -195,6 +196,8 @@ class EndOfPiece(StoppingCriterion):
         if kept is None:
             return None
         score = self.prompt.decoded(kept)
+        if self.is_exact and isinstance(self.length, Bars):
+            return End(reason="piece", ids=kept, stop=self.length.position(score, extended=False))
         stop = midi.bar_line(score, max(self.prompt.quarters, midi.end(score)))
         return End(reason="piece", ids=kept, stop=min(stop, self.length.latest(kept)))
 

@@ -11,6 +11,8 @@ from .constraints import grammar_class
 from .controls import Controls
 from .prompt import Prompt
 
+DRUM_STYLE = "drums"
+
 
 def are_alone(tokenizer: Tokenizer, ids: np.ndarray) -> bool:
     """Return whether drums begin in ids and no pitched note does."""
@@ -25,14 +27,14 @@ def has_pitch(tokenizer: Tokenizer, ids: np.ndarray) -> bool:
 def pitched_programs(prompt: Prompt, controls: Controls) -> tuple[int, ...] | None:
     """Return the General MIDI programs that may play beside drums; None where drums may stay alone, or cannot be.
 
-    Drums may stay alone where controls ask for nothing else, and behind a prompt of drums alone. Instruments that are asked
-    for take precedence over those of the prompt; without either all of the vocabulary may play.
+    Drums may stay alone where controls ask for nothing else or for their style, and behind a prompt of drums alone.
+    Instruments that are asked for take precedence over those of the prompt; without either all of the vocabulary may play.
     """
     tokenizer = prompt.tokenizer.unmerged
     if not grammar_class(tokenizer).follows_notes or not len(ids_of(tokenizer.vocabulary, Kind.DRUM_ON)):
         return None
     given = prompt.tokenizer.base_ids(prompt.ids)
-    if are_alone(tokenizer, given):
+    if controls.style == DRUM_STYLE or are_alone(tokenizer, given):
         return None
     programs = [token.value for token in tokenizer.vocabulary if token.kind == Kind.PROGRAM]
     if controls.instruments is not None:

@@ -1,7 +1,11 @@
-"""An ending within the bars that were asked for: a cadence and a tonic chord that is held, on the grid of four voices.
+"""An ending within the bars that were asked for.
 
-The last bars are sampled several times from the same music. A constraint leans them to a dominant and a tonic triad, and the
-model chooses: the ending is kept that is most probable with the end of the piece behind it.
+Where tokens have a plan, its header says how many bars there are, and the model ends the last of them itself: see
+`constraints.last_bar`.
+
+On the grid of four voices it is a cadence and a tonic chord that is held. The last bars are sampled several times from the
+same music. A constraint leans them to a dominant and a tonic triad, and the model chooses: the ending is kept that is most
+probable with the end of the piece behind it.
 """
 
 from __future__ import annotations
@@ -30,10 +34,19 @@ OUTSIDE_TONIC, MOVED = 12.0, 20.0
 OUTSIDE_DOMINANT, OTHER_BASS = 3.0, 3.0
 
 
-def is_possible(tokenizer: Tokenizer, prompt: Prompt | None, length: Length | None) -> bool:
-    """Return whether music can end by itself within a length: unconditional music of four voices, of so many bars."""
+def is_possible(tokenizer: Tokenizer, prompt: Prompt | None, length: Length | None, *, is_live: bool = False) -> bool:
+    """Return whether music can end by itself within a length: unconditional music of so many bars, on the grid or with a plan.
+
+    A plan of music that is played while it is sampled has no length.
+    """
     is_unconditional = prompt is None or prompt.score is None
-    return is_unconditional and isinstance(tokenizer, grid.Grid) and (length is None or length.bars is not None)
+    has_ending = has_cadence(tokenizer) or (tokenizer.has_plan and not is_live)
+    return is_unconditional and has_ending and (length is None or length.bars is not None)
+
+
+def has_cadence(tokenizer: Tokenizer) -> bool:
+    """Return whether the last bars are sampled several times, as a cadence."""
+    return isinstance(tokenizer, grid.Grid)
 
 
 def num_ids(bars: int) -> tuple[int, int]:

@@ -128,7 +128,8 @@ class LoopGuard:
             return ids
         self.next_check, self.hot_until = self.prompt.quarters + FEWEST_NEW, None
         self._next_drums = self.prompt.quarters + ALONE
-        return ids[:0]
+        # a header names those that are to come, drums among them
+        return ids[: self.prompt.tokenizer.header_size(ids) if self.needs_pitch else 0]
 
     def is_hot(self, reached: float) -> bool:
         """Return whether what comes after a time is sampled at a raised temperature."""

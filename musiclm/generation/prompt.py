@@ -15,6 +15,7 @@ from symusic import Score
 from .. import midi
 from ..errors import MidiError
 from ..tokenizers.base import Tokenizer
+from ..tokenizers.vocabulary import Kind
 from . import seam
 from .controls import Controls
 
@@ -76,11 +77,22 @@ class Prompt:
         doubled = seam.num_doubled(score, prompt._in_time(prompt._decoded), tokenizer)
         return dataclasses.replace(prompt, doubled=min(doubled, left_out))
 
-    def with_controls(self, controls: Controls) -> Prompt:
-        """Return the prompt as music that keeps to controls continues it: at a new tempo, or from a new bar on."""
+    def with_controls(self, controls: Controls, new_bars: int | None = None) -> Prompt:
+        """Return the prompt as music that keeps to controls continues it: at a new tempo, from a new bar on, or in a style.
+
+        Args:
+            controls: limits on the new music.
+            new_bars: how many bars are to follow; None for an unknown number. A header says them.
+        """
         prompt = self
-        if controls.time_signature is not None:
+        if controls.time_signature is not None or (self.tokenizer.has_plan and self.score is not None):
             prompt = dataclasses.replace(prompt, ids=self.tokenizer.without_open_bar(self.ids, self.quarters))
+        if self.tokenizer.has_plan and self.score is not None:
+            table = self.tokenizer.vocabulary
+            played = {table[i].value for i in np.unique(prompt.ids) if table[i].kind == Kind.PROGRAM}
+            joining = controls.joining(played)
+            ids = self.tokenizer.with_header(prompt.ids, style=controls.style, new_bars=new_bars, programs=joining)
+            prompt = dataclasses.replace(prompt, ids=ids)
         if controls.tempo is not None:
             prompt = dataclasses.replace(prompt, tempo=controls.tempo)
         return prompt

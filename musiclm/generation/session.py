@@ -54,7 +54,8 @@ class SessionConfig:
         length: how much new music.
         seed: the seed of everything that is sampled.
         finish: whether to continue to the end of the piece or of a phrase.
-        ending: whether music of so many bars has an ending within them; see `endings`.
+        ending: whether music of so many bars has an ending within them; see `endings`. Where tokens have a plan the sampler's
+            constraints lead to it.
         loop_guard: whether to resample what the loop guard rejects.
         live: whether the music is played while it is sampled.
     """
@@ -92,7 +93,7 @@ class GenerationSession:
         without_drums: Callable[[], Sampler] | None = None,
     ) -> None:
         self.model, self.name, self.prompt, self.sampler = model, name, prompt, sampler
-        self._bars = config.length.bars if config.ending else None
+        self._bars = config.length.bars if config.ending and endings.has_cadence(prompt.tokenizer) else None
         if self._bars is not None:
             config = dataclasses.replace(config, length=Length(tokens=endings.num_ids(self._bars)[0]))
         self.config, self.without_drums = config, without_drums
@@ -220,7 +221,7 @@ class _Watched:
         self.name, self.prompt, self.continuation, self.guard = name, prompt, continuation, guard
         self.live = config.live
         self.length = length_criterion(prompt, config.length, live=config.live)
-        self.end_of_piece = EndOfPiece(prompt, self.length)
+        self.end_of_piece = EndOfPiece(prompt, self.length, is_exact=config.ending)
         self.end = PhraseEnd(prompt, self.length) if config.finish else self.length
 
     def reached(self) -> float:

@@ -8,7 +8,9 @@ B batch, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +19,13 @@ from ..controls import Controls
 from ..sampler import Constraint
 from .base import BannedTokens, Grammar, Limits, LogitBias
 from .dispatch import grammar_class
+from .ensemble import Ensemble, with_ensemble
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
 from .grid import GridGrammar
 from .kept import KeptCells
 from .key_leaning import KeyLeaning
 from .kinds import TypeGraph
+from .last_bar import LastBar
 from .limited import LimitedGrammar
 from .limits import limits, logit_bias
 from .merged import MergedGrammar
@@ -32,10 +36,12 @@ from .voice_leading import VoiceLeading, voice_leading
 
 __all__ = [
     "BannedTokens",
+    "Ensemble",
     "Grammar",
     "GridGrammar",
     "KeptCells",
     "KeyLeaning",
+    "LastBar",
     "LimitedGrammar",
     "Limits",
     "LogitBias",
@@ -55,12 +61,18 @@ __all__ = [
 ]
 
 
+Wrapper = Callable[[Any, Grammar], Grammar]
+
+
 def constraints(
     tokenizer: Tokenizer,
     *,
     not_before: float = 0.0,
     prompt_ids: np.ndarray | None = None,
     controls: Controls | None = None,
+    bars: int | None = None,
+    ensemble: bool = False,
+    ends: bool = False,
 ) -> list[Constraint]:
     """Return the constraints that keep samples playable, make the music continue, and enforce the controls.
 
@@ -70,26 +82,39 @@ def constraints(
             could begin before the prompt's end enforce it.
         prompt_ids: ids of the prompt, whose instruments, time signature and tempi are kept; None for no such constraint.
         controls: limits on new music; they take precedence over the prompt.
+        bars: of unconditional music, which its header says; None for unknown.
+        ensemble: whether those that `Controls.ensemble` names have to play.
+        ends: whether the piece ends with the last of these bars.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of the controls.
     """
     controls = controls or Controls()
     base_ids = None if prompt_ids is None else tokenizer.base_ids(prompt_ids)
-    made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_ids))
+    wrappers: list[Wrapper] = []
+    if ensemble:
+        wrappers.append(lambda base, inner: with_ensemble(base, inner, controls, base_ids))
+    if ends and bars is not None:
+        wrappers.append(functools.partial(LastBar, bars=bars))
+    made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_ids, bars), wrappers)
     bias = logit_bias(tokenizer, controls)
     return [made] if bias is None else [made, bias]
 
 
-def grammar(tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None = None) -> Grammar:
+def grammar(
+    tokenizer: Tokenizer, not_before: float = 0.0, limits: Limits | None = None, wrappers: Sequence[Wrapper] = ()
+) -> Grammar:
     """Return the grammar of a tokenizer.
 
     Args:
         tokenizer: any.
         not_before: see `constraints`.
         limits: of its base ids.
+        wrappers: each returns a grammar around the one before it, given the tokenizer without merges.
     """
     base = tokenizer.unmerged
     kind: Callable[..., Grammar] = grammar_class(base)  # each of them takes these arguments
     made = kind(base, not_before, limits)
+    for wrapped in wrappers:
+        made = wrapped(base, made)
     return made if base is tokenizer else MergedGrammar(tokenizer, made)

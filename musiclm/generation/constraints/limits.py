@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ...errors import TokenizerError
+from ...midi.theory import DRUMS
 from ...tokenizers.base import Tokenizer
 from ...tokenizers.vocabulary import Kind, base_of, expansions, find, has, ids_of, is_kind, pitches_on
 from ..controls import Controls
@@ -19,8 +20,16 @@ from .dispatch import grammar_class
 from .key_leaning import KeyLeaning
 
 
-def limits(tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | None = None) -> Limits:
+def limits(
+    tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | None = None, bars: int | None = None
+) -> Limits:
     """Return the limits that controls, and a prompt's ids where there are no controls, set for a tokenizer without merges.
+
+    Args:
+        tokenizer: without merges.
+        controls: limits on new music.
+        prompt_ids: of the prompt; None for unconditional music.
+        bars: of unconditional music, as its header says; None for unknown.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of them.
@@ -30,6 +39,8 @@ def limits(tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | No
     permitted = np.ones(tokenizer.vocab_size, bool)
     if prompt_ids is not None:
         permitted[tokenizer.new_to_prompt(prompt_ids)] = False
+    else:
+        _permit_header(tokenizer, controls, bars, permitted)
     if controls.instruments is not None:
         _permit_programs(tokenizer, controls.instruments, permitted)
     has_pitches = controls.instruments is None or any(program >= 0 for program in controls.instruments)
@@ -50,7 +61,12 @@ def limits(tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | No
 
 def _check(tokenizer: Tokenizer, controls: Controls, kind: type[Grammar]) -> None:
     """Refuse what a grammar cannot enforce: one that tracks token types alone may give a piano a drum's pitch."""
-    asked = controls.to_dict().keys() - {"tempo", "key_strength", *(["key"] if controls.named_key is None else [])}
+    asked = controls.to_dict().keys() - {
+        "tempo",
+        "key_strength",
+        "ensemble",
+        *(["key"] if controls.named_key is None else []),
+    }
     if asked and not kind.follows_notes:
         raise TokenizerError(
             f"the tokenizer '{tokenizer.name}' can be limited to a tempo alone, not to {', '.join(sorted(asked))}: "
@@ -107,6 +123,19 @@ def _permit_programs(tokenizer: Tokenizer, programs: tuple[int, ...], permitted:
             f"the tokenizer '{tokenizer.name}' has one instrument, General MIDI program {tokenizer.program}: "
             "take a model of 'score' tokens"
         )
+
+
+def _permit_header(tokenizer: Tokenizer, controls: Controls, bars: int | None, permitted: np.ndarray) -> None:
+    """Permit one length in the header of unconditional music, and drums as its style only where drums alone may play."""
+    table = tokenizer.vocabulary
+    lengths = {table[i].value: i for i in ids_of(table, Kind.LENGTH).tolist()}
+    if lengths:
+        known = sorted(n for n in lengths if n is not None)
+        permitted[[*lengths.values()]] = False
+        permitted[lengths[None if bars is None else next((n for n in known if n >= bars), known[-1])]] = True
+    drums = find(table, Kind.STYLE, "drums")
+    if drums >= 0 and controls.style is None and controls.instruments != (DRUMS,):
+        permitted[drums] = False
 
 
 def _permit_tempo(tokenizer: Tokenizer, tempo: float, permitted: np.ndarray) -> None:

@@ -9,12 +9,13 @@ depend on each other.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...midi.theory import parse_key
 from ..options import OptionError
 from .base import Control, control
+from .ensemble import NONE as NO_ENSEMBLE
 from .key import AUTO, NONE
 from .key_strength import AUTO_STRENGTH, STRICT
 
@@ -33,7 +34,10 @@ class Controls:
     Each may be given as users write it or as it is stored here; None asks for nothing.
 
     Attributes:
-        instruments: sorted General MIDI program numbers, -1 for drums: only these play, but not all need to.
+        style: one of `score_plan.STYLES`; only where tokens have a header.
+        instruments: sorted General MIDI program numbers, -1 for drums: only these play.
+        ensemble: who has to play, one of each tuple of program numbers; "auto" or "none". By default one of what each word
+            of the instruments stands for, or each, where they are given as numbers.
         tempo: quarters/minute. The file has exactly this tempo; the model is conditioned on the nearest of its tokens.
         time_signature: (numerator, denominator), from the next bar line on.
         key: its name; new notes have its pitch classes, drums excepted. "auto" makes notes outside the key of the music so
@@ -48,7 +52,9 @@ class Controls:
         ValueError: one of them cannot be read, or no note is left by key and range together.
     """
 
+    style: str | None = control("style")
     instruments: Any = control("instruments")
+    ensemble: Any = control("ensemble")
     tempo: float | None = control("tempo")
     time_signature: Any = control("time_signature")
     key: str | None = control("key")
@@ -57,6 +63,8 @@ class Controls:
     max_polyphony: int | None = control("max_polyphony")
 
     def __post_init__(self) -> None:
+        if self.ensemble is None and self.instruments is not None:
+            object.__setattr__(self, "ensemble", self.instruments)  # its words, before they are program numbers
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is not None:
@@ -65,6 +73,16 @@ class Controls:
             raise OptionError("{} needs a {}", "key_strength", "key")
         if not self.pitches:
             raise ValueError(f"no pitch of {self.key} lies within {self.to_dict()['pitch_range']}")
+
+    def joining(self, played: Collection[int]) -> list[int]:
+        """Return the program numbers of the instruments that were asked for and are to join what has played.
+
+        Of those of the ensemble that stand for each other it is one, and none where one of them has played.
+        """
+        groups = () if self.ensemble is None or isinstance(self.ensemble, str) else self.ensemble
+        others = set(self.instruments or ()) - {program for group in groups for program in group}
+        first = [group[0] for group in groups if not set(group) & set(played)]
+        return sorted({*first, *others})
 
     @property
     def named_key(self) -> str | None:
@@ -103,6 +121,8 @@ class Controls:
         """
         names = [field.name for field in dataclasses.fields(self)]
         filled = {name: own.get(name) if getattr(self, name) is None else getattr(self, name) for name in names}
+        if filled["ensemble"] is None:
+            filled["ensemble"] = NO_ENSEMBLE
         if filled["key"] is None:
             filled["key"] = NONE
         if filled["key"] != AUTO:

@@ -15,7 +15,7 @@ class Instruments(Control):
     """
 
     metavar = "NAMES"
-    help = "Only these play, but not all need to: piano,bass / violin / 0,33 / drums."
+    help = "Only these play, and each of them: piano,bass / violin / 0,33 / drums."
 
     def parse(self, given: Any) -> tuple[int, ...]:
         return programs(given)
