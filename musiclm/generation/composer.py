@@ -194,13 +194,18 @@ class Composer:
             not_before=prompt.clock,
             prompt_ids=None if prompt.score is None else prompt.ids,
         )
-        penalties = self.penalties(config)
-        sampler = self.sampler(made(controls=config.controls), config.sampler, penalties)
+        first, num_bars = prompt.num_bars, (config.length or Length()).bars
+        plan = constraints.planned(self.tokenizer, config.controls, first=first, num_bars=num_bars)
+        penalties = [
+            *self.penalties(config),
+            *constraints.chord_tones(self.tokenizer, config.controls, first=first),
+        ]
+        sampler = self.sampler([*made(controls=config.controls), *plan], config.sampler, penalties)
         pitched = drums_alone.pitched_programs(prompt, config.controls)
 
         def without_drums() -> Sampler:
             controls = dataclasses.replace(config.controls, instruments=pitched)
-            return self.sampler(made(controls=controls), config.sampler, penalties)
+            return self.sampler([*made(controls=controls), *plan], config.sampler, penalties)
 
         session_config = SessionConfig(
             length=config.length or Length(),

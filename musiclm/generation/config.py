@@ -18,6 +18,7 @@ from .options import OptionError, leaves, nested, option
 
 TEMPERATURES = ("temperature", "rhythm_temperature")
 FILTERS = ("top_k", "top_p", "min_p")
+FILLING = ("infill", "keep_tracks", "accompany")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,8 +189,25 @@ class GenerationConfig:
             raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
         if self.accompany and self.keep_tracks is not None:
             raise OptionError("{0} keeps all tracks: at most one of {1} and {0}", "accompany", "keep_tracks")
+        if self.controls.form is not None:
+            self._check_form(self.controls.form)
         if self.is_filling:
             self._check_filling()
+
+    def _check_form(self, form: str) -> None:
+        """Refuse a form that does not divide the new bars."""
+        if self.is_filling:
+            raise OptionError("{} is for music from a bar on: not with {}, {}, {}", "form", *FILLING)
+        bars = (self.length or Length()).bars
+        if bars is None:
+            raise OptionError("{} needs a length in {}", "form", "bars")
+        if bars % len(form):
+            below, above = bars // len(form) * len(form), (bars // len(form) + 1) * len(form)
+            fitting = f"{below} or {above}" if below else f"{above}"
+            raise OptionError(
+                "the {n} parts of {} {form} need equally many bars: {} {fitting}, not {bars}", "form", "bars",
+                n=len(form), form=form, fitting=fitting, bars=bars,
+            )  # fmt: skip
 
     def _check_filling(self) -> None:
         """Refuse what has no meaning within a piece."""
