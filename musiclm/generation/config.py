@@ -106,7 +106,8 @@ class GenerationConfig:
         n: variations, sampled in one batch.
         keep: how many of them to keep, the best ones; None for all. See `rerank`.
         draw: how many variations to sample for each of the n, of which the best is kept; 1 is off. None leaves it to the
-            checkpoint, whose choice holds for one variation without `keep`, behind a prompt or without one.
+            checkpoint, whose choice holds for one variation without `keep`, behind a prompt or without one. Of an infill each
+            part is drawn so often, see `best_fit`; None is then 8 where `Composer.completed` says so.
         voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
             None for what the checkpoint recommends. See `constraints.VoiceLeading`.
         strict: ban what makes a fault.
@@ -221,12 +222,13 @@ class GenerationConfig:
 
     def _not_drawn(self) -> str | None:
         """Return the option with which one variation is not chosen among several; None if there is none."""
-        names = ("keep", "live", "infill", "keep_tracks", "accompany")
-        return next((name for name in names if getattr(self, name) not in (None, False)), None)
+        return next((name for name in ("keep", "live") if getattr(self, name) not in (None, False)), None)
 
     def sampled(self) -> GenerationConfig:
-        """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores."""
-        if self.draw is None or self.draw == 1:
+        """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores. Parts of a span have
+        their own draws, so that the record of an infill keeps `draw`.
+        """
+        if self.draw is None or self.draw == 1 or self.is_filling:
             return self
         return dataclasses.replace(self, n=self.n * self.draw, keep=self.n, draw=1)
 
@@ -255,7 +257,7 @@ class GenerationConfig:
         filled = dataclasses.replace(self, sampler=self.sampler.resolved(own), controls=self.controls.resolved(own))
         given, nested = filled.to_dict(), leaves(SamplerConfig).keys() | leaves(Controls).keys()
         known = {name: value for name, value in (_off() | dict(own)).items() if name in self.names()}
-        if self.n > 1 or self._not_drawn():
+        if self.n > 1 or self.is_filling or self._not_drawn():
             known["draw"] = 1
         others = {name: value for name, value in known.items() if name not in nested and given.get(name) is None}
         return GenerationConfig.from_options(**given | others)

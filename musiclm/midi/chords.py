@@ -87,7 +87,7 @@ def parse_symbol(text: str) -> tuple[int, str]:
     """
     if text.strip() in NO_CHORD_NAMES:
         return NO_CHORD
-    plain = text.strip().translate(str.maketrans({"♯": "#", "♭": "b", "−": "-", "º": "°", "(": "", ")": "", "^": "Δ"}))
+    plain = text.strip().translate(str.maketrans("♯♭−º^", "#b-°Δ", "()"))
     found = _SYMBOL.fullmatch(plain)
     if found:
         root = ("C D EF G A B".index(found[1]) + {"#": 1, "b": -1, "": 0}[found[2]]) % 12

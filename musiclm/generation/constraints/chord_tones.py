@@ -61,14 +61,15 @@ class ChordTones:
     def __init__(self, tokenizer: Tokenizer, chords: Sequence[tuple[int, str]], strength: float, first: int) -> None:
         table = tokenizer.vocabulary
         self._is_grid = isinstance(tokenizer, grid.Grid)
-        has_bars = isinstance(tokenizer, MidiTokTokenizer) and tokenizer.tokenization == "REMI"
-        if not (self._is_grid or has_bars) or has(table, Kind.MERGED):
+        self._a_beat = 0  # positions
+        if isinstance(tokenizer, MidiTokTokenizer) and tokenizer.tokenization == "REMI":
+            self._a_beat = int(tokenizer.midi_tokenizer.config.max_num_pos_per_beat)
+        if not (self._is_grid or self._a_beat) or has(table, Kind.MERGED):
             raise TokenizerError(
                 f"the ids of the tokenizer '{tokenizer.name}' do not say where in a bar a note begins: no chords can be "
                 "asked for; take a model of 'score' tokens"
             )
         self._first, self._table = first, table
-        self._a_beat = tokenizer.midi_tokenizer.config.max_num_pos_per_beat if has_bars else 0
         less = math.log(1 - strength) if strength < 1 else BANNED
         pitches = pitches_on(table)
         self._biases = []
