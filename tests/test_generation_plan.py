@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from symusic import Note, Score, Track
 
 from musiclm import checkpoint, midi, tokenizers
 from musiclm.errors import TokenizerError
-from musiclm.generation import constraints
+from musiclm.generation import constraints, infill
 from musiclm.generation.composer import Composer
 from musiclm.generation.config import GenerationConfig
 from musiclm.generation.controls import Controls
@@ -238,3 +239,15 @@ def test_a_model_without_a_plan_follows_chords(tmp_path: Path):
             bar = int(np.searchsorted(lines, start + 1e-6, "right")) - 1
             assert pitch % 12 in pitch_classes(((0, "maj"), (5, "maj"))[bar % 2])
         assert len(notes) > 4
+
+
+def test_a_filled_voice_follows_chords(untrained):
+    score = Score(480)
+    tune = Track("Tune", 73)
+    for at in range(8):
+        tune.notes.append(Note(480 * at, 480, 72, 90))
+    score.tracks.append(tune)
+    config = GenerationConfig.from_options(accompany=True, chords="C F", chord_strength=1.0)
+    (made,) = infill.fill(Composer.load(untrained("grid-infill")), score, config, seed=0)
+    new = [n for track in made.score.tracks if track.name != "Tune" for n in track.notes]
+    assert new and all(n.pitch % 12 in pitch_classes(((0, "maj"), (5, "maj"))[n.time // 1920]) for n in new)

@@ -31,6 +31,7 @@ from .config import GenerationConfig, Length
 from .decode import sample_ids
 from .masked_span import MaskedSpan, masked_span, without
 from .prompt import Prompt
+from .sampler import Constraint
 from .session import GenerationSession, SessionConfig
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
     fillers = [infiller(composer.tokenizer, composer, score, where, request) for _ in range(request.n)]
     if fillers[0].num_parts > 1:
         log.info("the span is filled in %d parts, each conditioned on those before it", fillers[0].num_parts)
+    if (request.draw or 1) > 1:
+        log.info("each part is the best of %d, by its harmony with what is kept and its probability", request.draw)
     return [each.filled(seed, index) for index, each in enumerate(fillers)]
 
 
@@ -285,6 +288,8 @@ class _Voices:
         num_tokens = 0
         rules = constraints.constraints(self.tokenizer, controls=self.request.controls)
         model = self.composer.generating(self.composer.precision(self.request.precision))
+        first = self.starts.start // constraints.STEPS_A_BAR
+        chords = constraints.chord_tones(self.tokenizer, self.request.controls, first=first)
         cells, open_cells = self.cells.copy(), self.missing.copy()
         for part, start in enumerate(self.starts):
             stop = min(start + grid_infill.STEPS, self.stop)
@@ -295,7 +300,7 @@ class _Voices:
             assert isinstance(rules[0], constraints.Grammar)
             kept = constraints.KeptCells(rules[0], len(before), given)
             known = {len(before) - 1 + int(i): int(given[i]) for i in np.flatnonzero(given >= 0)}
-            penalties = self.composer.penalties(self.request, known)
+            penalties: list[Constraint] = [*self.composer.penalties(self.request, known), *chords]
             sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler, penalties)
             seeds = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
             prompt, whole = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, model_ids))

@@ -20,7 +20,7 @@ from ..controls.chord_strength import DEFAULT_STRENGTH
 from ..sampler import Constraint
 from .base import BannedTokens, Grammar, Limits, LogitBias
 from .chord_plan import ChordPlan
-from .chord_tones import ChordTones
+from .chord_tones import STEPS_A_BAR, ChordTones
 from .dispatch import grammar_class
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
 from .form_plan import FormPlan
@@ -37,6 +37,7 @@ from .score import ScoreGrammar
 from .voice_leading import VoiceLeading, voice_leading
 
 __all__ = [
+    "STEPS_A_BAR",
     "BannedTokens",
     "ChordPlan",
     "ChordTones",
