@@ -151,3 +151,13 @@ def test_most_masks_are_of_whole_instruments():
         of_kept, of_written = ({n[2] for n in of} for of in (kept, notes(written, said)))
         kinds["all" if not kept else "instruments" if not of_kept & of_written else "tops"] += 1
     assert kinds["instruments"] > kinds["all"] > kinds["tops"] > 0
+
+
+def test_a_header_can_say_programs_that_do_not_play_yet():
+    piece = PIECES[2][:-1]
+    padded = SCORE.pad_with_silence(piece, SCORE.quarters(piece) + 8.0)
+    asked = SCORE.midi_tokenizer["Program_56"]
+    header, music = np.split(ids := SCORE.with_programs(padded, [asked]), [SCORE.plan.header_size(padded) + 1])
+    assert asked in header and set(of_kind(piece, Kind.PROGRAM)) | {asked} == set(of_kind(header, Kind.PROGRAM))
+    assert of_kind(header, Kind.LENGTH) == [SCORE.plan.length(len(of_kind(ids, Kind.BAR)))]
+    assert np.array_equal(music, padded[SCORE.bar_starts(padded)[0] :])

@@ -22,12 +22,14 @@ from ..devices import engine_label, resolve_precision
 from ..errors import TokenizerError
 from ..models.base import LanguageModel
 from ..tokenizers.base import TICKS, Tokenizer
+from ..tokenizers.vocabulary import Kind, has
 from . import constraints, drums_alone, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
 from .controls.ensemble import AUTO
 from .critic import Critic
 from .loops import repetition
+from .masked_span import masked_span
 from .prompt import Prompt
 from .sampler import Constraint, Sampler
 from .session import Continuation, GenerationSession, SessionConfig
@@ -36,6 +38,7 @@ from .stream import Stream
 log = logging.getLogger(__name__)
 
 MAX_SILENT = 8  # tries to get a new note into a continuation
+DRAWS, DRAWN_BARS = 8, 16  # how often a part of a masked span is sampled, of a span of at most so many bars
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,13 +204,18 @@ class Composer:
             ensemble=True,
             ends=ending and self.tokenizer.has_plan,
         )
-        penalties = self.penalties(config)
-        sampler = self.sampler(made(controls=config.controls), config.sampler, penalties)
+        first, num_bars = prompt.num_bars, (config.length or Length()).bars
+        plan = constraints.planned(self.tokenizer, config.controls, first=first, num_bars=num_bars)
+        penalties: list[Constraint] = [
+            *self.penalties(config),
+            *constraints.chord_tones(self.tokenizer, config.controls, first=first),
+        ]
+        sampler = self.sampler([*made(controls=config.controls), *plan], config.sampler, penalties)
         pitched = drums_alone.pitched_programs(prompt, config.controls)
 
         def without_drums() -> Sampler:
             controls = dataclasses.replace(config.controls, instruments=pitched)
-            return self.sampler(made(controls=controls), config.sampler, penalties)
+            return self.sampler([*made(controls=controls), *plan], config.sampler, penalties)
 
         session_config = SessionConfig(
             length=length,
@@ -328,7 +336,22 @@ class Composer:
             ValueError: no such precision on this device.
         """
         resolved = self._resolved(config, prompt)
+        if config.is_filling and config.draw is None and config.n == 1 and prompt is not None:
+            resolved = dataclasses.replace(resolved, draw=self._draw_of_infill(config, prompt))
         return dataclasses.replace(resolved, precision=self.precision(config.precision))
+
+    def _draw_of_infill(self, config: GenerationConfig, prompt: Prompt) -> int:
+        """Return how often each part of a masked span is sampled where nothing is asked for."""
+        if not self.tokenizer.supports_infilling or not has(self.tokenizer.vocabulary, Kind.SECTION):
+            return 1
+        if prompt.score is None:
+            return 1
+        span = masked_span(prompt.score, bars=config.infill_bars, keep=config.keep_tracks, accompany=config.accompany)
+        bars = span.num_bars(prompt.score)
+        if bars <= DRAWN_BARS:
+            return DRAWS
+        log.info("%d bars are sampled once: the best of %d is for up to %d (--draw %d)", bars, DRAWS, DRAWN_BARS, DRAWS)
+        return 1
 
     def _resolved(self, config: GenerationConfig, prompt: Prompt | None) -> GenerationConfig:
         """Return a config with what the checkpoint recommends, and whether the music ends by itself."""

@@ -18,6 +18,7 @@ from .options import OptionError, leaves, nested, option
 
 TEMPERATURES = ("temperature", "rhythm_temperature")
 FILTERS = ("top_k", "top_p", "min_p")
+FILLING = ("infill", "keep_tracks", "accompany")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,8 @@ class GenerationConfig:
         n: variations, sampled in one batch.
         keep: how many of them to keep, the best ones; None for all. See `rerank`.
         draw: how many variations to sample for each of the n, of which the best is kept; 1 is off. None leaves it to the
-            checkpoint, whose choice holds for one variation without `keep`, behind a prompt or without one.
+            checkpoint, whose choice holds for one variation without `keep`, behind a prompt or without one. Of an infill each
+            part is drawn so often, see `best_fit`; None is then 8 where `Composer.completed` says so.
         voice_leading: nats by which a fault makes a pitch less probable in models of four voices; 0 for no such penalty,
             None for what the checkpoint recommends. See `constraints.VoiceLeading`.
         strict: ban what makes a fault.
@@ -188,8 +190,25 @@ class GenerationConfig:
             raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
         if self.accompany and self.keep_tracks is not None:
             raise OptionError("{0} keeps all tracks: at most one of {1} and {0}", "accompany", "keep_tracks")
+        if self.controls.form is not None:
+            self._check_form(self.controls.form)
         if self.is_filling:
             self._check_filling()
+
+    def _check_form(self, form: str) -> None:
+        """Refuse a form that does not divide the new bars."""
+        if self.is_filling:
+            raise OptionError("{} is for music from a bar on: not with {}, {}, {}", "form", *FILLING)
+        bars = (self.length or Length()).bars
+        if bars is None:
+            raise OptionError("{} needs a length in {}", "form", "bars")
+        if bars % len(form):
+            below, above = bars // len(form) * len(form), (bars // len(form) + 1) * len(form)
+            fitting = f"{below} or {above}" if below else f"{above}"
+            raise OptionError(
+                "the {n} parts of {} {form} need equally many bars: {} {fitting}, not {bars}", "form", "bars",
+                n=len(form), form=form, fitting=fitting, bars=bars,
+            )  # fmt: skip
 
     def _check_filling(self) -> None:
         """Refuse what has no meaning within a piece."""
@@ -203,12 +222,13 @@ class GenerationConfig:
 
     def _not_drawn(self) -> str | None:
         """Return the option with which one variation is not chosen among several; None if there is none."""
-        names = ("keep", "live", "infill", "keep_tracks", "accompany")
-        return next((name for name in names if getattr(self, name) not in (None, False)), None)
+        return next((name for name in ("keep", "live") if getattr(self, name) not in (None, False)), None)
 
     def sampled(self) -> GenerationConfig:
-        """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores."""
-        if self.draw is None or self.draw == 1:
+        """Return the config of all that is sampled: `draw` as `n` and `keep`, which a record stores. Parts of a span have
+        their own draws, so that the record of an infill keeps `draw`.
+        """
+        if self.draw is None or self.draw == 1 or self.is_filling:
             return self
         return dataclasses.replace(self, n=self.n * self.draw, keep=self.n, draw=1)
 
@@ -237,7 +257,7 @@ class GenerationConfig:
         filled = dataclasses.replace(self, sampler=self.sampler.resolved(own), controls=self.controls.resolved(own))
         given, nested = filled.to_dict(), leaves(SamplerConfig).keys() | leaves(Controls).keys()
         known = {name: value for name, value in (_off() | dict(own)).items() if name in self.names()}
-        if self.n > 1 or self._not_drawn():
+        if self.n > 1 or self.is_filling or self._not_drawn():
             known["draw"] = 1
         others = {name: value for name, value in known.items() if name not in nested and given.get(name) is None}
         return GenerationConfig.from_options(**given | others)

@@ -20,15 +20,18 @@ from symusic import Note, Score, Track
 
 from .. import midi
 from ..checkpoint import infilling
+from ..data import Piece
 from ..errors import CheckpointError, MidiError, TokenizerError
 from ..tokenizers import grid, grid_infill, score_infill
 from ..tokenizers.base import Tokenizer
-from . import constraints
+from ..tokenizers.vocabulary import Kind, find
+from . import best_fit, constraints, rerank
 from .composer import Composer, Composition
 from .config import GenerationConfig, Length
 from .decode import sample_ids
 from .masked_span import MaskedSpan, masked_span, without
 from .prompt import Prompt
+from .sampler import Constraint
 from .session import GenerationSession, SessionConfig
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,8 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
     Args:
         composer: with a model that was trained on infilling.
         score: any.
-        request: what is asked for; `infill`, `keep_tracks` and `accompany` select the masked span.
+        request: what is asked for; `infill`, `keep_tracks` and `accompany` select the masked span. With `draw` D each part
+            of it is the best of D, see `best_fit`.
         seed: the same seed, and all else the same, gives the same scores.
 
     Raises:
@@ -55,9 +59,16 @@ def fill(composer: Composer, score: Score, request: GenerationConfig, seed: int)
         ways = ", ".join(infilling()) or "train one with --tokenizer score-infill"
         raise CheckpointError(f"the model '{composer.checkpoint.name}' was not trained on infilling: {ways}")
     where = masked_span(score, bars=request.infill_bars, keep=request.keep_tracks, accompany=request.accompany)
+    if (request.draw or 1) > 1 and not isinstance(composer.tokenizer, score_infill.ScoreInfill):
+        raise TokenizerError(
+            f"the best of several ways to fill a span is for 'score' tokens, not for '{composer.tokenizer.name}': leave "
+            "--draw out"
+        )
     fillers = [infiller(composer.tokenizer, composer, score, where, request) for _ in range(request.n)]
     if fillers[0].num_parts > 1:
         log.info("the span is filled in %d parts, each conditioned on those before it", fillers[0].num_parts)
+    if (request.draw or 1) > 1:
+        log.info("each part is the best of %d, by its harmony with what is kept and its probability", request.draw)
     return [each.filled(seed, index) for index, each in enumerate(fillers)]
 
 
@@ -139,31 +150,59 @@ class _Bars:
     ) -> tuple[Score, int]:
         """Return new notes from `start` on, at their times, and the number of ids that were sampled."""
         tokenizer = self.tokenizer
-        ids = tokenizer.pad_with_silence(tokenizer.encode(self.music)[0][:-1], stop)
-        _, begins = tokenizer.bars(ids)
-        first = int(np.searchsorted(begins, start - 1e-6))
-        model_ids = tokenizer.heard(ids, first, num_bars)
-        before = midi.cut(self.music, 0.0, start) if start > 0 else None
-        prompt = Prompt(
-            ids=ids[: tokenizer.bar_starts(ids)[first]],
-            quarters=start,
-            left_out=0,
-            score=before,
-            tokenizer=tokenizer,
-            model_ids=model_ids,
-        )
         controls = dataclasses.replace(self.controls, time_signature=self.controls.time_signature or signature)
-        rules = constraints.constraints(tokenizer, not_before=start, prompt_ids=ids, controls=controls)
-        sampler = self.composer.sampler(rules, self.request.sampler)
+        ids = self._ids_until(stop)
+        starts, begins = tokenizer.bars(ids)
+        first, of_span = (int(np.searchsorted(begins, at - 1e-6)) for at in (start, self.span.start))
+        begun, model_ids = ids[: starts[first]], tokenizer.heard(ids, first, num_bars)
+        if tokenizer.plan is not None and controls.time_signature == signature:  # how its first bar begins is known
+            line = ids[starts[first] : starts[first] + 2]
+            begun, model_ids = np.concatenate([begun, line]), np.concatenate([model_ids, line])
+        before = midi.cut(self.music, 0.0, start) if start > 0 else None
+        prompt = Prompt(ids=begun, quarters=start, left_out=0, score=before, tokenizer=tokenizer, model_ids=model_ids)
+        rules = [
+            *constraints.constraints(tokenizer, not_before=start, prompt_ids=ids, controls=controls),
+            *constraints.planned(tokenizer, controls, first=of_span),
+        ]
+        penalties = constraints.chord_tones(tokenizer, controls, first=of_span)
+        sampler = self.composer.sampler(rules, self.request.sampler, penalties)
         plan = SessionConfig(length=Length(bars=num_bars), loop_guard=False, seed=seed)
         model = self.composer.generating(self.composer.precision(self.request.precision))
-        (continuation,) = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan).sample(1)
-        return midi.without_before(prompt.decoded(continuation.ids), start), len(continuation.ids)
+        session = GenerationSession(model, self.composer.checkpoint.name, prompt, sampler, plan)
+        sampled = [continuation.ids for continuation in session.sample(self.request.draw or 1)]
+        new = [midi.without_before(prompt.decoded(each), start) for each in sampled]
+        return new[self._best(model_ids, sampled, new, start, stop)], sum(map(len, sampled))
+
+    def _ids_until(self, stop: float) -> np.ndarray:
+        """Return the ids of the music so far, padded up to a time; with a plan, of all bars and all that will play."""
+        tokenizer = self.tokenizer
+        ids = tokenizer.encode(self.music)[0][:-1]
+        if tokenizer.plan is None:
+            return tokenizer.pad_with_silence(ids, stop)
+        ids = tokenizer.pad_with_silence(ids, max(stop, midi.end(self.original)))
+        played = {-1 if t.is_drum else t.program for t in self.music.tracks if len(t.notes)}
+        asked = [find(tokenizer.vocabulary, Kind.PROGRAM, p) for p in self.controls.joining(played)]
+        return tokenizer.with_programs(ids, [i for i in asked if i >= 0])
+
+    def _best(
+        self, model_ids: np.ndarray, sampled: Sequence[np.ndarray], new: Sequence[Score], start: float, stop: float
+    ) -> int:
+        """Return which of several is kept, see `best_fit`."""
+        if len(new) == 1:
+            return 0
+        pieces = [
+            Piece(name=str(i), tokens=np.concatenate([model_ids, ids]), num_notes=0, seconds=0.0)
+            for i, ids in enumerate(sampled)
+        ]
+        nats = rerank.losses(self.composer.model, self.tokenizer, pieces, behind=len(model_ids))
+        return best_fit.best(self.music, new, [-each for each in nats], start, stop)
 
     def _put(self, new: Score, start: float, stop: float) -> int:
         """Add new notes that begin in [start, stop) to the music; return how many."""
         count = 0
         for track in new.tracks:
+            if self.tokenizer.plan is not None and not len(track.notes):  # files of earlier versions have such tracks
+                continue
             voice = _voice_of(track)
             if voice not in self.track_of:
                 self.music.tracks.append(Track(track.name, track.program, track.is_drum))
@@ -250,6 +289,8 @@ class _Voices:
         num_tokens = 0
         rules = constraints.constraints(self.tokenizer, controls=self.request.controls)
         model = self.composer.generating(self.composer.precision(self.request.precision))
+        first = self.starts.start // constraints.STEPS_A_BAR
+        chords = constraints.chord_tones(self.tokenizer, self.request.controls, first=first)
         cells, open_cells = self.cells.copy(), self.missing.copy()
         for part, start in enumerate(self.starts):
             stop = min(start + grid_infill.STEPS, self.stop)
@@ -260,7 +301,7 @@ class _Voices:
             assert isinstance(rules[0], constraints.Grammar)
             kept = constraints.KeptCells(rules[0], len(before), given)
             known = {len(before) - 1 + int(i): int(given[i]) for i in np.flatnonzero(given >= 0)}
-            penalties = self.composer.penalties(self.request, known)
+            penalties: list[Constraint] = [*self.composer.penalties(self.request, known), *chords]
             sampler = self.composer.sampler([kept, *rules[1:]], self.request.sampler, penalties)
             seeds = np.random.SeedSequence([seed, index, part]).generate_state(1, np.uint64)
             prompt, whole = (torch.from_numpy(of)[None].to(self.composer.device) for of in (before, model_ids))

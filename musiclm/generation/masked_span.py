@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import takewhile
 
 from symusic import Score, Track
 
@@ -24,6 +25,11 @@ class MaskedSpan:
     start: float
     stop: float
     tracks: tuple[int, ...]
+
+    def num_bars(self, score: Score) -> int:
+        """Return how many bars of a score begin within it."""
+        upto = takewhile(lambda bar: bar.start < self.stop - 1e-6, midi.bars(score))
+        return sum(bar.start >= self.start - 1e-6 for bar in upto)
 
 
 def masked_span(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import math
 from functools import cached_property
 
 import numpy as np
@@ -16,8 +17,12 @@ from .. import midi
 from ..errors import MidiError
 from ..tokenizers.base import Tokenizer
 from ..tokenizers.vocabulary import Kind
+from ..tokenizers.grid import Grid
+from ..tokenizers.miditok import MidiTokTokenizer
 from . import seam
 from .controls import Controls
+
+BAR = 4.0  # quarters, on a grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,15 @@ class Prompt:
     def clock(self) -> float:
         """Where it ends, in the tokenizer's quarters."""
         return _clock(self.tokenizer, self.score, self.quarters)
+
+    @property
+    def num_bars(self) -> int:
+        """How many bars have begun before it ends, by the tokenizer's own count; 0 where it counts none."""
+        if isinstance(self.tokenizer, Grid):
+            return math.ceil(self.quarters / BAR - 1e-6)
+        if self.score is None or not isinstance(self.tokenizer, MidiTokTokenizer):
+            return 0
+        return int((self.tokenizer.bars(self.ids)[1] < self.clock - 1e-6).sum())
 
     def with_new(self, new: np.ndarray) -> np.ndarray:
         """Return its ids and new ones behind them."""

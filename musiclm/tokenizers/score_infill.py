@@ -247,6 +247,12 @@ class ScoreInfill(ScoreTokenizer):
         length = self.plan.length(num_bars - bar if is_known else None)
         return np.concatenate([[self.bos, style, length], signature, tempo, playing]).astype(np.int64)
 
+    def with_programs(self, ids: np.ndarray, programs: Sequence[int]) -> np.ndarray:
+        """Return ids with a plan whose header says some programs beside those that play, and how many bars there are."""
+        starts = self.bar_starts(ids)
+        every = [*ids[self._is_program[ids]].tolist(), *programs]
+        return np.concatenate([self._header(ids, starts, 0, len(starts) - 1, every), ids[starts[0] :]])
+
     def asked(self, kept: np.ndarray, num_bars: int, said: int) -> np.ndarray:
         """Return the prompt's ids after the past context, (T,) int64.
 

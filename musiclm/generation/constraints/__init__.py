@@ -14,13 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import TokenizerError
 from ...tokenizers.base import Tokenizer
+from ...tokenizers.vocabulary import Kind, has
 from ..controls import Controls
+from ..controls.chord_strength import DEFAULT_STRENGTH
 from ..sampler import Constraint
 from .base import BannedTokens, Grammar, Limits, LogitBias
+from .chord_plan import ChordPlan
+from .chord_tones import STEPS_A_BAR, ChordTones
 from .dispatch import grammar_class
 from .ensemble import Ensemble, with_ensemble
 from .events import MidiLikeGrammar, StructuredGrammar, TsdGrammar
+from .form_plan import FormPlan
 from .grid import GridGrammar
 from .kept import KeptCells
 from .key_leaning import KeyLeaning
@@ -35,8 +41,12 @@ from .score import ScoreGrammar
 from .voice_leading import VoiceLeading, voice_leading
 
 __all__ = [
+    "STEPS_A_BAR",
     "BannedTokens",
     "Ensemble",
+    "ChordPlan",
+    "ChordTones",
+    "FormPlan",
     "Grammar",
     "GridGrammar",
     "KeptCells",
@@ -53,10 +63,12 @@ __all__ = [
     "TsdGrammar",
     "TypeGraph",
     "VoiceLeading",
+    "chord_tones",
     "constraints",
     "grammar",
     "grammar_class",
     "is_followed",
+    "planned",
     "voice_leading",
 ]
 
@@ -95,10 +107,50 @@ def constraints(
     if ensemble:
         wrappers.append(lambda base, inner: with_ensemble(base, inner, controls, base_ids))
     if ends and bars is not None:
-        wrappers.append(functools.partial(LastBar, bars=bars))
+        wrappers.append(functools.partial(LastBar, bars=bars, tonic=controls.chords is None))
     made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_ids, bars), wrappers)
     bias = logit_bias(tokenizer, controls)
     return [made] if bias is None else [made, bias]
+
+
+def planned(tokenizer: Tokenizer, controls: Controls, *, first: int, num_bars: int | None = None) -> list[Constraint]:
+    """Return the constraints that enforce chords and form as attributes of bars, beside those of `constraints`.
+
+    Args:
+        tokenizer: any; one without a plan has no such attributes, and no form.
+        controls: limits on new music.
+        first: number of the first new bar.
+        num_bars: how many new bars there are; None where that is not known, and nothing has a form.
+
+    Raises:
+        TokenizerError: a form is asked for, and the tokenizer has no plan, or the number of bars is not known.
+    """
+    made: list[Constraint] = []
+    has_plan = has(tokenizer.vocabulary, Kind.SECTION)
+    if controls.chords is not None and has_plan:
+        made.append(ChordPlan(tokenizer, controls.chords, first))
+    if controls.form is not None:
+        if not has_plan or num_bars is None:
+            raise TokenizerError(
+                f"tokens of '{tokenizer.name}' in this model say no form of a piece: take a model of 'score' tokens of "
+                "version 5"
+            )
+        repeats = controls.chords is None
+        made.append(FormPlan(tokenizer, controls.form, num_bars=num_bars, first=first, repeats_chords=repeats))
+    return made
+
+
+def chord_tones(tokenizer: Tokenizer, controls: Controls, *, first: int) -> list[ChordTones]:
+    """Return the penalty for notes outside the chords that controls ask for; none without chords, or at a strength of 0.
+
+    Raises:
+        TokenizerError: the tokenizer's ids do not say bars.
+    """
+    strength = DEFAULT_STRENGTH if controls.chord_strength is None else controls.chord_strength
+    if controls.chords is None:
+        return []
+    made = ChordTones(tokenizer, controls.chords, strength, first)
+    return [made] if strength else []
 
 
 def grammar(

@@ -16,6 +16,7 @@ from ...midi.theory import parse_key
 from ..options import OptionError
 from .base import Control, control
 from .ensemble import NONE as NO_ENSEMBLE
+from .chord_strength import DEFAULT_STRENGTH
 from .key import AUTO, NONE
 from .key_strength import AUTO_STRENGTH, STRICT
 
@@ -47,6 +48,11 @@ class Controls:
         pitch_range: (lowest, highest) MIDI pitch, both included, drums excepted; C4 is 60.
         max_polyphony: how many notes may sound at once, all instruments together, drums excepted. A note that ends where
             another begins does not overlap it.
+        chords: (root, quality) of each half bar, see `controls.chords`; they begin with the first new bar, and again at their
+            end. Where tokens have a plan, bars say them; notes outside them are less likely by `chord_strength`.
+        chord_strength: a note outside the chord is 1 - chord_strength times as likely as before; 1 excludes it, drums
+            excepted. None is `chord_strength.DEFAULT_STRENGTH` where there are chords.
+        form: a letter for each of several equal parts of the new bars, see `constraints.form_plan`.
 
     Raises:
         ValueError: one of them cannot be read, or no note is left by key and range together.
@@ -61,6 +67,9 @@ class Controls:
     key_strength: float | None = control("key_strength")
     pitch_range: Any = control("pitch_range")
     max_polyphony: int | None = control("max_polyphony")
+    chords: Any = control("chords")
+    chord_strength: float | None = control("chord_strength")
+    form: str | None = control("form")
 
     def __post_init__(self) -> None:
         if self.ensemble is None and self.instruments is not None:
@@ -71,6 +80,10 @@ class Controls:
                 object.__setattr__(self, field.name, field.metadata["control"].parse(value))
         if self.key in (None, NONE) and self.key_strength not in (None, STRICT):
             raise OptionError("{} needs a {}", "key_strength", "key")
+        if self.chords is None:
+            if self.chord_strength:
+                raise OptionError("{} needs {}", "chord_strength", "chords")
+            object.__setattr__(self, "chord_strength", None)  # off, as a record without it says
         if not self.pitches:
             raise ValueError(f"no pitch of {self.key} lies within {self.to_dict()['pitch_range']}")
 
@@ -129,6 +142,8 @@ class Controls:
             filled["key_strength"] = self.key_strength
         if filled["key_strength"] is None:
             filled["key_strength"] = AUTO_STRENGTH if filled["key"] == AUTO else STRICT
+        if filled["chords"] is not None and filled["chord_strength"] is None:
+            filled["chord_strength"] = DEFAULT_STRENGTH
         return Controls(**filled)
 
     def apply(self, tokenizer: Tokenizer, permitted: np.ndarray) -> None:
