@@ -16,9 +16,9 @@ from symusic import Score
 from .. import midi
 from ..errors import MidiError
 from ..tokenizers.base import Tokenizer
-from ..tokenizers.vocabulary import Kind
 from ..tokenizers.grid import Grid
 from ..tokenizers.miditok import MidiTokTokenizer
+from ..tokenizers.vocabulary import Kind
 from . import seam
 from .controls import Controls
 

@@ -43,9 +43,9 @@ from .voice_leading import VoiceLeading, voice_leading
 __all__ = [
     "STEPS_A_BAR",
     "BannedTokens",
-    "Ensemble",
     "ChordPlan",
     "ChordTones",
+    "Ensemble",
     "FormPlan",
     "Grammar",
     "GridGrammar",

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ...midi.theory import parse_key
 from ..options import OptionError
 from .base import Control, control
-from .ensemble import NONE as NO_ENSEMBLE
 from .chord_strength import DEFAULT_STRENGTH
+from .ensemble import NONE as NO_ENSEMBLE
 from .key import AUTO, NONE
 from .key_strength import AUTO_STRENGTH, STRICT
 
