@@ -19,7 +19,7 @@ from .base import Grammar
 from .score import ScoreGrammar, ScoreState
 
 ENTRY = 4  # the bar of new music in which an instrument enters at the latest
-GAP_ASKED, GAP = 2, 4  # whole bars that one may be silent: of those that were asked for, and of others
+GAP_ASKED, GAP = 1, 4  # whole bars that one may be silent: of those that were asked for, and of others
 RECENT = 8  # bars of a prompt: what plays in them goes on
 
 Group = frozenset[int]

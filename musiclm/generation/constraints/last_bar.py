@@ -36,9 +36,10 @@ class LastBarState(NamedTuple):
 
 
 class LastBar(Grammar):
-    """A grammar of pieces that have exactly so many bars and end with EOS.
+    """A grammar of pieces that have exactly so many bars.
 
-    In the last bar no other begins. EOS is allowed where another bar would be, as soon as a note has begun in it. Where bars
+    EOS is allowed where another bar would be behind the last, as soon as a note has begun in it. A bar is allowed there, too:
+    whoever samples takes it for the end. A model that would go on does so, and does not fill the last bar instead. Where bars
     have chords, that of the last bar is the tonic triad of the piece: the key that its notes before have, weighted by duration,
     see `harmony.best_key`.
 
@@ -73,7 +74,7 @@ class LastBar(Grammar):
         return self._inner.cache_key(state.inner), state.plays, state.tonic
 
     def mask(self, state: LastBarState) -> np.ndarray:
-        return self._inner.mask(state.inner) if state.bars < self._bars else super().mask(state)
+        return self._inner.mask(state.inner) if state.bars != self._bars else super().mask(state)
 
     def following(self, state: LastBarState) -> list[np.ndarray]:
         allowed = self._inner.mask(state.inner) == 0
@@ -82,7 +83,8 @@ class LastBar(Grammar):
         if state.tonic >= 0 and allowed[state.tonic]:
             allowed[self._chords] = False
             allowed[state.tonic] = True
-        allowed[self._eos] = may_end and (state.plays or not allowed.any())
+        if may_end and (state.plays or not allowed.any()):
+            allowed[self._bar] = allowed[self._eos] = True
         return [np.flatnonzero(allowed)]
 
     def after(self, state: LastBarState, token: int) -> LastBarState:

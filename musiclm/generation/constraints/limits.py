@@ -126,7 +126,10 @@ def _permit_programs(tokenizer: Tokenizer, programs: tuple[int, ...], permitted:
 
 
 def _permit_header(tokenizer: Tokenizer, controls: Controls, bars: int | None, permitted: np.ndarray) -> None:
-    """Permit one length in the header of unconditional music, and drums as its style only where drums alone may play."""
+    """Permit one length in the header of unconditional music, and drums as its style only where drums alone may play.
+
+    The header says its style before its instruments: where only these are asked for, the style is unknown, so that they fit.
+    """
     table = tokenizer.vocabulary
     lengths = {table[i].value: i for i in ids_of(table, Kind.LENGTH).tolist()}
     if lengths:
@@ -134,8 +137,13 @@ def _permit_header(tokenizer: Tokenizer, controls: Controls, bars: int | None, p
         permitted[[*lengths.values()]] = False
         permitted[lengths[None if bars is None else next((n for n in known if n >= bars), known[-1])]] = True
     drums = find(table, Kind.STYLE, "drums")
-    if drums >= 0 and controls.style is None and controls.instruments != (DRUMS,):
+    if drums < 0 or controls.style is not None:
+        return
+    if controls.instruments is None:
         permitted[drums] = False
+    else:
+        permitted[is_kind(table, Kind.STYLE)] = False
+        permitted[drums if controls.instruments == (DRUMS,) else find(table, Kind.STYLE)] = True
 
 
 def _permit_tempo(tokenizer: Tokenizer, tempo: float, permitted: np.ndarray) -> None:
