@@ -134,6 +134,9 @@ seed: Decorator = click.option(
 )
 model: Decorator = click.option("--model", metavar="MODEL", help="A name, a checkpoint file or a run folder.")
 wav: Decorator = click.option("--wav", is_flag=True, help="Write a WAV file beside each MIDI file, too.")
+html: Decorator = click.option(
+    "--html", is_flag=True, help="Write an HTML page with piano roll and sound beside each MIDI file, too."
+)
 play: Decorator = click.option("--play", is_flag=True, help="Play it when it is written.")
 soundfont: Decorator = click.option(
     "--soundfont", metavar="FILE", help="An .sf2 or .sf3 file; default: the best of this system, else a small one."

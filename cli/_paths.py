@@ -34,7 +34,7 @@ def paths(output: str | None, config: GenerationConfig, force: bool) -> list[Pat
     if output is not None:
         path = Path(output)
         if path.suffix.lower() in OTHERS and not path.is_dir():
-            raise OutputError(f"'{path}': the output is MIDI, a .mid file (--wav writes a sound file beside it)")
+            raise OutputError(f"'{path}': the output is MIDI, a .mid file (--wav and --html write others beside it)")
         is_folder = path.is_dir() or output.endswith(("/", "\\")) or (count > 1 and path.suffix.lower() != ".mid")
         if not is_folder:
             if count == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -13,7 +14,7 @@ import click
 from ..files import write_whole
 from ..generation.config import GenerationConfig
 from ..generation.options import OptionError
-from . import _console, _live, _options, _paths
+from . import _console, _live, _options, _pages, _paths
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,19 @@ GROUPS = _options.groups(
         "What to write": ["model"],
         "Controls": [],
         "Sampling": ["seed"],
-        "Output": ["output", "stream", "port", "wav", "play", "soundfont", "force", "as_json", "quiet", "verbose"],
+        "Output": [
+            "output",
+            "stream",
+            "port",
+            "wav",
+            "html",
+            "play",
+            "soundfont",
+            "force",
+            "as_json",
+            "quiet",
+            "verbose",
+        ],
     },
 )
 GROUPS["Sampling"].append("device")
@@ -50,6 +63,7 @@ NEED_PROMPT = ("prompt_bars", "prompt_seconds", "only_new", "infill", "keep_trac
 @click.option("--stream", is_flag=True, help="Write notes as they are sampled: JSON lines on standard output.")
 @click.option("--port", metavar="NAME", help="Play them to a MIDI output as they are sampled.")
 @_options.wav
+@_options.html
 @_options.play
 @_options.soundfont
 @_options.force
@@ -64,6 +78,7 @@ def command(
     stream: bool,
     port: str | None,
     wav: bool,
+    html: bool,
     play: bool,
     soundfont: str | None,
     force: bool,
@@ -90,10 +105,10 @@ def command(
     if options["draw"] is None and _is_given("n"):
         options["draw"] = 1
     config = _config(prompt, options | {"live": stream or port is not None})
-    _check_output(config, output, stream=stream, as_json=as_json, wav=wav, play=play)
+    _check_output(config, output, stream=stream, as_json=as_json, wav=wav, html=html, play=play)
     if output == "-":
         _console.standard_output()  # before anything is sampled
-    paths = _checked_paths(config, output, wav=wav, play=play, soundfont=soundfont, force=force)
+    paths = _checked_paths(config, output, wav=wav, html=html, play=play, soundfont=soundfont, force=force)
     prompt_bytes = None if prompt is None else _prompt(prompt)
     if port is not None:
         _live.check_port(port)
@@ -113,11 +128,15 @@ def command(
     if stream:
         _live.write_end(made.files[0].composition, model=made.composer.checkpoint.name, seed=seed)
     _write(made, output, paths, force=force)
-    sounds = _write_sounds(made, paths, soundfont, force=force) if wav else None
+    beside: dict[str, list[Path]] = {}
+    if wav:
+        beside["sounds"] = _write_sounds(made, paths, soundfont, force=force)
+    if html:
+        beside["pages"] = _pages.write_pages(made.files, paths, prompt_bytes, soundfont=soundfont, force=force)
     if as_json:
-        _console.print_json(_document(made, seed, paths, sounds, seconds=time.monotonic() - began))
+        _console.print_json(_document(made, seed, paths, beside, seconds=time.monotonic() - began))
     else:
-        for path in () if stream else (*paths, *(sounds or ())):
+        for path in () if stream else itertools.chain(paths, *beside.values()):
             click.echo(str(path))
         _say(made, seed, quiet=quiet)
     if play:
@@ -157,19 +176,28 @@ def _config(prompt: str | None, options: dict[str, Any]) -> GenerationConfig:
 
 
 def _check_output(
-    config: GenerationConfig, output: str | None, *, stream: bool, as_json: bool, wav: bool, play: bool
+    config: GenerationConfig, output: str | None, *, stream: bool, as_json: bool, wav: bool, html: bool, play: bool
 ) -> None:
     """Refuse what cannot go to the same place."""
-    if output == "-" and (config.n > 1 or as_json or stream or wav or play):
-        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json, --stream, --wav or --play")
+    if output == "-" and (config.n > 1 or as_json or stream or wav or html or play):
+        others = "-n above 1, --json, --stream, --wav, --html or --play"
+        raise click.UsageError(f"-o - writes one MIDI file: not with {others}")
     if config.live and (as_json or play):
         raise click.UsageError("--stream and --port have no --json and no --play: --stream writes JSON lines")
-    if config.live and wav and output is None:
-        raise click.UsageError("--stream and --port write a sound file only beside a MIDI file: name it with -o")
+    if config.live and (wav or html) and output is None:
+        what = "a sound file" if wav else "a page"
+        raise click.UsageError(f"--stream and --port write {what} only beside a MIDI file: name it with -o")
 
 
 def _checked_paths(
-    config: GenerationConfig, output: str | None, *, wav: bool, play: bool, soundfont: str | None, force: bool
+    config: GenerationConfig,
+    output: str | None,
+    *,
+    wav: bool,
+    html: bool,
+    play: bool,
+    soundfont: str | None,
+    force: bool,
 ) -> list[Path]:
     """Return where the MIDI files go, none for standard output, after a check that all can be written and played."""
     paths = [] if output == "-" or (config.live and output is None) else _paths.paths(output, config, force)
@@ -177,6 +205,8 @@ def _checked_paths(
         from .play import check_sound
 
         check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
+    if html:
+        _pages.check_pages(paths, soundfont=soundfont, force=force)
     return paths
 
 
@@ -203,7 +233,7 @@ def _play(made: Generated, soundfont: str | None, *, quiet: bool) -> None:
 
 
 def _document(
-    made: Generated, seed: int, paths: list[Path], sounds: list[Path] | None, *, seconds: float
+    made: Generated, seed: int, paths: list[Path], beside: dict[str, list[Path]], *, seconds: float
 ) -> dict[str, Any]:
     """Return what --json prints."""
     document: dict[str, Any] = {
@@ -214,7 +244,7 @@ def _document(
     if made.ranked:
         document["weighed"] = [_ranked(each, made) for each in made.ranked]
     document |= {"tokens_per_second": made.tokens_per_second, "seconds_elapsed": seconds}
-    return document if sounds is None else document | {"sounds": [str(path) for path in sounds]}
+    return document | {name: [str(path) for path in files] for name, files in beside.items()}
 
 
 def _output(path: Path, composition: Composition) -> dict[str, Any]:

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from symusic import Score
 
 
-@click.command("show", epilog="Examples: musiclm show song.mid; musiclm show out.mid --prompt seed.mid -o out.png")
+@click.command("show", epilog="Examples: musiclm show song.mid; musiclm show out.mid --prompt seed.mid -o out.html")
 @click.argument("file", metavar="FILE")
-@click.option("-o", "--output", metavar="PATH", help="A .png or .svg file; by default the terminal.")
+@click.option(
+    "-o", "--output", metavar="PATH", help="A page, .html, or a picture, .png or .svg; default: the terminal."
+)
 @click.option("--prompt-bars", type=click.IntRange(1), metavar="N", help="The first N bars are the prompt, shown pale.")
 @click.option("--prompt", metavar="FILE", help="The music continues this file, shown pale.")
 @click.option(
     "--bars", metavar="A-B", help="Only these bars; in the terminal by default the first ones of a long piece."
 )
+@_options.soundfont
 @_options.force
 @_options.quiet
 def command(
@@ -31,10 +34,13 @@ def command(
     prompt_bars: int | None,
     prompt: str | None,
     bars: str | None,
+    soundfont: str | None,
     force: bool,
     quiet: bool,
 ) -> None:
     """Plot the piano roll of the MIDI file FILE (- for standard input).
+
+    A page is one file for any browser, with the sound inside: it plays, scrolls and zooms without a network.
 
     In the terminal a long piece ends after some sixty lines: --bars A-B shows exactly these bars, however many.
 
@@ -47,8 +53,11 @@ def command(
         raise click.UsageError("at most one of --prompt and --prompt-bars")
     chosen = _scores.parsed_bars(bars)
     path = None if output is None else Path(output)
+    is_page = path is not None and path.suffix.lower() == ".html"
+    if soundfont is not None and not is_page:
+        raise click.UsageError("--soundfont is for the sound in a page: -o NAME.html")
     if path is not None:
-        plotting.check_output(path, force=force)
+        plotting.check_output(path, force=force, kinds=(".html", *plotting.KINDS))
     score, _ = _scores.read(file, None)
     end, kept = _given(score, prompt, prompt_bars)
     if chosen is not None:
@@ -59,11 +68,36 @@ def command(
     if path is None:
         _print(score, end, first, is_whole=chosen is not None, quiet=quiet)
         return
-    from ..plotting import piano_roll
+    if is_page:
+        title = "standard input" if file == _console.STANDARD_INPUT else Path(file).name
+        image = _page(score, title, end, kept, first, soundfont, quiet=quiet)
+    else:
+        from ..plotting import piano_roll
 
-    picture = piano_roll.piano_roll(score, path.suffix.lower(), prompt=end, kept=kept, first_bar=first)
-    write_whole(path, picture, force=force)
+        image = piano_roll.piano_roll(score, path.suffix.lower(), prompt=end, kept=kept, first_bar=first)
+    write_whole(path, image, force=force)
     click.echo(str(path))
+
+
+def _page(
+    score: Score,
+    title: str,
+    prompt: float | None,
+    kept: Score | None,
+    first_bar: int,
+    soundfont: str | None,
+    *,
+    quiet: bool,
+) -> bytes:
+    """Return a page, and report if it has only the beginning of the music."""
+    from .. import midi
+    from ..plotting.page import MAX_SECONDS, piece_page
+
+    text = piece_page(score, title=title, prompt=prompt, kept=kept, first_bar=first_bar, soundfont=soundfont)
+    if midi.seconds(score) > MAX_SECONDS:
+        limit = _console.counted(MAX_SECONDS / 60, "minute")
+        _console.say(f"the page has the first {limit}: choose others with --bars A-B", quiet=quiet)
+    return text.encode()
 
 
 def _given(score: Score, prompt: str | None, prompt_bars: int | None) -> tuple[float | None, Score | None]:

@@ -44,8 +44,11 @@ def check_output(path: Path, *, force: bool = False, kinds: Sequence[str] = KIND
 
 def track_name(track: Track) -> str:
     """Return the name of a track, or else of its General MIDI program."""
-    if track.name.strip():
-        return track.name.strip()
+    return track.name.strip() or program_name(track)
+
+
+def program_name(track: Track) -> str:
+    """Return the name of the General MIDI program of a track."""
     if track.is_drum:
         return "Drums"
     import pretty_midi

@@ -34,7 +34,10 @@ DRUMS = """
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A note to plot: times in quarters, `colour` as #rrggbb, `opacity` in 0 … 1."""
+    """A note to plot: times in quarters, `colour` as #rrggbb, `opacity` in 0 … 1.
+
+    `track` is its index among the tracks with notes. A pale note belongs to the prompt or to the given music.
+    """
 
     start: float
     end: float
@@ -42,6 +45,8 @@ class Drawn:
     is_drum: bool
     colour: str
     opacity: float = 1.0
+    track: int = 0
+    is_pale: bool = False
 
 
 def notes(score: Score, prompt: float | None = None, kept: Score | None = None) -> list[Drawn]:
@@ -64,6 +69,8 @@ def notes(score: Score, prompt: float | None = None, kept: Score | None = None) 
                     is_drum=track.is_drum,
                     colour=paler(colour(i), 0.55) if is_pale else colour(i),
                     opacity=0.3 + 0.7 * n.velocity / 127,
+                    track=i,
+                    is_pale=is_pale,
                 )
             )
     return plotted
