@@ -403,7 +403,8 @@ def _echoes(
     at_place = Grouped(place, ~np.isin(kinds, (BAR, POSITION, AHEAD, WRITE)), flat.ids)
     group = at_place.group
     found = []
-    for ago in (*ECHOES, *backs):
+    steps: list[int | np.ndarray] = [*ECHOES, *backs]
+    for ago in steps:
         is_same = isinstance(ago, int)  # for all tokens at a place
         then = at_place.keys - ago * size if is_same else place - ago * size
         begin, count = at_place.find(then)
