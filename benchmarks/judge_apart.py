@@ -1,4 +1,4 @@
-"""The judge apart: tells sampled from real music by features that no tool of this project may use. See docs/judge.md.
+"""The judge apart: tells sampled from real music by features that no tool of this project may use. See docs/concepts/judge.md.
 
     python benchmarks/judge_apart.py --kind chorale --samples bach-transformer -n 60 --seed 1
     python benchmarks/judge_apart.py --kind score --samples FOLDER --reference CORPUS --split test --json

@@ -1,4 +1,4 @@
-"""The frozen feature set of the judge apart: names by kind, and their values for a piece. See docs/judge.md.
+"""The frozen feature set of the judge apart: names by kind, and their values for a piece. See docs/concepts/judge.md.
 
 No feature may be a statistic that sampling, guards, reranking or tuning use or may use; `NOT_SHARED` lists these.
 A change of a name, a value or the list is a new judge: all figures before it lose their meaning.

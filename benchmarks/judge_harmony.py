@@ -1,6 +1,6 @@
 """Features of the judge apart that follow sonority: Fourier spectrum of pitch classes, Tonnetz, spiral array, roughness.
 
-Frozen; see docs/judge.md.
+Frozen; see docs/concepts/judge.md.
 """
 
 from __future__ import annotations

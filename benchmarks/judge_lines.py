@@ -1,4 +1,7 @@
-"""Features of the judge apart that follow lines: outer voices, contour, bass, inner voices. Frozen; see docs/judge.md."""
+"""Features of the judge apart that follow lines: outer voices, contour, bass, inner voices.
+
+Frozen; see docs/concepts/judge.md.
+"""
 
 from __future__ import annotations
 

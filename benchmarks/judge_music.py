@@ -1,4 +1,4 @@
-"""What the judge apart looks at: the first bars of a piece as arrays, the same for every kind. See docs/judge.md.
+"""What the judge apart looks at: the first bars of a piece as arrays, the same for every kind. See docs/concepts/judge.md.
 
 Frozen. This module reads notes by itself, so that a change of `musiclm.evaluation` does not change the judge.
 Legend of shapes: N notes, K onsets, Q quarters, B bars, S sixteenths.

@@ -1,4 +1,4 @@
-"""Features of the judge apart that follow time: periodicity, ratios, articulation, form. Frozen; see docs/judge.md."""
+"""Features of the judge apart that follow time: periodicity, ratios, articulation, form. Frozen; see docs/concepts/judge.md."""
 
 from __future__ import annotations
 

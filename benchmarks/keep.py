@@ -11,9 +11,9 @@ validation split, and 50 seeds without a prompt (16 bars, 32 s).
 
 A piece wins if its probability of being real is higher, by classifiers that are fitted on other cases (5 folds): on the real
 music at the same place of pieces of the split, and on all variations of other cases. --by yardstick takes the measures that
-the critic itself may use: this is for development. --by judge takes the features of the judge apart (docs/judge.md), which
-nothing that is tuned may use: this is for a final report, once. New music alone is judged. A piece with too few notes for the
-judge loses.
+the critic itself may use: this is for development. --by judge takes the features of the judge apart
+(docs/concepts/judge.md), which nothing that is tuned may use: this is for a final report, once. New music alone is judged. A
+piece with too few notes for the judge loses.
 
 Reported: the share of wins (a tie is half a win), its standard error, and the p-value of a two-sided sign test. Needs
 scikit-learn: pip install -e ".[bench]"

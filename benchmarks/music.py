@@ -22,7 +22,7 @@ The reference is a corpus's test split, or all of a folder or an archive; for ch
 A model's report also says what its loop guard intervened in (--option loop_guard=false switches it off), and beside the mean of
 the chord changes per bar their quantiles: what a guard enforces says nothing about the model by itself.
 
-Every measure is described in docs/measures.md. The last column is the difference of the means in standard errors of the
+Every measure is described in docs/concepts/metrics.md. The last column is the difference of the means in standard errors of the
 difference; with fifty measures, two or three are beyond 2 by chance.
 """
 

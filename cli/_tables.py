@@ -189,7 +189,9 @@ def show_measures(found: dict[str, Any]) -> None:
         console.print(
             f"{each['decent']} of {each['num_pieces']} {name} break no rule" + (f"; {reasons}" * bool(reasons))
         )
-    console.print("[dim]mean ± standard error; apart: their difference in standard errors; see docs/measures.md[/dim]")
+    console.print(
+        "[dim]mean ± standard error; apart: their difference in standard errors; see docs/concepts/metrics.md[/dim]"
+    )
 
 
 def _with_error(found: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def wait_briefly() -> None:
     """Let torch's threads spin for some microseconds before they sleep, unless the environment says how they wait.
 
     Threads that spin for long are tens of times slower on cores that are shared. Threads that sleep at once are three times
-    slower on idle cores (benchmarks/RESULTS.md). This has to be set before torch is imported.
+    slower on idle cores (docs/results/speed.md). This has to be set before torch is imported.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return

@@ -34,7 +34,7 @@ def test_the_names_of_the_features_are_frozen() -> None:
 @pytest.mark.parametrize("kind", list(judge_features.FEATURES))
 @pytest.mark.parametrize("file", FILES)
 def test_the_values_of_the_features_are_frozen(file: str, kind: str) -> None:
-    """A new value is a new judge, which makes all figures before it worthless: see docs/judge.md."""
+    """A new value is a new judge, which makes all figures before it worthless: see docs/concepts/judge.md."""
     found = judge_features.features(midi.read(ROOT / "tests" / "data" / file), kind)
     assert found is not None
     frozen = np.array([np.nan if v is None else v for v in FROZEN["values"][file][kind]])

@@ -84,7 +84,7 @@ Music by `{samples["command"]}`: means, and in brackets the overlapped area with
 
 
 def _music_table(music: dict[str, Any] | None) -> str:
-    """Return a Markdown table of the yardstick's measures of samples beside those of real pieces; see docs/measures.md."""
+    """Return a Markdown table of the measures of samples beside those of real pieces; see docs/concepts/metrics.md."""
     if not music:
         return ""
     rows = "\n".join(f"| {name} | {' | '.join(cells)} |" for name, *cells in music["measures"])

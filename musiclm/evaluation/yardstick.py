@@ -1,8 +1,8 @@
 """The measures of a piece by name, and a verdict by rule. Each measure's formula is in the docstring of its function.
 
 `MEASURES` says for each what it is called in tables, its unit, and the kinds of music that it is for: "score" (any
-instruments), "chorale" (four voices) or "piano" (in real time, a bar being two seconds). `docs/measures.md` has all of them
-with their sources, their limits and figures of real music.
+instruments), "chorale" (four voices) or "piano" (in real time, a bar being two seconds). `docs/concepts/metrics.md` has all
+of them with their sources, their limits and figures of real music.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ It finds the variations that are nearest to real music by their loss under the m
 being small. Music with a lower loss or more repetition than real pieces is dull; with a higher loss or less repetition it
 wanders. The distance is that of both figures from the means of real pieces, in standard deviations:
 sqrt(((loss - mean) / deviation)² + ((repetition - mean) / deviation)²). It is a weak criterion: of chorales it keeps worse ones
-than chance (docs/reranking.md).
+than chance (docs/concepts/reranking.md).
 """
 
 from __future__ import annotations

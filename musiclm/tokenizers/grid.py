@@ -66,7 +66,7 @@ class Grid(Tokenizer):
 
     With intervals alone a model soon overfits, since intervals do not depend on the key. Version 3 augments: the voices come
     in any of their 24 orders, forwards or backwards, and a special token in place of bos says which of the 48. The music is
-    the same, but the conditional distributions differ (benchmarks/RESULTS.md).
+    the same, but the conditional distributions differ (docs/results/ablations.md).
 
     Args:
         features: their version, 1 to 4.

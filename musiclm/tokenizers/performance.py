@@ -60,7 +60,7 @@ class Performance(Tokenizer):
     Input features of the next id, from version 2 on: the keys that sound and which of them is likely to end, the onsets of
     the last chords, velocities and intervals of the last notes, and for each kind of id one that the next is likely to be
     near; see `features/performance.py`. With them a small transformer reaches with 0.4 million ids the loss that it reaches
-    with 3 million without (benchmarks/RESULTS.md).
+    with 3 million without (docs/results/maestro.md).
 
     Args:
         features: their version; 1 has none.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# fine-tuning; selected on the validation split of Nottingham (benchmarks/RESULTS.md)
+# fine-tuning; selected on the validation split of Nottingham (docs/results/score.md)
 TUNED_RATE = 0.8  # times the peak learning rate of the architecture
 TUNED_DROPOUT = 0.1  # at least
 TUNED_WARM_UP = 20  # steps
