@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+PAGES = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/lecture.md"]
 PHRASES = {  # a phrase, as a regular expression: what to write instead
     r"surprise[ds]?": "loss, cross-entropy; surprisal of a note",
     r"(nats|bits) an? (token|cell|event|note|frame|second)": "nats/token, nats per grid cell, bits/note",
