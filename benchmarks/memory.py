@@ -11,7 +11,8 @@ gates let it pass; attention reaches each position in one step. Right: nats/cell
 validation chorales read from the beginning, in bins of 64 tokens. Beyond the crops of training, absolute positions were
 never seen; distances are the same everywhere.
 
---json has the curves. --quick plots untrained models, to see that it works.
+Models alone, or --places alone, give one panel. --json has the curves. --quick plots untrained models, to see that it
+works.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from musiclm.evaluation import sample_pieces, token_losses
 from musiclm.models import base
 
 COLOURS = {"rnn": "#b5485d", "lstm": "#d9822b", "gru": "#3f9b62", "transformer": "#3b6fb6", "absolute": "#7a5ba6"}
-WORDS = {"transformer": "relative distances (transformer)", "absolute": "absolute places (absolute)"}
+WORDS = {"transformer": "relative distances (transformer)", "absolute": "absolute positions (absolute)"}
+STYLES = ("-", "--", ":")
 PLACES_A_BIN = 64
 FEWEST = 10  # pieces that a bin of places is a mean of
 
@@ -87,22 +89,39 @@ def by_place(model: base.LanguageModel, tokenizer: Any, pieces: Sequence[Any]) -
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Write the picture."""
+    """Write the picture: one panel, or two if the report has both parts."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12.5, 4.8), dpi=110)
+    panels = [panel for part, panel in (("gradients", plot_gradients), ("places", plot_places)) if report[part]]
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.25 * len(panels), 4.8), dpi=110, squeeze=False)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        panel(ax, report)
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+def plot_gradients(left: Any, report: dict[str, Any]) -> None:
+    """Plot the gradient of a prediction by distance."""
+    seen: list[str] = []
     for name, curve in report["gradients"].items():
-        left.plot(curve["distance"], curve["gradient"], color=COLOURS.get(curve["arch"], "#444444"), lw=2.2, label=name)
+        arch = curve["arch"]
+        style = STYLES[seen.count(arch) % len(STYLES)]  # several models of one architecture have one colour
+        seen.append(arch)
+        left.plot(curve["distance"], curve["gradient"], style, color=COLOURS.get(arch, "#444444"), lw=2.2, label=name)
     left.set(xscale="log", yscale="log", xlabel="distance into the past, tokens (4 are a sixteenth)")
     left.set_ylabel("gradient of a prediction\n(the last token's is 1)")
-    left.set_title("How far back does a prediction feel?", loc="left")
+    left.set_title("Gradient of a prediction by distance", loc="left")
     top = max(max(curve["gradient"]) for curve in report["gradients"].values())
     left.set_ylim(max(1e-7, min(min(c["gradient"]) for c in report["gradients"].values()) / 2), 2 * max(top, 1.0))
     left.legend(frameon=False, loc="lower left")
+
+
+def plot_places(right: Any, report: dict[str, Any]) -> None:
+    """Plot the loss by position in the piece."""
     for curve in report["places"].values():
         arch = curve["arch"]
         right.plot(curve["place"], curve["nats"], color=COLOURS.get(arch), lw=2.2, label=WORDS.get(arch, arch))
@@ -112,16 +131,14 @@ def plot(report: dict[str, Any], path: Path) -> None:
     found = [nats for curve in report["places"].values() for nats in curve["nats"]]
     right.set_ylim(min(found) - 0.3 * np.ptp(found) - 0.02, max(found) + 0.35 * np.ptp(found) + 0.02)
     right.annotate(
-        "training windows\nend here",
+        "training sequences\nend here",
         (context, right.get_ylim()[1] * 0.97),
         (6, 0),
         textcoords="offset points",
         va="top",
     )
-    right.set_title("Absolute places or relative distances?", loc="left")
+    right.set_title("Absolute positions or relative distances?", loc="left")
     right.legend(frameon=False, loc="lower left")
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 def loaded(name: str) -> tuple[str, base.LanguageModel, Any]:
@@ -151,8 +168,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    if not arguments.quick and not (arguments.models and arguments.places):
-        parser.error("models for both pictures are needed, or --quick")
+    if not arguments.quick and not (arguments.models or arguments.places):
+        parser.error("models for the left picture or --places for the right one are needed, or --quick")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     opened = open_source(arguments.data)
@@ -171,7 +188,7 @@ def main() -> None:
         "split": "validation",
         "num_windows": len(tokens),
         "num_pieces": len(whole),
-        "context": min(model.config.context for _, _, model, _ in right),
+        "context": min((model.config.context for _, _, model, _ in right), default=None),
         "gradients": {
             Path(name).name: {"arch": arch, **binned(gradients(model, own, tokens))} for name, arch, model, own in left
         },

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING promises: a new part is one file and one line. Nothing else of the package is touched here."""
+"""What docs/contributing promises: a new part is one file and one line. Nothing else of the package is touched here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of an architecture, held by each one and by the example in CONTRIBUTING."""
+"""The contract of an architecture, held by each one and by the example in docs/contributing."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from musiclm.training.config import TrainConfig
 from musiclm.training.optim import Recipe, make_optimizers
 from musiclm.training.run import Run
 from tests.conftest import GRID, tiny
+from tests.test_readme import example_of_an_architecture
 
 EXAMPLE = "bigram"
 ARCHS = [*models.names(), EXAMPLE]
@@ -31,11 +32,9 @@ ARCHS = [*models.names(), EXAMPLE]
 
 @pytest.fixture(autouse=True)
 def example(tmp_path: Path, monkeypatch) -> None:
-    """The architecture of CONTRIBUTING, in the folder of architectures."""
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
-    (code,) = re.findall(r"```python\n(.*?)\n```", text, re.S)
+    """The architecture of docs/contributing, in the folder of architectures."""
     (tmp_path / "architectures").mkdir()
-    (tmp_path / "architectures" / f"{EXAMPLE}.py").write_text(code)
+    (tmp_path / "architectures" / f"{EXAMPLE}.py").write_text(example_of_an_architecture())
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path / "architectures")])
 
 
