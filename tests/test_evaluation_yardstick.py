@@ -341,7 +341,7 @@ def test_piano_is_measured_in_seconds_at_any_tempo():
 
 
 def test_every_measure_has_a_description_and_a_silent_piece_counts_nothing():
-    described = (ROOT / "docs" / "measures.md").read_text("utf-8")
+    described = (ROOT / "docs" / "concepts" / "metrics.md").read_text("utf-8")
     for name, measure in yardstick.MEASURES.items():
         assert (measure.function.__doc__ or "").startswith("Return "), name
         assert f"`{name}`" in described, name
