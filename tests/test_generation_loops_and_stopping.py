@@ -20,7 +20,7 @@ from musiclm.generation.prompt import Prompt
 from musiclm.generation.sampler import Sampler
 from tests.tokenizers_data import band
 
-SCORE = tokenizers.create("score")
+SCORE = tokenizers.create("score", features=2)  # the plan of a prompt depends on all of it
 
 
 def tune(pitches: list[int], beat: float = 0.5) -> Score:

@@ -139,7 +139,7 @@ def test_pedals_bend_and_modulation_are_reset_at_the_seam_and_nothing_else(untra
 def test_new_notes_continue_the_first_track_of_their_instrument():
     """Two pianos of another volume each: the model hears one, and the first goes on."""
     score = midi.parse(rich(960), "rich")
-    tokenizer = tokenizers.create("score")
+    tokenizer = tokenizers.create("score", features=2)
     prompt = Prompt.of(tokenizer, score, bars=2)
     whole, _ = tokenizer.encode(score)
     assert (whole[: len(prompt.ids)] == prompt.ids).all()
@@ -358,7 +358,7 @@ def test_what_the_model_does_not_see_is_counted(run, untrained, tmp_path, name: 
 def test_music_itself_behind_a_prompt_gives_the_piece_again(example: str):
     """The prompt's ids, and behind them those of the rest of the same piece: its notes are there, each once."""
     score = midi.read(EXAMPLES / f"{example}.mid")
-    tokenizer = tokenizers.create("score")
+    tokenizer = tokenizers.create("score", features=2)
     prompt = Prompt.of(tokenizer, score, bars=4)
     whole, _ = tokenizer.encode(score)
     assert (whole[: len(prompt.ids)] == prompt.ids).all()

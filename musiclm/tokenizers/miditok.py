@@ -135,7 +135,7 @@ class MidiTokTokenizer(Tokenizer):
             if ends and any(self.kinds[i] in ("NoteOn", "DrumOn") for i in music[latest + 1 :]):
                 music.append(self.kinds.index("TimeShift"))  # the shortest one, so that no note has length 0
             music += ends
-        return self.midi_tokenizer.decode(music).resample(TICKS)
+        return self.midi_tokenizer.decode(music).resample(TICKS) if music else Score(TICKS)
 
     def _ends(self, ids: list[int]) -> list[int]:
         """Return the ids that end the notes that still sound, each with its program: MidiTok drops a note without an end."""
