@@ -86,17 +86,18 @@ def tiny(arch: str, vocab_size: int = 40, **config: object) -> base.LanguageMode
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Give the path of an untrained checkpoint of a tokenizer."""
+    """Give the path of an untrained checkpoint of a tokenizer: NAME, or NAME VERSION of its features."""
     made: dict[str, str] = {}
 
     def path(tokenizer_name: str) -> str:
         if tokenizer_name not in made:
-            tokenizer = tokenizers.create(tokenizer_name)
+            name, _, version = tokenizer_name.partition(" ")
+            tokenizer = tokenizers.create(name, **({"features": int(version)} if version else {}))
             model = tiny("gru", tokenizer.vocab_size, **tokenizer.model_config)
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(0.1)
-            file = tmp_path_factory.mktemp("checkpoints") / f"{tokenizer_name}.safetensors"
+            file = tmp_path_factory.mktemp("checkpoints") / f"{tokenizer_name.replace(' ', '-')}.safetensors"
             checkpoint.save(file, model, arch="gru", tokenizer=tokenizer, card={"data": "nothing", "figures": {}})
             made[tokenizer_name] = str(file)
         return made[tokenizer_name]
