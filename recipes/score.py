@@ -26,7 +26,7 @@ DATA = (
     "OpenScore Lieder and Orchestra, Polish scores, Chopin first editions, POP909, bands arranged from POP909 by MMA, "
     "free games, Groove, Open Hymnal, Bach chorales"
 )
-SAMPLING = {"temperature": 1.0, "rhythm_temperature": 0.95, "key": "auto", "key_strength": 0.5, "draw": 4}
+SAMPLING = {"temperature": 1.0, "rhythm_temperature": 0.95, "key": "auto", "key_strength": 0.5}
 LICENCE = "CC BY 4.0 (credits in NOTICE)"
 LAYERS = 5  # of a model that grows
 WEIGHTS = {

@@ -61,7 +61,8 @@ def test_the_same_seed_gives_the_same_bytes_under_another_name(run):
     seed = err.rsplit("seed ", 1)[1].split()[0]
     run("generate", "--bars", 2, "--seed", seed, "-o", "e.mid")
     assert Path("d.mid").read_bytes() == Path("e.mid").read_bytes()
-    told = [json.loads(m.text) for m in mido.MidiFile("d.mid").tracks[0] if m.type in ("marker", "text")]
+    texts = [m.text for m in mido.MidiFile("d.mid").tracks[0] if m.type in ("marker", "text")]
+    told = [json.loads(text) for text in texts if text.startswith("{")]  # another one may say the style
     assert told[0]["seed"] == int(seed)
 
 
