@@ -1,7 +1,7 @@
-"""Who plays in a model's music, and how it ends: ensembles on request, pieces from nothing, and continuations.
+"""Who plays in a model's music, and how it ends: ensembles on request, unconditional pieces, and continuations.
 
     python benchmarks/ensembles.py score --corpus CORPUS
-    python benchmarks/ensembles.py score --instruments piano,violin,cello -n 16 --from-nothing 0 --json
+    python benchmarks/ensembles.py score --instruments piano,violin,cello -n 16 --unconditional 0 --json
     python benchmarks/ensembles.py score --option draw=1 --quick
 
 MODEL is a bundled name, a checkpoint file or a run folder. It samples with its own defaults, the best of several where it
@@ -54,7 +54,7 @@ from musiclm.tokenizers.score_plan import STYLE_MARKER
 
 FEWEST = 8  # notes of an instrument of an ensemble
 ENTRY = 4  # bars in which it may come in
-BATCH = 10  # pieces from nothing sampled at once
+BATCH = 10  # unconditional pieces sampled at once
 PROMPT_BARS, NEW_BARS, LAST_BARS, LATER = 8, 8, 2, 4  # LATER: new bars after which an instrument should still play
 NUM_REAL = 200
 QUICK = 2
@@ -70,10 +70,10 @@ def main() -> None:
     parser.add_argument("--corpus", help="of scores: for continuations, and for real pieces")
     parser.add_argument("--split", default="test", choices=["train", "validation", "test", "all"], help="of it (test)")
     parser.add_argument("-n", type=int, default=16, help="ensembles (16)")
-    parser.add_argument("--from-nothing", type=int, default=40, metavar="N", help="pieces from nothing (40)")
+    parser.add_argument("--unconditional", type=int, default=40, metavar="N", help="unconditional pieces (40)")
     parser.add_argument("--continuations", type=int, default=40, metavar="N", help="(40)")
     parser.add_argument("--instruments", default="piano,violin,cello", help="of an ensemble (piano,violin,cello)")
-    parser.add_argument("--bars", type=int, default=16, help="of a piece from nothing (16)")
+    parser.add_argument("--bars", type=int, default=16, help="of an unconditional piece (16)")
     parser.add_argument("--seed", type=int, default=1, help="of the first batch (1)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (1)")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="for sampling; repeatable")
@@ -100,23 +100,23 @@ def measured(a: argparse.Namespace) -> dict[str, Any]:
     if a.quick:
         options = {"draw": 1} | options
     num_ensembles, num_pieces, num_prompts = (
-        min(n, QUICK) if a.quick else n for n in (a.n, a.from_nothing, a.continuations)
+        min(n, QUICK) if a.quick else n for n in (a.n, a.unconditional, a.continuations)
     )
     corpus = open_source(a.corpus) if a.corpus else None
     report: dict[str, Any] = {"model": a.model, "corpus": a.corpus, "split": a.split, "seed": a.seed}
     report |= {"bars": a.bars, "instruments": a.instruments, "options": options}
     if num_ensembles:
         config = GenerationConfig.from_options(**options, bars=a.bars, instruments=a.instruments)
-        made = from_nothing(composer, config, num_ensembles, a.seed)
+        made = unconditional(composer, config, num_ensembles, a.seed)
         save(a.save, "ensemble", made)
         report["ensemble"] = ensembles([m.score for m in made], a.instruments, a.bars)
     if num_pieces:
-        made = from_nothing(composer, GenerationConfig.from_options(**options, bars=a.bars), num_pieces, a.seed)
+        made = unconditional(composer, GenerationConfig.from_options(**options, bars=a.bars), num_pieces, a.seed)
         save(a.save, "nothing", made)
         rows = [described(m.score, a.bars) | ended(m, a.bars) for m in made]
         others = [] if corpus is None else real_pieces(corpus, a.split, QUICK if a.quick else NUM_REAL)
         real = [described(score, a.bars) for _, score in others]
-        report["from_nothing"] = {"model": averaged(rows), "real": averaged(real), "pieces": rows}
+        report["unconditional"] = {"model": averaged(rows), "real": averaged(real), "pieces": rows}
     if num_prompts and corpus is not None:
         prompts = list(itertools.islice(in_turn(corpus, a.split), num_prompts))
         config = GenerationConfig.from_options(**options, bars=NEW_BARS)
@@ -129,7 +129,7 @@ def measured(a: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def from_nothing(composer: Composer, config: GenerationConfig, number: int, seed: int) -> list[Composition]:
+def unconditional(composer: Composer, config: GenerationConfig, number: int, seed: int) -> list[Composition]:
     """Return pieces without a prompt: of each seed what `musiclm generate -n` writes."""
     config = composer.completed(config)
     made: list[Composition] = []
@@ -329,8 +329,8 @@ def as_text(report: dict[str, Any]) -> str:
     if found := report.get("ensemble"):
         lines += ["", f"{report['instruments']}: {found['good']} of {found['num_pieces']}"]
         lines += [f"  {reason}: {number}" for reason, number in sorted(found["broken"].items())]
-    if found := report.get("from_nothing"):
-        lines += ["", f"{'from nothing':24}{'model':>18}{'n':>5}{'real':>18}{'n':>5}"]
+    if found := report.get("unconditional"):
+        lines += ["", f"{'unconditional':24}{'model':>18}{'n':>5}{'real':>18}{'n':>5}"]
         for name, row in found["model"].items():
             other = found["real"].get(name)
             real = f"{music.with_error(other):>18}{other['num_pieces']:>5}" if other else ""

@@ -82,7 +82,7 @@ class Song(NamedTuple):
 
 
 class Arrangement(NamedTuple):
-    """What MMA is told.
+    """The text that MMA reads.
 
     Attributes:
         text: its program.

@@ -230,7 +230,7 @@ def test_the_programs_measure_a_small_model(tmp_path) -> None:
         command += ["--corpus", str(tmp_path / "corpus"), "--split", "all", "--json", *more]
         found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         if name == "ensembles":
-            assert found["ensemble"]["num_pieces"] == found["from_nothing"]["model"]["instruments"]["num_pieces"] == 2
+            assert found["ensemble"]["num_pieces"] == found["unconditional"]["model"]["instruments"]["num_pieces"] == 2
             assert found["continuations"]["real"]["silent"] == {"mean": 0, "standard_error": 0, "num_pieces": 2}
         else:
             assert {row["kind"] for row in found["tasks"]} == {"song", "bass"}

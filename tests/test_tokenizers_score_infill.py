@@ -127,7 +127,7 @@ def test_what_a_model_hears_is_what_it_learnt_from():
     starts = SCORE.bar_starts(piece)
     asked = [SCORE.midi_tokenizer["Program_56"], SCORE.midi_tokenizer["Program_-1"]]
     for first in (0, 1, 7, 30, 50):
-        ids = SCORE.heard(piece, first, 4, asked)
+        ids = SCORE.infill_prompt(piece, first, 4, asked)
         given = ids[np.flatnonzero(ids == SCORE.ahead)[0] :]
         written = bars(piece, first, first + 4)[0]
         header, past, kept, _, said = split(np.concatenate([ids, written]))

@@ -154,7 +154,7 @@ class _Bars:
         ids = self._ids_until(stop)
         starts, begins = tokenizer.bars(ids)
         first, of_span = (int(np.searchsorted(begins, at - 1e-6)) for at in (start, self.span.start))
-        begun, model_ids = ids[: starts[first]], tokenizer.heard(ids, first, num_bars)
+        begun, model_ids = ids[: starts[first]], tokenizer.infill_prompt(ids, first, num_bars)
         if tokenizer.plan is not None and controls.time_signature == signature:  # how its first bar begins is known
             line = ids[starts[first] : starts[first] + 2]
             begun, model_ids = np.concatenate([begun, line]), np.concatenate([model_ids, line])

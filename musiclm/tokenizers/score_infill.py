@@ -198,13 +198,13 @@ class ScoreInfill(ScoreTokenizer):
             return ids
         bar = self._first_of_past(starts, first, room)
         past = slice(int(places[bar - begin]), at)
-        heard = self._reader.some(near[past], programs[past], given[past], tempi=True, attributes=True)
+        before = self._reader.some(near[past], programs[past], given[past], tempi=True, attributes=True)
         if said >= 0 and not given[past].any():  # the program was said before the crop
             said = -1
             written = self._reader.some(near[at:end], programs[at:end], hidden, tempi=True, attributes=True)
         header = self._header(ids, starts, bar, len(starts) - 1)
         size = stop - first
-        return np.concatenate([header, heard, self.asked(kept, size, said), written])
+        return np.concatenate([header, before, self.asked(kept, size, said), written])
 
     def _first_of_past(self, starts: np.ndarray, first: int, room: int) -> int:
         """Return the first bar of a past context of at most so many ids.
@@ -264,7 +264,7 @@ class ScoreInfill(ScoreTokenizer):
         program = [said] if said >= 0 else []
         return np.concatenate([[self.ahead], kept, [self.write[num_bars]], program]).astype(np.int64)
 
-    def heard(self, ids: np.ndarray, first: int, num_bars: int, programs: Sequence[int] = ()) -> np.ndarray:
+    def infill_prompt(self, ids: np.ndarray, first: int, num_bars: int, programs: Sequence[int] = ()) -> np.ndarray:
         """Return the prompt of an infilling model, (T,) int64: past context and given context.
 
         Args:
@@ -293,8 +293,8 @@ class ScoreInfill(ScoreTokenizer):
         room = LENGTH // 2 - len(asked) - len(set(every)) - 6
         bar = self._first_of_past(starts, first, max(LEAST, room))
         past = slice(int(starts[bar]), at)
-        heard = self._reader.some(ids[past], of_note[past], of_note[past] >= 0, tempi=True, attributes=True)
-        return np.concatenate([self._header(ids, starts, bar, len(starts) - 1, every), heard, asked])
+        before = self._reader.some(ids[past], of_note[past], of_note[past] >= 0, tempi=True, attributes=True)
+        return np.concatenate([self._header(ids, starts, bar, len(starts) - 1, every), before, asked])
 
     def _end(self, ids: np.ndarray, starts: np.ndarray, first: int, room: int) -> np.ndarray:
         """Return the last bars before a bar, at most `room` ids; all ids from the beginning where they fit."""

@@ -32,13 +32,13 @@ class EnsembleState(NamedTuple):
     Attributes:
         inner: of the grammar.
         bar: its number, from 1 in new music; the last bar that the prompt has begun is 0.
-        heard: (id of a program, bar in which it last began a note), from bar 0 on.
+        played: (id of a program, bar in which it last began a note), from bar 0 on.
         due: the groups that have to begin a note in this bar; in a header, those that it has to list.
     """
 
     inner: ScoreState
     bar: int
-    heard: tuple[tuple[int, int], ...] = ()
+    played: tuple[tuple[int, int], ...] = ()
     due: tuple[Group, ...] = ()
 
 
@@ -122,22 +122,22 @@ class Ensemble(Grammar):
 
     def after(self, state: EnsembleState, token: int) -> EnsembleState:
         inner = self._inner.after(state.inner, token)
-        _, bar, heard, due = state
+        _, bar, played, due = state
         if token == self._bar:
             bar += 1
-            due = self._overdue(inner, bar, heard) if bar > 0 else ()
+            due = self._overdue(inner, bar, played) if bar > 0 else ()
         elif self._begins_note[token]:
             program = inner.program
-            if bar >= 0 and (program, bar) not in heard:
-                heard = (*((i, last) for i, last in heard if i != program), (program, bar))
+            if bar >= 0 and (program, bar) not in played:
+                played = (*((i, last) for i, last in played if i != program), (program, bar))
             due = tuple(group for group in due if program not in group) if due else ()
         elif due and inner.bars == 0:
             due = tuple(group for group in due if token not in group)
-        return EnsembleState(inner, bar, heard, due)
+        return EnsembleState(inner, bar, played, due)
 
-    def _overdue(self, inner: ScoreState, bar: int, heard: Iterable[tuple[int, int]]) -> tuple[Group, ...]:
+    def _overdue(self, inner: ScoreState, bar: int, played: Iterable[tuple[int, int]]) -> tuple[Group, ...]:
         """Return the groups that are overdue at the beginning of a bar."""
-        last_bars = dict(heard)
+        last_bars = dict(played)
         found = []
         for group in self._groups(inner):
             last = max((last_bars[i] for i in group if i in last_bars), default=None)
