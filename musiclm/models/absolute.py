@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers.attention_recording import recordable
+from .layers.blocks import Block, initialize, merge_heads, run_blocks, split_heads
 from .layers.dropout import Dropout
 
 
@@ -67,17 +68,11 @@ class Model(LanguageModel):
         super().__init__(config)
         self.embedding = Embedding(config, config.size)
         self.dropout = Dropout(config.dropout)
-        blocks = [Block(config) for _ in range(config.num_layers)]
+        blocks = [Block(Attention(config), config.size, config.dropout) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
         self.head = Head(config, config.size)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        for block in blocks:  # keeps the scale of the residual stream at any depth (Radford et al. 2019)
-            for last in (block.attention.out, block.down):
-                nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
+        initialize(self, blocks)
 
     def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
@@ -86,31 +81,8 @@ class Model(LanguageModel):
         num_before = 0 if state is None else int(state[0][0])
         positions_TD = sinusoids(num_before, tokens.shape[1], size, tokens.device)
         x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + positions_TD)
-        after: list[Tensor] = []
-        for i, block in enumerate(self.blocks):
-            cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
-            x_BTD, keys, values = block(x_BTD, cache)
-            after += keys, values
+        x_BTD, after = run_blocks(self.blocks, x_BTD, None if state is None else state[1:])
         return self.norm(x_BTD), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(config.size)
-        self.attention = Attention(config)
-        self.norm_forward = nn.LayerNorm(config.size)
-        self.up = nn.Linear(config.size, 4 * config.size)
-        self.down = nn.Linear(4 * config.size, config.size)
-        self.dropout = Dropout(config.dropout)
-
-    def forward(self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        attended_BTD, keys, values = self.attention(self.norm_attention(x_BTD), cache)
-        x_BTD = x_BTD + self.dropout(attended_BTD)
-        x_BTD = x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm_forward(x_BTD)))))
-        return x_BTD, keys, values
 
 
 class Attention(nn.Module):
@@ -122,16 +94,14 @@ class Attention(nn.Module):
         self.queries_keys_values = nn.Linear(config.size, 3 * config.size)
         self.out = nn.Linear(config.size, config.size)
 
-    def forward(self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x_BTD: Tensor, cache: State | None) -> tuple[Tensor, State]:
         """Return the output, (B, T, D), and the keys and values that the next tokens attend to."""
-        q_BHTE, k_BHSE, v_BHSE = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in self.queries_keys_values(x_BTD).chunk(3, -1)
-        )
+        q_BHTE, k_BHSE, v_BHSE = (split_heads(t, self.num_heads) for t in self.queries_keys_values(x_BTD).chunk(3, -1))
         if cache is not None:
             k_BHSE, v_BHSE = torch.cat([cache[0], k_BHSE], 2), torch.cat([cache[1], v_BHSE], 2)
         y_BHTE = attention(q_BHTE, k_BHSE, v_BHSE, self.context)
         first = max(0, k_BHSE.shape[2] - self.context + 1)
-        return self.out(y_BHTE.transpose(1, 2).flatten(2)), k_BHSE[:, :, first:], v_BHSE[:, :, first:]
+        return self.out(merge_heads(y_BHTE)), (k_BHSE[:, :, first:], v_BHSE[:, :, first:])
 
 
 def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor:

@@ -24,6 +24,7 @@ from torch.autograd.function import once_differentiable
 from ..devices import resolve_precision
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers.attention_recording import recordable
+from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.transformer_decoder import BlockWeights, IncrementalTransformer
 
@@ -73,17 +74,11 @@ class Model(LanguageModel):
         super().__init__(config)
         self.embedding = Embedding(config, config.size)
         self.dropout = Dropout(config.dropout)
-        blocks = [Block(config) for _ in range(config.num_layers)]
+        blocks = [Block(RelativeAttention(config), config.size, config.dropout) for _ in range(config.num_layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(config.size)
         self.head = Head(config, config.size)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        for block in blocks:  # keeps the scale of the residual stream at any depth (Radford et al. 2019)
-            for last in (block.attention.out, block.down):
-                nn.init.normal_(last.weight, std=0.02 / (2 * config.num_layers) ** 0.5)
+        initialize(self, blocks)
 
     def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
@@ -93,49 +88,29 @@ class Model(LanguageModel):
         after: list[Tensor] = []
         count = num_cached
         for i, block in enumerate(self.blocks):
-            cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i])
-            x_BTD, keys, values, count = block(x_BTD, cache, num_cached)
+            cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i], num_cached)
+            x_BTD, (keys, values, count) = block(x_BTD, cache)
             after += keys, values
         counts = torch.full((tokens.shape[0],), count, dtype=torch.int64, device=tokens.device)
         return self.norm(x_BTD), (counts, *after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
         precision = resolve_precision(precision, next(self.parameters()).device)
-        blocks = [block.weights() for block in self.blocks if isinstance(block, Block)]
+        blocks = [block_weights(block) for block in self.blocks]
         return IncrementalTransformer(self, blocks, self.norm, precision)
 
 
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(config.size)
-        self.attention = RelativeAttention(config)
-        self.norm_forward = nn.LayerNorm(config.size)
-        self.up = nn.Linear(config.size, 4 * config.size)
-        self.down = nn.Linear(4 * config.size, config.size)
-        self.dropout = Dropout(config.dropout)
-
-    def weights(self) -> BlockWeights:
-        """Return the parameters of the block for decoding one token at a time; they are shared, not copied."""
-        return BlockWeights(
-            norm_attention=self.norm_attention,
-            queries_keys_values=self.attention.queries_keys_values,
-            distances_HRE=self.attention.distances_HRE,
-            out=self.attention.out,
-            norm_forward=self.norm_forward,
-            up=self.up,
-            down=self.down,
-        )
-
-    def forward(
-        self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
-        attended_BTD, keys, values, count = self.attention(self.norm_attention(x_BTD), cache, num_cached)
-        x_BTD = x_BTD + self.dropout(attended_BTD)
-        x_BTD = x_BTD + self.dropout(self.down(F.gelu(self.up(self.norm_forward(x_BTD)))))
-        return x_BTD, keys, values, count
+def block_weights(block: Any) -> BlockWeights:
+    """Return the parameters of a block for decoding one token at a time; they are shared, not copied."""
+    return BlockWeights(
+        norm_attention=block.norm_attention,
+        queries_keys_values=block.attention.queries_keys_values,
+        distances_HRE=block.attention.distances_HRE,
+        out=block.attention.out,
+        norm_forward=block.norm_forward,
+        up=block.up,
+        down=block.down,
+    )
 
 
 class RelativeAttention(nn.Module):
@@ -151,21 +126,21 @@ class RelativeAttention(nn.Module):
         nn.init.normal_(self.distances_HRE, std=0.02)
 
     def forward(
-        self, x_BTD: Tensor, cache: tuple[Tensor, Tensor] | None, num_cached: int
-    ) -> tuple[Tensor, Tensor, Tensor, int]:
+        self, x_BTD: Tensor, cache: tuple[Tensor, Tensor, int] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
         """Return the output, (B, T, D), and the KV cache: keys, values and how many of them are filled."""
         q, k, v = (
-            t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).contiguous()  # otherwise each block copies them
+            split_heads(t, self.num_heads).contiguous()  # otherwise each block of queries copies them
             for t in self.queries_keys_values(x_BTD).chunk(3, -1)
         )
         if cache is None:
             keys, values, count = k, v, k.shape[2]
         else:
-            keys, count = _append(cache[0], num_cached, k, self.context)
-            values, _ = _append(cache[1], num_cached, v, self.context)
+            keys, count = _append(cache[0], cache[2], k, self.context)
+            values, _ = _append(cache[1], cache[2], v, self.context)
         seen = max(0, count - k.shape[2] - self.context + 1)  # keys that no new token attends to
         y_BHTE = relative_attention(q, keys[:, :, seen:count], values[:, :, seen:count], self.distances_HRE)
-        return self.out(y_BHTE.transpose(1, 2).flatten(2)), keys, values, count
+        return self.out(merge_heads(y_BHTE)), (keys, values, count)
 
 
 def _append(cache: Tensor, count: int, new: Tensor, context: int) -> tuple[Tensor, int]:
