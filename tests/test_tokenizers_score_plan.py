@@ -8,7 +8,7 @@ import torch
 from symusic import Note, Score, TextMeta, TimeSignature, Track
 
 from musiclm import tokenizers
-from musiclm.data.crops import RandomCrops, beginnings_by_kind
+from musiclm.data.crops import RandomCrops, ends_by_kind
 from musiclm.tokenizers import score_plan
 from musiclm.tokenizers.score import ScoreTokenizer
 from musiclm.tokenizers.vocabulary import Kind
@@ -131,10 +131,21 @@ def test_training_hides_each_part_of_the_plan_about_one_time_in_seven():
 
 def test_beginnings_are_sampled_by_kind_and_not_by_file():
     sizes = np.array([100] * 90 + [10_000])
-    extra = beginnings_by_kind(np.array([8] * 90 + [5]), np.ones(91), sizes)
+    extra = ends_by_kind(np.array([8] * 90 + [5]), np.ones(91), sizes)
     assert extra[:90].sum() == pytest.approx(0.1 * 9000) and extra[90] == pytest.approx(1000)
-    weighted = beginnings_by_kind(np.array([8] * 90 + [5]), np.array([0.5] * 90 + [1]), sizes)
+    weighted = ends_by_kind(np.array([8] * 90 + [5]), np.array([0.5] * 90 + [1]), sizes)
     assert (0.5 * weighted[:90]).sum() == pytest.approx(450) and weighted[90] == pytest.approx(1000)
+
+
+def test_one_crop_in_twelve_begins_and_one_in_twelve_ends_its_piece():
+    """Ends were 2 % of the crops of long pieces, and no trained model ended a piece by itself."""
+    ids, _ = TOKENIZER.encode(song([(C, 0), (AM, 1), (F, 2), (G, 3)] * 60, style="band"))
+    assert len(ids) > 3000
+    crops = RandomCrops([ids], TOKENIZER, length=32, batch_size=64, seed=3, transpose=range(1), faster=range(1))
+    batches = [crops(number) for number in range(20)]
+    ends = torch.cat([(batch.targets == TOKENIZER.eos).any(1) for batch in batches]).float().mean()
+    begins = torch.cat([batch.tokens[:, 0] == TOKENIZER.bos for batch in batches]).float().mean()
+    assert 0.06 < ends < 0.11 and 0.06 < begins < 0.11
 
 
 def test_crops_from_the_middle_of_a_piece_have_the_features_of_its_header():

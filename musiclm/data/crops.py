@@ -17,7 +17,9 @@ from ..tokenizers.base import Tokenizer
 from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter
 
 IGNORE = -100  # target id that the loss ignores
-BEGINNINGS = 0.1  # crops that begin with their piece for each other one, where the kinds of the pieces are known
+ENDS = (
+    0.1  # crops that begin, and that end, with their piece for each other one, where the kinds of the pieces are known
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,15 +121,16 @@ class RandomCrops:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         sizes = np.fromiter((len(p) - 1 for p in pieces), np.int64, len(pieces))
         self.tokens_an_epoch = int(sizes.sum())
-        self._margin = length // 4
         by_weight = np.ones(len(pieces)) if weights is None else np.asarray(weights, float)
         kinds = np.array([tokenizer.kind_of(piece) for piece in pieces])
+        margin = length // 4 * (sizes > length)
         if kinds.any():
-            positions, beginnings = sizes.astype(float), beginnings_by_kind(kinds, by_weight, sizes)
+            positions, beginnings = sizes.astype(float), ends_by_kind(kinds, by_weight, sizes)
+            endings = np.maximum(beginnings * (sizes > length), margin)
         else:
-            positions, beginnings = np.maximum(sizes, length).astype(float), self._margin * (sizes > length)
-        chances = by_weight * (positions + beginnings + self._margin * (sizes > length))
-        self._beginnings = beginnings.astype(np.int64)
+            positions, beginnings, endings = np.maximum(sizes, length).astype(float), margin, margin
+        chances = by_weight * (positions + beginnings + endings)
+        self._beginnings, self._endings = beginnings.astype(np.int64), endings.astype(np.int64)
         self._cumulated = np.cumsum(chances) / chances.sum()
         self.tokens_a_batch = batch_size * float(np.minimum(sizes, length) @ chances / chances.sum())
         self.augmenter = Augmenter(
@@ -173,7 +176,7 @@ class RandomCrops:
         piece = self.tokenizer.with_unknown(piece, unknown_rng)
         start, last = 0, len(piece) - 1 - self.length
         if last > 0:
-            start = int(rng.integers(-int(self._beginnings[i]), last + self._margin + 1))
+            start = int(rng.integers(-int(self._beginnings[i]), last + int(self._endings[i]) + 1))
             start = min(max(start, 0), last)
         variation = self.augmenter.sample(i, rng, augment_rng)
         stop = start + self.augmenter.num_ids(self.length + 1)
@@ -200,10 +203,10 @@ class RandomCrops:
         return int(rng.integers(num)) if num > 1 and rng.random() < self.tokenizer.p_rearrange else 0
 
 
-def beginnings_by_kind(kinds: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return for how many further positions the beginning of each piece counts, (pieces,) float.
+def ends_by_kind(kinds: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return for how many further positions the beginning, or the end, of each piece counts, (pieces,) float.
 
-    Times the weights they sum to `BEGINNINGS` times the tokens of each kind, evenly over its pieces.
+    Times the weights they sum to `ENDS` times the tokens of each kind, evenly over its pieces.
 
     Args:
         kinds: of each piece, (pieces,).
@@ -212,4 +215,4 @@ def beginnings_by_kind(kinds: np.ndarray, weights: np.ndarray, sizes: np.ndarray
     """
     of_kind = np.unique(kinds, return_inverse=True)[1]
     tokens, pieces = np.bincount(of_kind, weights * sizes), np.bincount(of_kind)
-    return (BEGINNINGS * tokens / pieces)[of_kind] / np.maximum(weights, 1e-9)
+    return (ENDS * tokens / pieces)[of_kind] / np.maximum(weights, 1e-9)
