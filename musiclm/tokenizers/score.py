@@ -21,6 +21,7 @@ from . import score_plan
 from .base import Tokenizer, from_begins
 from .features import plan as plan_features
 from .features import score as score_features
+from .features import score_arrays
 from .miditok import MidiTokTokenizer
 from .vocabulary import Kind, ids_of
 
@@ -194,12 +195,12 @@ class ScoreTokenizer(MidiTokTokenizer):
             plan_features.features_of(self._plan_table, ids)[begin:]
             for ids, begin in zip(sequences, begins, strict=True)
         ]
-        return np.concatenate([score_features.features_of(self._known, near)[wanted], np.concatenate(of_plan)], 1)
+        return np.concatenate([score_arrays.features_of(self._known, near)[wanted], np.concatenate(of_plan)], 1)
 
     def all_features_of(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         if self.version == 1:
             return super().all_features_of(sequences)
-        found = score_features.features_of(self._known, sequences)
+        found = score_arrays.features_of(self._known, sequences)
         if self.plan is None:
             return found
         of_plan = [plan_features.features_of(self._plan_table, ids) for ids in sequences]

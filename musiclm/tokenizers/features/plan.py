@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ..vocabulary import Kind, Vocabulary
-from .score import resumed
+from .score_arrays import resumed
 
 GROUP = 8  # bars, of which the place is a feature
 MAX_LEFT = 33  # bars that are left, as a feature; more get the same one
