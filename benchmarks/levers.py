@@ -23,11 +23,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 
 from musiclm import devices, evaluation, models, tokenizers
 from musiclm.data import bundled, crops
-from musiclm.models import transformer
+from musiclm.models.layers import blocks
 from musiclm.training import loop
 
 CASES = [
@@ -54,14 +53,11 @@ def adamw(model: torch.nn.Module, recipe: loop.Recipe) -> list[torch.optim.Optim
     return [torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True)]
 
 
-def post_norm(
-    self: transformer.Block, x_BTD: torch.Tensor, cache: Any, num_cached: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+def post_norm(self: blocks.Block, x_BTD: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
     """Norm(x + attention(x)), then norm(x + feed-forward(x)), as in Vaswani et al. 2017."""
-    attended_BTD, keys, values, count = self.attention(x_BTD, cache, num_cached)
+    attended_BTD, cache = self.attention(x_BTD, cache)
     x_BTD = self.norm_attention(x_BTD + self.dropout(attended_BTD))
-    x_BTD = self.norm_forward(x_BTD + self.dropout(self.down(F.gelu(self.up(x_BTD)))))
-    return x_BTD, keys, values, count
+    return self.norm_forward(x_BTD + self.dropout(self.feed_forward(x_BTD))), cache
 
 
 def constant(self: loop.Recipe, step: int, seconds: float) -> float:
@@ -71,7 +67,7 @@ def constant(self: loop.Recipe, step: int, seconds: float) -> float:
 
 OTHERWISE = {  # what is put in the place of what, where it is left out
     "muon": (loop, "make_optimizers", adamw),
-    "pre-norm": (transformer.Block, "forward", post_norm),
+    "pre-norm": (blocks.Block, "forward", post_norm),
     "falling rate": (loop.Recipe, "rate", constant),
 }
 
