@@ -52,15 +52,15 @@ def show_comparison(report: dict[str, Any]) -> None:
     console.print(_losses(report))
     tokens = " and ".join(f"{report[split]['num_tokens']:,} {split}" for split in ("validation", "test"))
     console.print(f"[dim]{tokens} tokens measured, whole pieces[/dim]")
-    console.print(_legend([*COLUMNS, *((name, BASELINES.get(name, "")) for name in report["baselines"])]))
+    console.print(legend([*COLUMNS, *((name, BASELINES.get(name, "")) for name in report["baselines"])]))
     console.print()
     console.print(_music(report))
     bars, samples = report["statistics"]["bars"], report["statistics"]["num_samples"]
     console.print(
         f"[dim]means of {samples} samples of {bars} bars, unconditional, and of the first {bars} bars of the pieces[/dim]"
     )
-    legend = [(heading.replace("/\n", "/").replace("\n", " "), meaning) for _, heading, meaning in STATISTICS]
-    console.print(_legend([*legend, ("overlap", OVERLAP)]))
+    meanings = [(heading.replace("/\n", "/").replace("\n", " "), meaning) for _, heading, meaning in STATISTICS]
+    console.print(legend([*meanings, ("overlap", OVERLAP)]))
     console.print()
     for model in report["models"]:
         if model["problem"]:
@@ -69,13 +69,14 @@ def show_comparison(report: dict[str, Any]) -> None:
     console.print(f"continuations of {report['prompt']}: {', '.join(paths)}", markup=False)
 
 
-def _legend(lines: Sequence[tuple[str, str]]) -> Any:
+def legend(lines: Sequence[tuple[str, str]]) -> Any:
+    """Return names with their meanings, dimmed."""
     from rich.table import Table
 
-    legend = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 2))
     for name, meaning in lines:
-        legend.add_row(f"[dim]{name}[/dim]", f"[dim]{meaning}[/dim]")
-    return legend
+        table.add_row(f"[dim]{name}[/dim]", f"[dim]{meaning}[/dim]")
+    return table
 
 
 def _budget(budget: dict[str, Any]) -> str:
@@ -158,12 +159,12 @@ def show_statistics(name: str, found: dict[str, Any], reference: dict[str, Any] 
             row += [_spread(reference[key]), _figure(figures["overlapped_area"], 3), _figure(figures["divergence"], 3)]
         table.add_row(key.replace("_", " "), *row)
     console.print(table)
-    legend = [(key.replace("_", " "), meaning) for key, _, meaning in STATISTICS]
-    legend.append(("groove consistency", "similarity of the onsets of neighbouring bars; high for most music"))
+    meanings = [(key.replace("_", " "), meaning) for key, _, meaning in STATISTICS]
+    meanings.append(("groove consistency", "similarity of the onsets of neighbouring bars; high for most music"))
     if reference:
-        legend.append(("overlap", "area shared by the densities of distances within the reference and to it, 0 … 1"))
-        legend.append(("divergence", DIVERGENCE))
-    console.print(_legend(legend))
+        meanings.append(("overlap", "area shared by the densities of distances within the reference and to it, 0 … 1"))
+        meanings.append(("divergence", DIVERGENCE))
+    console.print(legend(meanings))
 
 
 def show_measures(found: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ MINUTES = 3.0  # for each architecture, if no budget is given
 GROUPS = {
     "Budget of each": ["minutes", "steps", "epochs"],
     "Models and data": ["archs", "preset", "tokenizer"],
+    "Memory and speed instead": ["lengths"],
     "Samples and measures": ["prompt", "prompt_bars", "bars", "samples", "most_tokens"],
     "Computation": ["seed", "device", "precision"],
     "Run and output": ["output", "resume", "as_json", "quiet", "verbose"],
@@ -35,11 +36,17 @@ GROUPS = {
     cls=_options.GroupedCommand,
     groups=GROUPS,
     epilog="Examples: musiclm compare --minutes 3; musiclm compare my_midis/ --archs lstm,transformer -o lecture; "
-    "musiclm compare --resume lecture",
+    "musiclm compare --resume lecture; musiclm compare --archs lstm --lengths 512,1024,2048,4096,8192",
 )
 @click.argument("data", required=False)
 @click.option("--archs", metavar="NAMES", help="Separated by commas; default: rnn,lstm,gru,transformer.")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the models; default: small.")
+@click.option(
+    "--lengths",
+    metavar="LIST",
+    help="Train nothing, but measure memory of a training step and tokens/s of training and generation at these context "
+    "lengths, such as 512,1024,2048,4096,8192.",
+)
 @click.option("-o", "--output", metavar="FOLDER", help="Default: a new folder such as compare-001.")
 @click.option(
     "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Budget of each: minutes; default: 3."
@@ -67,13 +74,21 @@ GROUPS = {
 @_options.precision
 @_options.json_output
 @_options.quiet
-def command(resume: str | None, as_json: bool, quiet: bool, **asked: Any) -> None:
+def command(resume: str | None, lengths: str | None, as_json: bool, quiet: bool, **asked: Any) -> None:
     """Train several architectures on the same DATA, and compare them.
 
     Data, tokenizer, budget and seed are the same for each. DATA is as for 'musiclm train'; default: the bundled
     chorales. The tables show the losses next to trivial baselines, and the musical statistics of samples next to those
     of real pieces. Each model continues the same prompt. It can be interrupted at any time; --resume continues.
+
+    With --lengths it trains nothing: it tabulates and plots memory and speed against context length, with fitted
+    exponents, beside naive attention, whose T x T scores are stored. It takes one thread, unless OMP_NUM_THREADS is set.
     """
+    if lengths is not None:
+        from . import _lengths
+
+        _lengths.run(_names(asked["archs"]), lengths, asked, as_json=as_json, quiet=quiet)
+        return
     comparison = _begun(**asked) if resume is None else _resumed(Path(resume), asked)
     _console.say(f"comparison {comparison.folder}: {_described(comparison)}", quiet=quiet)
     try:

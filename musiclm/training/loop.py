@@ -102,6 +102,7 @@ def fit(
     average: ModelT,
     optimizers: Sequence[torch.optim.Optimizer],
     start: TrainingState | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step[ModelT]]:
     """Yield each step of a training run, until the budget is used.
 
@@ -114,6 +115,7 @@ def fit(
         average: another model of the same architecture on the same device, which receives the EMA weights.
         optimizers: each parameter of the model belongs to one of them.
         start: the state of an earlier run of the same recipe; the weights are taken from it.
+        clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
 
     Raises:
         DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
@@ -121,9 +123,9 @@ def fit(
     device = next(model.parameters()).device
     start = _begin(model, average, optimizers, start)
     in_order = iter(map(batches, itertools.count(start.step)) if callable(batches) else batches)
-    tokens, begin = start.tokens, time.monotonic() - start.seconds
+    tokens, begin = start.tokens, clock() - start.seconds
     for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
-        seconds = time.monotonic() - begin
+        seconds = clock() - begin
         if recipe.progress(step, seconds) >= 1:
             return
         rate = recipe.rate(step, seconds)
@@ -136,7 +138,7 @@ def fit(
         norm = _update(model, found.total, optimizers, recipe.clip)
         update_ema(average, model, recipe.ema_decay_at(step))
         tokens += found.num_targets
-        number, seconds = step + 1, time.monotonic() - begin
+        number, seconds = step + 1, clock() - begin
         # All three at once, behind the update: reading a number waits for the GPU.
         total, nats, norm_read = torch.stack([found.total.detach(), found.nats.detach(), norm]).tolist()
         if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm_read)):
@@ -152,7 +154,7 @@ def fit(
             state=lambda number=number, tokens=tokens: TrainingState(  # type: ignore[misc]
                 step=number,
                 tokens=tokens,
-                seconds=time.monotonic() - begin,
+                seconds=clock() - begin,
                 tensors=_tensors(model, average, optimizers),
             ),
         )
@@ -167,6 +169,7 @@ def train(
     start: TrainingState | None = None,
     teacher: LanguageModel | None = None,
     distillation_weight: float = DISTILLATION_WEIGHT,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Step[LanguageModel]]:
     """Return the steps of training a language model by next-token cross-entropy; see `fit` for the other arguments.
 
@@ -189,7 +192,7 @@ def train(
     if callable(batches):
         batches = load(batches, 0 if start is None else start.step, next(model.parameters()).device)
     optimizers = make_optimizers(model, recipe)
-    return fit(model, batches, loss, recipe, average=average, optimizers=optimizers, start=start)
+    return fit(model, batches, loss, recipe, average=average, optimizers=optimizers, start=start, clock=clock)
 
 
 @torch.no_grad()

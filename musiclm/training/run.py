@@ -24,7 +24,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +162,9 @@ class Run:
                 path.unlink()
             self.folder.rmdir()
 
-    def train(self) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
+    def train(
+        self, clock: Callable[[], float] = time.monotonic
+    ) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
         """Yield each step, with a `Validation` where the run was validated and saved.
 
         The step that uses up the budget always is.
@@ -170,11 +172,14 @@ class Run:
         Closing the generator saves the step that was yielded last. An exception within a step or its validation leaves
         the last save as it is: the weights may be half updated, or the validation may be missing.
 
+        Args:
+            clock: what a budget in minutes counts, see `loop.fit`.
+
         Raises:
             DivergedError: a loss, a gradient or a weight was not finite; the message names the checkpoint that is kept.
         """
         try:
-            yield from self._train()
+            yield from self._train(clock)
         except DivergedError as error:
             raise DivergedError(error.what, error.step, self._advice()) from error
 
@@ -193,7 +198,9 @@ class Run:
             return f"{kept}. Continue with a lower rate: {again}"
         return f"{kept}. Begin again with a lower rate: --learning-rate {lower:g}"
 
-    def _train(self) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
+    def _train(
+        self, clock: Callable[[], float]
+    ) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
         import torch
 
         from .loop import train
@@ -206,7 +213,13 @@ class Run:
         if self.is_stale:
             return
         steps = train(
-            setup.model, setup.windows, setup.recipe, average=setup.average, start=state, teacher=setup.teacher
+            setup.model,
+            setup.windows,
+            setup.recipe,
+            average=setup.average,
+            start=state,
+            teacher=setup.teacher,
+            clock=clock,
         )
         cadence = Cadence(setup.recipe, state.seconds if state else 0.0)
         curves = TensorBoard(self.folder, state.step if state else 0)
@@ -217,9 +230,9 @@ class Run:
                 losses.append(step.nats)
                 validation = None
                 if cadence.is_due(step):
-                    began = time.monotonic()
+                    began = clock()
                     validation = self._validate(setup, step, losses)
-                    cadence.done(step, time.monotonic() - began)
+                    cadence.done(step, clock() - began)
                     self._save(setup, step, validation)
                     losses.clear()
                 curves.add(step, None if validation is None else validation.validation_nats_per_token)

@@ -22,17 +22,17 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CorpusError, DivergedError, MusicLMError, RunError
-from .files import write_whole
-from .training.config import TrainConfig
-from .training.run import Run, Validation
+from ..errors import CorpusError, DivergedError, MusicLMError, RunError
+from ..files import write_whole
+from ..training.config import TrainConfig
+from ..training.run import Run, Validation
 
 if TYPE_CHECKING:
     from symusic import Score
 
-    from .data import Corpus, Piece
-    from .generation.composer import Composer
-    from .training.loop import Step
+    from ..data import Corpus, Piece
+    from ..generation.composer import Composer
+    from ..training.loop import Step
 
 ARCHS = ("rnn", "lstm", "gru", "transformer")
 PROMPT_BARS = 4
@@ -94,7 +94,7 @@ class Comparison:
         Raises:
             RunError: the folder exists already, or cannot be made.
         """
-        from .midi import write
+        from ..midi import write
 
         if (folder / "compare.json").exists():
             raise RunError(f"'{folder}' is a comparison already: 'musiclm compare --resume {folder}' continues it")
@@ -147,8 +147,8 @@ class Comparison:
         Raises:
             CorpusError: there is no data, or one of its splits is empty.
         """
-        from . import tokenizers
-        from .data import SPLITS, open_source
+        from .. import tokenizers
+        from ..data import SPLITS, open_source
 
         request = self.request
         found = open_source(request.data, tokenizers.parse(request.tokenizer) if request.tokenizer else None)
@@ -203,7 +203,7 @@ class Comparison:
 
     def measured(self, arch: str) -> dict[str, Any] | None:
         """Return the measurements of an architecture's checkpoint after the whole budget; None if there are none."""
-        from . import checkpoint
+        from .. import checkpoint
 
         try:
             document: dict[str, Any] = json.loads((self.folder / arch / "measured.json").read_text("utf-8"))
@@ -215,8 +215,8 @@ class Comparison:
 
     def measure(self, arch: str) -> dict[str, Any]:
         """Measure an architecture's best checkpoint and return its part of the report."""
-        from . import checkpoint, evaluation
-        from .generation.composer import Composer
+        from .. import checkpoint, evaluation
+        from ..generation.composer import Composer
 
         request, corpus = self.request, self.corpus
         loaded = checkpoint.load(str(self.folder / arch))
@@ -247,10 +247,10 @@ class Comparison:
 
     def _music(self, composer: Composer, arch: str) -> dict[str, Any]:
         """Return the generation speed of a model, the statistics of its samples, and the path of its continuation."""
-        from . import midi
-        from .evaluation import music_metrics
-        from .generation import provenance
-        from .generation.config import GenerationConfig, Length
+        from .. import midi
+        from ..evaluation import music_metrics
+        from ..generation import provenance
+        from ..generation.config import GenerationConfig, Length
 
         request = self.request
         measurements: dict[str, Any] = {
@@ -292,13 +292,13 @@ class Comparison:
         return {name: getattr(self.request, name) for name in ("minutes", "steps", "epochs")}
 
     def _held_out(self, split: str) -> list[Piece]:
-        from .evaluation import sample_pieces
+        from ..evaluation import sample_pieces
 
         return sample_pieces(self.corpus.pieces(split), self.request.most_tokens)
 
     def _prompt(self) -> Path:
         """Return the file of the prompt; by default it is made of the first test piece, by hash, that is long enough."""
-        from . import evaluation, midi
+        from .. import evaluation, midi
 
         path = self.folder / "prompt.mid"
         if not path.exists():
@@ -315,8 +315,8 @@ class Comparison:
         Raises:
             RunError: the training of every architecture diverged.
         """
-        from . import evaluation
-        from .evaluation import music_metrics
+        from .. import evaluation
+        from ..evaluation import music_metrics
 
         request, corpus = self.request, self.corpus
         if len(self.diverged) == len(request.archs):
@@ -355,12 +355,12 @@ class Comparison:
         return document
 
     def _real(self, pieces: Sequence[Piece]) -> list[Any]:
-        from .evaluation import music_metrics
+        from ..evaluation import music_metrics
 
         return [music_metrics.of_score(self.corpus.tokenizer.decode(p.tokens), self.request.bars) for p in pieces]
 
     def _baselines(self) -> dict[str, dict[str, float]]:
-        from . import evaluation
+        from .. import evaluation
 
         found = {
             split: evaluation.baselines(self.corpus, split, self.request.most_tokens)
