@@ -9,22 +9,31 @@ import torch
 from torch import Tensor
 
 from musiclm import models
+from musiclm.models import performer
 from musiclm.models.layers import linear_attention as layer
 from musiclm.models.layers.attention_recording import record_attention
 from musiclm.models.linear import EluFeatures
 from tests.conftest import tiny
 
-ARCHS = ["linear"]
+ARCHS = ["linear", "performer"]
+
+
+def random_features(size: int, num_features: int) -> performer.RandomFeatures:
+    features = performer.RandomFeatures(size, num_features).double()
+    features.vectors_FE.copy_(torch.from_numpy(performer.random_vectors(num_features, size, (1, 0, 0))))
+    return features
 
 
 def naive_features(features: layer.FeatureMap, x: Tensor) -> Tensor:
     """Return the features by their formula, with no common factor taken out."""
-    assert isinstance(features, EluFeatures)
-    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+    if isinstance(features, EluFeatures):
+        return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+    x = x / x.shape[-1] ** 0.25
+    return torch.exp(x @ features.vectors_FE.t() - x.square().sum(-1, keepdim=True) / 2)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 8, 29])
-@pytest.mark.parametrize("features", [EluFeatures()], ids=["elu"])
+@pytest.mark.parametrize("features", [EluFeatures(), random_features(4, 10)], ids=["elu", "favor"])
 @pytest.mark.parametrize("has_past", [False, True])
 def test_attention_and_its_gradients_are_those_of_explicit_sums(
     num_tokens: int, features: layer.FeatureMap, has_past: bool, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,7 @@ def fit(
     average: ModelT,
     optimizers: Sequence[torch.optim.Optimizer],
     start: TrainingState | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> Iterator[Step[ModelT]]:
     """Yield each step of a training run, until the budget is used.
 
@@ -114,6 +115,7 @@ def fit(
         average: another model of the same architecture on the same device, which receives the EMA weights.
         optimizers: each parameter of the model belongs to one of them.
         start: the state of an earlier run of the same recipe; the weights are taken from it.
+        before_step: called with the number of each step, counted from 0, before it.
 
     Raises:
         DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
@@ -131,6 +133,8 @@ def fit(
         batch = next(in_order, None)
         if batch is None:
             return
+        if before_step is not None:
+            before_step(step)
         recipe.seed_dropout(step)
         found = loss(model, batch.to(device))
         norm = _update(model, found.total, optimizers, recipe.clip)
@@ -186,10 +190,16 @@ def train(
             total = distillation_weight * soft + (1 - distillation_weight) * nats
         return Loss(total=total, nats=nats, num_targets=batch.num_tokens)
 
+    def before_step(step: int) -> None:
+        model.on_step(step)
+        average.on_step(step)
+
     if callable(batches):
         batches = load(batches, 0 if start is None else start.step, next(model.parameters()).device)
     optimizers = make_optimizers(model, recipe)
-    return fit(model, batches, loss, recipe, average=average, optimizers=optimizers, start=start)
+    return fit(
+        model, batches, loss, recipe, average=average, optimizers=optimizers, start=start, before_step=before_step
+    )
 
 
 @torch.no_grad()
