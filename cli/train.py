@@ -38,7 +38,9 @@ GROUPS = {
     "musiclm train --resume runs/mine",
 )
 @click.argument("data", required=False)
-@click.option("--arch", metavar="NAME", help="rnn, lstm, gru, absolute or transformer (the default).")
+@click.option(
+    "--arch", metavar="NAME", help="rnn, lstm, gru, absolute, linear, performer, rotary or transformer (the default)."
+)
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; default: small.")
 @click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new folder in runs/.")
 @click.option(

@@ -137,10 +137,13 @@ def save(
         arch: one of `musiclm.models.names()`.
         tokenizer: stored whole.
         card: JSON.
-        dtype: of the stored weights; unchanged if left out.
+        dtype: of the stored weights; unchanged if left out. Integers keep theirs.
         critic: tensors by their names, described by the card's `critic`.
     """
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+    tensors = {
+        name: t.detach().to("cpu", dtype if t.is_floating_point() else None).contiguous()
+        for name, t in model.state_dict().items()
+    }
     checkpoint = {
         "arch": arch,
         "config": dataclasses.asdict(model.config),

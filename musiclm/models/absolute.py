@@ -13,13 +13,13 @@ V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .layers import positions
 from .layers.attention_recording import recordable
 from .layers.blocks import Block, initialize, merge_heads, run_blocks, split_heads
 from .layers.dropout import Dropout
@@ -105,14 +105,8 @@ class Attention(nn.Module):
 
 
 def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor:
-    """Return the encodings of positions first … first + count - 1, (count, size): sines, then cosines.
-
-    The angles of position p are p / 10000^(2i / size).
-    The wavelengths are 2 pi to 20000 pi tokens (Vaswani et al. 2017, 3.5, where sines and cosines alternate).
-    """
-    rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10000.0) / size))
-    angles = torch.arange(first, first + count, device=device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], -1)
+    """Return the encodings of positions first … first + count - 1, (count, size); see `layers.positions.sinusoids`."""
+    return positions.sinusoids(torch.arange(first, first + count, device=device), size)
 
 
 @recordable

@@ -192,6 +192,14 @@ class LanguageModel(nn.Module, metaclass=_CheckedClass):
         resolve_precision(precision, next(self.parameters()).device)
         return self
 
+    def on_step(self, step: int) -> None:
+        """Prepare for a training step, counted from 0; most architectures have nothing to do.
+
+        The training loop calls this before each step, for the trained model and for its EMA copy. What it changes is a
+        function of the step and of parameters and buffers, so that a resumed run is exact and the copy has the same
+        buffers.
+        """
+
     @property
     def num_parameters(self) -> int:
         """Return the number of parameters."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .base import LanguageModel
+from .base import TEMPERATURE, LanguageModel
 
 
 def scale_logits(model: LanguageModel, temperature: float) -> LanguageModel:
@@ -22,10 +22,14 @@ def extrapolate(start: LanguageModel, end: LanguageModel, factor: float) -> Lang
     """Extrapolate weights: return a model with start + factor * (end - start) (Zheng et al. 2024).
 
     With factor > 1, and `end` trained from `start`, the model lies beyond `end` in the direction that training took.
+    Buffers, other than the temperature, are those of `end`.
     """
     moved = deepcopy(end)
     first, last = start.state_dict(), end.state_dict()
-    moved.load_state_dict({name: torch.lerp(first[name], tensor, factor) for name, tensor in last.items()})
+    constant = {name for name, _ in end.named_buffers()} - {TEMPERATURE}
+    moved.load_state_dict(
+        {name: t if name in constant else torch.lerp(first[name], t, factor) for name, t in last.items()}
+    )
     return moved
 
 

@@ -103,6 +103,7 @@ def fit(
     optimizers: Sequence[torch.optim.Optimizer],
     start: TrainingState | None = None,
     clock: Callable[[], float] = time.monotonic,
+    before_step: Callable[[int], None] | None = None,
 ) -> Iterator[Step[ModelT]]:
     """Yield each step of a training run, until the budget is used.
 
@@ -116,6 +117,7 @@ def fit(
         optimizers: each parameter of the model belongs to one of them.
         start: the state of an earlier run of the same recipe; the weights are taken from it.
         clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
+        before_step: called with the number of each step, counted from 0, before it.
 
     Raises:
         DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
@@ -133,6 +135,8 @@ def fit(
         batch = next(in_order, None)
         if batch is None:
             return
+        if before_step is not None:
+            before_step(step)
         recipe.seed_dropout(step)
         found = loss(model, batch.to(device))
         norm = _update(model, found.total, optimizers, recipe.clip)
@@ -189,10 +193,24 @@ def train(
             total = distillation_weight * soft + (1 - distillation_weight) * nats
         return Loss(total=total, nats=nats, num_targets=batch.num_tokens)
 
+    def before_step(step: int) -> None:
+        model.on_step(step)
+        average.on_step(step)
+
     if callable(batches):
         batches = load(batches, 0 if start is None else start.step, next(model.parameters()).device)
     optimizers = make_optimizers(model, recipe)
-    return fit(model, batches, loss, recipe, average=average, optimizers=optimizers, start=start, clock=clock)
+    return fit(
+        model,
+        batches,
+        loss,
+        recipe,
+        average=average,
+        optimizers=optimizers,
+        start=start,
+        clock=clock,
+        before_step=before_step,
+    )
 
 
 @torch.no_grad()

@@ -55,7 +55,10 @@ def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
 
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the EMA weights, and buffers such as the statistics of batch norms, towards those of the model."""
+    """Move the EMA weights, and buffers such as the statistics of batch norms, towards those of the model.
+
+    Equal numbers stay as they are, to the last bit: buffers that `LanguageModel.on_step` sets in both are no average.
+    """
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
     for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
         if mine.is_floating_point():

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Attend = TypeVar("Attend", bound=Callable[..., Tensor])
+Attend = TypeVar("Attend", bound=Callable[..., Any])
 
 
 class Recorder:
@@ -61,14 +61,19 @@ def record_attention(groups_SN: Tensor, queries: Tensor) -> Iterator[Recorder]:
 
 
 def recordable(attend: Attend) -> Attend:
-    """Make an attention function recordable: (q (B, H, T, E), k (B, H, S, E), v (B, H, S, any), ...) -> (B, H, T, any)."""
+    """Make an attention function recordable: (q (B, H, T, E), k (B, H, S, E), v (B, H, S, any), ...) -> (B, H, T, any).
+
+    It may return a tuple that begins with that.
+    """
 
     @functools.wraps(attend)
-    def attended(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def attended(q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
         recorder = None if torch.compiler.is_compiling() else _recorder.get()
         if recorder is not None:
             values_BHSN = recorder.groups_SN.to(v.dtype).expand(*k.shape[:2], -1, -1)
-            recorder.layers.append(attend(q, k, values_BHSN, *args, **kwargs)[:, :, recorder.queries])
+            found = attend(q, k, values_BHSN, *args, **kwargs)
+            found_BHTN = found[0] if isinstance(found, tuple) else found
+            recorder.layers.append(found_BHTN[:, :, recorder.queries])
         return attend(q, k, v, *args, **kwargs)
 
     return attended  # type: ignore[return-value]

@@ -15,14 +15,48 @@ from torch import Tensor
 
 from ..base import State
 
+ROW_EXTRA = 8  # bytes of the scale and the offset of a row in 8 bits
 GROWTH = 128  # slots that are added at a time, until there are `context`
 
 
-class FloatAttention:
+class FloatWindow:
     """Attention in float32. The cache holds keys and values, (B, H, room, E) each, as they are."""
 
+    def __init__(self, num_heads: int, size: int, context: int) -> None:
+        self.num_heads, self.size, self.context = num_heads, size, context
+
+    def attend(self, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+        """Return the output of attention for a token, (B, H E), and the new cache.
+
+        Args:
+            q_BHE: scaled queries of the token.
+            k_BHE: its keys.
+            v_BHE: its values.
+            kept: the cache of the tokens before it; it is written into.
+            num_before: the number of tokens before it.
+        """
+        slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
+        keys, values = (_with_room(t, 2, slot, self.context) for t in kept)
+        keys[:, :, slot], values[:, :, slot] = k_BHE, v_BHE
+        scores_BH1S = q_BHE[:, :, None] @ keys[:, :, :num_seen].transpose(2, 3)
+        return (scores_BH1S.softmax(-1) @ values[:, :, :num_seen]).flatten(1), (keys, values)
+
+    def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
+        """Return the cache of the last keys and values, (B, H, at most `context`, E), after `num_seen` tokens."""
+        return _in_ring(keys, 2, num_seen, self.context), _in_ring(values, 2, num_seen, self.context)
+
+    def opened(self, kept: State, num_seen: int) -> tuple[Tensor, Tensor]:
+        """Return the cached keys and values in chronological order, (B, H, at most `context`, E); inverts `closed`."""
+        keys, values = (_in_time(t, 2, num_seen, self.context) for t in kept)
+        return keys, values
+
+
+class FloatAttention(FloatWindow):
+    """Attention in float32, with vectors for distances in the scores."""
+
     def __init__(self, distances_HRE: Tensor) -> None:
-        self.num_heads, self.context, _ = distances_HRE.shape
+        num_heads, context, size = distances_HRE.shape
+        super().__init__(num_heads, size, context)
         # twice, the farthest first: whichever slot the new token is in, a slice of them has the order of the ring
         far_HRE = distances_HRE.detach().flip(1)
         self.distances_HRE = torch.cat([far_HRE, far_HRE], 1)
@@ -49,28 +83,70 @@ class FloatAttention:
         y = torch.bmm(scores.softmax(-1), values.flatten(0, 1)[:, :num_seen])
         return y.view(len(qkv), -1), (keys, values)
 
-    def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
-        """Return the cache of the last keys and values, (B, H, at most `context`, E), after `num_seen` tokens."""
-        return _in_ring(keys, 2, num_seen, self.context), _in_ring(values, 2, num_seen, self.context)
 
-    def opened(self, kept: State, num_seen: int) -> tuple[Tensor, Tensor]:
-        """Return the cached keys and values in chronological order, (B, H, at most `context`, E); inverts `closed`."""
-        keys, values = (_in_time(t, 2, num_seen, self.context) for t in kept)
-        return keys, values
-
-
-class PackedAttention:
+class PackedWindow:
     """Attention with keys in float16, (B, H, E, room), and values in 8 bits, (B, H, room, E + 8), on x86.
 
     Both products are weighted sums of rows, which torch's `embedding_bag` computes by FBGEMM: a query weighs the rows of
     the transposed keys, the attention weighs the values. It reads narrow rows at the speed of the memory, and needs one
     call for all batch elements and heads. At 1,000 keys it takes less than half the time of float32 products. Each row of
-    values and distances has a scale and an offset of its own. Sums are in float32: nothing saturates. Batch elements are
-    independent.
+    values has a scale and an offset of its own. Sums are in float32: nothing saturates. Batch elements are independent.
     """
 
+    def __init__(self, num_heads: int, size: int, context: int) -> None:
+        self.num_heads, self.size, self.context = num_heads, size, context
+
+    def attend(self, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+        """Return the output of attention for a token, (B, H E), and the new cache: see `FloatWindow`."""
+        num_bags, num_seen = len(q_BHE) * self.num_heads, min(num_before + 1, self.context)
+        keys, values = self._stored(k_BHE, v_BHE, kept, num_before % self.context)
+        scores = self._scores(q_BHE.reshape(-1), keys, num_bags)
+        y = self._weighted(scores[:, :num_seen].float().softmax(-1), values, num_bags)
+        return y.view(len(q_BHE), -1), (keys, values)
+
+    def _stored(self, k_BHE: Tensor, v_BHE: Tensor, kept: State, slot: int) -> State:
+        """Return the cache with a token's keys and values in a slot."""
+        keys, values = kept
+        if slot >= keys.shape[3]:
+            keys, values = _with_room(keys, 3, slot, self.context), _with_room(values, 2, slot, self.context)
+        keys.select(3, slot).copy_(k_BHE)
+        values.select(2, slot).copy_(_pack(v_BHE.reshape(-1, self.size)).view(*v_BHE.shape[:2], -1))
+        return keys, values
+
+    def _scores(self, queries: Tensor, keys: Tensor, num_bags: int) -> Tensor:
+        """Return the products of each batch element's and head's query, (B H E,), with its keys, (B H, room)."""
+        rows, begins = _rows_of_keys(num_bags, self.size)
+        flat = keys.view(-1, keys.shape[3])
+        scores: Tensor = torch.embedding_bag(flat, rows, begins, False, 0, False, queries.to(keys.dtype))[0]
+        return scores
+
+    def _weighted(self, weights: Tensor, values: Tensor, num_bags: int) -> Tensor:
+        """Return the sums of each batch element's and head's values with its weights, (B H, S) -> (B H, E)."""
+        rows, begins = _rows_of_values(num_bags, values.shape[2], weights.shape[1])
+        return _sums(values.view(-1, values.shape[3]), rows, begins, weights.view(-1))
+
+    def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
+        """Return the cache of the last keys and values: see `FloatWindow`."""
+        packed = _pack(values.flatten(0, 2)).view(*values.shape[:3], self.size + ROW_EXTRA)
+        return (
+            _in_ring(keys.transpose(2, 3).half(), 3, num_seen, self.context),
+            _in_ring(packed, 2, num_seen, self.context),
+        )
+
+    def opened(self, kept: State, num_seen: int) -> tuple[Tensor, Tensor]:
+        """Return the cached keys and values in chronological order, float32; inverts `closed`."""
+        keys = _in_time(kept[0], 3, num_seen, self.context).transpose(2, 3).float()
+        packed = _in_time(kept[1], 2, num_seen, self.context)
+        values = torch.ops.quantized.embedding_bag_byte_unpack(packed.flatten(0, 2)).view(*packed.shape[:3], self.size)
+        return keys, values
+
+
+class PackedAttention(PackedWindow):
+    """Attention as a `PackedWindow`, with vectors for distances in the scores, in 8 bits too."""
+
     def __init__(self, distances_HRE: Tensor) -> None:
-        self.num_heads, self.context, self.size = distances_HRE.shape
+        num_heads, context, size = distances_HRE.shape
+        super().__init__(num_heads, size, context)
         # the farthest first, as in the ring; also of the nearest only, so that short music does not compute all of them
         lengths = [*(n for n in (128, 256, 512, 1024, 2048) if n < self.context), self.context]
         far = distances_HRE.detach().float().flip(1).transpose(1, 2).flatten(0, 1)  # (H E, R)
@@ -81,42 +157,18 @@ class PackedAttention:
         num_bags = len(qkv) * self.num_heads
         q, k, v = qkv.view(len(qkv), 3, -1).unbind(1)
         slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
-        keys, values = kept
-        if slot >= keys.shape[3]:
-            keys, values = _with_room(keys, 3, slot, self.context), _with_room(values, 2, slot, self.context)
-        keys.select(3, slot).copy_(k.view(len(k), self.num_heads, -1))
-        values.select(2, slot).copy_(_pack(v.reshape(num_bags, -1)).view(len(v), self.num_heads, -1))
-
-        rows, begins = _rows_of_keys(num_bags, self.size)
-        by_key = torch.embedding_bag(
-            keys.view(-1, keys.shape[3]), rows, begins, False, 0, False, q.reshape(-1).to(keys.dtype)
-        )[0]
+        k_BHE, v_BHE = k.view(len(k), self.num_heads, -1), v.view(len(v), self.num_heads, -1)
+        keys, values = self._stored(k_BHE, v_BHE, kept, slot)
+        by_key = self._scores(q.reshape(-1), keys, num_bags)
         length = next(n for n in self.distances if n >= num_seen)
-        rows = _rows_of_distances(num_bags, self.num_heads, self.size)
+        rows, begins = _rows_of_distances(num_bags, self.num_heads, self.size), _rows_of_keys(num_bags, self.size)[1]
         far = _sums(self.distances[length], rows, begins, q.reshape(-1))
         if num_seen < length:
             far = far[:, length - num_seen :]
         elif slot < self.context - 1:  # the ring's oldest slot follows its newest
             far = torch.cat([far[:, self.context - 1 - slot :], far[:, : self.context - 1 - slot]], 1)
         weights = (far + by_key[:, :num_seen]).softmax(-1)
-        rows, begins = _rows_of_values(num_bags, values.shape[2], num_seen)
-        y = _sums(values.view(-1, values.shape[3]), rows, begins, weights.view(-1))
-        return y.view(len(qkv), -1), (keys, values)
-
-    def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
-        """Return the cache of the last keys and values: see `FloatAttention`."""
-        packed = _pack(values.flatten(0, 2)).view(*values.shape[:3], -1)
-        return (
-            _in_ring(keys.transpose(2, 3).half(), 3, num_seen, self.context),
-            _in_ring(packed, 2, num_seen, self.context),
-        )
-
-    def opened(self, kept: State, num_seen: int) -> tuple[Tensor, Tensor]:
-        """Return the cached keys and values in chronological order, float32; inverts `closed`."""
-        keys = _in_time(kept[0], 3, num_seen, self.context).transpose(2, 3).float()
-        packed = _in_time(kept[1], 2, num_seen, self.context)
-        values = torch.ops.quantized.embedding_bag_byte_unpack(packed.flatten(0, 2)).view(*packed.shape[:3], -1)
-        return keys, values
+        return self._weighted(weights, values, num_bags).view(len(qkv), -1), (keys, values)
 
 
 def _pack(rows: Tensor) -> Tensor:
@@ -172,10 +224,10 @@ def _slots(num_seen: int, context: int) -> Tensor:
 
 def _in_ring(in_time: Tensor, dim: int, num_seen: int, context: int) -> Tensor:
     """Return a tensor in chronological order along a dimension as a ring buffer, with room for more."""
-    shape = list(in_time.shape)
-    shape[dim] = _room(shape[dim], context)
-    slots = _slots(num_seen, context).to(in_time.device)
-    return in_time.new_zeros(shape).index_copy_(dim, slots, in_time)
+    shape, slots = list(in_time.shape), _slots(num_seen, context).to(in_time.device)
+    num_missing = len(slots) - shape[dim]  # at the beginning: the next token replaces the oldest, which may be absent
+    shape[dim] = _room(len(slots), context)
+    return in_time.new_zeros(shape).index_copy_(dim, slots[num_missing:], in_time)
 
 
 def _in_time(kept: Tensor, dim: int, num_seen: int, context: int) -> Tensor:

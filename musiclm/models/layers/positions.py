@@ -1,0 +1,51 @@
+"""Encodings of positions: sinusoids, and the rotations of rotary embeddings (Su et al. 2021).
+
+Positions are tensors of integers of any shape, so that each batch element may have its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BASE = 10000.0  # the wavelengths are 2 pi to 2 pi BASE tokens
+TURN = 2**32  # parts of a turn, in which angles are computed
+
+
+def sinusoids(positions: Tensor, size: int) -> Tensor:
+    """Return the encodings of positions, (..., size): sines, then cosines.
+
+    The angles of position p are p / 10000^(2i / size).
+    The wavelengths are 2 pi to 20000 pi tokens (Vaswani et al. 2017, 3.5, where sines and cosines alternate).
+    """
+    rates = torch.exp(torch.arange(0, size, 2, device=positions.device) * (-math.log(BASE) / size))
+    angles = positions[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def rotations(positions: Tensor, size: int) -> Tensor:
+    """Return the rotations of positions, (..., size / 2) complex64: e^(i p / 10000^(2i / size)).
+
+    Angles are integers, in 1 / 2^32 of a turn, until whole turns are dropped: a float32 angle would be off by 0.03 at a
+    position of a million, this one by less than 1e-6 at any.
+    """
+    rates = [round(BASE ** (-2 * i / size) / (2 * math.pi) * TURN) for i in range(size // 2)]
+    parts = (positions[..., None] * torch.tensor(rates, device=positions.device)) % TURN
+    angles = parts.float() * (2 * math.pi / TURN)
+    return torch.complex(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """Return vectors (..., E) whose pairs of neighbouring numbers are rotated in the plane, in their own dtype.
+
+    Products of two rotated vectors depend on the difference of their positions only.
+
+    Args:
+        x: (..., E); the last dimension has stride 1.
+        rotations: (..., E / 2), broadcast.
+    """
+    pairs = x if x.dtype == torch.float64 else x.float()
+    rotated = torch.view_as_complex(pairs.unflatten(-1, (-1, 2))) * rotations
+    return torch.view_as_real(rotated).flatten(-2).to(x.dtype)
