@@ -78,6 +78,9 @@ SMALL = {
     "dilations": (1, 2),
     "num_global": 3,
     "global_ids": (2, 3, 5, 7, 11, 13),
+    "num_rounds": 2,
+    "num_buckets": 4,
+    "bucket_context": 4,
 }  # of the fields that an architecture has
 
 
