@@ -71,11 +71,24 @@ def windows(pieces: list[Piece], **options) -> RandomCrops:
     return RandomCrops([p.tokens for p in pieces], GRID, **options)
 
 
+SMALL = {
+    "num_heads": 2,
+    "context": 8,
+    "window": 4,
+    "dilations": (1, 2),
+    "num_global": 3,
+    "global_ids": (2, 3, 5, 7, 11, 13),
+    "num_rounds": 2,
+    "num_buckets": 4,
+    "bucket_context": 4,
+}  # of the fields that an architecture has
+
+
 def tiny(arch: str, vocab_size: int = 40, **config: object) -> base.LanguageModel:
     """Return a model with weights large enough that every path through it shows."""
     sizes = {"size": 16, "num_layers": 2, "dropout": 0.0}
-    if "context" in set(models._architecture(arch).Config.__dataclass_fields__):
-        sizes |= {"num_heads": 2, "context": 8}
+    fields = models._architecture(arch).Config.__dataclass_fields__
+    sizes |= {name: value for name, value in SMALL.items() if name in fields}
     torch.manual_seed(0)
     model = models.create(arch, vocab_size, **{**sizes, **config}).eval()
     with torch.no_grad():

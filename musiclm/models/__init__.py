@@ -7,6 +7,7 @@ begin with an underscore, the files in `SHARED` and packages are not architectur
 
 from __future__ import annotations
 
+import dataclasses
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,11 @@ def preset(name: str, size: str) -> dict[str, Any]:
 def training(name: str) -> dict[str, Any]:
     """Return the recommended hyperparameters of training: learning_rate, batch_size and window (crop length in tokens)."""
     return dict(_architecture(name).TRAINING)
+
+
+def fields(name: str) -> set[str]:
+    """Return the names of the fields of an architecture's `Config`."""
+    return {field.name for field in dataclasses.fields(_architecture(name).Config)}
 
 
 def _architecture(name: str) -> ModuleType:
