@@ -72,6 +72,31 @@ def test_notes_outside_the_span_do_not_count():
     assert best_fit.best(KEPT, [outside, inside], [0.0, -5.0], 0.0, 4.0) == 1
 
 
+def played(program: int, number: int, *, drums: bool = False) -> Score:
+    """Return a score of so many notes in four quarters, all on one pitch."""
+    score, track = Score(480), Track("", program, drums)
+    for i in range(number):
+        track.notes.append(Note(1920 * i // number, 1920 // number, 48, 80))
+    score.tracks.append(track)
+    return score
+
+
+def test_a_density_is_the_less_usual_the_farther_it_is_from_that_of_the_family():
+    usual, spread = best_fit.USUAL[4]
+    assert best_fit.density(played(33, round(4 * usual)), 0.0, 4.0) == pytest.approx(0, abs=1e-9)
+    found = [best_fit.density(played(33, number), 0.0, 4.0) for number in (4, 8, 16, 32)]
+    assert found == sorted(found, reverse=True) and found[1] == pytest.approx(-0.5 * (np.log(2 / usual) / spread) ** 2)
+    assert best_fit.density(played(33, 1), 0.0, 4.0) < found[1] < 0, "too few is unusual, too"
+    assert best_fit.density(played(0, 16), 0.0, 4.0) > found[2], "a piano plays more"
+    assert best_fit.density(played(33, 16), 4.0, 8.0) == 0 == best_fit.density(played(0, 64, drums=True), 0.0, 4.0)
+
+
+def test_of_basses_that_fit_alike_the_one_of_usual_density_is_kept():
+    kept = line([60, 60, 60, 60])
+    scores = [played(33, number) for number in (24, 5, 32)]
+    assert best_fit.best(kept, scores, [-1.0, -1.2, -0.9], 0.0, 4.0) == 1
+
+
 def test_drums_are_chosen_by_probability():
     scores = [line([36, 38], drums=True), line([42, 42], drums=True)]
     assert best_fit.best(KEPT, scores, [-2.0, -1.0], 0.0, 4.0) == 1

@@ -64,6 +64,7 @@ def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
         min_p=0.1, rhythm_temperature=0.8, precision="bf16", instruments="piano,drums", tempo=97.3, time_signature="6/8",
         style="hymn",
         key="am", key_strength=0.5, pitch_range="C3-C6", max_polyphony=3, voice_leading=2.5, strict=True, ending=True,
+        repeat_strength=0.8,
     )  # fmt: skip
     record = everything.to_record()
     assert record == {
@@ -73,6 +74,7 @@ def test_a_record_is_flat_and_an_option_that_it_lacks_is_off():
         "time_signature": "6/8",
         "key": "A minor", "key_strength": 0.5, "pitch_range": "48-84",
         "max_polyphony": 3, "loop_guard": True, "voice_leading": 2.5, "strict": True, "ending": True,
+        "repeat_strength": 0.8,
     }  # fmt: skip
     assert set(record) <= set(GenerationConfig.names())
     assert GenerationConfig.from_record(json.loads(json.dumps(record))) == everything

@@ -27,6 +27,7 @@ from . import constraints, drums_alone, endings, rerank
 from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
 from .controls.ensemble import AUTO
+from .controls.repeat_strength import DEFAULT_STRENGTH as REPEAT_STRENGTH
 from .critic import Critic
 from .loops import repetition
 from .masked_span import masked_span
@@ -355,8 +356,8 @@ class Composer:
 
     def _resolved(self, config: GenerationConfig, prompt: Prompt | None) -> GenerationConfig:
         """Return a config with what the checkpoint recommends, and whether the music ends by itself."""
-        has_ensemble = self.tokenizer.has_plan and not config.is_filling
-        own = {"ensemble": AUTO} if has_ensemble else {}
+        plays_plan = self.tokenizer.has_plan and not config.is_filling
+        own = {"ensemble": AUTO, "repeat_strength": REPEAT_STRENGTH} if plays_plan else {}
         resolved = config.resolved(own | dict(self.checkpoint.sampling))
         if config.finish is not None or config.is_filling:
             return resolved

@@ -19,6 +19,7 @@ from .options import OptionError, leaves, nested, option
 TEMPERATURES = ("temperature", "rhythm_temperature")
 FILTERS = ("top_k", "top_p", "min_p")
 FILLING = ("infill", "keep_tracks", "accompany")
+BEHIND_PROMPT = ("prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live", "repeat_strength")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,7 +214,7 @@ class GenerationConfig:
     def _check_filling(self) -> None:
         """Refuse what has no meaning within a piece."""
         flat = self.to_dict()
-        others = (*leaves(Length), "prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live")
+        others = (*leaves(Length), *BEHIND_PROMPT)
         if wrong := [name for name in others if flat.get(name)]:
             raise OptionError(
                 "{} is for music behind a prompt: not with {}, {}, {}", wrong[0], "infill", "keep_tracks", "accompany"

@@ -37,6 +37,7 @@ from .limits import limits, logit_bias
 from .merged import MergedGrammar
 from .miditok import is_followed
 from .performance import PerformanceGrammar
+from .repeats import Repeats
 from .score import ScoreGrammar
 from .voice_leading import VoiceLeading, voice_leading
 
@@ -58,6 +59,7 @@ __all__ = [
     "MergedGrammar",
     "MidiLikeGrammar",
     "PerformanceGrammar",
+    "Repeats",
     "ScoreGrammar",
     "StructuredGrammar",
     "TsdGrammar",
@@ -114,7 +116,7 @@ def constraints(
 
 
 def planned(tokenizer: Tokenizer, controls: Controls, *, first: int, num_bars: int | None = None) -> list[Constraint]:
-    """Return the constraints that enforce chords and form as attributes of bars, beside those of `constraints`.
+    """Return the constraints of chords, form and repeats by the attributes of bars, beside those of `constraints`.
 
     Args:
         tokenizer: any; one without a plan has no such attributes, and no form.
@@ -137,6 +139,8 @@ def planned(tokenizer: Tokenizer, controls: Controls, *, first: int, num_bars: i
             )
         repeats = controls.chords is None
         made.append(FormPlan(tokenizer, controls.form, num_bars=num_bars, first=first, repeats_chords=repeats))
+    if controls.repeat_strength and has_plan:
+        made.append(Repeats(tokenizer, controls.repeat_strength, has_chords=controls.chords is not None))
     return made
 
 

@@ -53,6 +53,8 @@ class Controls:
         chord_strength: a note outside the chord is 1 - chord_strength times as likely as before; 1 excludes it, drums
             excepted. None is `chord_strength.DEFAULT_STRENGTH` where there are chords.
         form: a letter for each of several equal parts of the new bars, see `constraints.form_plan`.
+        repeat_strength: in a bar that repeats another, any other token than its own is 1 - repeat_strength times as likely; see
+            `constraints.repeats`. None is off here; `Composer.completed` fills it in where tokens have a plan.
 
     Raises:
         ValueError: one of them cannot be read, or no note is left by key and range together.
@@ -70,6 +72,7 @@ class Controls:
     chords: Any = control("chords")
     chord_strength: float | None = control("chord_strength")
     form: str | None = control("form")
+    repeat_strength: float | None = control("repeat_strength")
 
     def __post_init__(self) -> None:
         if self.ensemble is None and self.instruments is not None:
@@ -136,6 +139,8 @@ class Controls:
         filled = {name: own.get(name) if getattr(self, name) is None else getattr(self, name) for name in names}
         if filled["ensemble"] is None:
             filled["ensemble"] = NO_ENSEMBLE
+        if filled["repeat_strength"] is None:
+            filled["repeat_strength"] = 0.0
         if filled["key"] is None:
             filled["key"] = NONE
         if filled["key"] != AUTO:
