@@ -36,6 +36,7 @@ SUFFIX = ".safetensors"
 MAX_HEADER = 4 * 2**20  # bytes; the largest of the bundled ones is a hundredth of that
 MAX_NUMBER = 2**20  # the largest number in a model's config
 CRITIC = "critic."  # how the names of a critic's tensors begin
+BUFFERS = ("seed", "redraws", "vectors_FE")  # tensors of a model that are no parameters, by the ends of their names
 MAX_TOKENIZER_NUMBER = 4096  # the largest number in a tokenizer's description
 
 
@@ -349,7 +350,11 @@ def read(path: Path, called: str) -> Checkpoint:
         stored = json.loads(metadata["checkpoint"])
         config = _renamed_config(dict(stored["config"]))
         arch, tokenizer, card = str(stored["arch"]), dict(stored["tokenizer"]), dict(stored["card"])
-        num_parameters = sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith(CRITIC))
+        num_parameters = sum(
+            math.prod(shape)
+            for name, shape in shapes.items()
+            if not name.startswith(CRITIC) and name.rpartition(".")[2] not in BUFFERS
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"'{called}' is no checkpoint of a model: {error!r} in its header") from error
     numbers = [v for v in config.values() if isinstance(v, int)]
