@@ -1,13 +1,16 @@
 """The documentation site: Sphinx with MyST (Markdown) and the theme furo.
 
 Build: `pip install -c constraints.txt -e ".[docs]" && python -m sphinx -W --keep-going -b html docs docs/_build`. It needs no
-network.
+network. The pages of the gallery are made in the build.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "musiclm"
 author = "the musiclm authors"
@@ -56,5 +59,27 @@ def plain_text(app, what, name, obj, options, lines) -> None:  # type: ignore[no
     lines[:] = made
 
 
+GALLERY = {  # an example, and what `musiclm show` needs to show its given notes pale
+    "chorale-best": [],
+    "song-best": [],
+    "trio-best": [],
+    "band-best": [],
+    "voices-best": ["--prompt", "hymn.mid"],
+}
+
+
+def make_gallery(app, exception) -> None:  # type: ignore[no-untyped-def]
+    """Write the pages of pieces that guide/gallery.md links to, by `musiclm show`, beside the built site."""
+    if exception is not None or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "gallery"
+    folder.mkdir(exist_ok=True)
+    for name, options in GALLERY.items():
+        command = ["show", f"{name}.mid", *options, "-o", str(folder / f"{name}.html"), "--force", "--quiet"]
+        examples = Path(__file__).resolve().parents[1] / "examples"
+        subprocess.run([sys.executable, "-m", "musiclm", *command], check=True, cwd=examples, stdout=subprocess.DEVNULL)
+
+
 def setup(app) -> None:  # type: ignore[no-untyped-def]
+    app.connect("build-finished", make_gallery)
     app.connect("autodoc-process-docstring", plain_text, priority=100)

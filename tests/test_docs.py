@@ -130,6 +130,12 @@ def test_the_site_builds_without_warnings_and_its_reference_has_every_option(tmp
         for option in (p for p in each.params if isinstance(p, click.Option) and p.help):
             assert max(option.opts, key=len) in shown, (name, option.opts)
             assert " ".join(option.help.split()) in " ".join(shown.split()), (name, option.opts)
+    gallery = re.findall(
+        r'href="\.\./(gallery/\S+?\.html)"', (tmp_path / "html" / "guide" / "gallery.html").read_text("utf-8")
+    )
+    assert len(gallery) == 5
+    for each in gallery:
+        assert "data:audio/ogg" in (tmp_path / "html" / each).read_text("utf-8"), each
     assert "class musiclm.generation.composer.Composer" in html.unescape(
         re.sub(r"<[^>]+>", "", (tmp_path / "html" / "reference" / "api.html").read_text("utf-8"))
     )
