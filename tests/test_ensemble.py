@@ -13,7 +13,7 @@ from musiclm import midi, tokenizers
 from musiclm.evaluation.harmony import best_key
 from musiclm.generation import constraints
 from musiclm.generation.composer import Composer
-from musiclm.generation.config import GenerationConfig
+from musiclm.generation.config import GenerationConfig, Length
 from musiclm.generation.constraints.ensemble import ENTRY, GAP, GAP_ASKED
 from musiclm.generation.controls import Controls
 from musiclm.generation.prompt import Prompt
@@ -290,3 +290,42 @@ def test_all_tokens_of_the_plan_keep_their_probability_at_any_temperature():
     exempt = SCORE.exempt_from_temperature(None)
     planned = [i for i, k in enumerate(SCORE.kinds) if k in ("Style", "Length", "Section", "Repeat", "Chord")]
     assert len(planned) > 200 and torch.all(exempt[planned])
+
+
+@pytest.mark.parametrize(
+    ("style", "allowed"),
+    [("chorale", {52}), ("hymn", {0, 52}), ("piano", {0, 2}), ("drums", {DRUMS}), ("pop-piano", {0, 52})],
+)
+def test_a_style_of_few_instruments_has_no_others(untrained, style: str, allowed: set[int]):
+    """`--style drums` had brought no drums, and `--style piano` a choir: the style was a token of the header alone."""
+    config = GenerationConfig(length=Length(bars=2), controls=Controls(style=style))
+    (made,) = composer(untrained).generate(None, config, seed=4)
+    assert {DRUMS if t.is_drum else t.program for t in made.score.tracks if len(t.notes)} <= allowed
+
+
+@pytest.mark.parametrize(
+    ("style", "sections"),
+    [
+        ("band", [{DRUMS}, set(range(32, 40)), {*range(8), *range(16, 32)}]),
+        ("orchestra", [{40, 48, 49}, {41, 42, 43}, set(range(64, 80)), set(range(56, 64))]),
+    ],
+)
+def test_a_band_and_an_orchestra_have_all_their_sections(untrained, style: str, sections: list[set[int]]):
+    config = GenerationConfig(length=Length(bars=ENTRY + 1), controls=Controls(style=style))
+    (made,) = composer(untrained).generate(None, config, seed=4)
+    played = {DRUMS if t.is_drum else t.program for t in made.score.tracks if len(t.notes)}
+    assert all(played & section for section in sections)
+
+
+def test_instruments_that_are_asked_for_win_over_those_of_the_style(untrained):
+    model = composer(untrained)
+    for prompt, controls in (
+        (None, Controls(style="chorale", instruments="violin")),
+        (band(2, 40), Controls(style="chorale")),
+    ):
+        (made,) = model.generate(
+            prompt, GenerationConfig(length=Length(bars=2), only_new=True, controls=controls), seed=4
+        )
+        assert {t.program for t in made.score.tracks if len(t.notes)} != {52}
+    resolved = model.completed(GenerationConfig(length=Length(bars=2), controls=Controls(style="chorale"))).controls
+    assert resolved.instruments == (52,)  # goes into the record

@@ -28,6 +28,7 @@ from .config import GenerationConfig, Length, SamplerConfig
 from .constraints import VoiceLeading
 from .controls.ensemble import AUTO
 from .controls.repeat_strength import DEFAULT_STRENGTH as REPEAT_STRENGTH
+from .controls.style import ENSEMBLES, PROGRAMS
 from .critic import Critic
 from .loops import repetition
 from .masked_span import masked_span
@@ -357,7 +358,11 @@ class Composer:
     def _resolved(self, config: GenerationConfig, prompt: Prompt | None) -> GenerationConfig:
         """Return a config with what the checkpoint recommends, and whether the music ends by itself."""
         plays_plan = self.tokenizer.has_plan and not config.is_filling
-        own = {"ensemble": AUTO, "repeat_strength": REPEAT_STRENGTH} if plays_plan else {}
+        own: dict[str, object] = {"ensemble": AUTO, "repeat_strength": REPEAT_STRENGTH} if plays_plan else {}
+        controls = config.controls
+        if plays_plan and (prompt is None or prompt.score is None) and controls.ensemble is None:
+            style = controls.style or ""
+            own |= {"instruments": PROGRAMS.get(style), "ensemble": ENSEMBLES.get(style, AUTO)}
         resolved = config.resolved(own | dict(self.checkpoint.sampling))
         if config.finish is not None or config.is_filling:
             return resolved
