@@ -13,7 +13,6 @@ V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers.attention_recording import recordable
 from .layers.blocks import Block, initialize, merge_heads, run_blocks, split_heads
 from .layers.dropout import Dropout
+from .layers.positions import sinusoids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,17 +102,6 @@ class Attention(nn.Module):
         y_BHTE = attention(q_BHTE, k_BHSE, v_BHSE, self.context)
         first = max(0, k_BHSE.shape[2] - self.context + 1)
         return self.out(merge_heads(y_BHTE)), (k_BHSE[:, :, first:], v_BHSE[:, :, first:])
-
-
-def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor:
-    """Return the encodings of positions first … first + count - 1, (count, size): sines, then cosines.
-
-    The angles of position p are p / 10000^(2i / size).
-    The wavelengths are 2 pi to 20000 pi tokens (Vaswani et al. 2017, 3.5, where sines and cosines alternate).
-    """
-    rates = torch.exp(torch.arange(0, size, 2, device=device) * (-math.log(10000.0) / size))
-    angles = torch.arange(first, first + count, device=device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 @recordable
