@@ -29,6 +29,8 @@ class BlockWeights:
         distances_HRE: a vector for each head and distance 0 … R - 1.
         out: D -> D, after attention.
         up, down: D -> 4 D -> D, with GELU between them.
+        distance_bias_HR: a number for each head and distance, which is added to the queries' products with
+            `distances_HRE`; None for zeros.
     """
 
     norm_attention: nn.LayerNorm
@@ -38,6 +40,7 @@ class BlockWeights:
     norm_forward: nn.LayerNorm
     up: nn.Linear
     down: nn.Linear
+    distance_bias_HR: Tensor | None = None
 
 
 class IncrementalTransformer(IncrementalModel):
@@ -112,7 +115,8 @@ class IncrementalBlock:
         self.down = quantized.pack_linear(block.down.weight, block.down.bias, precision)
         self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
         kind = PackedAttention if precision != "fp32" and devices.has_fbgemm(weight.device) else FloatAttention
-        self.attention = kind(distances_HRE)
+        bias_HR = None if block.distance_bias_HR is None else block.distance_bias_HR.detach() * scale
+        self.attention = kind(distances_HRE, bias_HR)
 
     def __call__(self, x_BD: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
         """Return the residual stream after the block, and the KV cache of its attention."""
