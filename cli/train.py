@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "Budget": ["minutes", "steps", "epochs", "patience"],
     "Model": ["arch", "preset", "layers", "start_from", "context", "dropout", "settings"],
-    "Data": ["tokenizer", "weights", "window", "batch_size"],
+    "Data": ["tokenizer", "weights", "crops", "window", "batch_size"],
     "Optimization": ["learning_rate", "teachers", "seed", "device", "precision", "compiled"],
     "Run and output": ["output", "resume", "force", "as_json", "quiet", "verbose"],
 }
@@ -39,7 +39,10 @@ GROUPS = {
 )
 @click.argument("data", required=False)
 @click.option(
-    "--arch", metavar="NAME", help="rnn, lstm, gru, absolute, linear, performer, rotary or transformer (the default)."
+    "--arch",
+    metavar="NAME",
+    help="rnn, lstm, gru, absolute, transformer (the default), rotary, transformer_xl, linear, performer, longformer "
+    "or reformer.",
 )
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Size of the model; default: small.")
 @click.option("-o", "--output", metavar="FOLDER", help="The run folder; default: a new folder in runs/.")
@@ -64,6 +67,12 @@ GROUPS = {
     "default: grid for the chorales, else score.",
 )
 @click.option("--weight", "weights", multiple=True, metavar="FOLDER=W", help="Sampling weight of a folder in DATA.")
+@click.option(
+    "--crops",
+    type=click.Choice(["random", "contiguous"]),
+    help="Random parts of pieces, or pieces from beginning to end with the model's state carried from crop to crop: rnn, "
+    "lstm, gru, transformer_xl. Default: random; contiguous for transformer_xl.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Training sequences per step.")
 @click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens per training sequence.")
 @click.option(
@@ -159,7 +168,7 @@ def _begun(
     from .. import checkpoint, models, tokenizers
     from ..training.config import TrainConfig
     from ..training.run import DEFAULT_MINUTES, Run
-    from ..training.setup import PATIENCE
+    from ..training.setup import PATIENCE, resolve_crops
 
     if arch is not None and arch not in models.names():
         raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
@@ -192,6 +201,10 @@ def _begun(
         command=shlex.join(["musiclm", *sys.argv[1:]]),
         **asked,
     )
+    try:
+        plan.crops = resolve_crops(plan)
+    except RunError as error:
+        raise click.UsageError(str(error)) from error
     return Run.create(Path(output) if output else _training.new_folder(Path("runs") / plan.arch), plan, force=force)
 
 

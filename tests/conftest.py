@@ -74,6 +74,7 @@ def windows(pieces: list[Piece], **options) -> RandomCrops:
 SMALL = {
     "num_heads": 2,
     "context": 8,
+    "memory": 8,
     "window": 4,
     "dilations": (1, 2),
     "num_global": 3,

@@ -26,8 +26,8 @@ def run_in_pieces(model: base.LanguageModel, tokens: torch.Tensor, cuts: list[in
     return torch.cat(logits, 1)
 
 
-def test_the_five_architectures_are_there():
-    assert {"absolute", "gru", "lstm", "rnn", "transformer"} <= set(ARCHS)
+def test_the_architectures_are_there():
+    assert {"absolute", "gru", "lstm", "rnn", "transformer", "transformer_xl"} <= set(ARCHS)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -60,6 +60,25 @@ def test_a_state_of_shuffled_rows_goes_on_as_those_rows(arch: str):
     torch.testing.assert_close(rest, whole[:, 13:], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("arch", [arch for arch in ARCHS if models.starts_from_zeros(arch)])
+def test_an_element_whose_state_is_zeros_is_at_the_beginning(arch: str):
+    model = tiny(arch)
+    tokens = torch.randint(0, 40, (3, 25))
+    with torch.no_grad():
+        _, state = model(tokens[:, :13])
+        reset = base.reset(state, torch.tensor([False, True, False]))
+        rest, _ = model(tokens[:, 13:], reset)
+        fresh, _ = model(tokens[1:2, 13:])
+        others, _ = model(tokens[[0, 2]])
+    torch.testing.assert_close(rest[1:2], fresh, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(rest[[0, 2]], others[:, 13:], atol=1e-5, rtol=1e-4)
+
+
+def test_recurrent_networks_and_transformer_xl_start_from_zeros():
+    found = {arch for arch in ARCHS if models.starts_from_zeros(arch)}
+    assert {"gru", "lstm", "rnn", "transformer_xl"} <= found and not {"absolute", "transformer"} & found
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_copied_state_can_be_gone_back_to(arch: str):
     model = tiny(arch)
@@ -90,9 +109,12 @@ def test_gradients_prove_that_nothing_looks_ahead(arch: str):
         assert gradient[place] > 0
 
 
-@pytest.mark.parametrize("arch", ["absolute", "transformer"])
-def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str):
-    model = tiny(arch, num_layers=1, context=8)
+@pytest.mark.parametrize(
+    ("arch", "field"),
+    [("absolute", "context"), ("rotary", "context"), ("transformer", "context"), ("transformer_xl", "memory")],
+)
+def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str, field: str):
+    model = tiny(arch, **{"num_layers": 1, field: 8})
     tokens = torch.randint(0, 40, (1, 20))
     other = tokens.clone()
     other[0, :12] = (other[0, :12] + 1) % 40
@@ -138,9 +160,9 @@ def test_places_are_the_sines_and_cosines_of_the_paper():
     torch.testing.assert_close(found, torch.cat([wanted.sin(), wanted.cos()], -1))
 
 
-@pytest.mark.parametrize("arch", ["absolute", "transformer"])
+@pytest.mark.parametrize("arch", ["absolute", "rotary", "transformer", "transformer_xl"])
 def test_the_cache_has_a_bounded_size_however_long_the_music(arch: str):
-    model = tiny(arch, context=8)
+    model = tiny(arch)  # with a context, or a memory, of 8
     state = None
     with torch.no_grad():
         for _ in range(100):
@@ -165,7 +187,7 @@ def test_presets_make_models_of_growing_size(arch: str, size: str):
     with torch.device("meta"):
         model = models.create(arch, 100, **models.preset(arch, size))
     assert model.num_parameters > 10_000
-    assert models.training(arch).keys() == {"learning_rate", "batch_size", "window"}
+    assert models.training(arch).keys() - {"crops"} == {"learning_rate", "batch_size", "window"}
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -187,7 +187,7 @@ def test_an_architecture_without_a_head_is_refused_in_a_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("arch", ["gru", "transformer"])
+@pytest.mark.parametrize("arch", ["gru", "transformer", "transformer_xl"])
 def test_the_form_for_generation_takes_any_head(arch: str, precision: str):
     model, tokens = tiny(arch), torch.randint(0, 40, (2, 10))
     for head in (nn.Linear(16, 40), nn.Linear(16, 40, bias=False), nn.Sequential(nn.Tanh(), nn.Linear(16, 40))):
@@ -273,11 +273,13 @@ def test_a_run_with_the_names_of_before_is_resumed_bit_for_bit(tmp_path: Path):
     assert hashes[0] == hashes[1]
 
 
-@pytest.mark.parametrize("arch", ["transformer", "absolute"])
-def test_attention_is_recorded_in_one_thread_while_another_generates(arch: str):
+@pytest.mark.parametrize(
+    ("arch", "field"), [("transformer", "context"), ("absolute", "context"), ("transformer_xl", "memory")]
+)
+def test_attention_is_recorded_in_one_thread_while_another_generates(arch: str, field: str):
     from musiclm.models.layers.attention_recording import record_attention
 
-    model = tiny(arch, context=64)
+    model = tiny(arch, **{field: 64})
     tokens = torch.randint(0, 40, (1, 32))
     groups, queries = torch.eye(32), torch.arange(32)
     with torch.no_grad(), record_attention(groups, queries) as alone:

@@ -30,11 +30,14 @@ class Batch:
         tokens: (B, T) int64.
         targets: (B, T) int64, the token after each; `IGNORE` where it is no target, as behind the end of a piece.
         features: (B, T, F) int64, or None if the tokenizer has none.
+        begins: (B,) bool, the elements that begin a piece, where the others continue their crop of the batch before;
+            None for crops by themselves.
     """
 
     tokens: Tensor
     targets: Tensor
     features: Tensor | None
+    begins: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -55,8 +58,8 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        features = None if self.features is None else function(self.features)
-        return Batch(tokens=function(self.tokens), targets=function(self.targets), features=features)
+        features, begins = (None if each is None else function(each) for each in (self.features, self.begins))
+        return Batch(tokens=function(self.tokens), targets=function(self.targets), features=features, begins=begins)
 
 
 class _Crop(NamedTuple):
@@ -170,7 +173,7 @@ class RandomCrops:
             unknown_rng: samples what is unknown.
         """
         i = min(int(np.searchsorted(self._cumulated, rng.random(), side="right")), len(self.pieces) - 1)
-        piece, permutation = self.pieces[i], self._permutation(permutation_rng)
+        piece, permutation = self.pieces[i], sample_permutation(self.tokenizer, permutation_rng)
         if permutation:
             piece = self.tokenizer.rearranged(np.asarray(piece, np.int64), permutation)
         piece = self.tokenizer.with_unknown(piece, unknown_rng)
@@ -197,10 +200,11 @@ class RandomCrops:
             features[i, : end - begin] = of_ids[begin:end]
         return torch.from_numpy(features)
 
-    def _permutation(self, rng: np.random.Generator) -> int:
-        """Return the number of a permutation of a piece, 0 for none; takes no random number if there is only one."""
-        num = self.tokenizer.num_rearrangements
-        return int(rng.integers(num)) if num > 1 and rng.random() < self.tokenizer.p_rearrange else 0
+
+def sample_permutation(tokenizer: Tokenizer, rng: np.random.Generator) -> int:
+    """Return the number of a permutation of a piece, 0 for none; takes no random number if there is only one."""
+    num = tokenizer.num_rearrangements
+    return int(rng.integers(num)) if num > 1 and rng.random() < tokenizer.p_rearrange else 0
 
 
 def ends_by_kind(kinds: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> np.ndarray:

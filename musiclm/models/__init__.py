@@ -78,13 +78,21 @@ def preset(name: str, size: str) -> dict[str, Any]:
 
 
 def training(name: str) -> dict[str, Any]:
-    """Return the recommended hyperparameters of training: learning_rate, batch_size and window (crop length in tokens)."""
+    """Return the recommended hyperparameters of training: learning_rate, batch_size and window (crop length in tokens).
+
+    `crops` is contiguous for an architecture that is meant to carry its state from crop to crop; left out, it is random.
+    """
     return dict(_architecture(name).TRAINING)
 
 
 def fields(name: str) -> set[str]:
     """Return the names of the fields of an architecture's `Config`."""
     return {field.name for field in dataclasses.fields(_architecture(name).Config)}
+
+
+def starts_from_zeros(name: str) -> bool:
+    """Return whether an architecture's state may be carried from crop to crop: see `LanguageModel.starts_from_zeros`."""
+    return bool(_architecture(name).Model.starts_from_zeros)
 
 
 def _architecture(name: str) -> ModuleType:

@@ -84,6 +84,9 @@ class LanguageModel(nn.Module, metaclass=_CheckedClass):
             whose attribute `takes_features` is true, `Head` for one, is called with the input features too.
         embedding: the module that embeds tokens and features, if the model has one: an `Embedding` or an
             `nn.Embedding`. Pictures and vocabulary growth use it.
+        starts_from_zeros: whether a batch element whose part of the state is all zeros is at the beginning of a
+            sequence, whatever the other elements have read. Only such a model is trained on contiguous crops, where
+            elements reach the end of their pieces at different times.
 
     Raises:
         TypeError: on construction, if `__init__` did not set `head`.
@@ -92,6 +95,7 @@ class LanguageModel(nn.Module, metaclass=_CheckedClass):
     head: nn.Module
     embedding: nn.Module
     temperature: Tensor  # a buffer, only if the head cannot be rescaled; see `check_contract`
+    starts_from_zeros: bool = False
 
     def __init__(self, config: BaseConfig) -> None:
         super().__init__()
@@ -278,6 +282,16 @@ class Head(nn.Linear):
 def detach(state: State) -> State:
     """Return the state detached from the graph, for truncated back-propagation through time."""
     return tuple(t.detach() for t in state)
+
+
+def reset(state: State, begins: Tensor) -> State:
+    """Return the state with some batch elements at the beginning of a sequence, for a model that `starts_from_zeros`.
+
+    Args:
+        state: it is not written into.
+        begins: (B,) bool, which elements.
+    """
+    return tuple(t.masked_fill(begins.view(-1, *[1] * (t.dim() - 1)), 0) for t in state)
 
 
 def copy_state(state: State) -> State:

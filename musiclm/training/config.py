@@ -24,6 +24,8 @@ class TrainConfig:
         weights: sampling weights of folders within the data, by which the lengths of their pieces are multiplied.
         batch_size, window, context, learning_rate, dropout: None for the default of the architecture. The window is the
             length of a training sequence in tokens; only transformers have a context.
+        crops: random, or contiguous: each batch element continues its piece from crop to crop, and its state is carried;
+            None for the default of the architecture.
         config: fields of the architecture's `Config` that replace those of the preset.
         patience: the run stops early after so many validations in a row without improvement; None for never.
         patient_from: validations up to this step do not count for that: the step at which the budget was renewed.
@@ -50,6 +52,7 @@ class TrainConfig:
     context: int | None = None
     learning_rate: float | None = None
     dropout: float | None = None
+    crops: str | None = None
     config: dict[str, float] = dataclasses.field(default_factory=dict)
     patience: int | None = None
     patient_from: int = 0

@@ -21,6 +21,7 @@ from ..data.crops import IGNORE, Batch
 from ..data.loader import load
 from ..errors import DivergedError
 from ..models.base import LanguageModel
+from .carry import CarriedState
 from .optim import Recipe, make_optimizers, set_rate, update_ema
 
 DISTILLATION_WEIGHT = 0.9
@@ -44,7 +45,8 @@ class TrainingState:
         step: the number of steps taken.
         tokens: the number of training targets seen.
         seconds: the training time, over all parts of the run.
-        tensors: weights ("weights."), EMA weights ("average.") and the state of the optimizers ("moments.").
+        tensors: weights ("weights."), EMA weights ("average."), the state of the optimizers ("moments."), and the
+            model's state that is carried to the next crops, if any ("carried.").
     """
 
     step: int
@@ -104,6 +106,7 @@ def fit(
     start: TrainingState | None = None,
     clock: Callable[[], float] = time.monotonic,
     before_step: Callable[[int], None] | None = None,
+    carried: Callable[[], dict[str, Tensor]] = dict,
 ) -> Iterator[Step[ModelT]]:
     """Yield each step of a training run, until the budget is used.
 
@@ -118,6 +121,7 @@ def fit(
         start: the state of an earlier run of the same recipe; the weights are taken from it.
         clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
         before_step: called with the number of each step, counted from 0, before it.
+        carried: returns further tensors of the state after a step: what `loss` carries from batch to batch.
 
     Raises:
         DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
@@ -159,7 +163,7 @@ def fit(
                 step=number,
                 tokens=tokens,
                 seconds=clock() - begin,
-                tensors=_tensors(model, average, optimizers),
+                tensors=_tensors(model, average, optimizers) | carried(),
             ),
         )
 
@@ -177,14 +181,19 @@ def train(
 ) -> Iterator[Step[LanguageModel]]:
     """Return the steps of training a language model by next-token cross-entropy; see `fit` for the other arguments.
 
+    Where batches continue each other (`Batch.begins`), the model's state is carried, see `CarriedState`.
+
     Args:
         teacher: a model on the same device, to distil: its probabilities are soft labels (Hinton et al. 2015).
         distillation_weight: the weight of the soft-label loss, 0 … 1; the next-token loss has the rest.
     """
+    device = next(model.parameters()).device
+    carried = CarriedState({} if start is None else start.tensors, device)
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
         with recipe.autocast(batch.tokens.device):
-            logits, _ = model(batch.tokens, None, batch.features)
+            logits, state = model(batch.tokens, carried.before(batch), batch.features)
+        carried.keep(batch, state)
         nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         total = nats
         if teacher is not None:
@@ -198,7 +207,7 @@ def train(
         average.on_step(step)
 
     if callable(batches):
-        batches = load(batches, 0 if start is None else start.step, next(model.parameters()).device)
+        batches = load(batches, 0 if start is None else start.step, device)
     optimizers = make_optimizers(model, recipe)
     return fit(
         model,
@@ -210,6 +219,7 @@ def train(
         start=start,
         clock=clock,
         before_step=before_step,
+        carried=carried.tensors,
     )
 
 

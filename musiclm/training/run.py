@@ -2,7 +2,7 @@
 
     run.json             the `TrainConfig`, written before torch is imported
     metrics.jsonl        one line per validation
-    resume.safetensors   the training state: weights, EMA weights, state of the optimizers, counters
+    resume.safetensors   the training state: weights, EMA weights, state of the optimizers, carried state, counters
     best.safetensors     the checkpoint with the lowest validation loss (nats/token)
     last.safetensors     the checkpoint of the last validation
     tensorboard/         curves, if tensorboard is installed

@@ -17,6 +17,7 @@ from ..models.weights import resize_embeddings
 from .config import TrainConfig
 
 if TYPE_CHECKING:
+    from ..data.contiguous import ContiguousCrops
     from ..data.crops import RandomCrops
     from ..models.base import LanguageModel
     from .optim import Recipe
@@ -41,7 +42,7 @@ class TrainingSetup:
         started: the checkpoint that the run starts from, or None.
         model: the model before the first step, on its device.
         average: another model of that architecture, for the EMA weights.
-        windows: the random crops: batches by number.
+        windows: the crops, random or contiguous: batches by number.
         recipe: how to train.
         teacher: the ensemble to distil, or None.
         validation: pieces of at most `MAX_VALIDATION_TOKENS` tokens.
@@ -104,17 +105,20 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
     )
 
 
-def _windows(plan: TrainConfig, pieces: Sequence[Any], tokenizer: Any, context: int | None) -> RandomCrops:
+def _windows(
+    plan: TrainConfig, pieces: Sequence[Any], tokenizer: Any, context: int | None
+) -> RandomCrops | ContiguousCrops:
     """Return the training batches.
 
     Crops are as long as the context of a model that has one: distances that were never trained must not occur later.
     """
     from .. import models
+    from ..data.contiguous import ContiguousCrops
     from ..data.crops import RandomCrops
 
     training = models.training(plan.arch)
     length = plan.window or context or training["window"]
-    windows = RandomCrops(
+    windows = (ContiguousCrops if resolve_crops(plan) == "contiguous" else RandomCrops)(
         [piece.tokens for piece in pieces],
         tokenizer,
         pitches=[piece.pitches for piece in pieces],
@@ -127,7 +131,25 @@ def _windows(plan: TrainConfig, pieces: Sequence[Any], tokenizer: Any, context: 
     return windows
 
 
-def _recipe(plan: TrainConfig, windows: RandomCrops, device: str) -> Recipe:
+def resolve_crops(plan: TrainConfig) -> str:
+    """Return which crops a run has, random or contiguous.
+
+    Raises:
+        RunError: they are contiguous, and the architecture or a teacher cannot carry its state from crop to crop.
+    """
+    from .. import models
+
+    crops: str = plan.crops or models.training(plan.arch).get("crops", "random")
+    if crops == "contiguous":
+        if not models.starts_from_zeros(plan.arch):
+            able = ", ".join(name for name in models.names() if models.starts_from_zeros(name))
+            raise RunError(f"--crops contiguous: '{plan.arch}' cannot carry its state from crop to crop; {able} can")
+        if plan.teachers:
+            raise RunError("--teacher needs --crops random: teachers read each crop by itself")
+    return crops
+
+
+def _recipe(plan: TrainConfig, windows: RandomCrops | ContiguousCrops, device: str) -> Recipe:
     """Return the recipe: the budget in steps and seconds, and the learning rate, lower for fine-tuning."""
     from .. import models
     from .optim import Recipe

@@ -52,14 +52,20 @@ class FloatWindow:
 
 
 class FloatAttention(FloatWindow):
-    """Attention in float32, with vectors for distances in the scores."""
+    """Attention in float32, with vectors for distances in the scores.
 
-    def __init__(self, distances_HRE: Tensor) -> None:
+    Args:
+        distances_HRE: a vector for each head and distance 0 … R - 1.
+        bias_HR: a number for each head and distance, which is added to the scores; None for zeros.
+    """
+
+    def __init__(self, distances_HRE: Tensor, bias_HR: Tensor | None = None) -> None:
         num_heads, context, size = distances_HRE.shape
         super().__init__(num_heads, size, context)
         # twice, the farthest first: whichever slot the new token is in, a slice of them has the order of the ring
         far_HRE = distances_HRE.detach().flip(1)
         self.distances_HRE = torch.cat([far_HRE, far_HRE], 1)
+        self.bias_HR = None if bias_HR is None else bias_HR.flip(1).repeat(1, 2)
 
     def __call__(self, qkv: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
         """Return the output of attention for a token, (B, H E), and the new cache.
@@ -75,6 +81,8 @@ class FloatAttention(FloatWindow):
         keys[:, :, slot], values[:, :, slot] = k_BHE, v_BHE
         nearest = self.context - 1 - slot
         far_HBS = torch.bmm(q_BHE.transpose(0, 1), self.distances_HRE[:, nearest : nearest + num_seen].transpose(1, 2))
+        if self.bias_HR is not None:
+            far_HBS += self.bias_HR[:, None, nearest : nearest + num_seen]
         scores = torch.baddbmm(  # (B H, 1, S)
             far_HBS.transpose(0, 1).reshape(-1, 1, num_seen),
             q_BHE.flatten(0, 1)[:, None],
@@ -142,15 +150,16 @@ class PackedWindow:
 
 
 class PackedAttention(PackedWindow):
-    """Attention as a `PackedWindow`, with vectors for distances in the scores, in 8 bits too."""
+    """Attention as a `PackedWindow`, with vectors for distances in the scores, in 8 bits too; see `FloatAttention`."""
 
-    def __init__(self, distances_HRE: Tensor) -> None:
+    def __init__(self, distances_HRE: Tensor, bias_HR: Tensor | None = None) -> None:
         num_heads, context, size = distances_HRE.shape
         super().__init__(num_heads, size, context)
         # the farthest first, as in the ring; also of the nearest only, so that short music does not compute all of them
         lengths = [*(n for n in (128, 256, 512, 1024, 2048) if n < self.context), self.context]
         far = distances_HRE.detach().float().flip(1).transpose(1, 2).flatten(0, 1)  # (H E, R)
         self.distances = {n: _pack(far[:, self.context - n :].contiguous()) for n in lengths}
+        self.bias_HR = None if bias_HR is None else bias_HR.float().flip(1)
 
     def __call__(self, qkv: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
         """Return the output of attention for a token, and the new cache: see `FloatAttention`."""
@@ -163,6 +172,8 @@ class PackedAttention(PackedWindow):
         length = next(n for n in self.distances if n >= num_seen)
         rows, begins = _rows_of_distances(num_bags, self.num_heads, self.size), _rows_of_keys(num_bags, self.size)[1]
         far = _sums(self.distances[length], rows, begins, q.reshape(-1))
+        if self.bias_HR is not None:
+            far = (far.view(len(qkv), self.num_heads, -1) + self.bias_HR[:, self.context - length :]).flatten(0, 1)
         if num_seen < length:
             far = far[:, length - num_seen :]
         elif slot < self.context - 1:  # the ring's oldest slot follows its newest

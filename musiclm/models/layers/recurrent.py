@@ -44,6 +44,7 @@ class RecurrentModel(LanguageModel):
     """A stack of `cell` layers. The state is that of torch's layers, batch first: (B, L, D) each."""
 
     cell: Callable[..., nn.RNNBase]
+    starts_from_zeros = True
 
     @staticmethod
     def step(input_gates: Tensor, hidden_gates: Tensor, memory: State) -> State:

@@ -29,6 +29,8 @@ class BlockWeights:
         distances_HRE: a vector for each head and distance 0 … R - 1.
         out: D -> D, after attention.
         up, down: D -> 4 D -> D, with GELU between them.
+        distance_bias_HR: a number for each head and distance, which is added to the queries' products with
+            `distances_HRE`; None for zeros.
     """
 
     norm_attention: nn.LayerNorm
@@ -38,6 +40,7 @@ class BlockWeights:
     norm_forward: nn.LayerNorm
     up: nn.Linear
     down: nn.Linear
+    distance_bias_HR: Tensor | None = None
 
 
 class IncrementalTransformer(IncrementalModel):
@@ -60,6 +63,7 @@ class IncrementalTransformer(IncrementalModel):
         assert isinstance(whole.embedding, Embedding)
         self._embedding = quantized.fuse_embedding(whole.embedding)
         self._steps = [IncrementalBlock(block, precision) for block in blocks]
+        self._context = blocks[0].distances_HRE.shape[1]
         self.norm = norm
 
     def encode(
@@ -85,12 +89,12 @@ class IncrementalTransformer(IncrementalModel):
             opened: list[Tensor] = []
             for i, step in enumerate(self._steps):
                 opened += step.attention.opened(state[1 + each * i : 1 + each * (i + 1)], num_before)
-            state = (torch.full_like(state[0], min(num_before, self.config.context)), *opened)
+            state = (torch.full_like(state[0], min(num_before, self._context)), *opened)
         hidden_BTD, after = self.whole.encode(tokens, state, features)
         count, num_seen = int(after[0][0]), num_before + tokens.shape[1]
         closed: list[Tensor] = []
         for i, step in enumerate(self._steps):
-            keys, values = (t[:, :, max(0, count - self.config.context) : count] for t in after[1 + 2 * i : 3 + 2 * i])
+            keys, values = (t[:, :, max(0, count - self._context) : count] for t in after[1 + 2 * i : 3 + 2 * i])
             closed += step.attention.closed(keys, values, num_seen)
         return hidden_BTD, (torch.full_like(after[0], num_seen), *closed)
 
@@ -112,7 +116,8 @@ class IncrementalBlock:
         self.down = quantized.pack_linear(block.down.weight, block.down.bias, precision)
         self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
         kind = PackedAttention if precision != "fp32" and devices.has_fbgemm(weight.device) else FloatAttention
-        self.attention = kind(distances_HRE)
+        bias_HR = None if block.distance_bias_HR is None else block.distance_bias_HR.detach() * scale
+        self.attention = kind(distances_HRE, bias_HR)
 
     def __call__(self, x_BD: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
         """Return the residual stream after the block, and the KV cache of its attention."""
