@@ -167,7 +167,7 @@ def test_a_file_tells_of_no_path_and_no_date_and_of_every_option(run, untrained,
     assert record.keys() == keys and record["prompt_quarters"] == 6.0  # two bars of 3/4
     assert record["options"] == {
         "prompt_bars": 2, "bars": 1, "n": 1, "temperature": 1.0, "top_p": 0.9, "finish": True, "loop_guard": True,
-        "precision": held, "ensemble": "auto",
+        "precision": held, "ensemble": "auto", "repeat_strength": 0.9,
     }  # fmt: skip
     assert str(prompt_file.parent) not in text
     count = midi.parse(data, "out").note_num()

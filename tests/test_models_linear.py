@@ -80,7 +80,7 @@ def test_a_stream_in_chunks_of_any_length_gives_the_logits_of_the_whole(arch: st
 @pytest.mark.parametrize("arch", ARCHS)
 def test_sums_and_denominators_are_in_float32_under_autocast(arch: str):
     """In bfloat16 a sum of ones stops at 256."""
-    model, tokens = tiny(arch), torch.randint(0, 40, (1, 300))
+    model, tokens = tiny(arch, num_heads=4), torch.randint(0, 40, (1, 300))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         _, state = model(tokens)
         attention = model.blocks[0].attention
@@ -121,7 +121,7 @@ def test_what_is_stored_for_the_backward_pass_is_linear_in_the_length(arch: str)
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_implied_weights_are_recorded(arch: str):
-    model, tokens = tiny(arch), torch.randint(0, 40, (2, 70))
+    model, tokens = tiny(arch, num_heads=4), torch.randint(0, 40, (2, 70))
     queries = torch.tensor([0, 10, 69])
     seen: list[Tensor] = []
     model.blocks[0].attention.queries_keys_values.register_forward_hook(lambda _m, _i, out: seen.append(out))

@@ -66,6 +66,7 @@ def _check(tokenizer: Tokenizer, controls: Controls, kind: type[Grammar]) -> Non
         "key_strength",
         "ensemble",
         *(["key"] if controls.named_key is None else []),
+        *([] if controls.repeat_strength else ["repeat_strength"]),
     }
     if asked and not kind.follows_notes:
         raise TokenizerError(
