@@ -6,8 +6,8 @@ The weight of key s for query t is f(q_t)·g(k_s), where f and g are maps to vec
 
 S and z are the whole memory of the tokens so far: one more token costs the same however many there were. In training a
 sequence is cut into chunks. The weights within a chunk are a matrix, those of earlier chunks are in S and z at the chunk's
-beginning. Time and memory are linear in the length. The backward pass computes features and sums again, so that between the
-passes only q, k, v, y and the denominators are stored. All of it is in float32 under autocast, too: sums over a long piece
+beginning. Time and memory are linear in the length. The backward pass computes features, sums and y again, so that between the
+passes only q, k, v and the denominators are stored. All of it is in float32 under autocast, too: sums over a long piece
 must not be rounded to 8 bits.
 
 B batch, H heads, T tokens, D size of the model, E size of a head, F features, M size of a value, K = B H, C tokens in a chunk,
@@ -122,19 +122,21 @@ class _LinearAttention(torch.autograd.Function):
             y = (weights @ v).add_(fq @ s).div_(denominators)
             y_BHTM = _joined(y, num_tokens, batch).to(v_BHTM.dtype)
             y_BHTM = y_BHTM.transpose(1, 2).contiguous().transpose(1, 2)  # `merge_heads` of this is no copy
-        ctx.save_for_backward(q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, y_BHTM, denominators)
+        ctx.save_for_backward(q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, denominators)
         ctx.features = features
         return y_BHTM, s_after.unflatten(0, (batch, num_heads)), z_after.unflatten(0, (batch, num_heads))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
     def backward(ctx: Any, dy_BHTM: Tensor, ds_BHFM: Tensor, dz_BHF: Tensor) -> tuple[Tensor | None, ...]:
-        q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, y_BHTM, denominators = ctx.saved_tensors
+        q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, denominators = ctx.saved_tensors
         batch, _, num_tokens = q_BHTE.shape[:3]
         with torch.autocast(q_BHTE.device.type, enabled=False):
-            q, k, v, y = (_chunked(t) for t in (q_BHTE, k_BHTE, v_BHTM, y_BHTM))
+            q, k, v = (_chunked(t) for t in (q_BHTE, k_BHTE, v_BHTM))
             fq, fk = ctx.features.of_queries(q), _masked(ctx.features.of_keys(k), num_tokens)
             s, _, z, _ = _sums(fk, v, s_BHFM, z_BHF)
+            weights = (fq @ fk.transpose(2, 3)).tril_()
+            y = (weights @ v).add_(fq @ s).div_(denominators)  # not rounded, as the output is
             dnumerators = _chunked(dy_BHTM).div_(denominators)
             ddenominators = -(dnumerators * y).sum(-1, keepdim=True)
             dweights = (dnumerators @ v.transpose(2, 3)).add_(ddenominators).tril_()
@@ -142,7 +144,6 @@ class _LinearAttention(torch.autograd.Function):
             ds_begin, ds = _running(fq.transpose(2, 3) @ dnumerators, ds_BHFM.flatten(0, 1), backwards=True)
             dz_begin, dz = _running(fq.transpose(2, 3) @ ddenominators, dz_BHF.flatten(0, 1)[..., None], backwards=True)
             dfk = (dweights.transpose(2, 3) @ fq).add_(v @ ds.transpose(2, 3)).add_(dz.transpose(2, 3))
-            weights = (fq @ fk.transpose(2, 3)).tril_()
             dv = (weights.transpose(2, 3) @ dnumerators).add_(fk @ ds)
             dq, dk = ctx.features.to_queries(dfq, fq, q), ctx.features.to_keys(dfk, fk, k)
         dq, dk, dv = (_joined(t, num_tokens, batch).to(q_BHTE.dtype) for t in (dq, dk, dv))
