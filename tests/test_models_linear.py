@@ -108,6 +108,18 @@ def test_gradients_are_not_those_of_a_rounded_output(features: layer.FeatureMap)
         assert (mine.double() - wanted).norm() < 0.01 * wanted.norm()
 
 
+@pytest.mark.parametrize("value", [-20.0, -80.0, -200.0])
+def test_queries_and_keys_that_are_negative_throughout_have_weights(value: float):
+    torch.manual_seed(0)
+    q, k = (torch.full((1, 1, 70, 4), value, requires_grad=True) for _ in range(2))
+    v, towards = torch.randn(2, 1, 1, 70, 4)
+    y, _, _ = layer.linear_attention(q, k, v, EluFeatures())
+    torch.testing.assert_close(y, v.cumsum(2) / torch.arange(1, 71)[:, None])  # all keys are alike
+    assert all(torch.isfinite(t).all() for t in torch.autograd.grad(y, (q, k), towards))
+    exact = EluFeatures().of_keys(torch.full((1,), value).clamp(min=-80))
+    torch.testing.assert_close(exact.double(), torch.full((1,), max(value, -80.0)).double().exp(), rtol=1e-5, atol=0)
+
+
 def stored_bytes(model: torch.nn.Module, num_tokens: int) -> int:
     """Return the bytes that a forward pass stores for the backward pass, without parameters and buffers."""
     known = {t.untyped_storage().data_ptr() for t in itertools.chain(model.parameters(), model.buffers())}

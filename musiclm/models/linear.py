@@ -14,11 +14,12 @@ B batch, H heads, T tokens, E size of a head, F features (E of them).
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .layers.linear_attention import FeatureMap
 from .layers.linear_transformer import LinearConfig, LinearTransformer
+
+LEAST = -80.0  # of keys; float32 has e^-87, and the gradients are quotients by the features
 
 Config = LinearConfig
 PRESETS = {
@@ -37,16 +38,25 @@ class Model(LinearTransformer):
 
 
 class EluFeatures(FeatureMap):
-    """elu(x) + 1: x + 1 above 0, e^x below; of queries and keys alike."""
+    """elu(x) + 1: x + 1 above 0, e^x below.
+
+    Where all numbers of a query are negative, the largest feature is made 1, which the quotient cancels. Numbers of a key
+    below -80 count as -80 and get no gradient. So no denominator is 0.
+    """
 
     def of_queries(self, q: Tensor) -> Tensor:
-        return F.elu(q).add_(1)
+        return _elu_plus_one(q, q.amax(-1, keepdim=True).clamp_(max=0))
 
     def of_keys(self, k: Tensor) -> Tensor:
-        return F.elu(k).add_(1)
+        return _elu_plus_one(k.clamp(min=LEAST), 0)
 
     def to_queries(self, dfeatures: Tensor, features: Tensor, q: Tensor) -> Tensor:
         return dfeatures * features.clamp(max=1)
 
     def to_keys(self, dfeatures: Tensor, features: Tensor, k: Tensor) -> Tensor:
-        return dfeatures * features.clamp(max=1)
+        return (dfeatures * features.clamp(max=1)).mul_(k > LEAST)
+
+
+def _elu_plus_one(x: Tensor, largest: Tensor | float) -> Tensor:
+    """Return elu(x) + 1 over e^largest, which is 1 where any x is positive. It cancels nothing, as e^x - 1 + 1 would."""
+    return (x.clamp(max=0) - largest).exp_().add_(x.clamp(min=0))
