@@ -120,6 +120,23 @@ def test_queries_and_keys_that_are_negative_throughout_have_weights(value: float
     torch.testing.assert_close(exact.double(), torch.full((1,), max(value, -80.0)).double().exp(), rtol=1e-5, atol=0)
 
 
+def test_long_keys_keep_their_exponents_down_to_the_limit_and_their_gradients():
+    torch.manual_seed(0)
+    features = random_features(64, 128).float()
+    q, k, v = (torch.randn(1, 1, 70, 64) for _ in range(3))
+    found = []
+    for norm in (32, 200):  # exponents about -64, and all below the limit
+        long = (k / k.norm(dim=-1, keepdim=True) * norm).requires_grad_()
+        y, _, _ = layer.linear_attention(q, long, v, features)
+        found += [y, *torch.autograd.grad(y, long, torch.randn_like(y))]
+        assert all(torch.isfinite(t).all() for t in found)
+    assert found[1].norm() > 10 and (found[3] == 0).all()
+    wanted, _, _ = layer.linear_attention(
+        *(t.double() for t in (q, k / k.norm(dim=-1, keepdim=True) * 32, v)), features
+    )
+    torch.testing.assert_close(found[0].double(), wanted, atol=1e-4, rtol=1e-4)
+
+
 def stored_bytes(model: torch.nn.Module, num_tokens: int) -> int:
     """Return the bytes that a forward pass stores for the backward pass, without parameters and buffers."""
     known = {t.untyped_storage().data_ptr() for t in itertools.chain(model.parameters(), model.buffers())}

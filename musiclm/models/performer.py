@@ -6,7 +6,9 @@ then a product of features, whose sums are a recurrent state of one size (`layer
 the fourth root of E, so that q·k is that of scaled softmax attention.
 
 Nothing that keeps the exponentials in range reads the future: a query's features are divided by their own largest, which the
-quotient cancels, and the exponents of keys are clamped to -60 … 60, a constant.
+quotient cancels, and the exponents of keys are clamped to constants, -85 … 60. Beyond them a feature is that of the limit, and
+its exponent gets no gradient: with E = 64, most features of a key of norm above 37 (|k|^2 / 2 sqrt(E) = 85) are alike, and the
+estimate of its weights is wrong.
 
 The vectors of a layer are a function of (seed, redraw number, layer). The seed is sampled with the weights; seed, number and
 vectors are buffers of the checkpoint. In training the vectors are sampled again every `redraw_steps` steps, in the trained
@@ -32,7 +34,10 @@ from .base import State
 from .layers.linear_attention import FeatureMap, LinearAttention
 from .layers.linear_transformer import LinearConfig, LinearTransformer
 
-MAX_EXPONENT = 60.0  # of keys; float32 has e^-87 to e^88, and the sums of a million tokens fit, too
+MIN_EXPONENT, MAX_EXPONENT = (
+    -85.0,
+    60.0,
+)  # of keys; float32 has e^-87 to e^88, and the sums of a million tokens fit, too
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,14 +125,14 @@ class RandomFeatures(FeatureMap):
 
     def of_keys(self, k: Tensor) -> Tensor:
         exponents = (k @ self._scaled(k).t()).sub_(k.square().sum(-1, keepdim=True) / (2 * k.shape[-1] ** 0.5))
-        return exponents.clamp_(-MAX_EXPONENT, MAX_EXPONENT).exp_()
+        return exponents.clamp_(MIN_EXPONENT, MAX_EXPONENT).exp_()
 
     def to_queries(self, dfeatures: Tensor, features: Tensor, q: Tensor) -> Tensor:
         return (dfeatures * features) @ self._scaled(q)
 
     def to_keys(self, dfeatures: Tensor, features: Tensor, k: Tensor) -> Tensor:
-        end = math.exp(MAX_EXPONENT - 1e-3)
-        dexponents = dfeatures.mul(features).mul_((features > 1 / end) & (features < end))  # not through the clamp
+        lowest, highest = math.exp(MIN_EXPONENT + 1e-3), math.exp(MAX_EXPONENT - 1e-3)
+        dexponents = dfeatures.mul(features).mul_((features > lowest) & (features < highest))  # not through the clamp
         return (dexponents @ self._scaled(k)).sub_(dexponents.sum(-1, keepdim=True) * k / k.shape[-1] ** 0.5)
 
     def _scaled(self, x: Tensor) -> Tensor:
