@@ -4,8 +4,8 @@ Positions rotate queries and keys, so that their products depend on distances (R
 nothing is added to the embeddings. The norm is the root mean square alone (RMSNorm, Zhang and Sennrich 2019). The feed-forward
 layer is down(silu(gate(x)) up(x)) (SwiGLU, Shazeer 2020), 8/3 as wide as the model, so that its three matrices have as many
 parameters as the two of the other transformers. Each token attends to itself and the `context - 1` tokens before it, by
-torch's `scaled_dot_product_attention`. The key of a token is rotated once, by its own position, and cached so. Angles are
-exact at any position (`layers.positions.rotations`).
+torch's `scaled_dot_product_attention`. The key of a token is rotated once, by its own position, and cached so. Products of
+queries and keys depend on the distance alone at any position (`layers.positions.rotations`).
 
 B batch, H heads, T new tokens, S cached and new tokens, D size of the model, E size of a head, R rotations (E / 2 of them),
 G gate and up, V vocabulary.
