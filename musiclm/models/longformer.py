@@ -36,10 +36,8 @@ from .layers import quantized
 from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.incremental import IncrementalModel
+from .layers.positions import rotate, rotations
 from .layers.window_attention import Group, Landmarks, at, head_groups, in_window, make_spans, window_attention
-
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, (T, E / 2) each, or (B, 1, T, E / 2)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,9 +93,9 @@ class Pass:
     Attributes:
         num_before: tokens before the new ones.
         num_new: T.
-        near: rotation by the position of each new token.
+        near: rotations by the position of each new token, (T, E / 2).
         is_global_BT: which of the new tokens are global; None in a model without global tokens, like all that follows.
-        far: rotation by the number of global tokens up to each new token.
+        far: rotations by the number of global tokens up to each new token, (B, 1, T, E / 2).
         landmarks: the global tokens, kept and new.
         kept_BG: their slots that the next pass keeps.
         groups: of heads; empty for a single token.
@@ -106,9 +104,9 @@ class Pass:
 
     num_before: int
     num_new: int
-    near: Rotation
+    near: Tensor
     is_global_BT: Tensor | None = None
-    far: Rotation | None = None
+    far: Tensor | None = None
     landmarks: Landmarks | None = None
     kept_BG: Tensor | None = None
     groups: Sequence[Group] = ()
@@ -157,7 +155,7 @@ def begin_pass(
     num_before = 0 if state is None else int(state[0][0])
     positions_T = torch.arange(num_before, num_before + num_tokens, device=device)
     head_size = config.size // config.num_heads
-    fields: dict[str, Any] = {"near": rotation(positions_T, head_size, dtype)}
+    fields: dict[str, Any] = {"near": rotations(positions_T, head_size)}
     common: State = (torch.full_like(tokens[:, 0], num_before + num_tokens),)
     num_common = 1
     if config.global_ids:
@@ -169,9 +167,8 @@ def begin_pass(
         is_global_BT = torch.isin(tokens, torch.tensor(config.global_ids, device=device))
         landmarks, slots_BG = find_landmarks(is_global_BT, positions_T, *kept)
         common += landmarks.counts_BT[:, -1], landmarks.positions_BJ.gather(1, slots_BG)
-        far = rotation(landmarks.counts_BT, head_size, dtype)
         fields |= {"is_global_BT": is_global_BT, "landmarks": landmarks, "kept_BG": slots_BG}
-        fields["far"] = (far[0][:, None], far[1][:, None])
+        fields["far"] = rotations(landmarks.counts_BT, head_size)[:, None]
     like = torch.zeros((), dtype=dtype, device=device)
     dilations = config.dilations or (1,) * config.num_heads
     if num_tokens == 1 and state is not None and config.global_ids:
@@ -250,20 +247,20 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, kept: State | None, plan: Pass) -> tuple[Tensor, State]:
         """Return the attention of new tokens, (B, H, T, E), and the new state of the layer."""
-        near = rotated(k, plan.near)
+        near = rotate(k, plan.near)
         far: tuple[Any, ...] = ()
         after: list[Tensor] = []
         if plan.landmarks is not None and plan.far is not None:
-            k_far = at(rotated(k, plan.far), plan.landmarks.indices_BJ)
+            k_far = at(rotate(k, plan.far), plan.landmarks.indices_BJ)
             v_far = at(v, plan.landmarks.indices_BJ)
             before = torch.zeros_like(k[:, :, :1]).expand(-1, -1, plan.landmarks.num_kept, -1)
             k_kept, v_kept = (before, before) if kept is None else kept[-2:]
             k_far = torch.cat([k_kept, k_far], 2)
-            far = rotated(q, plan.far), k_far, None if kept is None else v_kept, plan.landmarks
+            far = rotate(q, plan.far), k_far, None if kept is None else v_kept, plan.landmarks
             assert plan.kept_BG is not None
             after = [at(k_far, plan.kept_BG), at(torch.cat([v_kept, v_far], 2), plan.kept_BG)]
         keys, values, rings = self._continued(near, v, kept, plan)
-        y_BHTE = window_attention(rotated(q, plan.near), keys, values, plan.groups, *far)
+        y_BHTE = window_attention(rotate(q, plan.near), keys, values, plan.groups, *far)
         return y_BHTE, (*rings, *after)
 
     def _continued(self, k: Tensor, v: Tensor, kept: State | None, plan: Pass) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -294,14 +291,14 @@ class Attention(nn.Module):
 
         Rotations hold the distances, so the slots of a ring need no order. Those of a dilated window are every d-th.
         """
-        near_q, near_k = rotated(q, plan.near) * q.shape[-1] ** -0.5, rotated(k, plan.near)
+        near_q, near_k = rotate(q, plan.near) * q.shape[-1] ** -0.5, rotate(k, plan.near)
         after: State = ()
         if plan.far is not None:
             assert plan.is_global_BT is not None
-            far_q, (k_far, v_far) = rotated(q, plan.far) * q.shape[-1] ** -0.5, kept[-2:]
+            far_q, (k_far, v_far) = rotate(q, plan.far) * q.shape[-1] ** -0.5, kept[-2:]
             if plan.is_global_BT.any():
                 is_new = plan.is_global_BT[:, :, None, None]
-                k_far = torch.where(is_new, torch.cat([k_far[:, :, 1:], rotated(k, plan.far)], 2), k_far)
+                k_far = torch.where(is_new, torch.cat([k_far[:, :, 1:], rotate(k, plan.far)], 2), k_far)
                 v_far = torch.where(is_new, torch.cat([v_far[:, :, 1:], v], 2), v_far)
             after = k_far, v_far
         outputs = []
@@ -319,20 +316,6 @@ class Attention(nn.Module):
             outputs.append(near @ values[:, :, seen] + far @ v_far[:, heads])
         y_BHTE = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1)
         return y_BHTE, (*kept[: 2 * len(self.heads)], *after)
-
-
-def rotation(numbers: Tensor, size: int, dtype: torch.dtype) -> Rotation:
-    """Return cosines and sines of numbers times 10000^(-2i / size), (..., size / 2) each (Su et al. 2021)."""
-    rates = 10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64, device=numbers.device) / size)
-    angles = numbers[..., None] * rates  # in float64: positions are unbounded
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotated(x_BHTE: Tensor, turn: Rotation) -> Tensor:
-    """Return vectors whose halves are turned as real and imaginary parts; products of two depend on differences of angles."""
-    cos, sin = turn
-    real, imaginary = x_BHTE.chunk(2, -1)
-    return torch.cat([real * cos - imaginary * sin, real * sin + imaginary * cos], -1).to(x_BHTE.dtype)
 
 
 class IncrementalLongformer(IncrementalModel):

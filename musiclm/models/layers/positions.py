@@ -30,8 +30,7 @@ def rotations(positions: Tensor, size: int) -> Tensor:
 
     Rates are rounded to 1 / 2^32 of a turn, and angles are integers of that unit until whole turns are dropped. So products
     of two rotated vectors depend on the distance alone, to less than 1e-6 rad at any position; a float32 angle would be off
-    by 0.03 rad at a position of a million. The rounding of the rates shifts an angle by up to 7e-10 rad per position, which
-    is the same for all models.
+    by 0.03 rad at a position of a million. The rounding of the rates shifts an angle by up to 7e-10 rad per position.
     """
     rates = [round(BASE ** (-2 * i / size) / (2 * math.pi) * TURN) for i in range(size // 2)]
     parts = (positions[..., None] * torch.tensor(rates, device=positions.device)) % TURN
