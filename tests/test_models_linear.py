@@ -199,3 +199,20 @@ def test_positions_are_counted_per_batch_element():
             found[1], model(torch.cat([tokens[:, :4], tokens], 1))[0][1, 4:], atol=1e-5, rtol=1e-4
         )
     assert after[0].tolist() == [18, 13]
+
+
+@pytest.mark.parametrize("has_state", [False, True])
+def test_long_sequences_are_computed_head_by_head_with_the_same_result(monkeypatch, has_state: bool):
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, 150, 4, dtype=torch.float64) for _ in range(3)]
+    if has_state:
+        inputs += [torch.rand(2, 3, 4, 4, dtype=torch.float64), torch.rand(2, 3, 4, dtype=torch.float64)]
+    towards = [torch.randn(2, 3, *shape, dtype=torch.float64) for shape in ((150, 4), (4, 4), (4,))]
+    found = []
+    for most in (150, 149):
+        monkeypatch.setattr(layer, "LONG", most)
+        own = [t.clone().requires_grad_() for t in inputs]
+        results = layer.linear_attention(*own[:3], EluFeatures(), tuple(own[3:]) or None)
+        found.append([*results, *torch.autograd.grad(results, own, towards)])
+    for together, by_head in zip(*found, strict=True):
+        torch.testing.assert_close(by_head, together)

@@ -28,6 +28,7 @@ from .attention_recording import recordable
 from .blocks import merge_heads, split_heads
 
 CHUNK = 64  # tokens; the weights within chunks take as many numbers per token and head
+LONG = 1024  # tokens; more are processed head by head
 
 
 class FeatureMap(nn.Module, ABC):
@@ -100,7 +101,7 @@ def attend_one(q_BHE: Tensor, k_BHE: Tensor, v_BHM: Tensor, features: FeatureMap
 
 
 class _LinearAttention(torch.autograd.Function):
-    """`linear_attention` and its gradient, with products of all chunks at once."""
+    """`linear_attention` and its gradient: long sequences head by head, which takes less memory, short ones all at once."""
 
     @staticmethod
     def forward(
@@ -113,43 +114,79 @@ class _LinearAttention(torch.autograd.Function):
         features: FeatureMap,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, num_heads, num_tokens = q_BHTE.shape[:3]
+        y_BTHM = v_BHTM.new_empty(batch, num_tokens, num_heads, v_BHTM.shape[3])  # `merge_heads` of it is no copy
+        sums, sums_of_keys, denominators = [], [], []
         with torch.autocast(q_BHTE.device.type, enabled=False):
-            q, k, v = (_chunked(t) for t in (q_BHTE, k_BHTE, v_BHTM))
-            fq, fk = features.of_queries(q), _masked(features.of_keys(k), num_tokens)
-            s, s_after, z, z_after = _sums(fk, v, s_BHFM, z_BHF)
-            weights = (fq @ fk.transpose(2, 3)).tril_()
-            denominators = weights.sum(-1, keepdim=True).add_(fq @ z)  # (K, N, C, 1)
-            y = (weights @ v).add_(fq @ s).div_(denominators)
-            y_BHTM = _joined(y, num_tokens, batch).to(v_BHTM.dtype)
-            y_BHTM = y_BHTM.transpose(1, 2).contiguous().transpose(1, 2)  # `merge_heads` of this is no copy
-        ctx.save_for_backward(q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, denominators)
+            for heads in _parts(num_heads, num_tokens):
+                q, k, v, s, z = (None if t is None else t[:, heads] for t in (q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF))
+                chunks = _Chunks(q, k, v, s, z, features)
+                denominators.append(chunks.denominators())
+                y = chunks.numerators().div_(denominators[-1])
+                y_BTHM[:, :, heads] = _joined(y, num_tokens, batch).transpose(1, 2)
+                sums.append(chunks.s_after.unflatten(0, (batch, -1)))
+                sums_of_keys.append(chunks.z_after.unflatten(0, (batch, -1)))
+        ctx.save_for_backward(q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, *denominators)
         ctx.features = features
-        return y_BHTM, s_after.unflatten(0, (batch, num_heads)), z_after.unflatten(0, (batch, num_heads))
+        return y_BTHM.transpose(1, 2), torch.cat(sums, 1), torch.cat(sums_of_keys, 1)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator,unused-ignore]
     def backward(ctx: Any, dy_BHTM: Tensor, ds_BHFM: Tensor, dz_BHF: Tensor) -> tuple[Tensor | None, ...]:
-        q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, denominators = ctx.saved_tensors
-        batch, _, num_tokens = q_BHTE.shape[:3]
-        with torch.autocast(q_BHTE.device.type, enabled=False):
-            q, k, v = (_chunked(t) for t in (q_BHTE, k_BHTE, v_BHTM))
-            fq, fk = ctx.features.of_queries(q), _masked(ctx.features.of_keys(k), num_tokens)
-            s, _, z, _ = _sums(fk, v, s_BHFM, z_BHF)
-            weights = (fq @ fk.transpose(2, 3)).tril_()
-            y = (weights @ v).add_(fq @ s).div_(denominators)  # not rounded, as the output is
-            dnumerators = _chunked(dy_BHTM).div_(denominators)
-            ddenominators = -(dnumerators * y).sum(-1, keepdim=True)
-            dweights = (dnumerators @ v.transpose(2, 3)).add_(ddenominators).tril_()
-            dfq = (dweights @ fk).add_(dnumerators @ s.transpose(2, 3)).addcmul_(ddenominators, z.transpose(2, 3))
-            ds_begin, ds = _running(fq.transpose(2, 3) @ dnumerators, ds_BHFM.flatten(0, 1), backwards=True)
-            dz_begin, dz = _running(fq.transpose(2, 3) @ ddenominators, dz_BHF.flatten(0, 1)[..., None], backwards=True)
-            dfk = (dweights.transpose(2, 3) @ fq).add_(v @ ds.transpose(2, 3)).add_(dz.transpose(2, 3))
-            dv = (weights.transpose(2, 3) @ dnumerators).add_(fk @ ds)
-            dq, dk = ctx.features.to_queries(dfq, fq, q), ctx.features.to_keys(dfk, fk, k)
-        dq, dk, dv = (_joined(t, num_tokens, batch).to(q_BHTE.dtype) for t in (dq, dk, dv))
-        if s_BHFM is None:
-            return dq, dk, dv, None, None, None
-        return dq, dk, dv, ds_begin.view_as(s_BHFM), dz_begin.view_as(z_BHF), None
+        given, denominators = ctx.saved_tensors[:5], ctx.saved_tensors[5:]
+        num_heads, num_tokens = dy_BHTM.shape[1:3]
+        gradients = [None if t is None else torch.empty_like(t) for t in given]
+        with torch.autocast(dy_BHTM.device.type, enabled=False):
+            for heads, of_part in zip(_parts(num_heads, num_tokens), denominators, strict=True):
+                q, k, v, s, z = (None if t is None else t[:, heads] for t in given)
+                chunks = _Chunks(q, k, v, s, z, ctx.features)
+                found = chunks.gradients(of_part, dy_BHTM[:, heads], ds_BHFM[:, heads], dz_BHF[:, heads])
+                for whole, part in zip(gradients, found, strict=True):
+                    if whole is not None:
+                        whole[:, heads] = part
+        return *gradients, None
+
+
+def _parts(num_heads: int, num_tokens: int) -> list[slice]:
+    """Return the heads that are computed together."""
+    return [slice(0, num_heads)] if num_tokens <= LONG else [slice(h, h + 1) for h in range(num_heads)]
+
+
+class _Chunks:
+    """Features and sums of some heads, chunk by chunk, and what follows from them. All are computed twice, see above."""
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, s_before: Tensor | None, z_before: Tensor | None, features: FeatureMap
+    ) -> None:
+        self.batch, self.num_tokens, self.features = q.shape[0], q.shape[2], features
+        self.q, self.k, self.v = (_chunked(t) for t in (q, k, v))
+        self.fq, self.fk = features.of_queries(self.q), _masked(features.of_keys(self.k), self.num_tokens)
+        self.s, self.s_after, self.z, self.z_after = _sums(self.fk, self.v, s_before, z_before)
+        self.weights = (self.fq @ self.fk.transpose(2, 3)).tril_()
+
+    def denominators(self) -> Tensor:
+        """Return (K, N, C, 1)."""
+        return self.weights.sum(-1, keepdim=True).add_(self.fq @ self.z)
+
+    def numerators(self) -> Tensor:
+        """Return (K, N, C, M)."""
+        return (self.weights @ self.v).add_(self.fq @ self.s)
+
+    def gradients(self, denominators: Tensor, dy: Tensor, ds_after: Tensor, dz_after: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of q, k, v, and of S and z before the first token."""
+        fq, fk, v = self.fq, self.fk, self.v
+        y = self.numerators().div_(denominators)  # not rounded, as the output is
+        dnumerators = _chunked(dy).div_(denominators)
+        ddenominators = -(dnumerators * y).sum(-1, keepdim=True)
+        dweights = (dnumerators @ v.transpose(2, 3)).add_(ddenominators).tril_()
+        dfq = (dweights @ fk).add_(dnumerators @ self.s.transpose(2, 3))
+        dfq.addcmul_(ddenominators, self.z.transpose(2, 3))
+        ds_begin, ds = _running(fq.transpose(2, 3) @ dnumerators, ds_after.flatten(0, 1), backwards=True)
+        dz_begin, dz = _running(fq.transpose(2, 3) @ ddenominators, dz_after.flatten(0, 1)[..., None], backwards=True)
+        dfk = (dweights.transpose(2, 3) @ fq).add_(v @ ds.transpose(2, 3)).add_(dz.transpose(2, 3))
+        dv = (self.weights.transpose(2, 3) @ dnumerators).add_(fk @ ds)
+        dq, dk = self.features.to_queries(dfq, fq, self.q), self.features.to_keys(dfk, fk, self.k)
+        dq, dk, dv = (_joined(t, self.num_tokens, self.batch) for t in (dq, dk, dv))
+        return dq, dk, dv, ds_begin.unflatten(0, (self.batch, -1)), dz_begin[..., 0].unflatten(0, (self.batch, -1))
 
 
 def _chunked(x_BHTE: Tensor) -> Tensor:
