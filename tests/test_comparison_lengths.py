@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +133,49 @@ def test_a_killed_process_is_a_problem_and_no_crash(monkeypatch):
     found = cost.measure_apart(CostConfig(arch="gru", length=64, preset="tiny"))
     assert found.problem == "the process was killed by signal 9: probably out of memory"
     assert found.activation_bytes is None
+
+
+PROGRAM = """
+    import os, time
+    from musiclm.comparison import cost
+
+    def measure(config):
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+
+    cost.measure = measure  # in the new process, too, which imports this file
+    if __name__ == "__main__":
+        cost.measure_apart(cost.CostConfig(arch="gru", length=64))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal is Linux's")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_a_measurement_ends_with_the_process_that_asked_for_it(how: signal.Signals, tmp_path: Path):
+    """It used to go on for minutes after a SIGTERM, and took the CPU from whatever was started next."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    stat = Path(f"/proc/{child}/stat")
+    process.send_signal(how)
+    process.wait(timeout=60)
+    until = time.monotonic() + 10
+    while is_running(stat) and time.monotonic() < until:
+        time.sleep(0.05)
+    try:
+        assert not is_running(stat)
+    finally:
+        if is_running(stat):
+            os.kill(child, signal.SIGKILL)
+
+
+def is_running(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_the_report_and_its_legends_name_what_was_measured():

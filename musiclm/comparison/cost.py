@@ -33,6 +33,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..processes import end_with_parent
 from . import naive
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def _ignored_interrupts() -> Iterator[None]:
 
 def _answer(connection: Connection, config: CostConfig) -> None:
     """Measure and send the cost: the main function of the process."""
+    end_with_parent()
     import torch
 
     torch.set_num_threads(config.threads)
