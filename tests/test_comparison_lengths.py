@@ -86,6 +86,15 @@ def test_every_architecture_can_be_made_for_a_length_and_a_context_is_that_lengt
     }
 
 
+def test_about_one_random_token_in_32_is_global_where_an_architecture_has_global_tokens():
+    having = [arch for arch in models.names() if "global_ids" in models.fields(arch)]
+    assert "longformer" in having
+    tokens = torch.randint(0, cost.VOCAB_SIZE, (1, 32_000), generator=torch.Generator().manual_seed(0))
+    for arch in having:
+        ids = cost.create(arch, "tiny", 333).config.global_ids
+        assert torch.isin(tokens, torch.tensor(ids)).sum().item() == pytest.approx(1000, rel=0.1)
+
+
 def test_the_peak_sees_an_allocation_that_is_freed_again():
     def allocate() -> None:
         torch.ones(60 * MB // 4).sum()

@@ -12,7 +12,8 @@ it: its cost does not depend on the length, and would hide how the cost per toke
 Generation speed: tokens/s of the generation engine (`LanguageModel.for_generation`, sampling included), the median of
 `NEW_TOKENS` tokens around position T.
 
-The model has no input features and `VOCAB_SIZE` ids; tokens are random. The clock counts CPU seconds with one thread on a
+The model has no input features and `VOCAB_SIZE` ids; tokens are random. In an architecture with `global_ids` about one token
+in `GLOBAL_EVERY` is global, as where a bar has so many tokens. The clock counts CPU seconds with one thread on a
 CPU, so that other programs do not distort it, and wall-clock seconds otherwise.
 """
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..models.base import LanguageModel
 
 VOCAB_SIZE = 512
+GLOBAL_EVERY = 32  # tokens
 WARM_UP = 64  # tokens
 NEW_TOKENS = 64  # generated around the position
 MIN_STEPS, MAX_STEPS, STEP_SECONDS = 3, 20, 2.0  # timed training steps: until the seconds are used
@@ -167,12 +169,19 @@ def measure(config: CostConfig) -> Cost:
 
 
 def create(arch: str, preset: str, length: int) -> LanguageModel:
-    """Return an untrained model of a preset's size; if it has a `context`, that is the length."""
+    """Return an untrained model of a preset's size; if it has a `context`, that is the length.
+
+    Of an architecture with `global_ids`, one id in `GLOBAL_EVERY` is global: without them it would attend to less than it
+    does on music.
+    """
     from .. import models
 
-    config = models.preset(naive.BASED_ON if arch == naive.NAME else arch, preset)
+    based_on = naive.BASED_ON if arch == naive.NAME else arch
+    config = models.preset(based_on, preset)
     if "context" in config:
         config["context"] = length
+    if "global_ids" in models.fields(based_on):
+        config["global_ids"] = tuple(range(0, VOCAB_SIZE, GLOBAL_EVERY))
     if arch == naive.NAME:
         return naive.create(VOCAB_SIZE, **config)
     return models.create(arch, VOCAB_SIZE, **config)
