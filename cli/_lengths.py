@@ -137,6 +137,8 @@ def show(report: dict[str, Any], folder: Path) -> None:
             table.add_row(model["arch"], *cells, "" if exponent is None else f"{exponent:.2f}")
         console.print(table)
         console.print()
+    if precisions := _precisions(report):
+        console.print(f"weights in generation: {precisions}\n")
     _notes(console, report)
     console.print(f"{folder / 'results.json'}\n{folder / 'memory.png'}\n{folder / 'speed.png'}", markup=False)
 
@@ -155,6 +157,15 @@ def _notes(console: Any, report: dict[str, Any]) -> None:
         for length, problem in zip(report["lengths"], model["problems"], strict=True):
             if problem:
                 console.print(f"{model['arch']} at {length:,} tokens: {problem}", markup=False)
+
+
+def _precisions(report: dict[str, Any]) -> str:
+    """Return the precision of the weights in generation, with the models that have it."""
+    found: dict[str, list[str]] = {}
+    for model in report["models"]:
+        if precision := model["generation_precision"]:
+            found.setdefault(precision, []).append(model["arch"])
+    return "; ".join(f"{precision} {', '.join(archs)}" for precision, archs in found.items())
 
 
 def _cell(value: float | None, scale: float) -> str:

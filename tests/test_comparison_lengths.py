@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from musiclm import models
+from musiclm import devices, models
 from musiclm.comparison import cost, lengths, naive
 from musiclm.comparison.cost import Cost, CostConfig
 from musiclm.plotting import lengths as plots
 from tests import test_cli
 
 MB = 10**6
+PRECISIONS = {"naive": "fp32", "absolute": "fp32", "transformer": "int8", "lstm": "int8", "gru": "int8"}
 
 
 def costs_of(config: lengths.LengthsConfig, memory) -> list[Cost]:
@@ -121,6 +122,8 @@ def test_naive_attention_takes_its_scores_more_than_fused_attention_and_grows_fa
     for each in found.values():
         assert each.training_tokens_per_second > 0 and each.generation_tokens_per_second > 0
         assert each.update_seconds > 0 and each.problem is None
+    assert found["naive", 1024].generation_precision == found["absolute", 2048].generation_precision == "fp32"
+    assert found["lstm", 1024].generation_precision == devices.resolve_precision("auto", "cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory can be limited on Linux")
@@ -220,7 +223,8 @@ def test_the_command_writes_table_plots_and_json(run, monkeypatch):
         if config.arch == "naive" and config.length == 4096:
             return Cost(arch="naive", length=4096, problem="training does not fit into 3.0 GB")
         values = {"activation_bytes": 1000 * config.length, "training_tokens_per_second": 5e6 / config.length}
-        return Cost(arch=config.arch, length=config.length, generation_tokens_per_second=321.0, **values)
+        values |= {"generation_tokens_per_second": 321.0, "generation_precision": PRECISIONS[config.arch]}
+        return Cost(arch=config.arch, length=config.length, **values)
 
     monkeypatch.setattr(cost, "measure_apart", measured)
     command = ["compare", "--lengths", "4096,1024,2048", "--archs", "lstm,gru", "--preset", "tiny"]
@@ -232,6 +236,7 @@ def test_the_command_writes_table_plots_and_json(run, monkeypatch):
     assert document["lengths"] == [1024, 2048, 4096] and document["preset"] == "tiny" and document["threads"] == 1
     assert [model["arch"] for model in document["models"]] == ["naive", "absolute", "transformer", "lstm", "gru"]
     assert all((Path("cost") / name).read_bytes().startswith(b"\x89PNG") for name in ("memory.png", "speed.png"))
+    assert {model["arch"]: model["generation_precision"] for model in document["models"]} == PRECISIONS
     assert "naive at 4,096 tokens: training does not fit into 3.0 GB" in err
     code, out, err = run(*command)
     assert code == 0, err
@@ -241,6 +246,7 @@ def test_the_command_writes_table_plots_and_json(run, monkeypatch):
     assert ["lstm", "1.0", "2.0", "4.1", "1.00"] in table and ["naive", "1.0", "2.0", "-", "1.00"] in table
     assert ["gru", "4,883", "2,441", "1,221", "-1.00"] in table
     assert "quadratic time is left, not quadratic memory" in " ".join(out.split())
+    assert "weights in generation: fp32 naive, absolute; int8 transformer, lstm, gru" in out
 
 
 def test_ctrl_c_keeps_what_was_measured(run, monkeypatch):

@@ -10,7 +10,8 @@ Training speed: tokens/s of forward pass, loss and backward pass, the median of 
 it: its cost does not depend on the length, and would hide how the cost per token grows. It is reported beside it.
 
 Generation speed: tokens/s of the generation engine (`LanguageModel.for_generation`, sampling included), the median of
-`NEW_TOKENS` tokens around position T.
+`NEW_TOKENS` tokens around position T. Its precision is that of "auto" on this machine; a model without a form for generation
+(`absolute`, `naive`) runs in fp32.
 
 The model has no input features and `VOCAB_SIZE` ids; tokens are random. In an architecture with `global_ids` about one token
 in `GLOBAL_EVERY` is global, as where a bar has so many tokens. The clock counts CPU seconds with one thread on a
@@ -34,6 +35,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..devices import resolve_precision
 from ..processes import end_with_parent
 from . import naive
 
@@ -82,6 +84,7 @@ class Cost:
         activation_bytes: of a training step; None where it was not measured.
         training_tokens_per_second, generation_tokens_per_second: None where they were not measured.
         update_seconds: of the optimizer's update, which is not in the training speed.
+        generation_precision: of the weights in generation.
         problem: why something was not measured, or None.
     """
 
@@ -92,6 +95,7 @@ class Cost:
     training_tokens_per_second: float | None = None
     update_seconds: float | None = None
     generation_tokens_per_second: float | None = None
+    generation_precision: str | None = None
     problem: str | None = None
 
 
@@ -235,13 +239,17 @@ def _generation(model: LanguageModel, config: CostConfig) -> dict[str, Any]:
     from ..generation.decode import sample_ids
 
     model.zero_grad(set_to_none=True)
+    form = model.eval().for_generation()
     num_before = max(1, config.length - NEW_TOKENS // 2)
     prompt = torch.randint(0, VOCAB_SIZE, (1, num_before), device=config.device)
-    stream = sample_ids(model.eval().for_generation(), prompt, seed=config.seed)
+    stream = sample_ids(form, prompt, seed=config.seed)
     next(stream)  # reads the prompt
     seconds = time_tokens(stream, NEW_TOKENS, clock(config))
     stream.close()  # type: ignore[attr-defined]
-    return {"generation_tokens_per_second": 1 / statistics.median(seconds)}
+    return {
+        "generation_tokens_per_second": 1 / statistics.median(seconds),
+        "generation_precision": "fp32" if form is model else resolve_precision("auto", config.device),
+    }
 
 
 def time_tokens(stream: Iterator[Tensor], count: int, now: Callable[[], float]) -> list[float]:

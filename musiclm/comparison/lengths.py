@@ -108,6 +108,7 @@ def report(config: LengthsConfig, costs: Sequence[cost.Cost]) -> dict[str, Any]:
                 "is_architecture": arch != naive.NAME,
                 "num_parameters": [each and each.num_parameters for each in row],
                 **values,
+                "generation_precision": next((p for each in row if each and (p := each.generation_precision)), None),
                 "update_seconds": [each and each.update_seconds for each in row],
                 "exponents": {measure: exponent(config.lengths, values[measure]) for measure in MEASURES},
                 "problems": [each and each.problem for each in row],
