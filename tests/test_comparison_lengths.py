@@ -147,6 +147,30 @@ def test_a_killed_process_is_a_problem_and_no_crash(monkeypatch):
     assert found.activation_bytes is None
 
 
+def fail(connection, config) -> None:
+    sys.exit(3)
+
+
+def abort(connection, config) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_process_that_fails_or_is_ended_otherwise_is_not_said_to_be_out_of_memory(monkeypatch):
+    """Every process without an answer was "probably out of memory"."""
+    for ending, problem in ((fail, "failed with exit code 3"), (abort, "was killed by signal 15")):
+        monkeypatch.setattr(cost, "_answer", ending)
+        found = cost.measure_apart(CostConfig(arch="gru", length=64, preset="tiny"))
+        assert found.problem == f"the process {problem}"
+
+
+def test_a_device_without_a_measurement_of_memory_is_the_reason(monkeypatch):
+    monkeypatch.setattr(cost, "peak_of", lambda run, device: run())
+    monkeypatch.setattr(cost, "STEP_SECONDS", 0.0)
+    found = cost.measure(CostConfig(arch="gru", length=64, preset="tiny"))
+    assert found.problem == "memory cannot be measured on cpu"
+    assert found.activation_bytes is None and found.training_tokens_per_second > 0
+
+
 PROGRAM = """
     import os, time
     from musiclm.comparison import cost
@@ -202,7 +226,11 @@ def test_the_report_and_its_legends_name_what_was_measured():
     assert not by_arch["naive"]["is_architecture"] and by_arch["lstm"]["is_architecture"]
     assert report["fitted_lengths"] == 3
     labels = plots.labels(report, "activation_bytes")
-    assert labels["naive"] == "naive (all scores stored): T^2.00" and labels["lstm"] == "lstm: T^1.00"
+    assert labels["naive"] == "naive (all scores stored): T^2.00 (through 256, 512, 1,024)"
+    assert labels["lstm"] == "lstm: T^1.00"
+    assert by_arch["naive"]["fitted_lengths"]["activation_bytes"] == [256, 512, 1024]
+    assert by_arch["naive"]["fitted_lengths"]["training_tokens_per_second"] == [512, 1024, 2048]
+    assert by_arch["lstm"]["fitted_lengths"]["activation_bytes"] == [512, 1024, 2048]
     for picture in (plots.memory_picture, plots.speed_picture):
         assert picture(report).startswith(b"\x89PNG")
         assert b"T^" in picture(report, ".svg") and picture(report, ".svg") == picture(report, ".svg")
@@ -243,9 +271,11 @@ def test_the_command_writes_table_plots_and_json(run, monkeypatch):
     assert Path("compare-001/results.json").exists()
     assert max(map(len, out.splitlines())) <= 80
     table = [line.split() for line in out.splitlines()]
-    assert ["lstm", "1.0", "2.0", "4.1", "1.00"] in table and ["naive", "1.0", "2.0", "-", "1.00"] in table
+    assert ["lstm", "1.0", "2.0", "4.1", "1.00"] in table and ["naive", "1.0", "2.0", "-", "1.00*"] in table
     assert ["gru", "4,883", "2,441", "1,221", "-1.00"] in table
     assert "quadratic time is left, not quadratic memory" in " ".join(out.split())
+    assert "* naive, memory: fitted through 1,024, 2,048" in out and "* gru" not in out
+    assert "not measured, for the reason below" in out and "naive at 4,096 tokens: training does not fit" in out
     assert "weights in generation: fp32 naive, absolute; int8 transformer, lstm, gru" in out
 
 

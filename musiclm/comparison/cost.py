@@ -102,7 +102,7 @@ class Cost:
 def measure_apart(config: CostConfig) -> Cost:
     """Return the cost, measured in a new process, which ends with this call however that ends.
 
-    A length that does not fit into memory, or whose process was killed, is a `problem` of the cost.
+    A length that does not fit into memory, or whose process was killed or failed, is a `problem` of the cost.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -115,14 +115,19 @@ def measure_apart(config: CostConfig) -> Cost:
         return cost
     except EOFError:
         process.join()
-        code = process.exitcode or 0
-        how = f"was killed by signal {-code}" if code < 0 else "ended without an answer"
-        return Cost(arch=config.arch, length=config.length, problem=f"the process {how}: probably out of memory")
+        return Cost(arch=config.arch, length=config.length, problem=_how_it_ended(process.exitcode or 0))
     finally:
         if process.pid is not None:
             process.kill()
             process.join()
         receiver.close()
+
+
+def _how_it_ended(code: int) -> str:
+    """Return why a process with this exit code gave no answer. SIGKILL is what Linux sends where memory runs out."""
+    if code >= 0:
+        return f"the process failed with exit code {code}"
+    return f"the process was killed by signal {-code}" + ": probably out of memory" * (-code == signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -163,6 +168,8 @@ def measure(config: CostConfig) -> Cost:
             if not _is_out_of_memory(error):
                 raise
             problems.append(f"{part.__name__.strip('_')} does not fit into {_memory_of(config.device, room)}")
+    if found.get("activation_bytes", 0) is None:
+        problems.append(f"memory cannot be measured on {config.device}")
     return Cost(
         arch=config.arch,
         length=config.length,
