@@ -5,7 +5,8 @@ symbols are the tokens themselves, or only those that are the onset of a pitch (
 velocities hardly ever repeat). The distance of a match is the number of tokens between the last symbols before the two
 places. A target is
 
-    distant   its match lies more than `back` tokens back: whoever sees the last `back` tokens cannot see it
+    distant   its match lies more than `back` tokens back: attention to the last `back` tokens does not reach it in one layer.
+              L such layers, one above the other, reach L (back - 1) + 1 tokens
     near      its match lies within the last `back` tokens
     none      it has no match
 

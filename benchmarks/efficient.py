@@ -16,10 +16,12 @@ continues when it is given again: a run is trained once and measured once. Check
 
 chorales    the bundled chorales, tokenizer grid, defaults of each architecture: nats/cell of all pieces of both splits.
 maestro     nats/note and nats/event (natural logarithm; see recipes/maestro.py for what an event is) on whole pieces of
-            each split, chosen by hash, at most --most-tokens. Tokens per batch as in each architecture's defaults;
-            --contexts is the context of architectures that have one, and the length of crops of all.
+            each split, chosen by hash, at most --most-tokens. --contexts is the length of crops of all architectures, and
+            the context, or the memory, of those that have one; the window of longformer and the buckets of reformer stay.
+            A batch has 2,048 tokens, as in the defaults; at 4,096 it is one crop, so it has twice as many.
 repeats     nats/token on targets whose last --matched symbols occurred before, but not within the last --back tokens, on
-            those with a nearer match and on those without one: see distant_repeats.py.
+            those with a nearer match and on those without one: see distant_repeats.py. Four layers with a context of 1,024
+            reach 4,093 tokens: --back 4096 is the stricter choice.
 positions   nats/token by position, in buckets of --bucket tokens: the first --reach tokens of pieces that have so many, so
             that all buckets are of the same pieces.
 generation  milliseconds of a token around 100 and around --position: medians of 200 tokens each, taken in turn, of
@@ -47,9 +49,11 @@ import torch
 from musiclm import checkpoint, models
 from musiclm.comparison import cost
 from musiclm.data import open_source
+from musiclm.errors import RunError
 from musiclm.evaluation import sample_pieces, token_losses
 from musiclm.generation.decode import sample_ids
 from musiclm.training import setup
+from musiclm.training.config import TrainConfig
 
 SPLITS = ("validation", "test")
 
@@ -58,13 +62,12 @@ def chorales(a: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the results of all architectures on the bundled chorales."""
     pieces = {split: open_source(None).pieces(split) for split in SPLITS}
     budget = {"steps": 4} if a.quick else {"minutes": a.minutes or 10.0}
-    found = []
+    runs = {}
     for arch in a.archs:
         for seed in a.seeds:
-            plan = training.config_of(arch, preset=a.preset, seed=seed, **budget)
             folder = a.output / "chorales" / f"{arch}-{a.preset}-seed{seed}"
-            found.append(training.measured(folder, plan, pieces, a.most_tokens))
-    return found
+            runs[folder] = training.config_of(arch, preset=a.preset, seed=seed, **budget)
+    return measured(runs, pieces, a.most_tokens)
 
 
 def maestro(a: argparse.Namespace) -> list[dict[str, Any]]:
@@ -73,16 +76,21 @@ def maestro(a: argparse.Namespace) -> list[dict[str, Any]]:
     pieces = {split: corpus.pieces(split) for split in SPLITS}
     budget = {"steps": 4} if a.quick else {"minutes": a.minutes or 20.0}
     shared = {"data": a.corpus and str(Path(a.corpus).resolve()), "preset": a.preset, **budget}
-    found = []
+    runs = {}
     for context in a.contexts:
         for arch in a.archs:
             for seed in a.seeds:
-                plan = training.config_of(arch, context=context, dropout=a.dropout, seed=seed, **shared)
                 folder = a.output / "maestro" / f"{arch}-{a.preset}-context{context}-seed{seed}"
-                found.append(
-                    training.measured(folder, plan, pieces, a.most_tokens) | {"context": context, "seed": seed}
-                )
-    return found
+                runs[folder] = training.config_of(arch, context=context, dropout=a.dropout, seed=seed, **shared)
+    found = measured(runs, pieces, a.most_tokens)
+    return [row | {"context": plan.window, "seed": plan.seed} for row, plan in zip(found, runs.values(), strict=True)]
+
+
+def measured(runs: dict[Path, TrainConfig], pieces: dict[str, Any], most_tokens: int | None) -> list[dict[str, Any]]:
+    """Return the result of each run. What a folder holds from before is checked before anything is trained."""
+    for folder, plan in runs.items():
+        training.check_stored(folder, plan)
+    return [training.measured(folder, plan, pieces, most_tokens) for folder, plan in runs.items()]
 
 
 def trained_models(a: argparse.Namespace) -> list[tuple[str, Any, bool]]:
@@ -177,7 +185,10 @@ def generation(a: argparse.Namespace) -> list[dict[str, Any]]:
 def show_losses(found: list[dict[str, Any]], keys: Sequence[str]) -> None:
     """Print a table of runs, with these losses of both splits."""
     columns = [f"{split[:5]} {key.removeprefix('nats_per_')}" for key in keys for split in SPLITS]
-    print(f"{'':40}{'param':>8}{'steps':>8}{'tokens':>9}{'ms/tok':>8}" + "".join(f"{c:>13}" for c in columns))
+    print(
+        f"{'':40}{'attends to':27}{'crops':12}{'param':>8}{'steps':>8}{'tokens':>9}{'ms/tok':>8}"
+        + "".join(f"{c:>13}" for c in columns)
+    )
     for row in found:
         if row["problem"]:
             print(f"{row['name']:40}{row['problem']}")
@@ -185,7 +196,9 @@ def show_losses(found: list[dict[str, Any]], keys: Sequence[str]) -> None:
         losses = "".join(f"{row['splits'][split][key]:13.4f}" for key in keys for split in SPLITS)
         pace = row["cpu_ms_per_token"]
         counts = f"{row['num_parameters'] / 1e6:7.2f}M{row['steps']:8,}{row['tokens'] / 1e6:8.2f}M"
-        print(f"{row['name']:40}{counts}{'' if pace is None else f'{pace:.3f}':>8}{losses}")
+        print(
+            f"{row['name']:40}{row['attends_to']:27}{row['crops']:12}{counts}{'' if pace is None else f'{pace:.3f}':>8}{losses}"
+        )
 
 
 def show_chorales(found: list[dict[str, Any]]) -> None:
@@ -244,7 +257,9 @@ def main() -> None:
     parser.add_argument("--most-tokens", type=int, help="of a split, whole pieces by hash; left out, all")
     parser.add_argument("--compared", choices=["tokens", "pitches"], default="tokens", help="repeats: the symbols")
     parser.add_argument("--matched", type=int, default=16, help="repeats: symbols that have to be the same")
-    parser.add_argument("--back", type=int, default=1024, help="repeats: tokens; a distant match is farther back")
+    parser.add_argument(
+        "--back", type=int, default=1024, help="repeats: tokens; a distant match is farther back (stricter: 4096)"
+    )
     parser.add_argument("--bucket", type=int, default=1024, help="positions: tokens")
     parser.add_argument("--reach", type=int, default=8192, help="positions: tokens of each piece")
     parser.add_argument("--position", type=int, default=8000, help="generation: the token far out")
@@ -264,7 +279,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         if a.quick:
             make_quick(a, Path(temporary))
-        found = run(a)
+        try:
+            found = run(a)
+        except RunError as error:
+            sys.exit(f"Error: {error}")
     if a.json:
         print(json.dumps({"part": a.part, "results": found}, indent=1))
     else:

@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from musiclm import checkpoint, evaluation, models
-from musiclm.errors import DivergedError
+from musiclm.errors import DivergedError, RunError
 from musiclm.files import write_whole
-from musiclm.training.config import TrainConfig
+from musiclm.training.config import TrainConfig, stored_config
 from musiclm.training.run import Run
+from musiclm.training.setup import resolve_crops
+
+BUDGET = ("minutes", "steps", "epochs")
+OF_THE_RUN = ("precision", "patient_from", "command")  # fields that a run sets itself, or that change nothing
 
 
 def config_of(arch: str, *, context: int | None = None, dropout: float | None = None, **shared: Any) -> TrainConfig:
@@ -29,7 +33,9 @@ def config_of(arch: str, *, context: int | None = None, dropout: float | None = 
     Args:
         arch: its name.
         context: the context of an architecture that has one, and the length of its crops; of any other the length of the
-            crops. The tokens of a batch stay those of the architecture's defaults. None for the defaults.
+            crops; and the memory of an architecture that has one. What else limits attention (the window of longformer,
+            the buckets of reformer) stays. A batch has as many tokens as in the architecture's defaults; a single crop that
+            is longer is a batch of its own, of more tokens: 4,096 for 2,048. None for the defaults.
         dropout: of an architecture that has it; None for the preset's.
         shared: other fields of `TrainConfig`.
     """
@@ -40,9 +46,46 @@ def config_of(arch: str, *, context: int | None = None, dropout: float | None = 
     if context is not None:
         plan.window = context
         plan.context = context if "context" in preset else None
+        if "memory" in preset:
+            plan.config = {"memory": context}
         default = preset.get("context", training["window"])
-        plan.batch_size = max(1, round(training["batch_size"] * default / context))
+        plan.batch_size = max(1, training["batch_size"] * default // context)
     return plan
+
+
+def attended(fields: dict[str, Any]) -> str:
+    """Return what a token attends to in each layer, from the fields of an architecture's `Config`."""
+    for name in ("context", "memory"):
+        if name in fields:
+            return f"{name} {fields[name]:,}"
+    if "bucket_context" in fields:
+        return f"buckets {fields['num_rounds']} x {fields['bucket_context']}"
+    if "window" in fields:
+        widest = max(fields["dilations"] or (1,))
+        gaps = f", gaps to {widest}" if widest > 1 else ""
+        return f"window {fields['window']:,}{gaps}" + f", {fields['num_global']} global" * bool(fields["global_ids"])
+    return "all tokens" if "num_heads" in fields else "recurrent state"
+
+
+def check_stored(folder: Path, plan: TrainConfig) -> None:
+    """Check that a run in a folder, if there is one, was trained as is asked, for no longer than is asked.
+
+    Raises:
+        RunError: it has other settings, or a larger budget.
+    """
+    stored = stored_config(folder)
+    if stored is None:
+        return
+    for field in dataclasses.fields(plan):
+        was, asked = getattr(stored, field.name), getattr(plan, field.name)
+        if field.name in BUDGET:
+            is_other = was is not None and (asked is None or asked < was)
+        else:
+            is_other = field.name not in OF_THE_RUN and was != asked
+        if is_other:
+            raise RunError(
+                f"'{folder}' was trained with {field.name} {was}, not {asked}: choose another folder with -o"
+            )
 
 
 def trained(folder: Path, plan: TrainConfig) -> str | None:
@@ -84,18 +127,28 @@ def measured(
         pieces: of the splits that are measured.
         most_tokens: of each split, whole pieces by hash; None for all.
         again: measure a finished run once more.
+
+    Raises:
+        RunError: see `check_stored`.
     """
+    check_stored(folder, plan)
     asked = {name: value for name, value in dataclasses.asdict(plan).items() if name not in ("command", "precision")}
     asked |= {"most_tokens": most_tokens, "splits": list(pieces)}
     stored = read_json(folder / "result.json")
     if stored is not None and stored["asked"] == asked and not again:
-        return stored
+        return described(stored, plan)
     problem = trained(folder, plan)
     result: dict[str, Any] = {"arch": plan.arch, "name": folder.name, "asked": asked, "problem": problem}
     if problem is None:
         result |= measurements(folder, pieces, most_tokens)
     write_json(folder / "result.json", result)
-    return result
+    return described(result, plan)
+
+
+def described(result: dict[str, Any], plan: TrainConfig) -> dict[str, Any]:
+    """Return a result with what a token of its model attends to (None if it diverged), and the crops it was trained on."""
+    config = result.get("config")
+    return result | {"attends_to": config and attended(config), "crops": resolve_crops(plan)}
 
 
 def measurements(folder: Path, pieces: dict[str, Any], most_tokens: int | None) -> dict[str, Any]:

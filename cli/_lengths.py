@@ -125,6 +125,7 @@ def show(report: dict[str, Any], folder: Path) -> None:
         f"preset {report['preset']}, batch size 1, {report['device']}, training in {report['training_precision']}, "
         f"{threads} thread{'s' * (threads != 1)}, {clock}\n"
     )
+    last = _last(report)
     for measure, title, scale, _ in TABLES:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column(title, no_wrap=True)
@@ -134,9 +135,12 @@ def show(report: dict[str, Any], folder: Path) -> None:
         for model in report["models"]:
             exponent = model["exponents"][measure]
             cells = [_cell(value, scale) for value in model[measure]]
-            table.add_row(model["arch"], *cells, "" if exponent is None else f"{exponent:.2f}")
+            mark = "" if model["fitted_lengths"][measure] == last else "*"
+            table.add_row(model["arch"], *cells, "" if exponent is None else f"{exponent:.2f}{mark}")
         console.print(table)
         console.print()
+    if precisions := _precisions(report):
+        console.print(f"weights in generation: {precisions}\n")
     _notes(console, report)
     console.print(f"{folder / 'results.json'}\n{folder / 'memory.png'}\n{folder / 'speed.png'}", markup=False)
 
@@ -147,14 +151,37 @@ def _notes(console: Any, report: dict[str, Any]) -> None:
     lines = [(title.split(",")[0], meaning) for _, title, _, meaning in TABLES]
     if fitted := report["fitted_lengths"]:
         lines.append(("exponent", f"e of T^e, least squares on the logarithms of the last {fitted} lengths"))
-    lines.append(("-", "not measured: it does not fit into memory"))
+    values = [model[measure] for model in report["models"] for measure, *_ in TABLES]
+    if any(None in each for each in values):
+        lines.append(("-", "not measured, for the reason below"))
     console.print(legend(lines))
     for note in report["notes"]:
         console.print(f"[dim]{note}[/dim]")
     for model in report["models"]:
+        for measure, title, *_ in TABLES:
+            fitted = model["fitted_lengths"][measure]
+            if fitted and fitted != _last(report):
+                shown = ", ".join(f"{length:,}" for length in fitted)
+                console.print(f"* {model['arch']}, {title.split(',')[0]}: fitted through {shown}", markup=False)
+    for model in report["models"]:
         for length, problem in zip(report["lengths"], model["problems"], strict=True):
             if problem:
                 console.print(f"{model['arch']} at {length:,} tokens: {problem}", markup=False)
+
+
+def _last(report: dict[str, Any]) -> list[int]:
+    """Return the lengths through which an exponent is fitted where all were measured."""
+    count = report["fitted_lengths"]
+    return report["lengths"][-count:] if count else []
+
+
+def _precisions(report: dict[str, Any]) -> str:
+    """Return the precision of the weights in generation, with the models that have it."""
+    found: dict[str, list[str]] = {}
+    for model in report["models"]:
+        if precision := model["generation_precision"]:
+            found.setdefault(precision, []).append(model["arch"])
+    return "; ".join(f"{precision} {', '.join(archs)}" for precision, archs in found.items())
 
 
 def _cell(value: float | None, scale: float) -> str:

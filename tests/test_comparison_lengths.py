@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from musiclm import models
+from musiclm import devices, models
 from musiclm.comparison import cost, lengths, naive
 from musiclm.comparison.cost import Cost, CostConfig
 from musiclm.plotting import lengths as plots
 from tests import test_cli
 
 MB = 10**6
+PRECISIONS = {"naive": "fp32", "absolute": "fp32", "transformer": "int8", "lstm": "int8", "gru": "int8"}
 
 
 def costs_of(config: lengths.LengthsConfig, memory) -> list[Cost]:
@@ -81,6 +87,15 @@ def test_every_architecture_can_be_made_for_a_length_and_a_context_is_that_lengt
     }
 
 
+def test_about_one_random_token_in_32_is_global_where_an_architecture_has_global_tokens():
+    having = [arch for arch in models.names() if "global_ids" in models.fields(arch)]
+    assert "longformer" in having
+    tokens = torch.randint(0, cost.VOCAB_SIZE, (1, 32_000), generator=torch.Generator().manual_seed(0))
+    for arch in having:
+        ids = cost.create(arch, "tiny", 333).config.global_ids
+        assert torch.isin(tokens, torch.tensor(ids)).sum().item() == pytest.approx(1000, rel=0.1)
+
+
 def test_the_peak_sees_an_allocation_that_is_freed_again():
     def allocate() -> None:
         torch.ones(60 * MB // 4).sum()
@@ -107,6 +122,8 @@ def test_naive_attention_takes_its_scores_more_than_fused_attention_and_grows_fa
     for each in found.values():
         assert each.training_tokens_per_second > 0 and each.generation_tokens_per_second > 0
         assert each.update_seconds > 0 and each.problem is None
+    assert found["naive", 1024].generation_precision == found["absolute", 2048].generation_precision == "fp32"
+    assert found["lstm", 1024].generation_precision == devices.resolve_precision("auto", "cpu")
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory can be limited on Linux")
@@ -130,6 +147,73 @@ def test_a_killed_process_is_a_problem_and_no_crash(monkeypatch):
     assert found.activation_bytes is None
 
 
+def fail(connection, config) -> None:
+    sys.exit(3)
+
+
+def abort(connection, config) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_process_that_fails_or_is_ended_otherwise_is_not_said_to_be_out_of_memory(monkeypatch):
+    """Every process without an answer was "probably out of memory"."""
+    for ending, problem in ((fail, "failed with exit code 3"), (abort, "was killed by signal 15")):
+        monkeypatch.setattr(cost, "_answer", ending)
+        found = cost.measure_apart(CostConfig(arch="gru", length=64, preset="tiny"))
+        assert found.problem == f"the process {problem}"
+
+
+def test_a_device_without_a_measurement_of_memory_is_the_reason(monkeypatch):
+    monkeypatch.setattr(cost, "peak_of", lambda run, device: run())
+    monkeypatch.setattr(cost, "STEP_SECONDS", 0.0)
+    found = cost.measure(CostConfig(arch="gru", length=64, preset="tiny"))
+    assert found.problem == "memory cannot be measured on cpu"
+    assert found.activation_bytes is None and found.training_tokens_per_second > 0
+
+
+PROGRAM = """
+    import os, time
+    from musiclm.comparison import cost
+
+    def measure(config):
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+
+    cost.measure = measure  # in the new process, too, which imports this file
+    if __name__ == "__main__":
+        cost.measure_apart(cost.CostConfig(arch="gru", length=64))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal is Linux's")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+def test_a_measurement_ends_with_the_process_that_asked_for_it(how: signal.Signals, tmp_path: Path):
+    """It used to go on for minutes after a SIGTERM, and took the CPU from whatever was started next."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    stat = Path(f"/proc/{child}/stat")
+    process.send_signal(how)
+    process.wait(timeout=60)
+    until = time.monotonic() + 10
+    while is_running(stat) and time.monotonic() < until:
+        time.sleep(0.05)
+    try:
+        assert not is_running(stat)
+    finally:
+        if is_running(stat):
+            os.kill(child, signal.SIGKILL)
+
+
+def is_running(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_the_report_and_its_legends_name_what_was_measured():
     config = lengths.LengthsConfig(archs=["lstm"], lengths=[256, 512, 1024, 2048])
     costs = costs_of(config, lambda arch, n: None if (arch, n) == ("naive", 2048) else n**2 if arch == "naive" else n)
@@ -142,7 +226,11 @@ def test_the_report_and_its_legends_name_what_was_measured():
     assert not by_arch["naive"]["is_architecture"] and by_arch["lstm"]["is_architecture"]
     assert report["fitted_lengths"] == 3
     labels = plots.labels(report, "activation_bytes")
-    assert labels["naive"] == "naive (all scores stored): T^2.00" and labels["lstm"] == "lstm: T^1.00"
+    assert labels["naive"] == "naive (all scores stored): T^2.00 (through 256, 512, 1,024)"
+    assert labels["lstm"] == "lstm: T^1.00"
+    assert by_arch["naive"]["fitted_lengths"]["activation_bytes"] == [256, 512, 1024]
+    assert by_arch["naive"]["fitted_lengths"]["training_tokens_per_second"] == [512, 1024, 2048]
+    assert by_arch["lstm"]["fitted_lengths"]["activation_bytes"] == [512, 1024, 2048]
     for picture in (plots.memory_picture, plots.speed_picture):
         assert picture(report).startswith(b"\x89PNG")
         assert b"T^" in picture(report, ".svg") and picture(report, ".svg") == picture(report, ".svg")
@@ -163,7 +251,8 @@ def test_the_command_writes_table_plots_and_json(run, monkeypatch):
         if config.arch == "naive" and config.length == 4096:
             return Cost(arch="naive", length=4096, problem="training does not fit into 3.0 GB")
         values = {"activation_bytes": 1000 * config.length, "training_tokens_per_second": 5e6 / config.length}
-        return Cost(arch=config.arch, length=config.length, generation_tokens_per_second=321.0, **values)
+        values |= {"generation_tokens_per_second": 321.0, "generation_precision": PRECISIONS[config.arch]}
+        return Cost(arch=config.arch, length=config.length, **values)
 
     monkeypatch.setattr(cost, "measure_apart", measured)
     command = ["compare", "--lengths", "4096,1024,2048", "--archs", "lstm,gru", "--preset", "tiny"]
@@ -175,15 +264,19 @@ def test_the_command_writes_table_plots_and_json(run, monkeypatch):
     assert document["lengths"] == [1024, 2048, 4096] and document["preset"] == "tiny" and document["threads"] == 1
     assert [model["arch"] for model in document["models"]] == ["naive", "absolute", "transformer", "lstm", "gru"]
     assert all((Path("cost") / name).read_bytes().startswith(b"\x89PNG") for name in ("memory.png", "speed.png"))
+    assert {model["arch"]: model["generation_precision"] for model in document["models"]} == PRECISIONS
     assert "naive at 4,096 tokens: training does not fit into 3.0 GB" in err
     code, out, err = run(*command)
     assert code == 0, err
     assert Path("compare-001/results.json").exists()
     assert max(map(len, out.splitlines())) <= 80
     table = [line.split() for line in out.splitlines()]
-    assert ["lstm", "1.0", "2.0", "4.1", "1.00"] in table and ["naive", "1.0", "2.0", "-", "1.00"] in table
+    assert ["lstm", "1.0", "2.0", "4.1", "1.00"] in table and ["naive", "1.0", "2.0", "-", "1.00*"] in table
     assert ["gru", "4,883", "2,441", "1,221", "-1.00"] in table
     assert "quadratic time is left, not quadratic memory" in " ".join(out.split())
+    assert "* naive, memory: fitted through 1,024, 2,048" in out and "* gru" not in out
+    assert "not measured, for the reason below" in out and "naive at 4,096 tokens: training does not fit" in out
+    assert "weights in generation: fp32 naive, absolute; int8 transformer, lstm, gru" in out
 
 
 def test_ctrl_c_keeps_what_was_measured(run, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 
 from musiclm import models, tokenizers
 from musiclm.data import bundled
+from musiclm.errors import RunError
 from musiclm.evaluation import measure_loss, token_losses
+from musiclm.training import setup
+from musiclm.training.run import Run
 
 from .data_files import ROOT
 
@@ -90,22 +94,23 @@ def test_buckets_of_positions_hold_the_targets_that_count(small):
     assert buckets[-1]["stop"] == reach
 
 
+@pytest.mark.parametrize("context", [512, 1024, 2048, 4096])
 @pytest.mark.parametrize("arch", models.names())
-def test_a_context_goes_to_architectures_that_have_one_and_batches_keep_their_tokens(arch: str):
+def test_a_context_goes_to_architectures_that_have_one_and_batches_keep_their_tokens(arch: str, context: int):
     training, preset = models.training(arch), models.preset(arch, "small")
-    plan = efficient_training.config_of(arch, context=1024, dropout=0.0, minutes=20.0)
-    assert plan.window == 1024 and plan.threads == 1 and plan.minutes == 20
-    assert plan.context == (1024 if "context" in preset else None)
+    plan = efficient_training.config_of(arch, context=context, dropout=0.0, minutes=20.0)
+    assert plan.window == context and plan.threads == 1 and plan.minutes == 20
+    assert plan.context == (context if "context" in preset else None)
+    assert plan.config == ({"memory": context} if "memory" in preset else {})
     default = training["batch_size"] * preset.get("context", training["window"])
-    assert plan.batch_size * plan.window == pytest.approx(default, rel=0.5)
+    assert default == 2048
+    assert plan.batch_size * plan.window == max(default, context)
     untouched = efficient_training.config_of(arch, minutes=10.0)
     assert (untouched.window, untouched.context, untouched.batch_size, untouched.dropout) == (None, None, None, None)
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_continues_and_a_finished_one_is_read(tmp_path, monkeypatch):
-    from musiclm.training import setup
-
     monkeypatch.setattr(setup, "MAX_VALIDATION_TOKENS", 500)
     pieces = {"validation": bundled(tokenizers.create("grid")).pieces("validation")}
     plan = efficient_training.config_of("gru", preset="tiny", steps=2)
@@ -120,3 +125,64 @@ def test_an_interrupted_run_continues_and_a_finished_one_is_read(tmp_path, monke
         folder, efficient_training.config_of("gru", preset="tiny", steps=3), pieces, 500
     )
     assert longer["steps"] == 3 and longer["tokens"] > first["tokens"]
+
+
+def test_the_plan_of_every_architecture_can_be_trained_and_says_what_a_token_attends_to():
+    tokenizer = tokenizers.create("performance")
+    found = {}
+    for arch in models.names():
+        plan = efficient_training.config_of(arch, context=1024, dropout=0.0, steps=1)
+        config = setup._config(plan, None, tokenizer)
+        fields = dataclasses.asdict(models._architecture(arch).Config(vocab_size=tokenizer.vocab_size, **config))
+        row = efficient_training.described({"config": fields}, plan)
+        found[arch] = row["attends_to"], row["crops"]
+    assert found["rotary"] == ("context 1,024", "random")
+    assert found["transformer_xl"] == ("memory 1,024", "contiguous")
+    assert found["longformer"] == ("window 256, gaps to 4", "random")
+    assert found["reformer"] == ("buckets 2 x 64", "random")
+    assert found["linear"] == found["performer"] == ("all tokens", "random")
+    assert found["lstm"] == ("recurrent state", "random")
+    bars = efficient_training.attended({"window": 512, "dilations": (), "num_global": 64, "global_ids": (1,)})
+    assert bars == "window 512, 64 global"
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Return a run folder of two minutes of training, with the precision that was measured, and its plan."""
+    plan = efficient_training.config_of("gru", context=64, dropout=0.0, data="/corpus", minutes=2.0)
+    folder = tmp_path / "gru"
+    run = Run.create(folder, dataclasses.replace(plan, precision="fp32", patient_from=7, command="another"))
+    run.close()
+    return folder, plan
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"dropout": 0.1}, {"data": "/other"}, {"data": None}, {"minutes": 1.0}, {"minutes": None, "steps": 4}],
+    ids=str,
+)
+def test_a_run_of_other_settings_or_of_a_larger_budget_is_refused(stored, change: dict):
+    """The folder's name does not have them: a result was reported under settings it was not trained with."""
+    folder, plan = stored
+    with pytest.raises(RunError) as refused:
+        efficient_training.measured(folder, dataclasses.replace(plan, **change), {}, None)
+    assert "\n" not in str(refused.value) and f"trained with {next(iter(change))} " in str(refused.value)
+
+
+def test_the_same_settings_and_a_larger_budget_are_not_refused(stored, tmp_path):
+    folder, plan = stored
+    efficient_training.check_stored(folder, plan)
+    efficient_training.check_stored(folder, dataclasses.replace(plan, minutes=3.0))
+    efficient_training.check_stored(tmp_path / "new", plan)
+
+
+def test_the_benchmark_refuses_in_one_line_before_it_trains(stored, monkeypatch, tmp_path):
+    folder, _ = stored
+    (tmp_path / "chorales").mkdir()
+    folder.rename(tmp_path / "chorales" / "gru-small-seed1")
+    monkeypatch.setattr(efficient_training, "trained", None)  # called, it would fail
+    options = ["--part", "chorales", "-o", str(tmp_path), "--archs", "rnn,gru", "--minutes", "5"]
+    monkeypatch.setattr(sys, "argv", ["efficient.py", *options])
+    with pytest.raises(SystemExit) as end:
+        efficient.main()
+    assert str(end.value.code).startswith("Error: ") and "was trained with" in end.value.code

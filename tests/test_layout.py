@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 # a room imports from rooms of lower layers, from `errors`, and from itself
 LAYERS = [
     {"errors"},
-    {"files", "devices"},
+    {"files", "devices", "processes"},
     {"midi"},
     {"tokenizers", "models"},
     {"checkpoint", "data", "rendering"},

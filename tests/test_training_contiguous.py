@@ -173,8 +173,8 @@ def test_the_default_is_that_of_the_architecture(tmp_path: Path):
         ("transformer_xl", None, ContiguousCrops),
         ("transformer_xl", "random", RandomCrops),
     ):
-        assert type(prepare(plan(arch, data, crops=given)).windows) is kind
-    longer = prepare(plan("transformer_xl", data, config={"memory": 32}, window=64)).windows
+        assert type(prepare(plan(arch, data, crops=given)).crops) is kind
+    longer = prepare(plan("transformer_xl", data, config={"memory": 32}, window=64)).crops
     assert longer.length == 64  # a crop can be longer than the memory
 
 

@@ -10,9 +10,11 @@ Training speed: tokens/s of forward pass, loss and backward pass, the median of 
 it: its cost does not depend on the length, and would hide how the cost per token grows. It is reported beside it.
 
 Generation speed: tokens/s of the generation engine (`LanguageModel.for_generation`, sampling included), the median of
-`NEW_TOKENS` tokens around position T.
+`NEW_TOKENS` tokens around position T. Its precision is that of "auto" on this machine; a model without a form for generation
+(`absolute`, `naive`) runs in fp32.
 
-The model has no input features and `VOCAB_SIZE` ids; tokens are random. The clock counts CPU seconds with one thread on a
+The model has no input features and `VOCAB_SIZE` ids; tokens are random. In an architecture with `global_ids` about one token
+in `GLOBAL_EVERY` is global, as where a bar has so many tokens. The clock counts CPU seconds with one thread on a
 CPU, so that other programs do not distort it, and wall-clock seconds otherwise.
 """
 
@@ -33,6 +35,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..devices import resolve_precision
+from ..processes import end_with_parent
 from . import naive
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from ..models.base import LanguageModel
 
 VOCAB_SIZE = 512
+GLOBAL_EVERY = 32  # tokens
 WARM_UP = 64  # tokens
 NEW_TOKENS = 64  # generated around the position
 MIN_STEPS, MAX_STEPS, STEP_SECONDS = 3, 20, 2.0  # timed training steps: until the seconds are used
@@ -80,6 +85,7 @@ class Cost:
         activation_bytes: of a training step; None where it was not measured.
         training_tokens_per_second, generation_tokens_per_second: None where they were not measured.
         update_seconds: of the optimizer's update, which is not in the training speed.
+        generation_precision: of the weights in generation.
         problem: why something was not measured, or None.
     """
 
@@ -90,13 +96,14 @@ class Cost:
     training_tokens_per_second: float | None = None
     update_seconds: float | None = None
     generation_tokens_per_second: float | None = None
+    generation_precision: str | None = None
     problem: str | None = None
 
 
 def measure_apart(config: CostConfig) -> Cost:
     """Return the cost, measured in a new process, which ends with this call however that ends.
 
-    A length that does not fit into memory, or whose process was killed, is a `problem` of the cost.
+    A length that does not fit into memory, or whose process was killed or failed, is a `problem` of the cost.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -109,14 +116,19 @@ def measure_apart(config: CostConfig) -> Cost:
         return cost
     except EOFError:
         process.join()
-        code = process.exitcode or 0
-        how = f"was killed by signal {-code}" if code < 0 else "ended without an answer"
-        return Cost(arch=config.arch, length=config.length, problem=f"the process {how}: probably out of memory")
+        return Cost(arch=config.arch, length=config.length, problem=_how_it_ended(process.exitcode or 0))
     finally:
         if process.pid is not None:
             process.kill()
             process.join()
         receiver.close()
+
+
+def _how_it_ended(code: int) -> str:
+    """Return why a process with this exit code gave no answer. SIGKILL is what Linux sends where memory runs out."""
+    if code >= 0:
+        return f"the process failed with exit code {code}"
+    return f"the process was killed by signal {-code}" + ": probably out of memory" * (-code == signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -133,6 +145,7 @@ def _ignored_interrupts() -> Iterator[None]:
 
 def _answer(connection: Connection, config: CostConfig) -> None:
     """Measure and send the cost: the main function of the process."""
+    end_with_parent()
     import torch
 
     torch.set_num_threads(config.threads)
@@ -156,6 +169,8 @@ def measure(config: CostConfig) -> Cost:
             if not _is_out_of_memory(error):
                 raise
             problems.append(f"{part.__name__.strip('_')} does not fit into {_memory_of(config.device, room)}")
+    if found.get("activation_bytes", 0) is None:
+        problems.append(f"memory cannot be measured on {config.device}")
     return Cost(
         arch=config.arch,
         length=config.length,
@@ -166,12 +181,19 @@ def measure(config: CostConfig) -> Cost:
 
 
 def create(arch: str, preset: str, length: int) -> LanguageModel:
-    """Return an untrained model of a preset's size; if it has a `context`, that is the length."""
+    """Return an untrained model of a preset's size; if it has a `context`, that is the length.
+
+    Of an architecture with `global_ids`, one id in `GLOBAL_EVERY` is global: without them it would attend to less than it
+    does on music.
+    """
     from .. import models
 
-    config = models.preset(naive.BASED_ON if arch == naive.NAME else arch, preset)
+    based_on = naive.BASED_ON if arch == naive.NAME else arch
+    config = models.preset(based_on, preset)
     if "context" in config:
         config["context"] = length
+    if "global_ids" in models.fields(based_on):
+        config["global_ids"] = tuple(range(0, VOCAB_SIZE, GLOBAL_EVERY))
     if arch == naive.NAME:
         return naive.create(VOCAB_SIZE, **config)
     return models.create(arch, VOCAB_SIZE, **config)
@@ -225,13 +247,17 @@ def _generation(model: LanguageModel, config: CostConfig) -> dict[str, Any]:
     from ..generation.decode import sample_ids
 
     model.zero_grad(set_to_none=True)
+    form = model.eval().for_generation()
     num_before = max(1, config.length - NEW_TOKENS // 2)
     prompt = torch.randint(0, VOCAB_SIZE, (1, num_before), device=config.device)
-    stream = sample_ids(model.eval().for_generation(), prompt, seed=config.seed)
+    stream = sample_ids(form, prompt, seed=config.seed)
     next(stream)  # reads the prompt
     seconds = time_tokens(stream, NEW_TOKENS, clock(config))
     stream.close()  # type: ignore[attr-defined]
-    return {"generation_tokens_per_second": 1 / statistics.median(seconds)}
+    return {
+        "generation_tokens_per_second": 1 / statistics.median(seconds),
+        "generation_precision": "fp32" if form is model else resolve_precision("auto", config.device),
+    }
 
 
 def time_tokens(stream: Iterator[Tensor], count: int, now: Callable[[], float]) -> list[float]:

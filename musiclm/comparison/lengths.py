@@ -82,21 +82,31 @@ def measure(config: LengthsConfig) -> Iterator[tuple[str, int, cost.Cost | None]
             yield arch, length, cost.measure_apart(cost.CostConfig(arch=arch, length=length, **shared))
 
 
-def exponent(lengths: Sequence[float], values: Sequence[float | None]) -> float | None:
-    """Return the exponent e of values ~ lengths^e, by least squares on the logarithms of the last `FIT` that were measured.
+def fitted_lengths(lengths: Sequence[int], values: Sequence[float | None]) -> list[int]:
+    """Return the lengths through which an exponent is fitted: the last `FIT` that have a value above 0.
 
-    None if fewer than two lengths have a value above 0.
+    Empty if there are fewer than two.
     """
-    points = [(math.log(x), math.log(y)) for x, y in zip(lengths, values, strict=True) if y][-FIT:]
-    if len(points) < 2:
+    found = [x for x, y in zip(lengths, values, strict=True) if y][-FIT:]
+    return found if len(found) > 1 else []
+
+
+def exponent(lengths: Sequence[int], values: Sequence[float | None]) -> float | None:
+    """Return the exponent e of values ~ lengths^e, by least squares on the logarithms at `fitted_lengths`; None without."""
+    fitted = fitted_lengths(lengths, values)
+    if not fitted:
         return None
+    points = [(math.log(x), math.log(y)) for x, y in zip(lengths, values, strict=True) if y and x in fitted]
     mean_x, mean_y = (sum(each) / len(points) for each in zip(*points, strict=True))
     squares = sum((x - mean_x) ** 2 for x, _ in points)
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares
 
 
 def report(config: LengthsConfig, costs: Sequence[cost.Cost]) -> dict[str, Any]:
-    """Return the report of the costs measured so far; what was not measured is None."""
+    """Return the report of the costs measured so far; what was not measured is None.
+
+    `fitted_lengths` is how many lengths an exponent is fitted through, and of a model which these are, by measure.
+    """
     by_place = {(each.arch, each.length): each for each in costs}
     models = []
     for arch in config.names:
@@ -108,8 +118,10 @@ def report(config: LengthsConfig, costs: Sequence[cost.Cost]) -> dict[str, Any]:
                 "is_architecture": arch != naive.NAME,
                 "num_parameters": [each and each.num_parameters for each in row],
                 **values,
+                "generation_precision": next((p for each in row if each and (p := each.generation_precision)), None),
                 "update_seconds": [each and each.update_seconds for each in row],
                 "exponents": {measure: exponent(config.lengths, values[measure]) for measure in MEASURES},
+                "fitted_lengths": {measure: fitted_lengths(config.lengths, values[measure]) for measure in MEASURES},
                 "problems": [each and each.problem for each in row],
             }
         )

@@ -6,22 +6,20 @@ step without a sampler to restore.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..processes import end_with_parent
 from .crops import Batch
 
 MAX_WORKERS = 4  # each makes about half a million tokens a second
-PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
 
 T = TypeVar("T")
 
@@ -91,5 +89,4 @@ def load(
 def _begin_worker(_: int) -> None:
     """Leave Ctrl-C to the parent process, and end with it: a worker would keep the lock of its run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    end_with_parent()

@@ -33,12 +33,20 @@ def speed_picture(report: dict[str, Any], kind: str = ".png") -> bytes:
 
 
 def labels(report: dict[str, Any], measure: str) -> dict[str, str]:
-    """Return the legend: each architecture with its exponent, where there is one."""
+    """Return the legend: each architecture with its exponent, where there is one.
+
+    The lengths that it is fitted through are named where they are not the last ones of the report.
+    """
+    last = report["lengths"][-report["fitted_lengths"] :]
     found = {}
     for model in report["models"]:
         exponent = model["exponents"][measure]
         name = model["arch"] + ("" if model["is_architecture"] else " (all scores stored)")
-        found[model["arch"]] = name if exponent is None else f"{name}: T^{exponent:.2f}"
+        if exponent is not None:
+            name += f": T^{exponent:.2f}"
+            fitted = model["fitted_lengths"][measure]
+            name += "" if fitted == last else f" (through {', '.join(f'{length:,}' for length in fitted)})"
+        found[model["arch"]] = name
     return found
 
 

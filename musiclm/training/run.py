@@ -214,7 +214,7 @@ class Run:
             return
         steps = train(
             setup.model,
-            setup.windows,
+            setup.crops,
             setup.recipe,
             average=setup.average,
             start=state,

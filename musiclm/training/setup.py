@@ -42,7 +42,7 @@ class TrainingSetup:
         started: the checkpoint that the run starts from, or None.
         model: the model before the first step, on its device.
         average: another model of that architecture, for the EMA weights.
-        windows: the crops, random or contiguous: batches by number.
+        crops: random or contiguous: batches by number.
         recipe: how to train.
         teacher: the ensemble to distil, or None.
         validation: pieces of at most `MAX_VALIDATION_TOKENS` tokens.
@@ -53,7 +53,7 @@ class TrainingSetup:
     started: Any
     model: Any
     average: Any
-    windows: Any
+    crops: Any
     recipe: Recipe
     teacher: LanguageModel | None
     validation: Any
@@ -77,9 +77,9 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
     source = open_source(plan.data, _wanted(plan, started))
     tokenizer = source.tokenizer
     config = _config(plan, started, tokenizer)
-    windows = _windows(plan, list(source.pieces("train")), tokenizer, config.get("context"))
+    crops = _crops(plan, list(source.pieces("train")), tokenizer, config.get("context"))
     device = resolve_device(plan.device)
-    recipe = _recipe(plan, windows, device)
+    recipe = _recipe(plan, crops, device)
     torch.manual_seed(plan.seed)
     try:
         model, average = (models.create(plan.arch, tokenizer.vocab_size, **config) for _ in range(2))
@@ -98,17 +98,17 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
         started=started,
         model=model.to(device),
         average=average.to(device),
-        windows=windows,
+        crops=crops,
         recipe=recipe,
         teacher=_teacher(plan.teachers, tokenizer, device),
         validation=masked_pieces(tokenizer, validation) if tokenizer.supports_infilling else validation,
     )
 
 
-def _windows(
+def _crops(
     plan: TrainConfig, pieces: Sequence[Any], tokenizer: Any, context: int | None
 ) -> RandomCrops | ContiguousCrops:
-    """Return the training batches.
+    """Return the crops that a run is trained on.
 
     Crops are as long as the context of a model that has one: distances that were never trained must not occur later.
     """
@@ -118,7 +118,7 @@ def _windows(
 
     training = models.training(plan.arch)
     length = plan.window or context or training["window"]
-    windows = (ContiguousCrops if resolve_crops(plan) == "contiguous" else RandomCrops)(
+    crops = (ContiguousCrops if resolve_crops(plan) == "contiguous" else RandomCrops)(
         [piece.tokens for piece in pieces],
         tokenizer,
         pitches=[piece.pitches for piece in pieces],
@@ -127,8 +127,8 @@ def _windows(
         seed=plan.seed,
         weights=_weights(pieces, plan.weights),
     )
-    log.debug("%d pieces, %d tokens, %d per batch", len(pieces), windows.tokens_an_epoch, windows.tokens_a_batch)
-    return windows
+    log.debug("%d pieces, %d tokens, %d per batch", len(pieces), crops.tokens_an_epoch, crops.tokens_a_batch)
+    return crops
 
 
 def resolve_crops(plan: TrainConfig) -> str:
@@ -149,14 +149,14 @@ def resolve_crops(plan: TrainConfig) -> str:
     return crops
 
 
-def _recipe(plan: TrainConfig, windows: RandomCrops | ContiguousCrops, device: str) -> Recipe:
+def _recipe(plan: TrainConfig, crops: RandomCrops | ContiguousCrops, device: str) -> Recipe:
     """Return the recipe: the budget in steps and seconds, and the learning rate, lower for fine-tuning."""
     from .. import models
     from .optim import Recipe
 
     steps = plan.steps
     if plan.epochs is not None:
-        by_epochs = max(1, round(plan.epochs * windows.tokens_an_epoch / windows.tokens_a_batch))
+        by_epochs = max(1, round(plan.epochs * crops.tokens_an_epoch / crops.tokens_a_batch))
         steps = by_epochs if steps is None else min(steps, by_epochs)
     is_tuned = bool(plan.start_from)
     peak = models.training(plan.arch)["learning_rate"] * (TUNED_RATE if is_tuned else 1.0)
