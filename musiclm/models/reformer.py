@@ -29,13 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .absolute import sinusoids
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers import quantized
 from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.hashed_attention import attend_once, hash_buckets, hashed_attention, last_rows, sort_rows
 from .layers.incremental import IncrementalModel
+from .layers.positions import sinusoids
 from .layers.reversible import ReversibleLayer, run_layers
 
 KEPT = 3  # tensors of the state per layer
@@ -111,8 +111,9 @@ class Model(LanguageModel):
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         num_before = 0 if state is None else int(state[0][0])
-        positions_TD = sinusoids(num_before, tokens.shape[1], self.config.size, tokens.device)
-        x_BTD = self.dropout(self.embedding(tokens, features) * self.config.size**0.5 + positions_TD)
+        size = self.config.size
+        positions_T = torch.arange(num_before, num_before + tokens.shape[1], device=tokens.device)
+        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + sinusoids(positions_T, size))
         layers: Any = list(self.blocks)
         first, second, after = run_layers(layers, x_BTD, split_state(state, len(layers)))
         return self.norm((first + second) / 2), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
@@ -209,8 +210,9 @@ class IncrementalReformer(IncrementalModel):
             hidden_BTD: Tensor
             hidden_BTD, state = self.whole.encode(tokens, state, features)
             return hidden_BTD, state
-        position_1D = sinusoids(int(state[0][0]), 1, self.config.size, tokens.device)
-        first_BD = second_BD = self._embedding(tokens, features)[:, 0] * self.config.size**0.5 + position_1D
+        size = self.config.size
+        first_BD = self._embedding(tokens, features)[:, 0] * size**0.5 + sinusoids(state[0], size)
+        second_BD = first_BD
         after: list[Tensor] = []
         for step, kept in zip(self._steps, split_state(state, len(self._steps)), strict=True):
             assert kept is not None
