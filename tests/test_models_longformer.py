@@ -189,6 +189,11 @@ def test_global_ids_are_not_set_by_hand():
         _config(TrainConfig(arch="longformer", preset="tiny", config={"global_ids": 3}), None, GRID)
 
 
+def test_the_number_of_global_tokens_can_be_set():
+    config = _config(TrainConfig(arch="longformer", preset="tiny", config={"num_global": 32}), None, GRID)
+    assert models.create("longformer", GRID.vocab_size, **config).config.num_global == 32
+
+
 def test_presets_differ_from_absolute_only_by_the_projections_of_global_tokens():
     for size in models.SIZES:
         mine, theirs = (models.create(a, 500, **models.preset(a, size)) for a in ("longformer", "absolute"))

@@ -77,10 +77,16 @@ class Config(BaseConfig):
 
 
 PRESETS = {
-    "tiny": {"size": 128, "num_layers": 2, "num_heads": 2, "window": 128, "dilations": (1, 4), "dropout": 0.1},
-    "small": {"size": 256, "num_layers": 4, "num_heads": 4, "window": 256, "dilations": (1, 1, 1, 4), "dropout": 0.1},
+    "tiny": {
+        "size": 128, "num_layers": 2, "num_heads": 2, "window": 128, "dilations": (1, 4), "num_global": 64, "dropout": 0.1,
+    },
+    "small": {
+        "size": 256, "num_layers": 4, "num_heads": 4, "window": 256, "dilations": (1, 1, 1, 4), "num_global": 64,
+        "dropout": 0.1,
+    },
     "base": {
-        "size": 384, "num_layers": 6, "num_heads": 6, "window": 512, "dilations": (1, 1, 1, 1, 1, 4), "dropout": 0.1,
+        "size": 384, "num_layers": 6, "num_heads": 6, "window": 512, "dilations": (1, 1, 1, 1, 1, 4), "num_global": 64,
+        "dropout": 0.1,
     },
 }  # fmt: skip
 TRAINING = {"learning_rate": 1.5e-3, "batch_size": 2, "window": 1024}

@@ -76,15 +76,15 @@ class Config(BaseConfig):
 PRESETS = {
     "tiny": {
         "size": 128, "num_layers": 2, "num_heads": 2, "num_rounds": 2, "num_buckets": 16, "bucket_context": 32,
-        "dropout": 0.1,
+        "hash_seed": 1, "dropout": 0.1,
     },
     "small": {
         "size": 256, "num_layers": 4, "num_heads": 4, "num_rounds": 2, "num_buckets": 16, "bucket_context": 64,
-        "dropout": 0.1,
+        "hash_seed": 1, "dropout": 0.1,
     },
     "base": {
         "size": 384, "num_layers": 6, "num_heads": 6, "num_rounds": 2, "num_buckets": 16, "bucket_context": 64,
-        "dropout": 0.1,
+        "hash_seed": 1, "dropout": 0.1,
     },
 }  # fmt: skip
 TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
