@@ -114,11 +114,14 @@ def test_gradients_prove_that_nothing_looks_ahead(arch: str):
     ("arch", "field"),
     [("absolute", "context"), ("rotary", "context"), ("transformer", "context"), ("transformer_xl", "memory")],
 )
-def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str, field: str):
-    model = tiny(arch, **{"num_layers": 1, field: 8})
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str, field: str, num_layers: int):
+    """Layers of context C together reach C - 1 tokens back each."""
+    model = tiny(arch, **{"num_layers": num_layers, field: 8})
     tokens = torch.randint(0, 40, (1, 20))
     other = tokens.clone()
-    other[0, :12] = (other[0, :12] + 1) % 40
+    forgotten = 20 - (num_layers * (8 - 1) + 1)
+    other[0, :forgotten] = (other[0, :forgotten] + 1) % 40
     with torch.no_grad():
         torch.testing.assert_close(model(tokens)[0][0, -1], model(other)[0][0, -1])
         assert not torch.allclose(model(tokens)[0][0, -2], model(other)[0][0, -2])
