@@ -168,12 +168,12 @@ def test_recorded_attention_reaches_the_window_and_the_global_tokens():
 )
 def test_training_takes_the_global_ids_of_the_tokenizer(name: str, kinds: set[Kind]):
     tokenizer = tokenizers.create(name)
-    assert {tokenizer.vocabulary[i].kind for i in tokenizer.landmark_ids} == kinds
+    assert {tokenizer.vocabulary[i].kind for i in tokenizer.global_ids} == kinds
     config = _config(TrainConfig(arch="longformer", preset="tiny"), None, tokenizer)
-    assert config["global_ids"] == tokenizer.landmark_ids
+    assert config["global_ids"] == tokenizer.global_ids
     assert "global_ids" not in _config(TrainConfig(arch="gru", preset="tiny"), None, tokenizer)
     model = models.create("longformer", tokenizer.vocab_size, **config)
-    assert model.config.global_ids == tokenizer.landmark_ids
+    assert model.config.global_ids == tokenizer.global_ids
 
 
 @pytest.mark.parametrize(
