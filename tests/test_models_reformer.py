@@ -40,7 +40,7 @@ def test_attention_and_its_gradients_are_those_of_naive_buckets(length: int, rou
     q, k, v = (torch.randn(2, 3, length, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     chosen = torch.randint(0, buckets, (2, 3, rounds, length))
     wanted = naive_attention(q, k, v, chosen, reach)
-    found = hashed.hashed_attention(q, k, v, hashed.sort_rows(chosen, None, buckets, reach))
+    found = hashed.hashed_attention(q, k, v, hashed.sort_keys(chosen, None, buckets, reach))
     torch.testing.assert_close(found, wanted)
     towards = torch.randn_like(wanted)
     pairs = (torch.autograd.grad(y, (q, k, v), towards, allow_unused=True) for y in (found, wanted))

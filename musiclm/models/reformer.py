@@ -9,7 +9,7 @@ What differs from the paper:
 - It cuts sorted tokens into chunks of a fixed length, whose borders move with later tokens. Here the reach is counted in
   tokens of the bucket, which is causal and the same in chunks. Hash buckets are discrete: where rounding makes two pieces of
   a pass choose another bucket than one pass, attention differs. That takes a tie within about 1e-6.
-- Rotations are fixed: a function of `hash_seed` and the layer. The paper draws new ones each time.
+- Rotations are fixed: a function of `hash_seed` and the layer. The paper samples them again in each pass.
 - A key that several rounds find counts several times.
 - Positions are sines and cosines, which need no largest length; the paper learns axial ones. Head and output see the mean of
   the two streams.
@@ -33,7 +33,7 @@ from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers import quantized
 from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
-from .layers.hashed_attention import attend_once, hash_buckets, hashed_attention, last_rows, sort_rows
+from .layers.hashed_attention import attend_once, hash_buckets, hashed_attention, last_keys, sort_keys
 from .layers.incremental import IncrementalModel
 from .layers.positions import sinusoids
 from .layers.reversible import ReversibleLayer, run_layers
@@ -180,9 +180,9 @@ class Attention(nn.Module):
             return self.out(y_BHE.flatten(1)[:, None]), kept, kinds
         if kept is not None:
             k, v = torch.cat([kept[0], k], 2), torch.cat([kept[1], v], 2)
-        sorting = sort_rows(new_BHRT, None if kept is None else kept[2], self.num_buckets, self.reach)
+        sorting = sort_keys(new_BHRT, None if kept is None else kept[2], self.num_buckets, self.reach)
         y_BHTE = hashed_attention(q, k, v, sorting)
-        return self.out(merge_heads(y_BHTE)), last_rows(k, v, sorting, self.num_buckets), kinds
+        return self.out(merge_heads(y_BHTE)), last_keys(k, v, sorting, self.num_buckets), kinds
 
 
 @functools.lru_cache(maxsize=64)
