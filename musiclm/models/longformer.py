@@ -35,7 +35,7 @@ from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers import quantized
 from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
-from .layers.incremental import IncrementalModel
+from .layers.incremental import IncrementalBlock, IncrementalModel, pack
 from .layers.positions import rotate, rotations
 from .layers.window_attention import GlobalTokens, Group, at, head_groups, in_window, make_spans, window_attention
 
@@ -331,7 +331,11 @@ class IncrementalLongformer(IncrementalModel):
     def __init__(self, whole: Model, precision: str) -> None:
         super().__init__(whole, precision)
         self._embedding = quantized.fuse_embedding(whole.embedding)  # type: ignore[arg-type]
-        self._steps = [_Step(block, precision) for block in whole.blocks]
+        blocks: Any = whole.blocks
+        self._steps = [
+            IncrementalBlock(block, block.attention.out, _Attention(block.attention, precision), precision)
+            for block in blocks
+        ]
         self.norm = whole.norm
 
     def encode(
@@ -351,27 +355,21 @@ class IncrementalLongformer(IncrementalModel):
         return self.norm(x_BD)[:, None], (*common, *after)
 
 
-class _Step:
-    """A block for one token per batch element."""
+class _Attention:
+    """Attention of one token per batch element."""
 
-    def __init__(self, block: Any, precision: str) -> None:
-        def packed(layer: nn.Linear) -> quantized.Product:
-            return quantized.pack_linear(layer.weight, layer.bias, precision)
-
-        self.block, self.attention = block, block.attention
-        self.queries_keys_values = packed(block.attention.queries_keys_values)
-        if hasattr(block.attention, "global_keys_values"):
-            self.global_keys_values = packed(block.attention.global_keys_values)
-        self.out, self.up, self.down = packed(block.attention.out), packed(block.up), packed(block.down)
+    def __init__(self, attention: Attention, precision: str) -> None:
+        self.attention = attention
+        self.queries_keys_values = pack(attention.queries_keys_values, precision)
+        if hasattr(attention, "global_keys_values"):
+            self.global_keys_values = pack(attention.global_keys_values, precision)
 
     def __call__(self, x_BD: Tensor, kept: State, plan: Pass) -> tuple[Tensor, State]:
-        """Return the residual stream after the block, and the layer's new state."""
-        normed_BD = self.block.norm_attention(x_BD)
-        qkv = self.queries_keys_values(normed_BD)
+        """Return the attention, (B, D), and the layer's new state."""
+        qkv = self.queries_keys_values(x_BD)
         if plan.is_global_BT is not None and plan.is_global_BT.any():
-            of_global = torch.cat([qkv[:, : x_BD.shape[1]], self.global_keys_values(normed_BD)], 1)
+            of_global = torch.cat([qkv[:, : x_BD.shape[1]], self.global_keys_values(x_BD)], 1)
             qkv = torch.where(plan.is_global_BT, of_global, qkv)
         q, k, v = (split_heads(t[:, None], self.attention.num_heads) for t in qkv.chunk(3, -1))
         y_BHTE, kept = self.attention.attend_once(q, k, v, kept, plan)
-        x_BD = x_BD + self.out(y_BHTE.flatten(1))
-        return x_BD + self.down(F.gelu(self.up(self.block.norm_forward(x_BD)))), kept
+        return y_BHTE.flatten(1), kept
