@@ -9,9 +9,10 @@ import torch
 
 from musiclm import models
 from musiclm.errors import CheckpointError
-from musiclm.models import absolute, base, transformer
+from musiclm.models import base, transformer
 from musiclm.models.layers import gru_cpu
 from musiclm.models.layers.dropout import Dropout
+from musiclm.models.layers.positions import sinusoids
 from tests.conftest import tiny
 
 ARCHS = models.names()
@@ -113,11 +114,14 @@ def test_gradients_prove_that_nothing_looks_ahead(arch: str):
     ("arch", "field"),
     [("absolute", "context"), ("rotary", "context"), ("transformer", "context"), ("transformer_xl", "memory")],
 )
-def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str, field: str):
-    model = tiny(arch, **{"num_layers": 1, field: 8})
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_transformer_forgets_what_lies_behind_its_context_layer_by_layer(arch: str, field: str, num_layers: int):
+    """Layers of context C together reach C - 1 tokens back each."""
+    model = tiny(arch, **{"num_layers": num_layers, field: 8})
     tokens = torch.randint(0, 40, (1, 20))
     other = tokens.clone()
-    other[0, :12] = (other[0, :12] + 1) % 40
+    forgotten = 20 - (num_layers * (8 - 1) + 1)
+    other[0, :forgotten] = (other[0, :forgotten] + 1) % 40
     with torch.no_grad():
         torch.testing.assert_close(model(tokens)[0][0, -1], model(other)[0][0, -1])
         assert not torch.allclose(model(tokens)[0][0, -2], model(other)[0][0, -2])
@@ -154,7 +158,7 @@ def test_absolute_places_tell_the_same_window_apart_and_relative_ones_do_not():
 
 
 def test_places_are_the_sines_and_cosines_of_the_paper():
-    found = absolute.sinusoids(5, 2, 6, torch.device("cpu"))
+    found = sinusoids(torch.tensor([5, 6]), 6)
     angles = [place / 10000 ** (2 * i / 6) for place in (5, 6) for i in range(3)]
     wanted = torch.tensor(angles).view(2, 3)
     torch.testing.assert_close(found, torch.cat([wanted.sin(), wanted.cos()], -1))

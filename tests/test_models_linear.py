@@ -149,18 +149,27 @@ def stored_bytes(model: torch.nn.Module, num_tokens: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits, _ = model(torch.zeros(1, num_tokens, dtype=torch.int64))
+        logits, _ = model(torch.arange(num_tokens)[None] % 40)
     assert logits.requires_grad
     return sum(stored.values())
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-def test_what_is_stored_for_the_backward_pass_is_linear_in_the_length(arch: str):
-    model = models.create(arch, 40, **models.preset(arch, "tiny") | {"dropout": 0.0})
+@pytest.mark.parametrize(
+    ("arch", "config", "most"),
+    [
+        ("linear", {}, 1.1),
+        ("performer", {}, 1.1),
+        ("longformer", {"global_ids": (0, 7), "num_global": 8}, 1.5),
+        ("transformer_xl", {"memory": 64}, 1.5),
+        ("reformer", {}, 0.5),
+    ],
+)
+def test_what_is_stored_for_the_backward_pass_is_linear_in_the_length(arch: str, config: dict, most: float):
+    model = models.create(arch, 40, **models.preset(arch, "tiny") | {"dropout": 0.0} | config)
     baseline = models.create("absolute", 40, **models.preset("absolute", "tiny") | {"dropout": 0.0, "context": 2048})
     at = {length: stored_bytes(model, length) for length in (512, 1024, 2048)}
     assert at[1024] / at[512] == pytest.approx(2, rel=0.02) and at[2048] / at[1024] == pytest.approx(2, rel=0.02)
-    assert at[2048] < 1.1 * stored_bytes(baseline, 2048)
+    assert at[2048] < most * stored_bytes(baseline, 2048)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

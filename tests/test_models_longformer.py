@@ -168,12 +168,12 @@ def test_recorded_attention_reaches_the_window_and_the_global_tokens():
 )
 def test_training_takes_the_global_ids_of_the_tokenizer(name: str, kinds: set[Kind]):
     tokenizer = tokenizers.create(name)
-    assert {tokenizer.vocabulary[i].kind for i in tokenizer.landmark_ids} == kinds
+    assert {tokenizer.vocabulary[i].kind for i in tokenizer.global_ids} == kinds
     config = _config(TrainConfig(arch="longformer", preset="tiny"), None, tokenizer)
-    assert config["global_ids"] == tokenizer.landmark_ids
+    assert config["global_ids"] == tokenizer.global_ids
     assert "global_ids" not in _config(TrainConfig(arch="gru", preset="tiny"), None, tokenizer)
     model = models.create("longformer", tokenizer.vocab_size, **config)
-    assert model.config.global_ids == tokenizer.landmark_ids
+    assert model.config.global_ids == tokenizer.global_ids
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,11 @@ def test_impossible_configs_are_refused(wrong: dict):
 def test_global_ids_are_not_set_by_hand():
     with pytest.raises(RunError, match="global_ids"):
         _config(TrainConfig(arch="longformer", preset="tiny", config={"global_ids": 3}), None, GRID)
+
+
+def test_the_number_of_global_tokens_can_be_set():
+    config = _config(TrainConfig(arch="longformer", preset="tiny", config={"num_global": 32}), None, GRID)
+    assert models.create("longformer", GRID.vocab_size, **config).config.num_global == 32
 
 
 def test_presets_differ_from_absolute_only_by_the_projections_of_global_tokens():

@@ -10,7 +10,9 @@ from musiclm.models import base, reformer
 from musiclm.models.layers import hashed_attention as hashed
 from musiclm.models.layers import reversible
 from musiclm.models.layers.attention_recording import record_attention
-from tests.conftest import tiny
+from musiclm.training.config import TrainConfig
+from musiclm.training.setup import _config
+from tests.conftest import GRID, tiny
 
 
 def naive_attention(
@@ -38,7 +40,7 @@ def test_attention_and_its_gradients_are_those_of_naive_buckets(length: int, rou
     q, k, v = (torch.randn(2, 3, length, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
     chosen = torch.randint(0, buckets, (2, 3, rounds, length))
     wanted = naive_attention(q, k, v, chosen, reach)
-    found = hashed.hashed_attention(q, k, v, hashed.sort_rows(chosen, None, buckets, reach))
+    found = hashed.hashed_attention(q, k, v, hashed.sort_keys(chosen, None, buckets, reach))
     torch.testing.assert_close(found, wanted)
     towards = torch.randn_like(wanted)
     pairs = (torch.autograd.grad(y, (q, k, v), towards, allow_unused=True) for y in (found, wanted))
@@ -193,6 +195,11 @@ def test_rotations_depend_on_the_seed_and_the_layer_and_nothing_else():
 def test_an_odd_number_of_buckets_is_refused():
     with pytest.raises(ValueError, match="num_buckets"):
         models.create("reformer", 40, num_buckets=3)
+
+
+def test_the_seed_of_the_rotations_can_be_set():
+    config = _config(TrainConfig(arch="reformer", preset="tiny", config={"hash_seed": 7}), None, GRID)
+    assert models.create("reformer", GRID.vocab_size, **config).config.hash_seed == 7
 
 
 @pytest.mark.parametrize("size", models.SIZES)

@@ -52,7 +52,7 @@ def test_a_resumed_run_gives_the_same_weights_bit_for_bit(arch: str, stop: int, 
         state = step.state()
         states[step.number] = dataclasses.replace(state, tensors={k: t.clone() for k, t in state.tensors.items()})
     batches = [crops()(number).begins for number in range(9)]
-    assert batches[1:][stop - 1].sum() < 3  # at least one element goes on with the state that was saved
+    assert batches[1:][stop - 1].sum() < 3  # at least one element continues the state that was saved
     resumed, resumed_average = fresh(arch, GRID, dropout=0.3)
     list(train(resumed, crops(), recipe, average=resumed_average, start=states[stop]))
     for wanted, found in ((whole, resumed), (whole_average, resumed_average)):

@@ -1,7 +1,7 @@
 """Contiguous crops of pieces as training batches: each batch element continues its piece from batch to batch.
 
 A batch is a function of its number here too, but not one of constant cost: finding where each element is takes a walk
-through all batches before. The walk computes no features, and goes on from the last batch that was asked for.
+through all batches before. The walk computes no features, and continues from the last batch that was asked for.
 
 B batch, T tokens, F features.
 """
@@ -111,7 +111,7 @@ class ContiguousCrops:
         self._elements = [self._next_pass() for _ in range(self.batch_size)]
 
     def _advance(self) -> None:
-        """Go on to the next batch."""
+        """Advance to the next batch."""
         self._number += 1
         for i, reading in enumerate(self._elements):
             reading.start += self.length

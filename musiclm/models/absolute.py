@@ -15,14 +15,13 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
-from .layers import positions
-from .layers.attention_recording import recordable
 from .layers.blocks import Block, initialize, merge_heads, run_blocks, split_heads
 from .layers.dropout import Dropout
+from .layers.fused_attention import attention
+from .layers.positions import sinusoids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,8 +78,8 @@ class Model(LanguageModel):
     ) -> tuple[Tensor, State]:
         size = self.config.size
         num_before = 0 if state is None else int(state[0][0])
-        positions_TD = sinusoids(num_before, tokens.shape[1], size, tokens.device)
-        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + positions_TD)
+        positions_T = torch.arange(num_before, num_before + tokens.shape[1], device=tokens.device)
+        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + sinusoids(positions_T, size))
         x_BTD, after = run_blocks(self.blocks, x_BTD, None if state is None else state[1:])
         return self.norm(x_BTD), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
 
@@ -102,33 +101,3 @@ class Attention(nn.Module):
         y_BHTE = attention(q_BHTE, k_BHSE, v_BHSE, self.context)
         first = max(0, k_BHSE.shape[2] - self.context + 1)
         return self.out(merge_heads(y_BHTE)), (k_BHSE[:, :, first:], v_BHSE[:, :, first:])
-
-
-def sinusoids(first: int, count: int, size: int, device: torch.device) -> Tensor:
-    """Return the encodings of positions first … first + count - 1, (count, size); see `layers.positions.sinusoids`."""
-    return positions.sinusoids(torch.arange(first, first + count, device=device), size)
-
-
-@recordable
-def attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, context: int) -> Tensor:
-    """Return causal attention, (B, H, T, E). The last T of the S keys are at the queries' own positions.
-
-    At most `context` queries are processed at once, so that a mask grows with the context, not with the music.
-    """
-    num_queries, num_keys = q_BHTE.shape[2], k_BHSE.shape[2]
-    if num_queries == num_keys <= context:
-        return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, is_causal=True)
-    parts = []
-    for begin in range(0, num_queries, context):
-        end = min(begin + context, num_queries)
-        last = num_keys - num_queries + end  # these queries attend to keys first:last
-        first = max(0, last - (end - begin) - context + 1)
-        behind = last - first - (end - begin)
-        mask = torch.ones(end - begin, last - first, dtype=torch.bool, device=q_BHTE.device)
-        mask = mask.tril(behind).triu(behind - context + 1)
-        parts.append(
-            F.scaled_dot_product_attention(
-                q_BHTE[:, :, begin:end], k_BHSE[:, :, first:last], v_BHSE[:, :, first:last], attn_mask=mask
-            )
-        )
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)

@@ -108,9 +108,10 @@ class LanguageModel(nn.Module, metaclass=_CheckedClass):
         """Return the hidden states and the streaming state after the last token.
 
         Args:
-            tokens: (B, T) int64.
+            tokens: (B, T) int64, T >= 1.
             state: what an earlier call returned, or None at the beginning. The model may write into it, so it must not
-                be used again. Keep a `copy_state` of it to branch or to rewind.
+                be used again. Keep a `copy_state` of it to branch or to rewind. Its dtypes are those of the pass that
+                returned it: a pass under autocast is continued under the same autocast.
             features: (B, T, F) int64, where F is `len(config.feature_sizes)`; may be left out if F is 0.
 
         Returns:

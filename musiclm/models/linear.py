@@ -45,18 +45,13 @@ class EluFeatures(FeatureMap):
     """
 
     def of_queries(self, q: Tensor) -> Tensor:
-        return _elu_plus_one(q, q.amax(-1, keepdim=True).clamp_(max=0))
+        return q.clamp(max=0).sub_(q.amax(-1, keepdim=True).clamp_(max=0)).exp_().add_(q.relu())
 
     def of_keys(self, k: Tensor) -> Tensor:
-        return _elu_plus_one(k.clamp(min=LEAST), 0)
+        return k.clamp(LEAST, 0).exp_().add_(k.relu())  # cancels nothing, as e^k - 1 + 1 would
 
     def to_queries(self, dfeatures: Tensor, features: Tensor, q: Tensor) -> Tensor:
         return dfeatures * features.clamp(max=1)
 
     def to_keys(self, dfeatures: Tensor, features: Tensor, k: Tensor) -> Tensor:
         return (dfeatures * features.clamp(max=1)).mul_(k > LEAST)
-
-
-def _elu_plus_one(x: Tensor, largest: Tensor | float) -> Tensor:
-    """Return elu(x) + 1 over e^largest, which is 1 where any x is positive. It cancels nothing, as e^x - 1 + 1 would."""
-    return (x.clamp(max=0) - largest).exp_().add_(x.clamp(min=0))

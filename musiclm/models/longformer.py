@@ -35,9 +35,9 @@ from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers import quantized
 from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
-from .layers.incremental import IncrementalModel
+from .layers.incremental import IncrementalBlock, IncrementalModel, pack
 from .layers.positions import rotate, rotations
-from .layers.window_attention import Group, Landmarks, at, head_groups, in_window, make_spans, window_attention
+from .layers.window_attention import GlobalTokens, Group, at, head_groups, in_window, make_spans, window_attention
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,16 @@ class Config(BaseConfig):
 
 
 PRESETS = {
-    "tiny": {"size": 128, "num_layers": 2, "num_heads": 2, "window": 128, "dilations": (1, 4), "dropout": 0.1},
-    "small": {"size": 256, "num_layers": 4, "num_heads": 4, "window": 256, "dilations": (1, 1, 1, 4), "dropout": 0.1},
+    "tiny": {
+        "size": 128, "num_layers": 2, "num_heads": 2, "window": 128, "dilations": (1, 4), "num_global": 64, "dropout": 0.1,
+    },
+    "small": {
+        "size": 256, "num_layers": 4, "num_heads": 4, "window": 256, "dilations": (1, 1, 1, 4), "num_global": 64,
+        "dropout": 0.1,
+    },
     "base": {
-        "size": 384, "num_layers": 6, "num_heads": 6, "window": 512, "dilations": (1, 1, 1, 1, 1, 4), "dropout": 0.1,
+        "size": 384, "num_layers": 6, "num_heads": 6, "window": 512, "dilations": (1, 1, 1, 1, 1, 4), "num_global": 64,
+        "dropout": 0.1,
     },
 }  # fmt: skip
 TRAINING = {"learning_rate": 1.5e-3, "batch_size": 2, "window": 1024}
@@ -96,7 +102,7 @@ class Pass:
         near: rotations by the position of each new token, (T, E / 2).
         is_global_BT: which of the new tokens are global; None in a model without global tokens, like all that follows.
         far: rotations by the number of global tokens up to each new token, (B, 1, T, E / 2).
-        landmarks: the global tokens, kept and new.
+        global_tokens: the global tokens, kept and new.
         kept_BG: their slots that the next pass keeps.
         groups: of heads; empty for a single token.
         far_masks: of a single token and each group of heads, 0 for kept global tokens to attend to, else -inf, (B, 1, 1, G).
@@ -107,7 +113,7 @@ class Pass:
     near: Tensor
     is_global_BT: Tensor | None = None
     far: Tensor | None = None
-    landmarks: Landmarks | None = None
+    global_tokens: GlobalTokens | None = None
     kept_BG: Tensor | None = None
     groups: Sequence[Group] = ()
     far_masks: Sequence[Tensor] = ()
@@ -165,10 +171,10 @@ def begin_pass(
         else:
             kept = state[1], state[2]
         is_global_BT = torch.isin(tokens, torch.tensor(config.global_ids, device=device))
-        landmarks, slots_BG = find_landmarks(is_global_BT, positions_T, *kept)
-        common += landmarks.counts_BT[:, -1], landmarks.positions_BJ.gather(1, slots_BG)
-        fields |= {"is_global_BT": is_global_BT, "landmarks": landmarks, "kept_BG": slots_BG}
-        fields["far"] = rotations(landmarks.counts_BT, head_size)[:, None]
+        global_tokens, slots_BG = find_global_tokens(is_global_BT, positions_T, *kept)
+        common += global_tokens.counts_BT[:, -1], global_tokens.positions_BJ.gather(1, slots_BG)
+        fields |= {"is_global_BT": is_global_BT, "global_tokens": global_tokens, "kept_BG": slots_BG}
+        fields["far"] = rotations(global_tokens.counts_BT, head_size)[:, None]
     like = torch.zeros((), dtype=dtype, device=device)
     dilations = config.dilations or (1,) * config.num_heads
     if num_tokens == 1 and state is not None and config.global_ids:
@@ -177,7 +183,8 @@ def begin_pass(
         num_cached = min(num_before, config.window * max(dilations))
         fields["groups"] = [
             Group(
-                heads, make_spans(num_tokens, num_cached, config.window, d, num_before, fields.get("landmarks"), like)
+                heads,
+                make_spans(num_tokens, num_cached, config.window, d, num_before, fields.get("global_tokens"), like),
             )
             for heads, d in head_groups(dilations)
         ]
@@ -189,22 +196,22 @@ def begin_pass(
     return Pass(num_before=num_before, num_new=num_tokens, **fields), common, layers
 
 
-def find_landmarks(
+def find_global_tokens(
     is_global_BT: Tensor, positions_T: Tensor, before_B: Tensor, positions_BG: Tensor
-) -> tuple[Landmarks, Tensor]:
+) -> tuple[GlobalTokens, Tensor]:
     """Return the global tokens of a pass, and the slots of those that are the last after it, (B, G)."""
     num_kept = positions_BG.shape[1]
     counts_BT = before_B[:, None] + is_global_BT.cumsum(1)
     num_new_B = counts_BT[:, -1] - before_B
     indices_BJ = torch.argsort(~is_global_BT, dim=1, stable=True)[:, : int(num_new_B.max())]
-    landmarks = Landmarks(
+    global_tokens = GlobalTokens(
         num_kept=num_kept,
         positions_BJ=torch.cat([positions_BG, positions_T[indices_BJ]], 1),
         before_B=before_B,
         counts_BT=counts_BT,
         indices_BJ=indices_BJ,
     )
-    return landmarks, num_new_B[:, None] + torch.arange(num_kept, device=before_B.device)
+    return global_tokens, num_new_B[:, None] + torch.arange(num_kept, device=before_B.device)
 
 
 def _far_mask(common: State, window: int, dilation: int, like: Tensor) -> Tensor:
@@ -250,13 +257,13 @@ class Attention(nn.Module):
         near = rotate(k, plan.near)
         far: tuple[Any, ...] = ()
         after: list[Tensor] = []
-        if plan.landmarks is not None and plan.far is not None:
-            k_far = at(rotate(k, plan.far), plan.landmarks.indices_BJ)
-            v_far = at(v, plan.landmarks.indices_BJ)
-            before = torch.zeros_like(k[:, :, :1]).expand(-1, -1, plan.landmarks.num_kept, -1)
+        if plan.global_tokens is not None and plan.far is not None:
+            k_far = at(rotate(k, plan.far), plan.global_tokens.indices_BJ)
+            v_far = at(v, plan.global_tokens.indices_BJ)
+            before = torch.zeros_like(k[:, :, :1]).expand(-1, -1, plan.global_tokens.num_kept, -1)
             k_kept, v_kept = (before, before) if kept is None else kept[-2:]
             k_far = torch.cat([k_kept, k_far], 2)
-            far = rotate(q, plan.far), k_far, None if kept is None else v_kept, plan.landmarks
+            far = rotate(q, plan.far), k_far, None if kept is None else v_kept, plan.global_tokens
             assert plan.kept_BG is not None
             after = [at(k_far, plan.kept_BG), at(torch.cat([v_kept, v_far], 2), plan.kept_BG)]
         keys, values, rings = self._continued(near, v, kept, plan)
@@ -324,7 +331,11 @@ class IncrementalLongformer(IncrementalModel):
     def __init__(self, whole: Model, precision: str) -> None:
         super().__init__(whole, precision)
         self._embedding = quantized.fuse_embedding(whole.embedding)  # type: ignore[arg-type]
-        self._steps = [_Step(block, precision) for block in whole.blocks]
+        blocks: Any = whole.blocks
+        self._steps = [
+            IncrementalBlock(block, block.attention.out, _Attention(block.attention, precision), precision)
+            for block in blocks
+        ]
         self.norm = whole.norm
 
     def encode(
@@ -344,27 +355,21 @@ class IncrementalLongformer(IncrementalModel):
         return self.norm(x_BD)[:, None], (*common, *after)
 
 
-class _Step:
-    """A block for one token per batch element."""
+class _Attention:
+    """Attention of one token per batch element."""
 
-    def __init__(self, block: Any, precision: str) -> None:
-        def packed(layer: nn.Linear) -> quantized.Product:
-            return quantized.pack_linear(layer.weight, layer.bias, precision)
-
-        self.block, self.attention = block, block.attention
-        self.queries_keys_values = packed(block.attention.queries_keys_values)
-        if hasattr(block.attention, "global_keys_values"):
-            self.global_keys_values = packed(block.attention.global_keys_values)
-        self.out, self.up, self.down = packed(block.attention.out), packed(block.up), packed(block.down)
+    def __init__(self, attention: Attention, precision: str) -> None:
+        self.attention = attention
+        self.queries_keys_values = pack(attention.queries_keys_values, precision)
+        if hasattr(attention, "global_keys_values"):
+            self.global_keys_values = pack(attention.global_keys_values, precision)
 
     def __call__(self, x_BD: Tensor, kept: State, plan: Pass) -> tuple[Tensor, State]:
-        """Return the residual stream after the block, and the layer's new state."""
-        normed_BD = self.block.norm_attention(x_BD)
-        qkv = self.queries_keys_values(normed_BD)
+        """Return the attention, (B, D), and the layer's new state."""
+        qkv = self.queries_keys_values(x_BD)
         if plan.is_global_BT is not None and plan.is_global_BT.any():
-            of_global = torch.cat([qkv[:, : x_BD.shape[1]], self.global_keys_values(normed_BD)], 1)
+            of_global = torch.cat([qkv[:, : x_BD.shape[1]], self.global_keys_values(x_BD)], 1)
             qkv = torch.where(plan.is_global_BT, of_global, qkv)
         q, k, v = (split_heads(t[:, None], self.attention.num_heads) for t in qkv.chunk(3, -1))
         y_BHTE, kept = self.attention.attend_once(q, k, v, kept, plan)
-        x_BD = x_BD + self.out(y_BHTE.flatten(1))
-        return x_BD + self.down(F.gelu(self.up(self.block.norm_forward(x_BD)))), kept
+        return y_BHTE.flatten(1), kept

@@ -9,7 +9,7 @@ What differs from the paper:
 - It cuts sorted tokens into chunks of a fixed length, whose borders move with later tokens. Here the reach is counted in
   tokens of the bucket, which is causal and the same in chunks. Hash buckets are discrete: where rounding makes two pieces of
   a pass choose another bucket than one pass, attention differs. That takes a tie within about 1e-6.
-- Rotations are fixed: a function of `hash_seed` and the layer. The paper draws new ones each time.
+- Rotations are fixed: a function of `hash_seed` and the layer. The paper samples them again in each pass.
 - A key that several rounds find counts several times.
 - Positions are sines and cosines, which need no largest length; the paper learns axial ones. Head and output see the mean of
   the two streams.
@@ -29,13 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .absolute import sinusoids
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers import quantized
 from .layers.blocks import Block, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
-from .layers.hashed_attention import attend_once, hash_buckets, hashed_attention, last_rows, sort_rows
+from .layers.hashed_attention import attend_once, hash_buckets, hashed_attention, last_keys, sort_keys
 from .layers.incremental import IncrementalModel
+from .layers.positions import sinusoids
 from .layers.reversible import ReversibleLayer, run_layers
 
 KEPT = 3  # tensors of the state per layer
@@ -76,15 +76,15 @@ class Config(BaseConfig):
 PRESETS = {
     "tiny": {
         "size": 128, "num_layers": 2, "num_heads": 2, "num_rounds": 2, "num_buckets": 16, "bucket_context": 32,
-        "dropout": 0.1,
+        "hash_seed": 1, "dropout": 0.1,
     },
     "small": {
         "size": 256, "num_layers": 4, "num_heads": 4, "num_rounds": 2, "num_buckets": 16, "bucket_context": 64,
-        "dropout": 0.1,
+        "hash_seed": 1, "dropout": 0.1,
     },
     "base": {
         "size": 384, "num_layers": 6, "num_heads": 6, "num_rounds": 2, "num_buckets": 16, "bucket_context": 64,
-        "dropout": 0.1,
+        "hash_seed": 1, "dropout": 0.1,
     },
 }  # fmt: skip
 TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
@@ -111,8 +111,9 @@ class Model(LanguageModel):
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         num_before = 0 if state is None else int(state[0][0])
-        positions_TD = sinusoids(num_before, tokens.shape[1], self.config.size, tokens.device)
-        x_BTD = self.dropout(self.embedding(tokens, features) * self.config.size**0.5 + positions_TD)
+        size = self.config.size
+        positions_T = torch.arange(num_before, num_before + tokens.shape[1], device=tokens.device)
+        x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + sinusoids(positions_T, size))
         layers: Any = list(self.blocks)
         first, second, after = run_layers(layers, x_BTD, split_state(state, len(layers)))
         return self.norm((first + second) / 2), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
@@ -179,9 +180,9 @@ class Attention(nn.Module):
             return self.out(y_BHE.flatten(1)[:, None]), kept, kinds
         if kept is not None:
             k, v = torch.cat([kept[0], k], 2), torch.cat([kept[1], v], 2)
-        sorting = sort_rows(new_BHRT, None if kept is None else kept[2], self.num_buckets, self.reach)
+        sorting = sort_keys(new_BHRT, None if kept is None else kept[2], self.num_buckets, self.reach)
         y_BHTE = hashed_attention(q, k, v, sorting)
-        return self.out(merge_heads(y_BHTE)), last_rows(k, v, sorting, self.num_buckets), kinds
+        return self.out(merge_heads(y_BHTE)), last_keys(k, v, sorting, self.num_buckets), kinds
 
 
 @functools.lru_cache(maxsize=64)
@@ -209,8 +210,9 @@ class IncrementalReformer(IncrementalModel):
             hidden_BTD: Tensor
             hidden_BTD, state = self.whole.encode(tokens, state, features)
             return hidden_BTD, state
-        position_1D = sinusoids(int(state[0][0]), 1, self.config.size, tokens.device)
-        first_BD = second_BD = self._embedding(tokens, features)[:, 0] * self.config.size**0.5 + position_1D
+        size = self.config.size
+        first_BD = self._embedding(tokens, features)[:, 0] * size**0.5 + sinusoids(state[0], size)
+        second_BD = first_BD
         after: list[Tensor] = []
         for step, kept in zip(self._steps, split_state(state, len(self._steps)), strict=True):
             assert kept is not None

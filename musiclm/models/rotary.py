@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .absolute import attention
 from .base import BaseConfig, Embedding, Head, LanguageModel, State
 from .layers.blocks import initialize, merge_heads
 from .layers.dropout import Dropout
+from .layers.fused_attention import attention
 from .layers.positions import rotate, rotations
 from .layers.rms_norm import RMSNorm
 from .layers.rotary_decoder import IncrementalRotary

@@ -80,10 +80,10 @@ class Tokenizer(ABC):
         """The vocabulary table: the `Token` of each id, V of them. It is what other packages read; see `vocabulary.py`."""
 
     @property
-    def landmark_ids(self) -> tuple[int, ...]:
+    def global_ids(self) -> tuple[int, ...]:
         """The ids that begin a bar or name its section, in rising order; empty where the vocabulary has no bars.
 
-        A model may attend to them from far away. A merged id is a landmark if one of its base ids is.
+        A model may attend to them from far away. A merged id is one of them if one of its base ids is.
         """
         of_base = set(tables.ids_of(self.vocabulary, Kind.BAR, Kind.SECTION).tolist())
         expansions = tables.expansions(self.vocabulary)

@@ -29,7 +29,10 @@ class CarriedState:
         self._state: State | None = tuple(tensors[f"{PREFIX}{i}"].to(device) for i in range(num_carried)) or None
 
     def before(self, batch: Batch) -> State | None:
-        """Return the state that the batch continues; None if all of its elements begin."""
+        """Return the state that the batch continues, of zeros in elements that begin a piece.
+
+        None if nothing was kept so far, or if the batch's elements are crops by themselves.
+        """
         if batch.begins is None or self._state is None:
             return None
         return reset(self._state, batch.begins)

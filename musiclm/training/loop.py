@@ -7,6 +7,7 @@ resume needs: a batch is a function of its number, and the dropout of a step of 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import time
@@ -126,45 +127,33 @@ def fit(
     Raises:
         DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
     """
-    device = next(model.parameters()).device
     start = _begin(model, average, optimizers, start)
     in_order = iter(map(batches, itertools.count(start.step)) if callable(batches) else batches)
     tokens, begin = start.tokens, clock() - start.seconds
+    tensors = functools.partial(_tensors, model, average, optimizers, carried)
     for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
         seconds = clock() - begin
-        if recipe.progress(step, seconds) >= 1:
+        if recipe.progress(step, seconds) >= 1 or (batch := next(in_order, None)) is None:
             return
         rate = recipe.rate(step, seconds)
         set_rate(optimizers, rate)
-        batch = next(in_order, None)
-        if batch is None:
-            return
         if before_step is not None:
             before_step(step)
         recipe.seed_dropout(step)
-        found = loss(model, batch.to(device))
+        found = loss(model, batch.to(next(model.parameters()).device))
         norm = _update(model, found.total, optimizers, recipe.clip)
         update_ema(average, model, recipe.ema_decay_at(step))
         tokens += found.num_targets
         number, seconds = step + 1, clock() - begin
-        # All three at once, behind the update: reading a number waits for the GPU.
-        total, nats, norm_read = torch.stack([found.total.detach(), found.nats.detach(), norm]).tolist()
-        if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm_read)):
-            raise DivergedError("the gradient" if math.isfinite(total + nats) else "the loss", number)
         yield Step(
             number=number,
-            nats=nats,
+            nats=_finite_nats(found, norm, number),  # behind the update: reading a number waits for the GPU
             tokens=tokens,
             seconds=seconds,
             rate=rate,
             progress=recipe.progress(number, seconds),
             model=average,
-            state=lambda number=number, tokens=tokens: TrainingState(  # type: ignore[misc]
-                step=number,
-                tokens=tokens,
-                seconds=clock() - begin,
-                tensors=_tensors(model, average, optimizers) | carried(),
-            ),
+            state=functools.partial(_state, number, tokens, clock, begin, tensors),
         )
 
 
@@ -231,13 +220,25 @@ def _soft_labels(teacher: LanguageModel, batch: Batch, recipe: Recipe) -> Tensor
     return logits.float().softmax(-1)
 
 
-def _tensors(model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def _state(
+    step: int, tokens: int, clock: Callable[[], float], begin: float, tensors: Callable[[], dict[str, Tensor]]
+) -> TrainingState:
+    """Return the state to resume from, with the training time up to this call."""
+    return TrainingState(step=step, tokens=tokens, seconds=clock() - begin, tensors=tensors())
+
+
+def _tensors(
+    model: nn.Module,
+    average: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    carried: Callable[[], dict[str, Tensor]],
+) -> dict[str, Tensor]:
     tensors = {f"weights.{name}": t for name, t in model.state_dict().items()}
     tensors |= {f"average.{name}": t for name, t in average.state_dict().items()}
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
             tensors |= {f"moments.{name}.{key}": t for key, t in optimizer.state.get(parameter, {}).items()}
-    return tensors
+    return tensors | carried()
 
 
 def _begin(
@@ -262,6 +263,14 @@ def _update(model: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Opt
     for optimizer in optimizers:
         optimizer.step()
     return norm
+
+
+def _finite_nats(loss: Loss, norm: Tensor, step: int) -> float:
+    """Return the reported loss; raise `DivergedError` if it, the total or the norm of the gradient is not finite."""
+    total, nats, norm_read = torch.stack([loss.total.detach(), loss.nats.detach(), norm]).tolist()  # read at once
+    if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm_read)):
+        raise DivergedError("the gradient" if math.isfinite(total + nats) else "the loss", step)
+    return float(nats)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

@@ -217,7 +217,7 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
             raise RunError(f"the hyperparameters of '{started.name}' are fixed: leave out --set and --layers")
     config |= tokenizer.model_config
     if "global_ids" in models.fields(plan.arch):
-        config["global_ids"] = tokenizer.landmark_ids
+        config["global_ids"] = tokenizer.global_ids
     for name, number in sorted(plan.config.items()):
         if name not in preset:
             own = ", ".join(sorted(preset))

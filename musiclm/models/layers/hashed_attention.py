@@ -8,8 +8,8 @@ token attends to itself only if no round has another key.
 The paper cuts sorted tokens into chunks, whose borders move with later tokens. Here the reach is counted in tokens of the
 bucket, so that nothing after a token changes its attention.
 
-B batch, H heads, R rounds, T new tokens, S rows: kept ones of all rounds and new tokens, P sorted rows of a round, padded,
-C buckets, K reach, E size of a head.
+B batch, H heads, R rounds, T new tokens, S keys: kept ones of all rounds and those of new tokens, P sorted keys of a round,
+padded, C buckets, K reach, E size of a head.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ LEAST = -1e30  # below all scores; finite, so that a difference of two is 0
 
 
 class Sorting(NamedTuple):
-    """The rows of keys in the order of buckets, and of time within a bucket, for each round.
+    """Keys in the order of buckets, and of time within a bucket, for each round.
 
     Attributes:
-        order_BHRP: the row of each sorted place; 0 in the padding.
-        bucket_BHRP: its bucket; C and above in empty rows and in the padding.
-        alone_BHS: rows that attend to themselves, since no round has an earlier token of their bucket.
+        order_BHRP: which key is at each sorted place; 0 in the padding.
+        bucket_BHRP: its bucket; C and above for empty keys and in the padding.
+        alone_BHS: keys of tokens that attend to themselves, since no round has an earlier token of their bucket.
         num_sorted: places that are no padding.
         reach: K.
     """
@@ -54,12 +54,12 @@ def hash_buckets(x_BHTE: Tensor, rotations_HRED: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sort_rows(new_BHRT: Tensor, filled_BHRC: Tensor | None, num_buckets: int, reach: int) -> Sorting:
-    """Return the sorting of new tokens, behind the kept rows of all rounds if there are any.
+def sort_keys(new_BHRT: Tensor, filled_BHRC: Tensor | None, num_buckets: int, reach: int) -> Sorting:
+    """Return the sorting of new tokens, behind the kept keys of all rounds if there are any.
 
     Args:
         new_BHRT: buckets of the new tokens.
-        filled_BHRC: how many of each bucket's K kept rows are filled, the last ones of each; None for no kept rows.
+        filled_BHRC: how many of each bucket's K kept keys are filled, the last ones of each; None for no kept keys.
         num_buckets: C.
         reach: K.
     """
@@ -73,7 +73,7 @@ def sort_rows(new_BHRT: Tensor, filled_BHRC: Tensor | None, num_buckets: int, re
     is_first = torch.ones_like(bucket_BHRP, dtype=torch.bool)
     is_first[..., 1:] = bucket_BHRP[..., 1:] != bucket_BHRP[..., :-1]
     alone_BHT = torch.zeros_like(is_first).scatter_(-1, order_BHRP, is_first)[..., num_kept:].all(2)
-    if num_kept:  # each round has kept rows of its own, in front of the new tokens
+    if num_kept:  # each round has kept keys of its own, in front of the new ones
         shift_R1 = torch.arange(rounds, device=order_BHRP.device)[:, None] * num_kept
         order_BHRP = order_BHRP + torch.where(order_BHRP < num_kept, shift_R1, (rounds - 1) * num_kept)
     num_sorted = order_BHRP.shape[-1]
@@ -87,24 +87,27 @@ def sort_rows(new_BHRT: Tensor, filled_BHRC: Tensor | None, num_buckets: int, re
     )
 
 
-def last_rows(k_BHSE: Tensor, v_BHSE: Tensor, sorting: Sorting, num_buckets: int) -> State:
+def last_keys(k_BHSE: Tensor, v_BHSE: Tensor, sorting: Sorting, num_buckets: int) -> State:
     """Return what the next tokens may attend to: the last K keys and values of each round's buckets, and how many there are.
 
-    The rows are (B, H, R C K, E) each, bucket by bucket with the newest last; the numbers are (B, H, R, C).
+    Keys and values are (B, H, R C K, E) each, bucket by bucket with the newest last; the numbers are (B, H, R, C).
     """
     with torch.no_grad():
-        bucket_BHRP = sorting.bucket_BHRP.clamp_max(num_buckets)  # empty rows and padding: one more bucket
+        bucket_BHRP = sorting.bucket_BHRP.clamp_max(num_buckets)  # empty keys and padding: one more bucket
         counts = bucket_BHRP.new_zeros(*bucket_BHRP.shape[:3], num_buckets + 1)
         counts = counts.scatter_add_(-1, bucket_BHRP, torch.ones_like(bucket_BHRP))[..., :num_buckets]
         places = counts.cumsum(-1)[..., None] - torch.arange(sorting.reach, 0, -1, device=counts.device)
-        rows = sorting.order_BHRP.gather(-1, places.clamp_min_(0).flatten(-2)).flatten(2)
-    index = rows[..., None].expand(-1, -1, -1, k_BHSE.shape[-1])
+        found = sorting.order_BHRP.gather(-1, places.clamp_min_(0).flatten(-2)).flatten(2)
+    index = found[..., None].expand(-1, -1, -1, k_BHSE.shape[-1])
     return k_BHSE.gather(2, index), v_BHSE.gather(2, index), counts.clamp_max(sorting.reach)
 
 
 @recordable
 def hashed_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, sorting: Sorting) -> Tensor:
-    """Return attention within buckets, (B, H, T, E), with scores scaled by 1 / sqrt(E). The last T rows are the queries'."""
+    """Return attention within buckets, (B, H, T, E), with scores scaled by 1 / sqrt(E).
+
+    The last T keys are at the queries' own positions.
+    """
     num_kept = k_BHSE.shape[2] - q_BHTE.shape[2]
     q_BHSE = F.pad(q_BHTE * q_BHTE.shape[-1] ** -0.5, (0, 0, num_kept, 0)).to(k_BHSE.dtype)
     attend = _HashedAttention.apply
@@ -113,9 +116,9 @@ def hashed_attention(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, sorting: So
 
 
 class _HashedAttention(torch.autograd.Function):
-    """`hashed_attention` of scaled queries of all rows and its gradient; the weights are computed again, not kept.
+    """`hashed_attention` of scaled queries, one per key, and its gradient; the weights are computed again, not kept.
 
-    Each block of K sorted rows attends to itself and to the block before it.
+    Each block of K sorted queries attends to its own keys and to those of the block before it.
     """
 
     @staticmethod
@@ -176,13 +179,13 @@ def _scores(q_SE: Tensor, k_SE: Tensor, sorting: Sorting, b: int, h: int) -> Ten
 
 
 def _with_block_before(x_RPE: Tensor, reach: int, fill: int = 0) -> Tensor:
-    """Return each block of K sorted rows behind the block before it, (R, blocks, 2 K, E)."""
+    """Return each block of K sorted vectors behind the block before it, (R, blocks, 2 K, E)."""
     x_RNKE = F.pad(x_RPE, (0, 0, reach, 0), value=fill).unflatten(1, (-1, reach))
     return torch.cat([x_RNKE[:, :-1], x_RNKE[:, 1:]], 2)
 
 
 def _without_block_before(dx_RNME: Tensor, reach: int) -> Tensor:
-    """Return the gradient of sorted rows, (R, P, E), from that of `_with_block_before`."""
+    """Return the gradient of sorted vectors, (R, P, E), from that of `_with_block_before`."""
     dx_RNKE = dx_RNME[:, :, reach:].clone()
     dx_RNKE[:, :-1] += dx_RNME[:, 1:, :reach]
     return dx_RNKE.flatten(1, 2)
@@ -193,32 +196,32 @@ def _add(total_SE: Tensor, order_RP: Tensor, x_RPE: Tensor) -> None:
 
 
 def _joined(
-    order_RP: Tensor, largest_RP: Tensor, totals_RP: Tensor, sums_RPE: Tensor, num_rows: int
+    order_RP: Tensor, largest_RP: Tensor, totals_RP: Tensor, sums_RPE: Tensor, num_keys: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the attention of each row over all rounds, and the logarithm of its sum of exponentials.
+    """Return the attention of each query over all rounds, and the logarithm of its sum of exponentials.
 
     Args:
-        order_RP: the rows, without padding.
-        largest_RP: largest score of each sorted row.
+        order_RP: the queries, without padding.
+        largest_RP: largest score of each sorted query.
         totals_RP: sum of exp(score - largest).
         sums_RPE: values weighted by these.
-        num_rows: S. Rows of other rounds remain empty.
+        num_keys: S. The places of keys that other rounds kept remain empty.
     """
     rounds, num_sorted = order_RP.shape
-    largest_RS = largest_RP.new_full((rounds, num_rows), LEAST)
+    largest_RS = largest_RP.new_full((rounds, num_keys), LEAST)
     largest_RS.scatter_(1, order_RP, largest_RP[:, :num_sorted])
     largest_S = largest_RS.amax(0)
     scale_RP = (largest_RP[:, :num_sorted] - largest_S[order_RP]).exp_()
-    totals_S = largest_S.new_zeros(num_rows)
+    totals_S = largest_S.new_zeros(num_keys)
     totals_S.index_add_(0, order_RP.flatten(), (totals_RP[:, :num_sorted] * scale_RP).flatten())
     totals_S.clamp_min_(1e-30)
-    y_SE = sums_RPE.new_zeros(num_rows, sums_RPE.shape[2])
+    y_SE = sums_RPE.new_zeros(num_keys, sums_RPE.shape[2])
     _add(y_SE, order_RP, sums_RPE[:, :num_sorted] * scale_RP[..., None].to(y_SE.dtype))
     return y_SE / totals_S[:, None].to(y_SE.dtype), largest_S + totals_S.log()
 
 
 def attend_once(q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, bucket_BHR: Tensor, kept: State) -> tuple[Tensor, State]:
-    """Return the attention of a single token, (B, H, E), and the rows kept after it; `kept` is written into."""
+    """Return the attention of a single token, (B, H, E), and what is kept after it; `kept` is written into."""
     keys, values, filled_BHRC = (t.contiguous() for t in kept)
     batch, heads, rounds, num_buckets = filled_BHRC.shape
     begins = torch.arange(batch * heads * rounds, device=keys.device) * num_buckets
@@ -226,17 +229,17 @@ def attend_once(q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, bucket_BHR: Tensor,
     of_keys, of_values = (t.view(len(begins) * num_buckets, -1, t.shape[-1]) for t in (keys, values))
     k_NKE, v_NKE, filled = of_keys[found], of_values[found], filled_BHRC.view(-1)
     reach = k_NKE.shape[1]
-    rows_shape = batch * heads, rounds * reach, k_NKE.shape[2]
+    shape = batch * heads, rounds * reach, k_NKE.shape[2]
     scale = q_BHE.shape[-1] ** -0.5
-    scores = (k_NKE.view(rows_shape) @ q_BHE.reshape(len(begins) // rounds, -1, 1)).squeeze(-1) * scale
+    scores = (k_NKE.view(shape) @ q_BHE.reshape(len(begins) // rounds, -1, 1)).squeeze(-1) * scale
     num_seen = filled[found]
     is_empty = torch.arange(reach, device=keys.device) < reach - num_seen[:, None]
     scores = scores.masked_fill_(is_empty.view(scores.shape), LEAST)
-    y = (scores.softmax(-1)[:, None] @ v_NKE.view(rows_shape)).view(v_BHE.shape)
+    y = (scores.softmax(-1)[:, None] @ v_NKE.view(shape)).view(v_BHE.shape)
     is_alone = (num_seen == 0).view(batch, heads, rounds).all(-1)
     y = torch.where(is_alone[..., None], v_BHE, y)
-    for table, rows, new_BHE in ((of_keys, k_NKE, k_BHE), (of_values, v_NKE, v_BHE)):
+    for table, seen, new_BHE in ((of_keys, k_NKE, k_BHE), (of_values, v_NKE, v_BHE)):
         new = new_BHE[:, :, None].expand(-1, -1, rounds, -1).reshape(-1, 1, new_BHE.shape[-1])
-        table[found] = torch.cat([rows[:, 1:], new], 1)
+        table[found] = torch.cat([seen[:, 1:], new], 1)
     filled[found] = (num_seen + 1).clamp_max_(reach)
     return y, (keys, values, filled_BHRC)

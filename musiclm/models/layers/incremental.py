@@ -1,10 +1,14 @@
-"""What the forms of models for decoding one token at a time share: a packed head and the choice between two ways.
+"""What the forms of models for decoding one token at a time share: a packed head, a block, and the choice between two ways.
 
 B batch, T tokens, D hidden size, F features, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import TEMPERATURE, Head, LanguageModel, State
@@ -35,6 +39,35 @@ class IncrementalModel(LanguageModel):
 
     def scale_logits(self, temperature: float) -> None:
         raise TypeError("the weights are packed: scale the logits before for_generation")
+
+
+class IncrementalBlock:
+    """A pre-norm block with GELU for one token per batch element: x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    Args:
+        block: with `norm_attention`, `norm_forward`, `up` and `down`.
+        out: the layer after attention, D -> D.
+        attend: returns the attention of a normed residual stream, (B, D), before `out`, and what the next token attends to;
+            further arguments are those of the call.
+        precision: of the packed weights; see `quantized.pack_linear`.
+    """
+
+    def __init__(self, block: Any, out: nn.Linear, attend: Callable[..., tuple[Tensor, State]], precision: str) -> None:
+        self.attend = attend
+        self.out, self.up, self.down = (pack(layer, precision) for layer in (out, block.up, block.down))
+        self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
+
+    def __call__(self, x_BD: Tensor, *args: Any) -> tuple[Tensor, State]:
+        """Return the residual stream after the block, (B, D), and what the next token attends to."""
+        y_BD, kept = self.attend(self.norm_attention(x_BD), *args)
+        x_BD = x_BD + self.out(y_BD)
+        x_BD += self.down(F.gelu(self.up(self.norm_forward(x_BD))))
+        return x_BD, kept
+
+
+def pack(layer: nn.Linear, precision: str) -> quantized.Product:
+    """Return the product with a layer's packed weights, plus its bias."""
+    return quantized.pack_linear(layer.weight, layer.bias, precision)
 
 
 class PackedHead(nn.Module):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...devices import resolve_precision
@@ -18,7 +17,7 @@ from ..base import BaseConfig, Embedding, Head, LanguageModel, State
 from . import quantized
 from .blocks import Block, initialize, run_blocks
 from .dropout import Dropout
-from .incremental import IncrementalModel
+from .incremental import IncrementalBlock, IncrementalModel, pack
 from .linear_attention import FeatureMap, LinearAttention, attend_one
 from .positions import sinusoids
 
@@ -102,7 +101,11 @@ class IncrementalLinear(IncrementalModel):
         self.whole: LinearTransformer = whole
         assert isinstance(whole.embedding, Embedding)
         self._embedding = quantized.fuse_embedding(whole.embedding)
-        self._steps = [_Step(block, precision) for block in whole.blocks]
+        blocks: Any = whole.blocks
+        self._steps = [
+            IncrementalBlock(block, block.attention.out, _Attention(block.attention, precision), precision)
+            for block in blocks
+        ]
 
     def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
@@ -112,26 +115,17 @@ class IncrementalLinear(IncrementalModel):
             return self.whole.encode(tokens, state, features)
         x_BD = self.whole.placed(self._embedding(tokens, features)[:, 0], opened[0])
         for i, step in enumerate(self._steps):
-            x_BD = step(x_BD, opened[1 + 2 * i : 3 + 2 * i])
+            x_BD, _ = step(x_BD, opened[1 + 2 * i : 3 + 2 * i])
         return self.whole.norm(x_BD)[:, None], self.whole.closed((opened[0] + 1, *opened[1:]))
 
 
-class _Step:
-    """A block for one token per batch element; it updates the sums of its attention in place."""
+class _Attention:
+    """Attention of one token per batch element; it updates the sums in place."""
 
-    def __init__(self, block: Any, precision: str) -> None:
-        attention: LinearAttention = block.attention
+    def __init__(self, attention: LinearAttention, precision: str) -> None:
         self.num_heads, self.features = attention.num_heads, attention.features
-        layers = (attention.queries_keys_values, attention.out, block.up, block.down)
-        self.queries_keys_values, self.out, self.up, self.down = (
-            quantized.pack_linear(layer.weight, layer.bias, precision) for layer in layers
-        )
-        self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
+        self.queries_keys_values = pack(attention.queries_keys_values, precision)
 
-    def __call__(self, x_BD: Tensor, sums: State) -> Tensor:
-        """Return the residual stream after the block, (B, D)."""
-        qkv = self.queries_keys_values(self.norm_attention(x_BD)).view(len(x_BD), 3, self.num_heads, -1)
-        q_BHE, k_BHE, v_BHM = qkv.unbind(1)
-        x_BD = x_BD + self.out(attend_one(q_BHE, k_BHE, v_BHM, self.features, sums))
-        x_BD += self.down(F.gelu(self.up(self.norm_forward(x_BD))))
-        return x_BD
+    def __call__(self, x_BD: Tensor, sums: State) -> tuple[Tensor, State]:
+        q_BHE, k_BHE, v_BHM = self.queries_keys_values(x_BD).view(len(x_BD), 3, self.num_heads, -1).unbind(1)
+        return attend_one(q_BHE, k_BHE, v_BHM, self.features, sums), sums

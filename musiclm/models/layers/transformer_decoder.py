@@ -9,14 +9,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import devices
 from ..base import Embedding, LanguageModel, State
 from . import quantized
 from .cached_attention import FloatAttention, PackedAttention
-from .incremental import IncrementalModel
+from .incremental import IncrementalBlock, IncrementalModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,11 @@ class IncrementalTransformer(IncrementalModel):
         super().__init__(whole, precision)
         assert isinstance(whole.embedding, Embedding)
         self._embedding = quantized.fuse_embedding(whole.embedding)
-        self._steps = [IncrementalBlock(block, precision) for block in blocks]
+        self._attentions = [_Attention(block, precision) for block in blocks]
+        self._steps = [
+            IncrementalBlock(block, block.out, attention, precision)
+            for block, attention in zip(blocks, self._attentions, strict=True)
+        ]
         self._context = blocks[0].distances_HRE.shape[1]
         self.norm = norm
 
@@ -87,20 +90,20 @@ class IncrementalTransformer(IncrementalModel):
             num_before = int(state[0][0])
             each = (len(state) - 1) // len(self._steps)
             opened: list[Tensor] = []
-            for i, step in enumerate(self._steps):
-                opened += step.attention.opened(state[1 + each * i : 1 + each * (i + 1)], num_before)
+            for i, attention in enumerate(self._attentions):
+                opened += attention.cached.opened(state[1 + each * i : 1 + each * (i + 1)], num_before)
             state = (torch.full_like(state[0], min(num_before, self._context)), *opened)
         hidden_BTD, after = self.whole.encode(tokens, state, features)
         count, num_seen = int(after[0][0]), num_before + tokens.shape[1]
         closed: list[Tensor] = []
-        for i, step in enumerate(self._steps):
+        for i, attention in enumerate(self._attentions):
             keys, values = (t[:, :, max(0, count - self._context) : count] for t in after[1 + 2 * i : 3 + 2 * i])
-            closed += step.attention.closed(keys, values, num_seen)
+            closed += attention.cached.closed(keys, values, num_seen)
         return hidden_BTD, (torch.full_like(after[0], num_seen), *closed)
 
 
-class IncrementalBlock:
-    """A block for one token per batch element: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+class _Attention:
+    """Relative attention of one token per batch element."""
 
     def __init__(self, block: BlockWeights, precision: str) -> None:
         distances_HRE = block.distances_HRE.detach()
@@ -111,18 +114,10 @@ class IncrementalBlock:
         weight[:size] *= scale  # the queries' part: the scores need no scaling any more
         bias[:size] *= scale
         self.queries_keys_values = quantized.pack_linear(weight, bias, precision)
-        self.out = quantized.pack_linear(block.out.weight, block.out.bias, precision)
-        self.up = quantized.pack_linear(block.up.weight, block.up.bias, precision)
-        self.down = quantized.pack_linear(block.down.weight, block.down.bias, precision)
-        self.norm_attention, self.norm_forward = block.norm_attention.forward, block.norm_forward.forward
         kind = PackedAttention if precision != "fp32" and devices.has_fbgemm(weight.device) else FloatAttention
         bias_HR = None if block.distance_bias_HR is None else block.distance_bias_HR.detach() * scale
-        self.attention = kind(distances_HRE, bias_HR)
+        self.cached = kind(distances_HRE, bias_HR)
 
     def __call__(self, x_BD: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
-        """Return the residual stream after the block, and the KV cache of its attention."""
-        qkv = self.queries_keys_values(self.norm_attention(x_BD))
-        y_BD, kept = self.attention(qkv, kept, num_before)
-        x_BD = x_BD + self.out(y_BD)
-        x_BD += self.down(F.gelu(self.up(self.norm_forward(x_BD))))
-        return x_BD, kept
+        """Return attention, (B, D), and the KV cache."""
+        return self.cached(self.queries_keys_values(x_BD), kept, num_before)

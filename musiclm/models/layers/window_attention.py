@@ -1,11 +1,11 @@
-"""Causal attention to a sliding window and to landmarks before it, in memory that is linear in the length of the music.
+"""Causal attention to a sliding window and to global tokens before it, in memory that is linear in the length of the music.
 
-A query attends to its window, W keys at the distances 0, d, 2d … of a head's dilation d, and to the last G landmarks. A key
+A query attends to its window, W keys at the distances 0, d, 2d … of a head's dilation d, and to the last G global tokens. A key
 that is both counts once, as one of the window. Queries are processed in spans. The weights are computed again in the
 backward pass instead of being kept.
 
 B batch, H heads, T new tokens, S cached and new tokens, E size of a head, N queries of a span, M keys of a span,
-J slots of landmarks, F slots that a span's queries may attend to.
+J slots of global tokens, F slots that a span's queries may attend to.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .attention_recording import recordable
 SPAN = 128  # queries
 
 
-class Landmarks(NamedTuple):
-    """The landmarks of a pass: the G last ones before it in slots 0 … G - 1, the newest in the last, then the new ones.
+class GlobalTokens(NamedTuple):
+    """The global tokens of a pass: the G last ones before it in slots 0 … G - 1, the newest in the last, then the new ones.
 
     Attributes:
         num_kept: G.
         positions_BJ: of the slots; undefined in empty ones.
-        before_B: the number of landmarks before the new tokens. Slot j has number before - G + j; a negative one is empty.
-        counts_BT: the number of landmarks up to each new token, itself included.
-        indices_BJ: of the landmarks among the new tokens, without the G slots of earlier ones.
+        before_B: the number of global tokens before the new tokens. Slot j has number before - G + j; a negative one is empty.
+        counts_BT: the number of global tokens up to each new token, itself included.
+        indices_BJ: of the global tokens among the new tokens, without the G slots of earlier ones.
     """
 
     num_kept: int
@@ -48,8 +48,8 @@ class Span(NamedTuple):
         queries: among the new tokens.
         keys: among the cached and new tokens.
         near_NM: 0 for a key of the query's window, -inf for others.
-        slots_BF: of the landmarks; None for no landmarks.
-        far_B1NF: 0 for a landmark that the query attends to, -inf for others.
+        slots_BF: of the global tokens; None for none.
+        far_B1NF: 0 for a global token that the query attends to, -inf for others.
     """
 
     queries: slice
@@ -82,7 +82,7 @@ def make_spans(
     window: int,
     dilation: int,
     num_before: int,
-    landmarks: Landmarks | None,
+    global_tokens: GlobalTokens | None,
     like: Tensor,
 ) -> list[Span]:
     """Return the spans of all new tokens as queries.
@@ -93,7 +93,7 @@ def make_spans(
         window: W.
         dilation: d.
         num_before: tokens before the new ones.
-        landmarks: None for none.
+        global_tokens: None for none.
         like: a tensor of the masks' dtype and device.
     """
     masks: dict[tuple[int, int], Tensor] = {}
@@ -110,26 +110,26 @@ def make_spans(
                 allowed = allowed.tril(reach).triu(reach - window + 1)
                 masks[num_queries, reach] = _mask(allowed, like)
             slots, far = None, None
-            if landmarks is not None:
-                slots, far = _far(landmarks, queries, window, dilation, num_before, like)
+            if global_tokens is not None:
+                slots, far = _far(global_tokens, queries, window, dilation, num_before, like)
             spans.append(Span(queries, keys, masks[num_queries, reach], slots, far))
     return spans
 
 
 def _far(
-    landmarks: Landmarks, queries: slice, window: int, dilation: int, num_before: int, like: Tensor
+    global_tokens: GlobalTokens, queries: slice, window: int, dilation: int, num_before: int, like: Tensor
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the slots of landmarks that queries may attend to, and the mask of those that each does."""
-    counts_BN = landmarks.counts_BT[:, queries]
-    start_B = counts_BN[:, 0] - landmarks.before_B  # the slot of the first landmark of the first query
-    width = landmarks.num_kept + int((counts_BN[:, -1] - counts_BN[:, 0]).max())
+    """Return the slots of global tokens that queries may attend to, and the mask of those that each does."""
+    counts_BN = global_tokens.counts_BT[:, queries]
+    start_B = counts_BN[:, 0] - global_tokens.before_B  # the slot of the first global token of the first query
+    width = global_tokens.num_kept + int((counts_BN[:, -1] - counts_BN[:, 0]).max())
     slots_BF = start_B[:, None] + torch.arange(width, device=like.device)
-    numbers_B1F = (landmarks.before_B[:, None] - landmarks.num_kept + slots_BF)[:, None]
-    slots_BF = slots_BF.clamp_max(landmarks.positions_BJ.shape[1] - 1)
+    numbers_B1F = (global_tokens.before_B[:, None] - global_tokens.num_kept + slots_BF)[:, None]
+    slots_BF = slots_BF.clamp_max(global_tokens.positions_BJ.shape[1] - 1)
     positions_N = torch.arange(queries.start, queries.stop, queries.step, device=like.device) + num_before
-    away_BNF = positions_N[:, None] - landmarks.positions_BJ.gather(1, slots_BF)[:, None]
+    away_BNF = positions_N[:, None] - global_tokens.positions_BJ.gather(1, slots_BF)[:, None]
     counts_BN1 = counts_BN[..., None]
-    allowed = (numbers_B1F >= 0) & (numbers_B1F < counts_BN1) & (numbers_B1F >= counts_BN1 - landmarks.num_kept)
+    allowed = (numbers_B1F >= 0) & (numbers_B1F < counts_BN1) & (numbers_B1F >= counts_BN1 - global_tokens.num_kept)
     allowed &= ~in_window(away_BNF, window, dilation)
     if not allowed.any():
         return None, None
@@ -154,28 +154,28 @@ def window_attention(
     q_far_BHTE: Tensor | None = None,
     k_far_BHJE: Tensor | None = None,
     v_kept_BHGE: Tensor | None = None,
-    landmarks: Landmarks | None = None,
+    global_tokens: GlobalTokens | None = None,
 ) -> Tensor:
-    """Return attention to the window and to landmarks, (B, H, T, E): one softmax over both, scaled by 1 / sqrt(E).
+    """Return attention to the window and to global tokens, (B, H, T, E): one softmax over both, scaled by 1 / sqrt(E).
 
     Args:
         q_BHTE: queries for keys of the window.
         k_BHSE: keys; the last T are at the queries' own positions.
         v_BHSE: values.
         groups: all heads, in order.
-        q_far_BHTE: queries for landmarks; None for no landmarks.
-        k_far_BHJE: keys of the landmarks' slots.
-        v_kept_BHGE: values of the landmarks before the new tokens, whose own are taken from `v_BHSE`; None at the beginning.
-        landmarks: what is in the slots.
+        q_far_BHTE: queries for global tokens; None for none.
+        k_far_BHJE: keys of the global tokens' slots.
+        v_kept_BHGE: values of the global tokens before the new ones, whose own are taken from `v_BHSE`; None at the beginning.
+        global_tokens: what is in the slots.
     """
     scale = q_BHTE.shape[-1] ** -0.5
     v_far_BHJE = None
-    if landmarks is not None:
+    if global_tokens is not None:
         assert q_far_BHTE is not None
         q_far_BHTE = q_far_BHTE * scale
-        new_BHJE = at(v_BHSE[:, :, v_BHSE.shape[2] - q_BHTE.shape[2] :], landmarks.indices_BJ)
+        new_BHJE = at(v_BHSE[:, :, v_BHSE.shape[2] - q_BHTE.shape[2] :], global_tokens.indices_BJ)
         if v_kept_BHGE is None:
-            v_kept_BHGE = new_BHJE.new_zeros(*new_BHJE.shape[:2], landmarks.num_kept, new_BHJE.shape[3])
+            v_kept_BHGE = new_BHJE.new_zeros(*new_BHJE.shape[:2], global_tokens.num_kept, new_BHJE.shape[3])
         v_far_BHJE = torch.cat([v_kept_BHGE, new_BHJE], 2)
     attend = _WindowAttention.apply
     attended: Tensor = attend(q_BHTE * scale, k_BHSE, v_BHSE, q_far_BHTE, k_far_BHJE, v_far_BHJE, groups)
@@ -262,7 +262,7 @@ def _sizes(span: Span) -> tuple[int, int]:
 def _weights(
     q_BHTE: Tensor, k_BHSE: Tensor, q_far_BHTE: Tensor | None, k_far_BHJE: Tensor | None, span: Span
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a span's weights of keys and landmarks, (B, H, N, M + F), and the landmarks' keys, (B, H, F, E)."""
+    """Return a span's weights of keys and global tokens, (B, H, N, M + F), and the global tokens' keys, (B, H, F, E)."""
     scores = q_BHTE[:, :, span.queries] @ k_BHSE[:, :, span.keys].transpose(-1, -2)
     scores += span.near_NM
     if span.slots_BF is None:
