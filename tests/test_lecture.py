@@ -66,7 +66,8 @@ def test_pictures_of_the_lecture_are_there_and_small():
     for name in shown:
         assert (DOCS / name).stat().st_size <= 60_000, name
         made = Path(name).name
-        folder = {"kernels.png": "runs/kernels\n", "saliency.png": "runs/cnn\n"}.get(made, f"runs/{made}\n")
+        folders = {"kernels.png": "kernels", "saliency.png": "cnn", "memory.png": "lengths", "speed.png": "lengths"}
+        folder = f"runs/{folders.get(made, made)}\n"
         assert f"-o {folder}" in LECTURE, f"no command of the page makes {name}"
 
 

@@ -14,6 +14,7 @@ import io
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,11 @@ def run(line: str) -> float:
     """Run a command line and return its CPU seconds."""
     words = shlex.split(line, comments=True)
     if words[0] == "musiclm":
-        words = ["python", "-m", *words, *(["--force"] if "-o" in words else [])]
+        output = ROOT / words[words.index("-o") + 1] if "-o" in words else None
+        if words[1] == "compare" and output is not None:  # it has no --force: a comparison of before is not written over
+            shutil.rmtree(output, ignore_errors=True)
+            output = None
+        words = ["python", "-m", *words, *(["--force"] if output is not None else [])]
     if words[0] == "python":  # of this environment
         words[0] = sys.executable
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
