@@ -31,12 +31,12 @@ PROMPTS = {  # file: where it is from, and how many bars of it
 VARIATIONS = "-n 8 --seed 1"
 KINDS = {  # name: the options, and the number of the best variation
     "piece": ("--model score --bars 16", 2),
-    "piano": ("--model score --style piano --form AABA --bars 16", 2),
-    "orchestra": ("--model score --style orchestra --bars 12", 6),
+    "piano": ("--model score --style piano --form AABA --bars 16", 3),
+    "orchestra": ("--model score --style orchestra --bars 12", 8),
     "band": ("--model score --style band --chords 'Am F C G' --bars 8", 6),
     "trio": ("--model score --instruments violin,cello,piano --bars 12", 5),
     "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 4),
-    "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 6),
+    "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 8),
     "strings": ("--model score --prompt examples/hymn.mid --accompany --instruments strings", 8),
     "chorale": ("--model bach --prompt examples/hymn.mid --prompt-bars 4 --bars 8", 6),
     "voices": ("--model bach-infill --prompt examples/hymn.mid --keep-tracks 1", 8),
