@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -381,3 +382,20 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path):
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "To go on: musiclm corpus build music -o mine" in told and "Traceback" not in told
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH is of Python 3.11")
+def test_workers_import_the_package_that_runs_and_none_in_the_current_folder(tmp_path: Path):
+    """In a clone, after a plain `pip install .`, a folder named musiclm that lacks `cli` was imported by the workers."""
+    (tmp_path / "musiclm").mkdir()
+    (tmp_path / "musiclm" / "__init__.py").write_text("")
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for path in sorted((Path(__file__).parents[1] / "examples").glob("*.mid"))[:3]:
+        shutil.copy(path, folder)
+    script = tmp_path / "bin" / "musiclm"  # as pip writes it
+    script.parent.mkdir()
+    script.write_text("from musiclm.cli import main\nif __name__ == '__main__':\n    main()\n")
+    arguments = ["corpus", "build", folder, "-o", "corpus", "--workers", "2"]
+    done = subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

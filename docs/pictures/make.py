@@ -38,7 +38,9 @@ def run(line: str) -> float:
     words = shlex.split(line, comments=True)
     if words[0] == "musiclm":
         output = ROOT / words[words.index("-o") + 1] if "-o" in words else None
-        if words[1] == "compare" and output is not None:  # it has no --force: a comparison of before is not written over
+        if (
+            words[1] == "compare" and output is not None
+        ):  # it has no --force: a comparison of before is not written over
             shutil.rmtree(output, ignore_errors=True)
             output = None
         words = ["python", "-m", *words, *(["--force"] if output is not None else [])]

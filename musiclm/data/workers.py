@@ -7,6 +7,7 @@ new one, and only if that crashes, too, the file is dropped.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -153,7 +155,24 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([parsing.__name__, "miditok"])
+    # The server would import from the current folder first, and in a clone of the repository `musiclm` there lacks its `cli`.
+    with _environment("PYTHONSAFEPATH", "1"):
+        forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _alarm() -> int:
