@@ -118,8 +118,7 @@ class _LinearAttention(torch.autograd.Function):
         sums, sums_of_keys, denominators = [], [], []
         with torch.autocast(q_BHTE.device.type, enabled=False):
             for heads in _parts(num_heads, num_tokens):
-                q, k, v, s, z = (None if t is None else t[:, heads] for t in (q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF))
-                chunks = _Chunks(q, k, v, s, z, features)
+                chunks = _Chunks(heads, q_BHTE, k_BHTE, v_BHTM, s_BHFM, z_BHF, features)
                 denominators.append(chunks.denominators())
                 y = chunks.numerators().div_(denominators[-1])
                 y_BTHM[:, :, heads] = _joined(y, num_tokens, batch).transpose(1, 2)
@@ -137,8 +136,8 @@ class _LinearAttention(torch.autograd.Function):
         gradients = [None if t is None else torch.empty_like(t) for t in given]
         with torch.autocast(dy_BHTM.device.type, enabled=False):
             for heads, of_part in zip(_parts(num_heads, num_tokens), denominators, strict=True):
-                q, k, v, s, z = (None if t is None else t[:, heads] for t in given)
-                chunks = _Chunks(q, k, v, s, z, ctx.features)
+                q, k, v, s, z = given
+                chunks = _Chunks(heads, q, k, v, s, z, ctx.features)
                 found = chunks.gradients(of_part, dy_BHTM[:, heads], ds_BHFM[:, heads], dz_BHF[:, heads])
                 for whole, part in zip(gradients, found, strict=True):
                     if whole is not None:
@@ -155,10 +154,18 @@ class _Chunks:
     """Features and sums of some heads, chunk by chunk, and what follows from them. All are computed twice, see above."""
 
     def __init__(
-        self, q: Tensor, k: Tensor, v: Tensor, s_before: Tensor | None, z_before: Tensor | None, features: FeatureMap
+        self,
+        heads: slice,
+        q_BHTE: Tensor,
+        k_BHTE: Tensor,
+        v_BHTM: Tensor,
+        s_BHFM: Tensor | None,
+        z_BHF: Tensor | None,
+        features: FeatureMap,
     ) -> None:
-        self.batch, self.num_tokens, self.features = q.shape[0], q.shape[2], features
-        self.q, self.k, self.v = (_chunked(t) for t in (q, k, v))
+        self.batch, self.num_tokens, self.features = q_BHTE.shape[0], q_BHTE.shape[2], features
+        self.q, self.k, self.v = (_chunked(t[:, heads]) for t in (q_BHTE, k_BHTE, v_BHTM))
+        s_before, z_before = (None if t is None else t[:, heads] for t in (s_BHFM, z_BHF))
         self.fq, self.fk = features.of_queries(self.q), _masked(features.of_keys(self.k), self.num_tokens)
         self.s, self.s_after, self.z, self.z_after = _sums(self.fk, self.v, s_before, z_before)
         self.weights = (self.fq @ self.fk.transpose(2, 3)).tril_()
