@@ -1,0 +1,162 @@
+"""The Transformer with encoder and decoder (Vaswani et al. 2017), with relative positions.
+
+The encoder attends to the whole source in both directions; a learned bias for each head and distance is added to its scores,
+in buckets that grow with the distance (Raffel et al. 2020). The decoder attends to the last `context` tokens of the target
+as the Music Transformer does (Huang et al. 2018), and to the whole encoded source. Which token of the source belongs to
+which of the target is not known to it: input features say where in the piece both are.
+
+B batch, H heads, S tokens of the source, T tokens of the target, D size, E size of a head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import BaseConfig, Embedding, Head, State
+from .layers.blocks import INIT_STD, Block, initialize, merge_heads, split_heads
+from .layers.cross_attention import CrossAttention
+from .layers.dropout import Dropout
+from .seq2seq import Seq2SeqModel, mask_of
+from .transformer import RelativeAttention
+
+NUM_BUCKETS, FAR = 32, 512  # of distances in one direction; distances from FAR on share the last one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(BaseConfig):
+    """The hyperparameters of an encoder and a decoder.
+
+    Attributes:
+        size: of the residual stream; a multiple of `num_heads`.
+        num_layers: blocks of the decoder.
+        num_encoder_layers: blocks of the encoder.
+        num_heads: attention heads per layer.
+        context: number of tokens of the target that a token attends to, including itself.
+        dropout: of embeddings and of the output of each sub-layer.
+    """
+
+    size: int = 256
+    num_layers: int = 4
+    num_encoder_layers: int = 3
+    num_heads: int = 4
+    context: int = 1024
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size % self.num_heads:
+            raise ValueError(f"size must be a multiple of num_heads: {self.size} is none of {self.num_heads}")
+
+
+PRESETS = {
+    "tiny": {"size": 128, "num_layers": 2, "num_encoder_layers": 1, "num_heads": 2, "context": 512, "dropout": 0.1},
+    "small": {"size": 256, "num_layers": 3, "num_encoder_layers": 2, "num_heads": 4, "context": 512, "dropout": 0.1},
+    "base": {"size": 384, "num_layers": 5, "num_encoder_layers": 3, "num_heads": 6, "context": 1024, "dropout": 0.1},
+}
+TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
+
+
+class Model(Seq2SeqModel):
+    """Embedding, encoder, decoder. Source and target share the embedding.
+
+    The state is the number of cached tokens of the target, (B,), and the mask of the source, (B, S); then of each layer keys
+    and values of the target, (B, H, capacity, E), and of the source, (B, H, S, E).
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        c = config
+        self.embedding = Embedding(c, c.size)
+        self.dropout = Dropout(c.dropout)
+        encoder = [Block(BidirectionalAttention(c), c.size, c.dropout) for _ in range(c.num_encoder_layers)]
+        decoder = [DecoderBlock(c) for _ in range(c.num_layers)]
+        self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
+        self.encoder_norm, self.norm = nn.LayerNorm(c.size), nn.LayerNorm(c.size)
+        self.head = Head(c, c.size)
+        initialize(self, encoder)
+        initialize(self.decoder, decoder)
+        for block in decoder:
+            nn.init.normal_(block.cross.out.weight, std=INIT_STD / (3 * c.num_layers) ** 0.5)
+
+    def start(self, source: Tensor, source_features: Tensor | None = None, source_mask: Tensor | None = None) -> State:
+        mask_BS = mask_of(source, source_mask)
+        x_BSD = self.dropout(self.embedding(source, source_features))
+        for block in self.encoder:
+            x_BSD, _ = block(x_BSD, mask_BS)
+        memory_BSD = self.encoder_norm(x_BSD)
+        state = [torch.zeros_like(source[:, 0]), mask_BS]
+        for decoder_block in self.decoder:
+            cross: Any = decoder_block.cross
+            keys, values = cross.cache(memory_BSD)
+            state += [keys[:, :, :0], values[:, :, :0], keys, values]
+        return tuple(state)
+
+    def encode(
+        self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        state = self.given(state)
+        num_cached, mask_BS = int(state[0][0]), state[1]
+        x_BTD = self.dropout(self.embedding(tokens, features))
+        after: list[Tensor] = []
+        count = num_cached
+        for i, block in enumerate(self.decoder):
+            keys, values, *of_source = state[2 + 4 * i : 6 + 4 * i]
+            x_BTD, (keys, values, count) = block(x_BTD, (keys, values, num_cached), of_source, mask_BS)
+            after += keys, values, *of_source
+        return self.norm(x_BTD), (torch.full_like(state[0], count), mask_BS, *after)
+
+
+class DecoderBlock(Block):
+    """A pre-norm block with attention to the source between self-attention and feed-forward."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(RelativeAttention(config), config.size, config.dropout)  # type: ignore[arg-type]
+        self.norm_cross = nn.LayerNorm(config.size)
+        self.cross = CrossAttention(config.size, config.num_heads)
+
+    def forward(  # type: ignore[override]
+        self, x_BTD: Tensor, cache: tuple[Tensor, Tensor, int], of_source: list[Tensor], mask_BS: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, int]]:
+        """Return the residual stream after the block, (B, T, D), and the KV cache of the target."""
+        attended_BTD, after = self.attention(self.norm_attention(x_BTD), cache)
+        x_BTD = x_BTD + self.dropout(attended_BTD)
+        x_BTD = x_BTD + self.dropout(self.cross(self.norm_cross(x_BTD), *of_source, mask_BS))
+        return x_BTD + self.dropout(self.feed_forward(self.norm_forward(x_BTD))), after
+
+
+class BidirectionalAttention(nn.Module):
+    """Attention to the whole source, with a bias for each head and bucket of distances."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.queries_keys_values = nn.Linear(config.size, 3 * config.size)
+        self.out = nn.Linear(config.size, config.size)
+        self.bias = nn.Embedding(2 * NUM_BUCKETS, config.num_heads)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> tuple[Tensor, None]:
+        q, k, v = (split_heads(t, self.num_heads) for t in self.queries_keys_values(x_BSD).chunk(3, -1))
+        bias_HSS = self.bias(buckets(x_BSD.shape[1], x_BSD.device)).permute(2, 0, 1).to(q.dtype)
+        mask_BHSS = bias_HSS.masked_fill(~mask_BS[:, None, None], float("-inf"))
+        y_BHSE = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BHSS)
+        return self.out(merge_heads(y_BHSE)), None
+
+
+def buckets(num_tokens: int, device: torch.device) -> Tensor:
+    """Return the bucket of the distance from each query to each key, (S, S): exact up to half of the buckets, then by ratio.
+
+    Keys behind the query have the second half of the 2 NUM_BUCKETS buckets (Raffel et al. 2020).
+    """
+    indices = torch.arange(num_tokens, device=device)
+    distance = indices[None] - indices[:, None]
+    away, exact = distance.abs(), NUM_BUCKETS // 2
+    ratio = (away.clamp(min=1).float() / exact).log() / math.log(FAR / exact)
+    far = exact + (ratio * (NUM_BUCKETS - exact)).long()
+    return torch.where(away < exact, away, far.clamp(max=NUM_BUCKETS - 1)) + NUM_BUCKETS * (distance > 0)
