@@ -101,10 +101,19 @@ def document(
         "seed": seed,
         "outputs": [_output(path, file.composition) for path, file in zip(paths, made.files, strict=True)],
     }
+    if made.config.task is not None:
+        document["parts"] = _parts(made)
     if made.ranked:
         document["weighed"] = [_ranked(each, made) for each in made.ranked]
     document |= {"tokens_per_second": made.tokens_per_second, "seconds_elapsed": seconds}
     return document | {name: [str(path) for path in files] for name, files in beside.items()}
+
+
+def _parts(made: Generated) -> list[str]:
+    """Return the names of the parts that were written."""
+    from ..generation import players
+
+    return [players.name(program) for program in players.in_order(made.config.controls.instruments)]
 
 
 def _output(path: Path, composition: Composition) -> dict[str, Any]:

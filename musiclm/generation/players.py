@@ -23,12 +23,33 @@ PARTS: dict[str, tuple[int, ...]] = {
 DEFAULT_STYLE = "band"
 USUAL = (25, 33)  # steel guitar and finger bass, which play for a word that stands for a whole family
 FAMILY = 8  # programs
+KINDS = ((*range(8), *range(16, 24)), (), range(40, 52), range(56, 80), range(32, 40), (DRUMS,))
+"""Keyboards, others, strings, winds, basses and drums, in the order in which they are written."""
 
 
 def programs_of(groups: Sequence[Collection[int]]) -> tuple[int, ...]:
     """Return the program that plays for each word of a list, drums last; a word is the programs that it stands for."""
-    chosen = dict.fromkeys(next((p for p in USUAL if p in group), min(group)) for group in groups)
-    return tuple(sorted(chosen, key=lambda p: (p == DRUMS, p)))
+    return in_order({next((p for p in USUAL if p in group), min(group)) for group in groups})
+
+
+def in_order(programs: Collection[int]) -> tuple[int, ...]:
+    """Return programs in the order of tracks: drums last."""
+    return tuple(sorted(programs, key=lambda p: (p == DRUMS, p)))
+
+
+def by_kind(programs: Collection[int]) -> list[tuple[int, ...]]:
+    """Return groups of programs that are written at once, in the order in which they are written.
+
+    They are the kinds of pairs that models are trained on, see `midi.parts.extract_pairs`: what carries the harmony comes
+    first, then the bass, then the drums.
+    """
+    groups = [tuple(p for p in in_order(programs) if _kind(p) == kind) for kind in range(len(KINDS))]
+    return [group for group in groups if group]
+
+
+def _kind(program: int) -> int:
+    """Return the place of a program's kind in the order in which parts are written."""
+    return next((i for i, kind in enumerate(KINDS) if program in kind), 1)
 
 
 def lacking(style: str, score: Score) -> tuple[int, ...]:
@@ -40,7 +61,7 @@ def lacking(style: str, score: Score) -> tuple[int, ...]:
     played = {_family(DRUMS if t.is_drum else t.program) for t in score.tracks if len(t.notes)}
     found = tuple(program for program in PARTS[style] if _family(program) not in played)
     if not found:
-        raise MidiError(f"the song has all that the style '{style}' has: name what is to be written with --parts")
+        raise MidiError(f"the song has all that the style '{style}' has: name the parts to write")
     return found
 
 
@@ -64,7 +85,7 @@ def check(tokenizer: Tokenizer, programs: Sequence[int], model: str) -> None:
     known = {tokenizer.vocabulary[i].value for i in ids_of(tokenizer.vocabulary, Kind.PROGRAM).tolist()}
     if lost := [program for program in programs if program not in known]:
         names = ", ".join(map(name, lost))
-        raise TokenizerError(f"the model '{model}' was made without {names}: name other parts with --parts")
+        raise TokenizerError(f"the model '{model}' was made without {names}: name other parts")
 
 
 def name(program: int) -> str:

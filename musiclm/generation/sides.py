@@ -57,6 +57,10 @@ class Sides:
     def num_bars(self) -> int:
         return len(self.lines)
 
+    def decoded(self) -> Score:
+        """Return the song as its ids say it."""
+        return self.tokenizer.decode(self._whole)
+
     def _check_bars(self, song: Score) -> None:
         """Refuse a song whose bars the ids do not have."""
         for i, (bar, start) in enumerate(zip(midi.bars(song), self.starts[:-1], strict=False)):
