@@ -171,7 +171,9 @@ def _begun(
     from ..training.setup import PATIENCE, resolve_crops
 
     if arch is not None and arch not in models.names(None):
-        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names(None))}", param_hint="--arch")
+        raise click.BadParameter(
+            f"no architecture '{arch}': one of {', '.join(models.names(None))}", param_hint="--arch"
+        )
     if start_from is not None and (arch is not None or preset is not None):
         raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
     if data is not None and not Path(data).exists():

@@ -54,7 +54,9 @@ def paired_pieces(tokenizer: Any, pieces: Sequence[Piece], max_bars: int = MAX_B
                 seconds = piece.seconds * len(pair.target) / total
                 tokens = np.concatenate(pair)
                 made.append(
-                    dataclasses.replace(piece, name=f"{piece.name} {i}", tokens=tokens, num_notes=notes, seconds=seconds)
+                    dataclasses.replace(
+                        piece, name=f"{piece.name} {i}", tokens=tokens, num_notes=notes, seconds=seconds
+                    )
                 )
     return made
 
