@@ -329,7 +329,7 @@ def _parsed(weights: tuple[str, ...]) -> dict[str, float]:
     return parsed
 
 
-def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float]:
+def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float | str]:
     """Return what --set and --layers say of the model's config."""
     config = _settings(settings)
     if layers is None:
@@ -339,16 +339,19 @@ def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float]:
     return {**config, "num_layers": layers}
 
 
-def _settings(given: tuple[str, ...]) -> dict[str, float]:
-    """Return the values of --set, NAME=N each."""
-    found: dict[str, float] = {}
+def _settings(given: tuple[str, ...]) -> dict[str, float | str]:
+    """Return the values of --set, NAME=N or NAME=WORD each."""
+    found: dict[str, float | str] = {}
     for text in given:
-        name, _, number = text.partition("=")
+        name, _, said = (part.strip() for part in text.partition("="))
         try:
-            value = float(number)
-        except ValueError as error:
-            raise click.UsageError(f"--set takes NAME=N, for example size=192, not '{text}'") from error
-        if not math.isfinite(value):
+            value = float(said)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value):
+            found[name] = int(value) if value == int(value) and name != "dropout" else value
+        elif said.isalpha() and said.lower() not in ("nan", "inf", "infinity"):
+            found[name] = said
+        else:
             raise click.UsageError(f"--set takes NAME=N, for example size=192, not '{text}'")
-        found[name.strip()] = int(value) if value == int(value) and name.strip() != "dropout" else value
     return found

@@ -23,6 +23,7 @@ from musiclm.checkpoint import card as cards
 from musiclm.data import open_source
 from musiclm.files import write_whole
 from musiclm.generation import rerank
+from musiclm.tokenizers.base import Tokenizer
 
 LARGEST_LOSS = 0.0005  # nats/token that half precision may cost
 CHORALES = "MIT (data: public domain)"
@@ -47,14 +48,18 @@ def main() -> None:
     source = open_source(arguments.source, tokenizer)
     model = trained.model()
     most = arguments.most_tokens
-    validation = evaluation.sample_pieces(source.pieces("validation"), most)
+    splits = {
+        split: evaluation.measured_pieces(tokenizer, evaluation.sample_pieces(source.pieces(split), most))
+        for split in ("validation", "test")
+    }
+    validation = splits["validation"]
     full = evaluation.measure_loss(model, tokenizer, validation)
     half = evaluation.measure_loss(model.half().float(), tokenizer, validation)
     cost = half.nats_per_token - full.nats_per_token
     print(f"validation {full.nats_per_token:.5f} nats/token, in half precision {cost:+.6f}")
     if cost > LARGEST_LOSS:
         raise SystemExit("half precision costs too much")
-    test = evaluation.measure_loss(model, tokenizer, evaluation.sample_pieces(source.pieces("test"), most))
+    test = evaluation.measure_loss(model, tokenizer, splits["test"])
     figures: dict[str, Any] = {
         "validation_nats_per_token": half.nats_per_token,
         "validation_pieces": half.num_pieces,
@@ -83,9 +88,13 @@ def main() -> None:
         "command": arguments.command or trained.card["command"],
         "machine": arguments.machine,
         "chosen_by": "lowest validation nats a token of the run; never by the test split",
-        "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, each piece read from its beginning",
+        "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, {read(tokenizer)}",
         "weights": "float16",
-        "real_pieces": dataclasses.asdict(rerank.of_pieces(model, tokenizer, validation)),
+        **(
+            {}
+            if tokenizer.is_paired
+            else {"real_pieces": dataclasses.asdict(rerank.of_pieces(model, tokenizer, validation))}
+        ),
         **({"sampling": json.loads(arguments.sampling)} if arguments.sampling else {}),
         **({"figures_of": f"whole pieces of each split, --most-tokens {most}"} if most else {}),
         "figures": {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()},
@@ -96,6 +105,13 @@ def main() -> None:
     page = cards.page(bundled, arguments.name)
     write_whole(path.with_suffix(".md"), page.encode())
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {json.dumps(card['figures'])}")
+
+
+def read(tokenizer: Tokenizer) -> str:
+    """Return what a model has read of a piece before each token."""
+    if tokenizer.is_paired:
+        return "of the targets of all pairs, in windows of at most 32 bars and 1,024 tokens a side, each read by itself"
+    return "each piece read from its beginning"
 
 
 if __name__ == "__main__":

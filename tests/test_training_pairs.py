@@ -104,3 +104,21 @@ def test_the_report_counts_targets(corpus: data.Corpus):
         report["nats_per_token"] * report["num_tokens"] / math.log(2) / report["num_notes"]
     )
     assert report["baselines"]["uniform"] == pytest.approx(math.log(PAIRS.plain_size))
+
+
+def test_words_and_switches_can_be_set():
+    made = setup.prepare(config_of(arch="seq2seq_gru", config={"cell": "lstm", "attention": 0}))
+    assert made.model.config.cell == "lstm" and made.model.config.attention is False
+    with pytest.raises(RunError, match="cell is a word, not 3"):
+        setup.prepare(config_of(arch="seq2seq_gru", config={"cell": 3}))
+    with pytest.raises(RunError, match="cell must be one of"):
+        setup.prepare(config_of(arch="seq2seq_gru", config={"cell": "qrnn"}))
+
+
+def test_the_command_line_sets_words(run, tmp_path: Path):
+    options = ["--preset", "tiny", "--steps", 1, "--seed", 1, "--window", 64, "--set", "cell=lstm", "-q", "-o"]
+    code, _, told = run("train", "--arch", "seq2seq_gru", *options, tmp_path / "a")
+    assert code == 0, told
+    assert checkpoint.load(str(tmp_path / "a")).config["cell"] == "lstm"
+    code, _, told = run("train", "--arch", "seq2seq_gru", "--preset", "tiny", "--set", "cell=l:s", "--steps", 1)
+    assert code == 2 and "NAME=N" in told

@@ -69,7 +69,7 @@ def measure_loss(
         bf16: whether to compute in bfloat16.
     """
     nats = sum(
-        float(of_piece[tokenizer.eval_mask(p.tokens[1:])].sum())
+        float(of_piece[tokenizer.eval_mask(p.tokens)[1:]].sum())
         for p, of_piece in token_losses(model, tokenizer, pieces, bf16)
     )
     return _counted(nats, tokenizer, pieces)
@@ -96,7 +96,7 @@ def fit_temperature(
     """
     sums = np.zeros(len(TEMPERATURES))
     for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
-        sums += nats[:, tokenizer.eval_mask(piece.tokens[1:])].sum(1)
+        sums += nats[:, tokenizer.eval_mask(piece.tokens)[1:]].sum(1)
     best = int(np.where(np.isfinite(sums), sums, np.inf).argmin())  # argmin alone takes NaN for the lowest
     return TEMPERATURES[best], _counted(float(sums[best]), tokenizer, pieces)
 

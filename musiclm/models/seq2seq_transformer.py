@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import BaseConfig, Embedding, Head, State
-from .layers.blocks import INIT_STD, Block, initialize, merge_heads, split_heads
+from .base import Embedding, Head, State
+from .layers.blocks import INIT_STD, Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.cross_attention import CrossAttention
 from .layers.dropout import Dropout
 from .seq2seq import Seq2SeqModel, mask_of
@@ -29,29 +29,16 @@ NUM_BUCKETS, FAR = 32, 512  # of distances in one direction; distances from FAR 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The hyperparameters of an encoder and a decoder.
+class Config(TransformerConfig):
+    """The hyperparameters of an encoder and a decoder, whose blocks are `num_layers`.
 
     Attributes:
-        size: of the residual stream; a multiple of `num_heads`.
-        num_layers: blocks of the decoder.
         num_encoder_layers: blocks of the encoder.
-        num_heads: attention heads per layer.
         context: number of tokens of the target that a token attends to, including itself.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
     num_encoder_layers: int = 3
-    num_heads: int = 4
     context: int = 1024
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.size % self.num_heads:
-            raise ValueError(f"size must be a multiple of num_heads: {self.size} is none of {self.num_heads}")
 
 
 PRESETS = {

@@ -53,7 +53,7 @@ class TrainConfig:
     learning_rate: float | None = None
     dropout: float | None = None
     crops: str | None = None
-    config: dict[str, float] = dataclasses.field(default_factory=dict)
+    config: dict[str, float | str] = dataclasses.field(default_factory=dict)
     patience: int | None = None
     patient_from: int = 0
     seed: int = 0

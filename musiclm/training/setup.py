@@ -261,6 +261,8 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
         if name not in preset:
             own = ", ".join(sorted(preset))
             raise RunError(f"the architecture '{plan.arch}' has no '{name}' to set: it has {own}")
+        if isinstance(preset[name], str) != isinstance(number, str):
+            raise RunError(f"{name} is a {'word' if isinstance(preset[name], str) else 'number'}, not {number}")
         if isinstance(preset[name], int) and not isinstance(number, int):
             raise RunError(f"{name} is a whole number, not {number:g}")
     config |= plan.config
