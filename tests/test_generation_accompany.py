@@ -9,7 +9,7 @@ import pytest
 import torch
 from symusic import Note, Score, Track
 
-from musiclm import midi, tokenizers
+from musiclm import checkpoint, midi, tokenizers
 from musiclm.errors import CheckpointError, MidiError, TokenizerError
 from musiclm.generation import accompany, given, players, provenance
 from musiclm.generation.composer import Composer
@@ -21,6 +21,7 @@ from musiclm.generation.written_parts import Writer
 from musiclm.midi.chords import pitch_classes
 from musiclm.midi.parts import melody
 from musiclm.tokenizers.vocabulary import Kind
+from tests.conftest import tiny
 from tests.songs import CHORDS, events, song
 
 PAIRS = tokenizers.create("score-pairs")
@@ -290,6 +291,22 @@ def test_models_of_pairs_and_others_are_not_mixed_up(composer, untrained):
     config = GenerationConfig.from_options(task="accompany", instruments="bass")
     with pytest.raises(CheckpointError, match="not trained on pairs"):
         accompany.best(Composer.load(untrained("score-infill")), song(FOUR), config, 1)
+
+
+def test_a_composer_refuses_to_continue_with_a_model_of_pairs(composer):
+    with pytest.raises(TokenizerError, match=r"accompany\.arrange"):
+        composer.generate(None, GenerationConfig(), 1)
+    with pytest.raises(ValueError, match=r"accompany\.arrange"):
+        composer.generate(None, GenerationConfig.from_options(task="accompany"), 1)
+
+
+def test_a_language_model_of_pairs_reads_source_and_target_behind_each_other(tmp_path):
+    model = tiny("gru", PAIRS.vocab_size, **PAIRS.model_config)
+    file = tmp_path / "joined.safetensors"
+    checkpoint.save(file, model, arch="gru", tokenizer=PAIRS, card={"data": "nothing", "figures": {}})
+    score = song(FOUR[:3])
+    (made,) = written(Composer.load(str(file)), score, instruments="bass", draw=2)
+    assert events(made)[: len(events(score))] == events(score) and programs(made)[2:] == [33]
 
 
 def test_the_record_stores_what_was_left_open_and_gives_the_same_bytes(composer, untrained):

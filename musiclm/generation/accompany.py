@@ -13,7 +13,6 @@ import numpy as np
 from symusic import Score
 
 from .. import midi
-from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, MidiError, MusicLMError
 from ..tokenizers.score import style_of
 from ..tokenizers.score_pairs import ScorePairs
@@ -32,25 +31,25 @@ DRAWS = 8  # candidates of each step, where one variation is asked for
 COMMANDS = "musiclm accompany and musiclm restyle"
 
 
-def check_model(checkpoint: Checkpoint, config: GenerationConfig) -> None:
+def check_model(composer: Composer, config: GenerationConfig) -> None:
     """Check that a model does what is asked for: parts beside given music, or anything else.
 
     Raises:
         CheckpointError: it does not.
     """
-    is_paired = checkpoint.tokenizer().is_paired
+    is_paired, name = composer.tokenizer.is_paired, composer.checkpoint.name
     if is_paired and config.task is None:
-        raise CheckpointError(f"the model '{checkpoint.name}' writes parts beside given ones: that is for {COMMANDS}")
+        raise CheckpointError(f"the model '{name}' writes parts beside given ones: that is for {COMMANDS}")
     if config.task is not None and not is_paired:
         raise CheckpointError(
-            f"the model '{checkpoint.name}' was not trained on pairs of parts: train one on a 'score-pairs' corpus "
+            f"the model '{name}' was not trained on pairs of parts: train one on a 'score-pairs' corpus "
             "with --arch seq2seq_transformer, and name it with --model"
         )
 
 
-def with_task(config: GenerationConfig, checkpoint: Checkpoint) -> GenerationConfig:
+def with_task(composer: Composer, config: GenerationConfig) -> GenerationConfig:
     """Return a config in which `accompany`, asked of a model of pairs, is the task of that name."""
-    if not config.accompany or not checkpoint.tokenizer().is_paired:
+    if not config.accompany or not composer.tokenizer.is_paired:
         return config
     return dataclasses.replace(config, accompany=False, task=ACCOMPANY)
 
@@ -142,7 +141,7 @@ def arrange(
         MidiError: see `completed`; or the model cannot read the song.
         TokenizerError: the model lacks an instrument, or writes nothing.
     """
-    check_model(composer.checkpoint, config)
+    check_model(composer, config)
     prompt(composer, score)
     writer = _writer(composer, score, config)
     return [writer.write(seed, index).composition for index in (range(config.n) if indices is None else indices)]
@@ -156,7 +155,7 @@ def best(composer: Composer, score: Score, config: GenerationConfig, seed: int) 
     """
     if config.keep is None:
         return arrange(composer, score, config, seed)
-    check_model(composer.checkpoint, config)
+    check_model(composer, config)
     writer = _writer(composer, score, config)
     made = [writer.write(seed, index, is_ranked=True) for index in range(config.n)]
     log_probabilities = [-each.nats_per_token for each in made]

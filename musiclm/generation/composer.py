@@ -189,7 +189,13 @@ class Composer:
     ) -> tuple[Prompt, GenerationSession]:
         """Return the prompt as controls have it continued, and the session that continues it."""
         if config.is_filling:
-            raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
+            raise ValueError(
+                "music within a piece is written by infill.fill and accompany.arrange: neither generate nor stream has it"
+            )
+        if self.tokenizer.is_paired:
+            raise TokenizerError(
+                f"the model '{self.checkpoint.name}' writes parts beside given ones: that is for accompany.arrange"
+            )
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
         config = self._resolved(config, prompt)

@@ -76,8 +76,8 @@ def generate_files(
     score = None if prompt is None else midi.parse(prompt, prompt_name)
     named = model or checkpoint.default(filling_holes=config.is_filling, paired=config.task is not None)
     composer = Composer.load(named, resolve_device(device))
-    config = accompany.with_task(config, composer.checkpoint)
-    accompany.check_model(composer.checkpoint, config)
+    config = accompany.with_task(composer, config)
+    accompany.check_model(composer, config)
     if config.task is not None:
         music = accompany.prompt(composer, accompany.required(score))
     else:
