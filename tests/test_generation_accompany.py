@@ -187,6 +187,15 @@ def test_both_sides_have_all_bars_of_the_song_and_their_time_signatures():
     assert header[2:] == [12, (4, 4), header[4], 0, -1]
 
 
+def test_a_note_that_is_rounded_to_a_bar_behind_the_end_is_no_bar_more(composer):
+    score = song(FOUR[:3])
+    for track in score.tracks:  # a short note just before the last bar line
+        track.notes.append(Note(3 * 1920 - 5, 4, 60, 64))
+    assert Sides(PAIRS, score, None).num_bars == midi.num_bars(score) == 3
+    (made,) = written(composer, score, instruments="bass")
+    assert events(made)[: len(events(score))] == events(score)
+
+
 def test_bars_have_the_time_signature_given_and_no_tempo_of_their_own():
     table = PAIRS.vocabulary
     three, four = (

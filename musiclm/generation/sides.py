@@ -45,7 +45,7 @@ class Sides:
         ids = tokenizer.pad_with_silence(ids[:-1], midi.end(song))
         whole, num_bars = tokenizer.plan.without(ids), midi.num_bars(song)
         bars, starts = tokenizer.bars(whole)
-        self._whole = whole if len(bars) <= num_bars else whole[: bars[num_bars]]  # an open bar behind the end
+        self._whole = self._until(whole, num_bars)
         self.lines = whole[np.column_stack([bars, bars + 1])][:num_bars]
         self.starts = np.append(starts[:num_bars], midi.bar_line(song, 0.0, num_bars))
         table = tokenizer.vocabulary
@@ -57,6 +57,11 @@ class Sides:
     @property
     def num_bars(self) -> int:
         return len(self.lines)
+
+    def _until(self, plain: np.ndarray, num_bars: int) -> np.ndarray:
+        """Return ids without bars behind the last: an open one, or one that a note was rounded to."""
+        bars = self.tokenizer.bars(plain)[0]
+        return plain[: bars[num_bars]] if len(bars) > num_bars else plain
 
     def decoded(self) -> Score:
         """Return the song as its ids say it."""
@@ -117,6 +122,7 @@ class Sides:
         if part.note_num():
             with contextlib.suppress(MidiError):  # none of its notes can be expressed
                 begun = self.tokenizer.plan.without(ScoreTokenizer.encode(self.tokenizer, part)[0][:-1])
+                begun = self._until(begun, self.num_bars)
         num_begun = len(self.tokenizer.bars(begun)[0])
         if not num_begun:  # a piece begins with its tempo
             tempo = self._whole[self._is_tempo[self._whole]][0]
