@@ -1,7 +1,8 @@
 """Tokenizers by name. `REGISTRY` has one line for each; its class is imported only when a tokenizer is made.
 
-`grid`, `performance`, `score` and the two for infilling are this project's, see each one's file. The others are MidiTok's, by
-its names and with its options, see `miditok_presets`. Knowing a name imports neither MidiTok nor torch nor numpy.
+`grid`, `performance`, `score`, `score-pairs` and the two for infilling are this project's, see each one's file. The others
+are MidiTok's, by its names and with its options, see `miditok_presets`. Knowing a name imports neither MidiTok nor torch nor
+numpy.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
 REGISTRY: dict[str, Registered] = {
     "score": _own(".score", "ScoreTokenizer", "features", is_miditok=True),
     "score-infill": _own(".score_infill", "ScoreInfill", "features", is_miditok=True, supports_infilling=True),
+    "score-pairs": _own(".score_pairs", "ScorePairs", "features", is_miditok=True),
     "performance": _own(".performance", "Performance", "features"),
     "grid": _own(".grid", "Grid", "features", "reference"),
     "grid-infill": _own(".grid_infill", "GridInfill", supports_infilling=True),
