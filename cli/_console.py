@@ -118,3 +118,10 @@ def counted(number: float, thing: str) -> str:
     """Return 1 bar, 2 bars, 1,200 bars, 0.5 minutes."""
     text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{text} {thing}{'s' * (number != 1)}"
+
+
+def next_command(arch: str) -> str:
+    """Return the beginning of the command line that writes music with a model of an architecture."""
+    from .. import models
+
+    return "musiclm accompany song.mid" if models.kind_of(arch) == models.SEQ2SEQ else "musiclm generate"

@@ -170,8 +170,10 @@ def _begun(
     from ..training.run import DEFAULT_MINUTES, Run
     from ..training.setup import PATIENCE, resolve_crops
 
-    if arch is not None and arch not in models.names():
-        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
+    if arch is not None and arch not in models.names(None):
+        raise click.BadParameter(
+            f"no architecture '{arch}': one of {', '.join(models.names(None))}", param_hint="--arch"
+        )
     if start_from is not None and (arch is not None or preset is not None):
         raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
     if data is not None and not Path(data).exists():
@@ -242,7 +244,8 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
             quiet=quiet,
         )
     _console.say(
-        f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
+        f"best validation {run.best:.4f} nats/token. Next: {_console.next_command(run.plan.arch)} --model "
+        f"{shlex.quote(str(run.folder))}",
         quiet=quiet,
     )
 

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musiclm import midi, tokenizers
+from musiclm.data import SPLITS, open_store
 from musiclm.data.crops import IGNORE
 from musiclm.data.pair_crops import MAX_BARS, PairCrops, batch_of, windows
 from musiclm.tokenizers.score_pairs import Pair
 from musiclm.tokenizers.vocabulary import Kind
 from tests import crops_data
+from tests.data_files import built, contents, folder_of
 from tests.tokenizers_data import band
 
 PAIRS = tokenizers.create("score-pairs")
@@ -49,6 +51,32 @@ def sides_of(batch) -> list[Pair]:
 
 def of_kind(ids: np.ndarray, *kinds: Kind) -> list:
     return [PAIRS.vocabulary[i].value for i in ids.tolist() if PAIRS.vocabulary[i].kind in kinds]
+
+
+def test_a_corpus_of_pairs_is_built_and_its_pieces_give_batches(tmp_path):
+    music = {f"{seed}.mid": midi.to_bytes(crops_data.band(seed, 6)) for seed in range(12)}
+    for number, workers in enumerate((0, 1)):
+        document = built(
+            tmp_path / str(number), folder_of(tmp_path / "music", music), tokenizer="score-pairs", workers=workers
+        )
+    assert document["found"] == 12 == document["kept"] + sum(document["dropped"].values())
+    assert contents(tmp_path / "0") == contents(tmp_path / "1")
+    opened = open_store(tmp_path / "0")
+    tokens = [piece.tokens for piece in opened.pieces("all")]
+    assert PairCrops(tokens, opened.tokenizer, length=200, batch_size=2, seed=0)(0).num_tokens > 0
+    for piece in opened.pieces("all"):
+        score = midi.parse(music[piece.name.split("/")[-1]], piece.name)
+        assert np.array_equal(piece.tokens, PAIRS.encode(score)[0])
+
+
+def test_pairs_of_one_file_are_split_by_bars(tmp_path):
+    score = crops_data.band(3, 30)
+    built(tmp_path / "c", folder_of(tmp_path / "music", {"a.mid": midi.to_bytes(score)}), tokenizer="score-pairs")
+    opened = open_store(tmp_path / "c")
+    whole = opened.pieces("all")[0].tokens
+    for split, bars in zip(SPLITS, ((0, 25), (25, 28), (28, 31)), strict=True):  # the last note ends in bar 31
+        (part,) = opened.pieces(split)
+        assert np.array_equal(part.tokens, PAIRS.bars_between(np.asarray(whole, np.int64), *bars))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 100))

@@ -187,6 +187,36 @@ def test_a_crop_has_the_notes_of_its_bars_with_their_programs(bars: tuple[int, i
         assert len(crop) <= starts[stop] - starts[first] + starts[0] + 4
 
 
+def test_some_bars_of_all_pairs_are_a_piece_by_themselves():
+    ids, _ = PAIRS.encode(marked(crops_data.band(3, 30)))
+    parts_ = [PAIRS.bars_between(ids, first, stop) for first, stop in ((0, 24), (24, 27), (27, 30))]
+    for part, bars in zip(parts_, (24, 3, 3), strict=True):
+        assert len(PAIRS.split(part)) == len(PAIRS.split(ids))
+        for side in (side for pair in PAIRS.split(part) for side in pair):
+            assert (side[0], side[-1]) == (PAIRS.bos, PAIRS.eos)
+            assert (of_kind(side, Kind.LENGTH), len(of_kind(side, Kind.BAR))) == ([bars], bars)
+            assert of_kind(side, Kind.STYLE) == ["band"]
+    assert sum(PAIRS.decode(part).note_num() for part in parts_) == PAIRS.decode(ids).note_num()
+
+
+def test_bars_without_notes_on_one_side_are_no_piece():
+    score = band()
+    for track in score.tracks[1:]:  # bass and drums are silent in the last of four bars
+        track.notes = type(track.notes)([n for n in track.notes if n.time < 4800])
+    pairs = {
+        kind: np.concatenate(pair)
+        for (kind, *_), pair in zip(parts.extract_pairs(score), PAIRS.split(PAIRS.encode(score)[0]), strict=True)
+    }
+    assert len(PAIRS.bars_between(pairs["drums"], 2, 3))
+    with pytest.raises(MidiError, match="bars 4 to 4"):
+        PAIRS.bars_between(pairs["drums"], 3, 4)
+    for first in (4, 5):
+        with pytest.raises(MidiError, match="no pair"):
+            PAIRS.bars_between(pairs["drums"], first, 8)
+    both = np.concatenate([pairs["drums"], pairs["melody"]])
+    assert np.array_equal(PAIRS.bars_between(both, 3, 4), PAIRS.bars_between(pairs["melody"], 3, 4))
+
+
 def test_what_has_no_pair_is_refused():
     alone = Score(480)
     alone.tracks.append(band().tracks[1])

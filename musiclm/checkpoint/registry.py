@@ -89,7 +89,7 @@ def _named(folder: Path) -> list[str]:
     from .. import models
 
     names = (p.name.removesuffix(SUFFIX) for p in folder.iterdir() if p.name.endswith(SUFFIX))
-    return sorted(n for n in names if n.rpartition("-")[2] in models.names() and not n.startswith("."))
+    return sorted(n for n in names if n.rpartition("-")[2] in models.names(None) and not n.startswith("."))
 
 
 def _validation_nats(checkpoint: Checkpoint) -> float:

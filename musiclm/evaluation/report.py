@@ -8,13 +8,15 @@ from ..data import Corpus
 from ..models.base import LanguageModel
 from .baselines import baseline_pieces, baselines, is_held_out
 from .loss import masked_loss, measure_loss, sample_pieces
+from .paired import measured_pieces
 
 
 def report(
     model: LanguageModel, corpus: Corpus, split: str, *, name: str, most_tokens: int | None = None, bf16: bool = False
 ) -> dict[str, Any]:
     """Return the document of `musiclm evaluate --json`, on all pieces of a split or on those of `sample_pieces`."""
-    found = measure_loss(model, corpus.tokenizer, sample_pieces(corpus.pieces(split), most_tokens), bf16=bf16)
+    pieces = measured_pieces(corpus.tokenizer, sample_pieces(corpus.pieces(split), most_tokens))
+    found = measure_loss(model, corpus.tokenizer, pieces, bf16=bf16)
     counted = (
         baseline_pieces(corpus, split)
         if is_held_out(corpus, split)

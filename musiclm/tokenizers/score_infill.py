@@ -109,10 +109,6 @@ class ScoreInfill(ScoreTokenizer):
                 mask[: self.bar_starts(ids[: parts.ahead])[:2][-1]] = False
         return mask
 
-    def num_notes(self, ids: np.ndarray) -> int:
-        """Return how many notes begin in some ids."""
-        return int(self._num_notes[ids].sum())
-
     def parts(self, ids: np.ndarray) -> Parts | None:
         """Return the positions of the parts of a rearranged crop; None for a piece as it is."""
         ahead, write = np.flatnonzero(ids == self.ahead), np.flatnonzero(self._is_write[ids])

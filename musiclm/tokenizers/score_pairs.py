@@ -217,6 +217,32 @@ class ScorePairs(ScoreTokenizer):
         header = self.plan.header_from(side, starts, first, num_bars)
         return np.concatenate([header, bars, side[starts[-1] :] if stop == num_bars else []]).astype(np.int64)
 
+    def bars_between(self, ids: np.ndarray, first: int, stop: int) -> np.ndarray:
+        """Return some bars of all pairs of a piece as a piece by themselves, (T',); without pairs that have no notes there.
+
+        Args:
+            ids: of the piece.
+            first: bar.
+            stop: the bar after the last; bars behind the end of the piece are left out.
+
+        Raises:
+            MidiError: no pair has notes there on both sides.
+        """
+        found = []
+        for pair in self.split(ids):
+            sides = []
+            for side in pair:
+                starts = self.bar_starts(side)
+                last = min(stop, len(starts) - 1)
+                if first < last:
+                    bars = self.plan.with_header(self.crop(side, starts, first, last), bars=last - first)
+                    sides.append(bars if bars[-1] == self.eos else np.append(bars, self.eos))
+            if len(sides) == 2 and all(self._begins_note[side].any() for side in sides):
+                found += sides
+        if not found:
+            raise MidiError(f"no pair with notes on both sides in bars {first + 1} to {stop}")
+        return np.concatenate(found)
+
     def _start(self) -> list[Any]:
         return [_SideState(super()._start, self.bos, self._is_bar.tolist())]
 

@@ -14,7 +14,7 @@ class TrainConfig:
     """The configuration of a run: run.json.
 
     Attributes:
-        arch: one of `musiclm.models.names()`.
+        arch: one of `musiclm.models.names(None)`.
         preset: the size of the model: tiny, small or base.
         data: the path of the data, absolute; None for the bundled chorales.
         tokenizer: its name; None for the default of the data.

@@ -1,0 +1,106 @@
+"""Training and evaluation on pairs: encoder-decoder and decoder-only models predict the same ids from the same music."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musiclm import checkpoint, data, evaluation, models, tokenizers
+from musiclm.data.pair_crops import batch_of
+from musiclm.errors import RunError
+from musiclm.training import setup
+from musiclm.training.config import TrainConfig
+from musiclm.training.run import Run
+
+PAIRS = tokenizers.create("score-pairs")
+ARCHS = models.names(models.SEQ2SEQ)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> data.Corpus:
+    return data.bundled(PAIRS)
+
+
+def config_of(**given) -> TrainConfig:
+    fixed = {"preset": "tiny", "seed": 1, "steps": 6, "threads": 1, "window": 96, "precision": "fp32", "batch_size": 2}
+    return TrainConfig(**fixed | given)
+
+
+def model_of(arch: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return models.create(arch, PAIRS.vocab_size, **models.preset(arch, "tiny"), **PAIRS.model_config).eval()
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_run_trains_validates_saves_and_resumes_exactly(arch: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(setup, "MAX_VALIDATION_TOKENS", 500)
+    losses: dict[str, dict[int, float]] = {"whole": {}, "parted": {}}
+    for name, parts in (("whole", (6,)), ("parted", (3, 6))):
+        for until in parts:
+            run = Run.create(tmp_path / name, config_of(arch=arch)) if until == parts[0] else Run.open(tmp_path / name)
+            steps = run.train()
+            for step, _ in steps:
+                losses[name][step.number] = step.nats
+                if step.number == until:
+                    steps.close()
+            run.close()
+    assert losses["whole"] == losses["parted"] and len(losses["whole"]) == 6
+    loaded = checkpoint.load(str(tmp_path / "whole"))
+    assert loaded.arch == arch and loaded.tokenizer().name == "score-pairs"
+    assert math.isfinite(loaded.card["figures"]["validation_nats_per_token"])
+
+
+def test_encoder_and_decoder_without_pairs_are_refused():
+    with pytest.raises(RunError, match="score-pairs"):
+        setup.prepare(config_of(arch="seq2seq_gru", tokenizer="grid"))
+    with pytest.raises(RunError, match="contiguous"):
+        setup.prepare(config_of(arch="gru", tokenizer="score-pairs", crops="contiguous"))
+
+
+def test_the_loss_of_windows_is_that_of_their_targets_by_hand(corpus: data.Corpus):
+    piece = corpus.pieces("test")[0]
+    (window, *_) = evaluation.paired_pieces(PAIRS, [piece])
+    (pair,) = PAIRS.split(window.tokens)
+    for arch in (*ARCHS, "gru"):
+        model = model_of(arch)
+        found = evaluation.measure_loss(model, PAIRS, [window])
+        batch = batch_of([pair], PAIRS, joined=arch == "gru")
+        with torch.no_grad():
+            state = None if arch == "gru" else model.start(batch.source, batch.source_features, batch.source_mask)
+            logits, _ = model(batch.tokens, state, batch.features)
+        chosen = logits[0, -(len(pair.target) - 1) :].log_softmax(-1)
+        nats = -chosen[torch.arange(len(chosen)), torch.from_numpy(pair.target[1:])].numpy()
+        counted = PAIRS.eval_mask(window.tokens)[len(pair.source) + 1 :]
+        assert found.nats == pytest.approx(float(nats[counted].sum()), rel=1e-5)
+        assert found.num_tokens == counted.sum() and found.num_notes == PAIRS.num_notes(pair.target)
+
+
+def test_windows_have_all_notes_of_all_targets_and_none_of_sources(corpus: data.Corpus):
+    pieces = corpus.pieces("test")[:4]
+    windows = evaluation.paired_pieces(PAIRS, pieces)
+    wanted = sum(PAIRS.num_notes(pair.target) for piece in pieces for pair in PAIRS.split(piece.tokens))
+    assert sum(window.num_notes for window in windows) == wanted > 100
+
+
+def test_an_evaluation_of_unequal_windows_in_batches_is_that_of_each_alone(corpus: data.Corpus):
+    windows = evaluation.paired_pieces(PAIRS, corpus.pieces("test")[:6])
+    assert len({len(window.tokens) for window in windows}) > 1
+    for arch in (*ARCHS, "gru"):
+        model = model_of(arch)
+        together = evaluation.measure_loss(model, PAIRS, windows)
+        alone = [evaluation.measure_loss(model, PAIRS, [window]).nats for window in windows]
+        assert together.nats == pytest.approx(float(np.sum(alone)), rel=1e-5)
+
+
+def test_the_report_counts_targets(corpus: data.Corpus):
+    model = model_of("seq2seq_gru")
+    report = evaluation.report(model, corpus, "test", name="mine", most_tokens=3000)
+    assert 4 < report["nats_per_token"] < 8 and report["num_notes"] > 0
+    assert report["bits_per_note"] == pytest.approx(
+        report["nats_per_token"] * report["num_tokens"] / math.log(2) / report["num_notes"]
+    )
+    assert report["baselines"]["uniform"] == pytest.approx(math.log(PAIRS.plain_size))
