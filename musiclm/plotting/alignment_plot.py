@@ -6,6 +6,7 @@ is more. A column in front of each bar of the source is for the tokens that begi
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ CELL = 0.16  # inches of a note, where they are few
 WIDTHS, HEIGHTS = (4.0, 11.0), (3.0, 15.0)  # inches of the matrix
 LANE = 1.0  # inches of a piano roll beside it
 LABEL = 0.11  # inches between names of notes
-MOST_SHARES, LEAST_SHARE = 16, 0.005  # of a note and head, in a page
 RULE = "#7c8aa5"  # colour of bar lines over the matrix
 
 
@@ -232,7 +232,7 @@ def page(
         layer: the layer that is shown first; `Alignment.clearest` if left out.
         heads: the heads that are shown first; all if left out.
     """
-    num_layers, num_heads, num_notes, _ = found.shares.shape
+    num_layers, num_heads = found.shares.shape[:2]
     data: dict[str, Any] = {
         "title": title,
         "model": name,
@@ -245,10 +245,7 @@ def page(
         "tracks": [[side, track, paler(own, 0.2)] for side, track, own in _tracks(found)],
         "source": _notes(found.source.notes, 0),
         "target": _notes(found.target.notes, _num_given(found)),
-        "shares": [
-            [[_most(found.shares[la, h, n]) for n in range(num_notes)] for h in range(num_heads)]
-            for la in range(num_layers)
-        ],
+        "shares": [[_packed(found.shares[la, h]) for h in range(num_heads)] for la in range(num_layers)],
         "of_bars": np.round(found.of_bars.sum(-1) * 1000).astype(int).tolist(),
     }
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -262,10 +259,6 @@ def _notes(notes: Sequence[Note], first_track: int) -> list[list[Any]]:
     ]
 
 
-def _most(shares: np.ndarray) -> list[int]:
-    """Return the largest shares of a note, flat: the source note's index, then its share in thousandths."""
-    found: list[int] = []
-    for other in np.argsort(-shares, kind="stable")[:MOST_SHARES].tolist():
-        if shares[other] >= LEAST_SHARE:
-            found += [other, round(float(shares[other]) * 1000)]
-    return found
+def _packed(shares: np.ndarray) -> str:
+    """Return shares as bytes in base64, row by row: 255 times the square root of each, so that small ones are not lost."""
+    return base64.b64encode(np.round(255 * np.sqrt(shares.clip(0, 1))).astype(np.uint8).tobytes()).decode()
