@@ -132,7 +132,7 @@ def _norm(darkest: float) -> Any:
 def _roll(
     lane: Axes, notes: Sequence[Note], places: Mapping[int, int] | Sequence[int], first_track: int, *, across: bool
 ) -> None:
-    """Plot pitches of notes at their places; drums are grey at the lower end."""
+    """Plot pitches of notes at their places; drums are at the lower end."""
     pitched = [n.pitch for n in notes if not n.is_drum]
     low, high = (min(pitched), max(pitched)) if pitched else (60, 60)
     drums = sorted({n.pitch for n in notes if n.is_drum})
@@ -140,7 +140,7 @@ def _roll(
     bottom = low - 2 - size * 1.2 * len(drums)
     for i, note in enumerate(notes):
         pitch = low - 2 - size * 1.2 * (drums.index(note.pitch) + 0.5) if note.is_drum else note.pitch
-        at, own = places[i] - 0.45, "#777777" if note.is_drum else colour(first_track + note.track)
+        at, own = places[i] - 0.45, colour(first_track + note.track)
         if across:
             lane.broken_barh([(at, 0.9)], (pitch - size / 2, size), color=own, lw=0)
         else:
