@@ -112,8 +112,8 @@ def _first_rows(found: Alignment) -> list[tuple[int, int]]:
 
 
 def _show(made: Figure, lane: Axes, matrix: np.ndarray) -> None:
-    """Plot a matrix; what is darkest is its 99.8th percentile, so that a few cells do not hide the rest."""
-    darkest = max(0.02, float(np.quantile(matrix, 0.998)))
+    """Plot a matrix; what is darkest is its 99.8th percentile, so that a few cells do not hide the rest, and 0.1 at least."""
+    darkest = max(0.1, float(np.quantile(matrix, 0.998)))
     shown = lane.imshow(
         matrix, cmap="Greys", norm=_norm(darkest), aspect="auto", interpolation="nearest", interpolation_stage="data"
     )
