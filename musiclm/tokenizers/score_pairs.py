@@ -77,17 +77,38 @@ class ScorePairs(ScoreTokenizer):
             MidiError: there is no pair of parts in the score, or no note can be expressed.
         """
         plain, left_out = self._encode_plain(score)
-        pairs = []
-        for kind, source, target in parts.extract_pairs(score):
-            sides = self._same_bars(Pair(self._encode_plain(source)[0], self._encode_plain(target)[0]), plain)
-            if sides is not None:
-                harmony = plain if kind == "melody" else sides.source
-                pairs.append(self._with_plan(sides, harmony, style_of(score)))
+        found = (
+            self._pair(source, target, plain, kind == "melody", style_of(score))
+            for kind, source, target in parts.extract_pairs(score)
+        )
+        pairs = [pair for pair in found if pair is not None]
         if not pairs:
             raise MidiError(
                 "no two parts that can be a pair: a melody, drums, bass, … and other notes in the same bars"
             )
         return np.concatenate([side for pair in pairs for side in pair]), left_out
+
+    def encode_pair(self, score: Score, source: Score, target: Score, *, is_melody: bool) -> Pair:
+        """Return the ids of a pair of any parts of a score.
+
+        Args:
+            score: the piece, for its bars, chords and style.
+            source: the given notes of it.
+            target: its other notes.
+            is_melody: whether the source is the melody: the chords are then those of the whole piece, else the source's.
+
+        Raises:
+            MidiError: no note of a side can be expressed, or its bars are not those of the piece.
+        """
+        pair = self._pair(source, target, self._encode_plain(score)[0], is_melody, style_of(score))
+        if pair is None:
+            raise MidiError("these parts have other bars than the piece: they cannot be a pair")
+        return pair
+
+    def _pair(self, source: Score, target: Score, plain: np.ndarray, is_melody: bool, style: str | None) -> Pair | None:
+        """Return the ids of a pair, see `encode_pair`; None where a bar has another length. `plain` is the whole piece."""
+        sides = self._same_bars(Pair(self._encode_plain(source)[0], self._encode_plain(target)[0]), plain)
+        return None if sides is None else self._with_plan(sides, plain if is_melody else sides.source, style)
 
     def _encode_plain(self, score: Score) -> tuple[np.ndarray, int]:
         """Return the ids of a score without a plan, and the number of notes left out."""
