@@ -13,6 +13,7 @@ from musiclm import models
 from musiclm.errors import CheckpointError
 from musiclm.generation.decode import sample_ids
 from musiclm.models import base
+from musiclm.models.layers.alignment_bias import FARTHEST, AlignmentBias
 from musiclm.models.layers.bidirectional import Bidirectional
 from musiclm.models.layers.cross_attention import AdditiveAttention, record_weights
 from musiclm.models.seq2seq import Seq2SeqModel
@@ -197,7 +198,7 @@ def test_additive_attention_is_that_of_the_paper_and_of_its_chunks():
     torch.manual_seed(0)
     attention = AdditiveAttention(8, 4)
     x, memory, mask = torch.randn(2, 150, 8), torch.randn(2, 5, 8), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    keys = attention.keys(memory)
+    keys, added = attention.keys(memory), torch.zeros(2, 1, 1, 5).masked_fill(~mask[:, None, None], float("-inf"))
     for element in range(2):
         for t in (0, 63, 64, 149):
             scores = [
@@ -205,7 +206,7 @@ def test_additive_attention_is_that_of_the_paper_and_of_its_chunks():
                 for s in range(int(mask[element].sum()))
             ]
             wanted = torch.stack(scores).softmax(0) @ memory[element, : len(scores)]
-            torch.testing.assert_close(attention(x, memory, keys, mask)[element, t], wanted)
+            torch.testing.assert_close(attention(x, memory, keys, added)[element, t], wanted)
 
 
 def test_recorded_weights_are_shares_of_the_source():
@@ -253,3 +254,64 @@ def test_presets_make_models_of_growing_size(arch: str, size: str):
 def test_impossible_configs_are_refused(arch: str, config: dict, named: str):
     with pytest.raises(ValueError, match=named):
         models.create(arch, 40, **config)
+
+
+ALIGNED = {"feature_sizes": (5, 70, 9), "aligned_features": (2, 1), "alignment_slopes": (0.5, 0.1)}
+
+
+def features_of(batch: int, number: int) -> Tensor:
+    return torch.stack([torch.randint(0, size, (batch, number)) for size in ALIGNED["feature_sizes"]], -1)
+
+
+@pytest.mark.parametrize(("arch", "config"), VARIANTS, ids=lambda v: str(v)[:24])
+def test_aligned_features_keep_pieces_and_padding_as_the_whole(arch: str, config: dict):
+    model, sizes = tiny(arch, **config, **ALIGNED), (9, 4)
+    source, target, of_source, of_target = tokens(2, 9), tokens(2, 20), features_of(2, 9), features_of(2, 20)
+    mask = torch.arange(9) < torch.tensor(sizes)[:, None]
+    with torch.no_grad():
+        whole, _ = model(target, model.start(source, of_source, mask), of_target)
+        state, found = model.start(source, of_source, mask), []
+        for start, stop in itertools.pairwise([0, 7, 8, 9, 20]):
+            logits, state = model(target[:, start:stop], state, of_target[:, start:stop])
+            found.append(logits)
+        alone, _ = model(target[1:], model.start(source[1:, :4], of_source[1:, :4]), of_target[1:])
+    torch.testing.assert_close(torch.cat(found, 1), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone, whole[1:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7])
+def test_the_bias_is_the_sum_of_tables_at_clipped_differences(num_tokens: int):
+    torch.manual_seed(0)
+    bias = AlignmentBias((70, 9), (0.5, 0.1), 3)
+    with torch.no_grad():
+        for table in bias.tables:
+            table.add_(torch.randn_like(table))
+    target, source = (torch.stack([torch.randint(0, n, (2, size)) for n in (70, 9)], -1) for size in (num_tokens, 5))
+    target[0, 0, 0], source[0, 0, 0] = 69, 0  # farther apart than FARTHEST
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    found = bias(target, source, mask)
+    for b, h, t, s in itertools.product(range(2), range(3), range(num_tokens), range(5)):
+        apart = [min(max(int(target[b, t, i] - source[b, s, i]), -FARTHEST), FARTHEST) + FARTHEST for i in range(2)]
+        wanted = sum(float(table.detach()[h, d]) for table, d in zip(bias.tables, apart, strict=True))
+        assert float(found[b, h, t, s]) == (pytest.approx(wanted, abs=1e-5) if mask[b, s] else float("-inf"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "config"), [v for v in VARIANTS if v[1].get("attention") != 0], ids=lambda v: str(v)[:24]
+)
+def test_at_first_attention_is_to_the_same_bar(arch: str, config: dict):
+    torch.manual_seed(0)
+    model = models.create(arch, 40, **config, **ALIGNED | {"alignment_slopes": (0.0, 2.0)}).eval()
+    bars = torch.arange(1, 9).repeat_interleave(4)[None]
+    features = torch.stack([torch.zeros_like(bars), bars, torch.zeros_like(bars)], -1)
+    source = tokens(1, 32)
+    with torch.no_grad():
+        found = record_weights(model, lambda: model(source, model.start(source, features), features))
+    of_bars = found[0][0, 0].view(8, 4, 8, 4).sum(3).mean(1)
+    assert of_bars.diagonal().min() > 0.6
+
+
+@pytest.mark.parametrize("wrong", [{"aligned_features": (3,)}, {"alignment_slopes": (0.5,)}])
+def test_impossible_alignments_are_refused(wrong: dict):
+    with pytest.raises(ValueError, match="align"):
+        models.create("seq2seq_gru", 40, **ALIGNED | wrong)

@@ -8,12 +8,37 @@ B batch, S tokens of the source, T tokens of the target, F features, D size.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from .base import LanguageModel, State
+from .base import BaseConfig, LanguageModel, State
+from .layers.alignment_bias import AlignmentBias
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seq2SeqConfig(BaseConfig):
+    """The hyperparameters that sequence-to-sequence models have in common.
+
+    Attributes:
+        aligned_features: indices of input features that say where in the piece a token is, in source and target alike; see
+            `layers.alignment_bias`. Training takes them from the tokenizer.
+        alignment_slopes: of each of them by how much attention falls at first with a difference of 1.
+    """
+
+    aligned_features: tuple[int, ...] = ()
+    alignment_slopes: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("aligned_features", "alignment_slopes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+        if any(not 0 <= i < len(self.feature_sizes) for i in self.aligned_features):
+            raise ValueError(f"aligned_features: there are {len(self.feature_sizes)}, not {self.aligned_features}")
+        if len(self.alignment_slopes) != len(self.aligned_features):
+            raise ValueError(f"alignment_slopes must be {len(self.aligned_features)}, not {self.alignment_slopes}")
 
 
 class Seq2SeqModel(LanguageModel):
@@ -38,6 +63,17 @@ class Seq2SeqModel(LanguageModel):
     ) -> Conditioned:
         """Return the causal language model of the target of a source; the arguments are those of `start`."""
         return Conditioned(self, source, source_features, source_mask)
+
+    def alignment_bias(self, num_heads: int) -> AlignmentBias:
+        """Return a new module of biases by aligned features, for so many heads."""
+        sizes = [self.config.feature_sizes[i] for i in self.config.aligned_features]
+        return AlignmentBias(sizes, self.config.alignment_slopes, num_heads)
+
+    def aligned(self, tokens: Tensor, features: Tensor | None) -> Tensor:
+        """Return the aligned features of tokens, (B, T, A)."""
+        if features is None:
+            return tokens.new_zeros(*tokens.shape, 0)
+        return features[..., list(self.config.aligned_features)]
 
     def given(self, state: State | None) -> State:
         """Return a state that there must be.

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import BaseConfig, Embedding, Head, State
+from .base import Embedding, Head, State
 from .layers.bidirectional import CELLS, Bidirectional
 from .layers.cross_attention import AdditiveAttention
 from .layers.dropout import Dropout
 from .layers.gru_cpu import run_gru
 from .layers.recurrent import set_forget_bias
-from .seq2seq import Seq2SeqModel, lengths, mask_of
+from .seq2seq import Seq2SeqConfig, Seq2SeqModel, lengths, mask_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(Seq2SeqConfig):
     """The hyperparameters of a recurrent encoder and decoder.
 
     Attributes:
@@ -65,8 +65,8 @@ TRAINING = {"learning_rate": 2e-3, "batch_size": 4, "window": 512}
 class Model(Seq2SeqModel):
     """Embedding, encoder, decoder. Source and target share the embedding.
 
-    The state is, with attention, the encoded source (B, S, D), its keys (B, S, A) and its mask (B, S); then of each layer of
-    the decoder its state, (B, D) each, one tensor for gru and rnn, two for lstm.
+    The state is, with attention, the encoded source (B, S, D), its keys (B, S, A), its aligned features and its mask (B, S);
+    then of each layer of the decoder its state, (B, D) each, one tensor for gru and rnn, two for lstm.
     """
 
     def __init__(self, config: Config) -> None:
@@ -82,6 +82,7 @@ class Model(Seq2SeqModel):
                 set_forget_bias(layer, c.size)
         if c.attention:
             self.attention = AdditiveAttention(c.size, c.comparison)
+            self.alignment = self.alignment_bias(1)
             self.combine = nn.Linear(2 * c.size, c.size)
         self.norm = nn.LayerNorm(c.size)
         self.head = Head(c, c.size)
@@ -97,15 +98,19 @@ class Model(Seq2SeqModel):
             return tuple(states)
         mask_BS = mask_of(source, source_mask)
         memory_BSD = memory_BSD.masked_fill(~mask_BS[..., None], 0.0)
-        return (memory_BSD, self.attention.keys(memory_BSD), mask_BS, *states)
+        aligned = self.aligned(source, source_features)
+        return (memory_BSD, self.attention.keys(memory_BSD), aligned, mask_BS, *states)
 
     def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         state = self.given(state)
-        encoded, states = (state[:3], state[3:]) if self.config.attention else ((), state)
+        encoded, states = (state[:4], state[4:]) if self.config.attention else ((), state)
         each = len(states) // len(self.layers)
         x_BTD = self.dropout(self.embedding(tokens, features))
+        if self.config.attention:
+            memory, keys, *where = encoded
+            source = memory, keys, self.alignment(self.aligned(tokens, features), *where)
         after: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             y_BTD, own = _run(layer, x_BTD, states[each * i : each * (i + 1)])
@@ -113,7 +118,7 @@ class Model(Seq2SeqModel):
             if i:
                 x_BTD = x_BTD + self.dropout(y_BTD)
             elif self.config.attention:
-                x_BTD = torch.tanh(self.combine(torch.cat([y_BTD, self.attention(y_BTD, *encoded)], -1)))
+                x_BTD = torch.tanh(self.combine(torch.cat([y_BTD, self.attention(y_BTD, *source)], -1)))
             else:
                 x_BTD = y_BTD
         return self.norm(x_BTD), (*encoded, *after)

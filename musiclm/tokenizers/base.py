@@ -50,6 +50,8 @@ class Tokenizer(ABC):
             them.
         is_paired: whether a piece is pairs of a source and a target, for sequence-to-sequence models; see `score_pairs`.
             Decoding gives one pair, without the names of parts, so encoding that need not give the same ids again.
+        aligned_features: the features that say where in a piece a token is, in both sides of a pair alike, and by how much
+            attention from one to the other is to fall at first with a difference of 1; none without pairs.
         p_rearrange: the share of training crops that are rearranged.
     """
 

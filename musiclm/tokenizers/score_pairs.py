@@ -27,6 +27,7 @@ from .score import PLANNED, ScoreTokenizer, style_of
 from .score_notes import NoteReader
 from .vocabulary import BEGINS, Kind, is_kind
 
+POSITION = 1  # the feature of `score` that is the position in the bar, 12 a beat
 PERIOD = 64  # bars after which the number of the bar, as a feature, begins again
 
 
@@ -63,6 +64,7 @@ class ScorePairs(ScoreTokenizer):
             raise TokenizerError(f"the tokenizer '{self.name}' has no features of version {features}")
         super().__init__(config, vocabulary, features)
         self.feature_sizes = (*self.feature_sizes, PERIOD + 1)
+        self.aligned_features = {POSITION: 1 / 12, len(self.feature_sizes) - 1: 1.0}  # a beat, and a bar
         table = self.vocabulary
         self._is_bar, self._is_chord, self._is_program = (
             is_kind(table, kind) for kind in (Kind.BAR, Kind.CHORD, Kind.PROGRAM)

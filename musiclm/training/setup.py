@@ -257,6 +257,9 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
     config |= tokenizer.model_config
     if "global_ids" in models.fields(plan.arch):
         config["global_ids"] = tokenizer.global_ids
+    if "aligned_features" in models.fields(plan.arch):
+        config["aligned_features"] = tuple(tokenizer.aligned_features)
+        config["alignment_slopes"] = tuple(tokenizer.aligned_features.values())
     for name, number in sorted(plan.config.items()):
         if name not in preset:
             own = ", ".join(sorted(preset))
