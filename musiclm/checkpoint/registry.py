@@ -9,6 +9,8 @@ from pathlib import Path
 from ..errors import CheckpointError
 from .format import SUFFIX, Checkpoint, read
 
+PAIRED = "accompany"  # the set of models that write parts beside given ones
+
 
 def load(name: str) -> Checkpoint:
     """Return the checkpoint of a name, a file or a run folder (its best one).
@@ -98,12 +100,22 @@ def _validation_nats(checkpoint: Checkpoint) -> float:
     return float(nats) if isinstance(nats, (int, float)) else float("inf")
 
 
-def default(*, filling_holes: bool = False) -> str:
+def default(*, filling_holes: bool = False, paired: bool = False) -> str:
     """Return the default model of `generate`: `score` if it is bundled, else `bach`.
 
     Args:
         filling_holes: prefer a model that supports infilling, if one does.
+        paired: return that of `accompany` and `restyle`.
+
+    Raises:
+        CheckpointError: there is none of those.
     """
+    if paired:
+        if any(name.rsplit("-", 1)[0] == PAIRED for name in (*bundled(), *installed())):
+            return PAIRED
+        raise CheckpointError(
+            f"no bundled {PAIRED} model: train one with --arch seq2seq_transformer, and name it with --model"
+        )
     if filling_holes and (found := infilling()):
         return max(found, key=lambda name: name.startswith("score-"))
     return "score" if any(n.startswith("score-") for n in bundled()) else "bach"

@@ -51,7 +51,14 @@ FAMILY = 8  # programs
 def best(
     kept: Score, candidates: Sequence[Score], log_probabilities: Sequence[float], start: float, stop: float
 ) -> int:
-    """Return the index of the best candidate; one without a note is the last to be kept.
+    """Return the index of the best candidate, see `goodness`."""
+    return int(goodness(kept, candidates, log_probabilities, start, stop).argmax())
+
+
+def goodness(
+    kept: Score, candidates: Sequence[Score], log_probabilities: Sequence[float], start: float, stop: float
+) -> np.ndarray:
+    """Return how good each candidate is beside the others, (N,); one without a note is the last to be kept.
 
     Args:
         kept: the notes around the new ones, and among them.
@@ -71,10 +78,10 @@ def best(
     counts = np.maximum(1, known.sum(0))
     deviations = np.where(known, figures - np.where(known, figures, 0.0).sum(0) / counts, 0.0)
     spreads = np.sqrt((deviations**2).sum(0) / counts)
-    goodness = (deviations / np.where(spreads > 1e-9, spreads, 1.0)).sum(1)
-    goodness += [density(each, start, stop) for each in candidates]
-    goodness[[not _has_notes(each, start, stop) for each in candidates]] = -np.inf
-    return int(goodness.argmax())
+    found: np.ndarray = (deviations / np.where(spreads > 1e-9, spreads, 1.0)).sum(1)
+    found += [density(each, start, stop) for each in candidates]
+    found[[not _has_notes(each, start, stop) for each in candidates]] = -np.inf
+    return found
 
 
 def pitched(score: Score, start: float, stop: float, *, begin_within: bool = False) -> np.ndarray:

@@ -12,7 +12,7 @@ from symusic import Score
 from .. import checkpoint, midi
 from ..devices import resolve_device
 from ..errors import MusicLMError
-from . import infill, provenance
+from . import accompany, infill, provenance
 from .composer import Composer, Composition, Ranked
 from .config import GenerationConfig
 from .prompt import Prompt
@@ -74,11 +74,20 @@ def generate_files(
             `Composer.generate` and `infill.fill`.
     """
     score = None if prompt is None else midi.parse(prompt, prompt_name)
-    composer = Composer.load(model or checkpoint.default(filling_holes=config.is_filling), resolve_device(device))
-    music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
+    named = model or checkpoint.default(filling_holes=config.is_filling, paired=config.task is not None)
+    composer = Composer.load(named, resolve_device(device))
+    config = accompany.with_task(config, composer.checkpoint)
+    accompany.check_model(composer.checkpoint, config)
+    if config.task is not None:
+        music = accompany.prompt(composer, accompany.required(score))
+    else:
+        music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
     _log_losses(composer, music, score, config)
     try:
-        config = composer.completed(config, music)
+        if config.task is not None:
+            config = accompany.completed(composer, config, accompany.required(score))
+        else:
+            config = composer.completed(config, music)
     except ValueError as error:
         raise MusicLMError(str(error)) from error
     began = time.monotonic()
@@ -108,6 +117,8 @@ def _kept(
     listen: Callable[[Stream], None] | None,
 ) -> tuple[list[Composition], list[Ranked]]:
     """Return the variations that are kept, and all that were sampled for them, if they were ranked."""
+    if config.task is not None:
+        return accompany.best(composer, accompany.required(score), config, seed), []
     if config.is_filling:
         if score is None:
             raise MusicLMError("nothing can be written within a piece without a prompt")

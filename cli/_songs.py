@@ -1,0 +1,148 @@
+"""What `accompany` and `restyle` share: their options, and the way from a song to files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..generation.config import GenerationConfig
+from . import _console, _generated, _options, _pages, _paths
+from .generate import read_prompt
+
+FIELDS = (
+    "n", "keep", "draw", "style", "key", "key_strength", "pitch_range", "max_polyphony", "chords", "chord_strength",
+    "repeat_strength", "temperature", "rhythm_temperature", "top_k", "top_p", "min_p", "precision",
+)  # fmt: skip
+SPELLED = {"infill": "bars", "instruments": "parts"}  # fields that have other names here
+
+
+def groups(*first: str) -> dict[str, list[str]]:
+    """Return the headings of a command's help; `first` are options of its own."""
+    output = ["output", "wav", "html", "play", "soundfont", "force", "as_json", "quiet", "verbose"]
+    others = {"What to write": [*first, "bars", "model"], "Controls": [], "Sampling": ["seed"], "Output": output}
+    found = _options.groups(GenerationConfig, others, FIELDS)
+    found["Sampling"].append("device")
+    return found
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of both."""
+    for decorate in (
+        _options.quiet,
+        _options.json_output,
+        _options.device,
+        _options.seed,
+        _options.force,
+        _options.soundfont,
+        _options.play,
+        _options.html,
+        _options.wav,
+        click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output."),
+        _options.from_fields(GenerationConfig, FIELDS),
+        click.option("--bars", metavar="A-B", help="Write in these bars alone; all of them if left out."),
+        _options.model,
+    ):
+        command = decorate(command)
+    return command
+
+
+def run(task: str, song: str, given: dict[str, Any]) -> None:
+    """Do a task with a song.
+
+    Args:
+        task: of a `GenerationConfig`.
+        song: a MIDI file; - for standard input.
+        given: the options of the command, by their names.
+
+    Raises:
+        MusicLMError: see `generate_files`; or nothing can be written there.
+        click.UsageError: a value that an option cannot have, or options that exclude each other.
+    """
+    fields = {name: given.pop(name) for name in FIELDS} | {
+        field: given.pop(name) for field, name in SPELLED.items() if name in given
+    }
+    try:
+        config = GenerationConfig.from_options(task=task, **fields)
+    except ValueError as error:
+        raise _options.usage_error(error, _spelled) from error
+    write(song, config, **given)
+
+
+def _spelled(field: str) -> str:
+    return _options.option_name(SPELLED.get(field, field))
+
+
+def write(
+    song: str,
+    config: GenerationConfig,
+    *,
+    model: str | None,
+    output: str | None,
+    wav: bool,
+    html: bool,
+    play: bool,
+    soundfont: str | None,
+    force: bool,
+    seed: int | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write what a config asks for beside a song.
+
+    Args:
+        song: a MIDI file; - for standard input.
+        config: with a task.
+        model: see `generate_files`, as `device`.
+        output: a file or a folder; - for standard output.
+        wav: write sounds, too.
+        html: write pages, too.
+        play: play the music.
+        soundfont: of the sound.
+        force: overwrite existing files.
+        seed: a random one if left out.
+        device: where to compute.
+        as_json: print one document.
+        quiet: say less.
+
+    Raises:
+        MusicLMError: see `generate_files`; or nothing can be written there.
+        click.UsageError: what cannot go to the same place.
+    """
+    began = time.monotonic()
+    if output == "-" and (config.n > 1 or as_json or wav or html or play):
+        raise click.UsageError("-o - writes one MIDI file: not with -n above 1, --json, --wav, --html or --play")
+    if output == "-":
+        _console.standard_output()  # before anything is sampled
+    data = read_prompt(song)
+    paths = [] if output == "-" else _paths.paths(output, config, force)
+    if wav or play:
+        from .play import check_sound
+
+        check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
+    if html:
+        _pages.check_pages(paths, soundfont=soundfont, force=force)
+    seed = _options.draw_seed(seed)
+    from ..generation.files import generate_files
+
+    made = generate_files(config, seed=seed, model=model, device=device, prompt=data, prompt_name=song)
+    _generated.deliver(
+        made,
+        paths,
+        seed=seed,
+        prompt=data,
+        output=output,
+        wav=wav,
+        html=html,
+        soundfont=soundfont,
+        force=force,
+        as_json=as_json,
+        shows_paths=True,
+        seconds=lambda: time.monotonic() - began,
+        quiet=quiet,
+    )
+    if play:
+        _generated.play(made, soundfont, quiet=quiet)

@@ -1,0 +1,181 @@
+"""Parts beside given music, by sequence-to-sequence models: `accompany` adds some, `restyle` keeps the melody alone.
+
+This module decides what is written for whom; `written_parts` writes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+from symusic import Score
+
+from .. import midi
+from ..checkpoint import Checkpoint
+from ..errors import CheckpointError, MidiError, MusicLMError
+from ..tokenizers.score import style_of
+from ..tokenizers.score_pairs import ScorePairs
+from . import best_fit, given, players, seam
+from .composer import Composer, Composition
+from .config import ACCOMPANY, RESTYLE, GenerationConfig
+from .controls.repeat_strength import DEFAULT_STRENGTH as REPEAT_STRENGTH
+from .masked_span import masked_span
+from .prompt import Prompt
+from .sides import Sides
+from .written_parts import Writer
+
+log = logging.getLogger(__name__)
+
+DRAWS = 8  # candidates of each step, where one variation is asked for
+COMMANDS = "musiclm accompany and musiclm restyle"
+
+
+def check_model(checkpoint: Checkpoint, config: GenerationConfig) -> None:
+    """Check that a model does what is asked for: parts beside given music, or anything else.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    is_paired = checkpoint.tokenizer().is_paired
+    if is_paired and config.task is None:
+        raise CheckpointError(f"the model '{checkpoint.name}' writes parts beside given ones: that is for {COMMANDS}")
+    if config.task is not None and not is_paired:
+        raise CheckpointError(
+            f"the model '{checkpoint.name}' was not trained on pairs of parts: train one on a 'score-pairs' corpus "
+            "with --arch seq2seq_transformer, and name it with --model"
+        )
+
+
+def with_task(config: GenerationConfig, checkpoint: Checkpoint) -> GenerationConfig:
+    """Return a config in which `accompany`, asked of a model of pairs, is the task of that name."""
+    if not config.accompany or not checkpoint.tokenizer().is_paired:
+        return config
+    return dataclasses.replace(config, accompany=False, task=ACCOMPANY)
+
+
+def prompt(composer: Composer, score: Score) -> Prompt:
+    """Return a song as a prompt: it says how many of its notes the model does not read.
+
+    Raises:
+        MidiError: it has no notes, or none that the model reads.
+    """
+    tokenizer = _paired(composer)
+    if not score.note_num():
+        raise MidiError("the song has no notes: nothing can be written beside them")
+    sides = Sides(tokenizer, score, None)
+    return Prompt(
+        ids=np.array([tokenizer.bos]),
+        quarters=midi.end(score),
+        left_out=sides.left_out,
+        score=score,
+        tokenizer=tokenizer,
+        doubled=min(seam.num_doubled(score, sides.decoded(), tokenizer), sides.left_out),
+    )
+
+
+def completed(composer: Composer, config: GenerationConfig, score: Score) -> GenerationConfig:
+    """Return a config with all that it leaves to the song, the style and the model: a record stores it.
+
+    Raises:
+        MidiError: the song has no such bars, or all parts of the style, or the style has no melody.
+        TokenizerError: the model lacks an instrument.
+        ValueError: no such precision on this device.
+    """
+    controls = config.controls
+    style = controls.style or style_of(score)
+    if config.task == RESTYLE:
+        players.lead(controls.style or "")
+    elif style is None and controls.instruments is None:
+        style = players.DEFAULT_STYLE
+    programs = _programs(config, style, score)
+    players.check(composer.tokenizer, programs, composer.checkpoint.name)
+    first, last = _bars(config, score)
+    chords = controls.chords
+    if chords is None and (config.task == RESTYLE or not given.is_melody_alone(score)):
+        chords = Sides(_paired(composer), score, style).harmony()[2 * first : 2 * last]
+    draw = config.draw or (DRAWS if config.n == 1 and config.keep is None else 1)
+    controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
+    asked = dataclasses.replace(config, controls=controls, draw=draw)
+    own = {"repeat_strength": REPEAT_STRENGTH} | dict(composer.checkpoint.sampling)
+    return dataclasses.replace(asked.resolved(own), precision=composer.precision(config.precision))
+
+
+def _programs(config: GenerationConfig, style: str | None, score: Score) -> tuple[int, ...]:
+    """Return who is to play."""
+    controls = config.controls
+    if controls.instruments is not None:
+        groups = controls.ensemble if not isinstance(controls.ensemble, str) else [[p] for p in controls.instruments]
+        return players.programs_of(groups)
+    assert style is not None
+    is_alone = config.task == RESTYLE or given.is_melody_alone(score)
+    return players.PARTS[style] if is_alone else players.lacking(style, score)
+
+
+def _bars(config: GenerationConfig, score: Score) -> tuple[int, int]:
+    """Return the first bar to write, counted from 0, and the one behind the last."""
+    masked_span(score, bars=config.infill_bars, accompany=True)  # says which bars there are
+    first, last = config.infill_bars or (1, midi.num_bars(score))
+    return first - 1, last
+
+
+def _paired(composer: Composer) -> ScorePairs:
+    assert isinstance(composer.tokenizer, ScorePairs)
+    return composer.tokenizer
+
+
+def arrange(
+    composer: Composer, score: Score, config: GenerationConfig, seed: int, indices: Iterable[int] | None = None
+) -> list[Composition]:
+    """Return variations of a song with new parts, each the whole song.
+
+    Args:
+        composer: with a model that was trained on pairs.
+        score: the song.
+        config: what is asked for, with a task; what `completed` has not filled in is filled in.
+        seed: the same seed, and all else the same, gives the same scores.
+        indices: which of the `config.n` variations; all of them if left out. None depends on another.
+
+    Raises:
+        CheckpointError: the model was not trained on pairs.
+        MidiError: see `completed`; or the model cannot read the song.
+        TokenizerError: the model lacks an instrument, or writes nothing.
+    """
+    check_model(composer.checkpoint, config)
+    prompt(composer, score)
+    writer = _writer(composer, score, config)
+    return [writer.write(seed, index).composition for index in (range(config.n) if indices is None else indices)]
+
+
+def best(composer: Composer, score: Score, config: GenerationConfig, seed: int) -> list[Composition]:
+    """Return the variations that a config keeps, the best first where `keep` chooses among them; see `best_fit.goodness`.
+
+    Raises:
+        as `arrange`.
+    """
+    if config.keep is None:
+        return arrange(composer, score, config, seed)
+    check_model(composer.checkpoint, config)
+    writer = _writer(composer, score, config)
+    made = [writer.write(seed, index, is_ranked=True) for index in range(config.n)]
+    log_probabilities = [-each.nats_per_token for each in made]
+    figures = best_fit.goodness(writer.given.source, [each.parts for each in made], log_probabilities, *writer.span)
+    order = np.argsort(-figures, kind="stable")[: config.keep].tolist()
+    log.info("kept %s of %d, by harmony, probability and density", ", ".join(str(i + 1) for i in order), config.n)
+    return [made[i].composition for i in order]
+
+
+def _writer(composer: Composer, score: Score, config: GenerationConfig) -> Writer:
+    return Writer(composer, score, completed(composer, config, score), _bars(config, score))
+
+
+def required(score: Score | None) -> Score:
+    """Return a song that there must be.
+
+    Raises:
+        MusicLMError: there is none.
+    """
+    if score is None:
+        raise MusicLMError("nothing can be written beside given music without any")
+    return score
