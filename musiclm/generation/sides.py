@@ -43,10 +43,11 @@ class Sides:
         self.tokenizer, self.style = tokenizer, style
         ids, self.left_out = ScoreTokenizer.encode(tokenizer, song)
         ids = tokenizer.pad_with_silence(ids[:-1], midi.end(song))
-        self._whole = tokenizer.plan.without(ids)
-        bars, starts = tokenizer.bars(self._whole)
-        self.lines = self._whole[np.column_stack([bars, bars + 1])]
-        self.starts = np.append(starts, tokenizer.quarters(self._whole))
+        whole, num_bars = tokenizer.plan.without(ids), midi.num_bars(song)
+        bars, starts = tokenizer.bars(whole)
+        self._whole = whole if len(bars) <= num_bars else whole[: bars[num_bars]]  # an open bar behind the end
+        self.lines = whole[np.column_stack([bars, bars + 1])][:num_bars]
+        self.starts = np.append(starts[:num_bars], midi.bar_line(song, 0.0, num_bars))
         table = tokenizer.vocabulary
         self._is_tempo, self._is_chord = is_kind(table, Kind.TEMPO), is_kind(table, Kind.CHORD)
         self._bar_line = find(table, Kind.POSITION, 0)

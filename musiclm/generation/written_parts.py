@@ -30,7 +30,7 @@ from ..tokenizers.score_pairs import ScorePairs
 from . import best_fit, constraints, given, infill, players, rerank
 from .composer import Composer, Composition
 from .config import RESTYLE, GenerationConfig, Length
-from .constraints.ensemble import with_ensemble
+from .constraints.ensemble import ENTRY, with_ensemble
 from .constraints.given_bars import GivenBars
 from .constraints.limits import limits, logit_bias
 from .masked_span import masked_span
@@ -215,12 +215,13 @@ class _Pass:
 
     def _sampler(self, prompt: Prompt) -> Sampler:
         controls, first = self.controls, self.writer.first
+        entry = min(ENTRY, self.writer.last - first)  # in a few bars, too, everybody plays
         rules: list[Constraint] = [
             constraints.grammar(
                 self.tokenizer,
                 prompt.quarters,
                 limits(self.tokenizer, controls),
-                [lambda base, inner: with_ensemble(base, inner, controls, prompt.ids)],
+                [lambda base, inner: with_ensemble(base, inner, controls, prompt.ids, entry)],
             ),
             GivenBars(self.tokenizer, self.sides.lines[:, 1]),
             *constraints.planned(self.tokenizer, controls, first=first),
