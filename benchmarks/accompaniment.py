@@ -95,7 +95,7 @@ def main() -> None:
     writes.add_argument("--retrieve", type=int, default=2000, help="parts: training pieces to choose from (2000)")
     writes.add_argument("--styles", default="chorale,lied,pop-piano,band", help="restyle: separated by commas")
     writes.add_argument("--profile", type=int, default=200, help="restyle: training pieces of a style's profile (200)")
-    writes.add_argument("--save", type=Path, metavar="FOLDER", help="parts: write the parts as MIDI files")
+    writes.add_argument("--save", type=Path, metavar="FOLDER", help="write all results as MIDI files")
     runs = parser.add_argument_group("losses")
     runs.add_argument("-o", "--output", type=Path, help="where the runs are kept")
     runs.add_argument(
@@ -296,7 +296,9 @@ def restyle(a: argparse.Namespace, corpus: Corpus) -> dict[str, Any]:
     real = {style: [(name, score) for name, own, score in held_out if own == style] for style in styles}
     composer = None if a.model == "none" else Composer.load(a.model)
     profiles, options = restyling.Styles(training), music.options_of(a.option)
-    rows = restyling.compared(composer, songs, profiles, real, options, a.seed)
+    if a.save:
+        a.save.mkdir(parents=True, exist_ok=True)
+    rows = restyling.compared(composer, songs, profiles, real, options, a.seed, a.save)
     report = {"model": a.model, "corpus": a.corpus, "split": a.split, "seed": a.seed, "options": options}
     report |= {"mma": baselines.has_mma(), "profiles": profiles.sizes}
     return report | restyling.summary(rows) | {"songs": rows}

@@ -107,7 +107,7 @@ def tasks_of(corpus: Corpus, split: str, number: int | None) -> list[accompany.T
 
     Of a folder of MIDI files, too, the split is that by the hashes of the files.
     """
-    decoding = dataclasses.replace(corpus, is_split=True, tokenizer=Merging(corpus.tokenizer))  # type: ignore[arg-type]
+    decoding = dataclasses.replace(corpus, is_split=True, tokenizer=Merging(corpus.tokenizer))
     return accompany.tasks(decoding, split, 10**9 if number is None else number)
 
 

@@ -22,7 +22,8 @@ All tracks of a program count as one, as they do in a corpus of `score` tokens.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import accompaniment_baselines as baselines
@@ -34,6 +35,7 @@ from accompaniment_losses import ratio
 from accompaniment_tasks import Merging, merged, note_f1
 from symusic import Note, Score, Track
 
+from musiclm import midi
 from musiclm.data import Corpus
 from musiclm.errors import MusicLMError
 from musiclm.evaluation.harmony import sounding_time
@@ -231,9 +233,10 @@ def compared(
     composer: Composer | None,
     songs: Sequence[Song],
     styles: Styles,
-    real: dict[str, Sequence[tuple[str, Score]]],
+    real: Mapping[str, Sequence[tuple[str, Score]]],
     options: dict[str, Any],
     seed: int,
+    folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Return the measures of all methods, song by song; None for a method that has no result.
 
@@ -244,6 +247,7 @@ def compared(
         real: name and excerpt of held-out pieces of each style: song i has the i-th that is not itself.
         options: of generation.
         seed: of each song.
+        folder: gets all results as MIDI files; None for no files.
     """
     rows = []
     for number, song in enumerate(songs):
@@ -263,6 +267,8 @@ def compared(
         for method in METHODS:
             made = results.get(method)
             row[method] = None if made is None else content(song.score, made) | styles.distances(made, song.style)
+            if made is not None and folder is not None:
+                midi.write(made, folder / f"{number:03}-{song.own}-to-{song.style}-{method}.mid", force=True)
         rows.append(row)
         music.progress(number + 1, len(songs))
     return rows
