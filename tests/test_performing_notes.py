@@ -78,11 +78,11 @@ def test_an_upbeat_is_the_end_of_a_bar():
 
 
 def test_two_parts_of_a_bar_at_a_repeat_are_one_bar():
-    signs = [(0, 4, 4), (4, 3, 4), (7, 1, 4), (8, 4, 4)]
-    found = keyboard(score(signs, track(0, [0, 4, 6, 7, 8, 12])))
-    assert found.bar.tolist() == [0, 1, 1, 1, 2, 3]
-    assert found.position.tolist() == [0, 0, 2, 3, 0, 0]
-    assert found.numerator.tolist() == [4] * 6
+    signs = [(0, 4, 4), (4, 3, 4), (7, 1, 4), (8, 4, 4), (16, 2, 4), (18, 4, 4)]  # and a bar of 2/4
+    found = keyboard(score(signs, track(0, [0, 4, 6, 7, 8, 12, 17, 18])))
+    assert found.bar.tolist() == [0, 1, 1, 1, 2, 3, 4, 5]
+    assert found.position.tolist() == [0, 0, 2, 3, 0, 0, 1, 0]
+    assert found.numerator.tolist() == [4] * 6 + [2, 4]
 
 
 def test_notes_that_begin_nearly_together_are_one_onset():

@@ -12,10 +12,12 @@ from musiclm.performing.notes import ScoreNotes, keyboard_notes, onset_numbers
 from musiclm.performing.parameters import Parameters, parameters_of, times_of
 
 
-def score_of(notes: list[tuple[float, float, int]]) -> ScoreNotes:
-    """Return the notes (onset, duration, pitch), times in quarters, of a piano piece in 4/4."""
+def score_of(notes: list[tuple[float, float, int]], upbeat: float = 0.0) -> ScoreNotes:
+    """Return the notes (onset, duration, pitch), times in quarters, of a piano piece in 4/4 with an upbeat of eighths."""
     score = Score(480)
-    score.time_signatures.append(TimeSignature(0, 4, 4))
+    if upbeat:
+        score.time_signatures.append(TimeSignature(0, round(upbeat * 2), 8))
+    score.time_signatures.append(TimeSignature(round(upbeat * 480), 4, 4))
     track = Track("Piano", 0)
     for onset, duration, pitch in notes:
         track.notes.append(Note(round(onset * 480), round(duration * 480), pitch, 80))
@@ -47,18 +49,32 @@ def performances(draw: st.DrawFn) -> tuple[ScoreNotes, np.ndarray, np.ndarray]:
     return notes, onset_s, onset_s + np.array([draw(st.floats(0.05, 2.0)) for _ in range(len(notes))])
 
 
-@given(performances())
-def test_parameters_give_the_performance_back(performance: tuple[ScoreNotes, np.ndarray, np.ndarray]):
+@given(performances(), st.sampled_from([0.0, 0.5, 1.0, 4.0]))
+def test_parameters_give_the_performance_back(performance: tuple[ScoreNotes, np.ndarray, np.ndarray], window: float):
     notes, onset_s, end_s = performance
-    found = play(notes, onset_s, end_s)
+    found = play(notes, onset_s, end_s, window=window)
     onset, end = times_of(notes, found)
     later = onset_s[0] - onset[0]
     assert np.abs(onset + later - onset_s).max() < 1e-3
     assert np.abs(end + later - end_s).max() < 1e-3
-    for number in np.unique(onset_numbers(notes)):  # as the format says: within a chord one tempo, deviations of mean 0
+    for number in np.unique(onset_numbers(notes)):
         chord = onset_numbers(notes) == number
         assert len(np.unique(found.tempo[chord])) == 1
-        assert abs(found.deviation[chord].mean()) < 1e-9
+        assert window > 0 or abs(found.deviation[chord].mean()) < 1e-9
+
+
+def test_within_a_window_the_tempo_is_one_and_deviations_are_from_it():
+    notes = score_of([(i / 2, 0.5, 60 + i) for i in range(8)])
+    swung = [0.0, 0.6, 1.0, 1.6, 2.0, 2.6, 3.0, 3.6]
+    found = play(notes, swung, np.array(swung) + 0.2, window=1.0)
+    assert found.tempo[:6] == pytest.approx(np.log2(np.full(6, 1.0) / found.seconds_per_quarter))
+    assert found.deviation[:6] == pytest.approx([0, 0.1] * 3)
+
+
+def test_windows_begin_at_beats_after_an_upbeat_too():
+    notes = score_of([(i / 2, 0.5, 60 + i) for i in range(7)], upbeat=0.5)
+    times = np.array([0.0, 0.5, 1.1, 1.5, 2.1, 2.5, 3.1])
+    assert play(notes, times, times + 0.2, window=1.0).deviation[:6] == pytest.approx([0, 0, 0.1, 0, 0.1, 0])
 
 
 def test_a_steady_performance_has_no_tempo_and_no_deviation():

@@ -14,15 +14,18 @@ KEYBOARDS = frozenset([*range(8), *range(16, 24)])  # General MIDI programs: pia
 TOGETHER = 1 / 48  # quarters: notes that begin nearer to the first of them are one onset
 GRID = 24  # positions per quarter on which the notes of a score begin
 ON_GRID = 2 / 480  # quarters: how far from such a position a note may begin
-SHARE_ON_GRID = 0.9  # of a score's notes that begin on the grid; of notes played in real time a quarter does
+SHARE_ON_GRID = (
+    0.5  # of a score's onsets on the grid: of those of 90 piano scores 0.64 to 1, of 65 performances at most 0.31
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreNotes:
     """N notes sorted by onset, then pitch.
 
-    An upbeat is the end of a bar: a bar shorter than the next one has the time signature of that one, and its positions
-    count so that it ends where the bar ends. Two bars that are one bar in two parts, as at repeats, have one number.
+    An upbeat is the end of a bar: a first bar shorter than the next one has the time signature of that one, and its
+    positions count so that it ends where a bar ends. Two short bars between longer ones as long as both, as programs that
+    write notation have them at repeats, are one bar in two parts.
 
     Attributes:
         onset, duration: quarters, (N,) float64.
@@ -69,8 +72,13 @@ def drum_notes(score: Score) -> ScoreNotes | None:
 
 
 def is_score(notes: ScoreNotes) -> bool:
-    """Return whether the notes begin on a grid of 24 per quarter; else somebody played them in real time."""
-    return float(on_grid(notes.onset).mean()) >= SHARE_ON_GRID
+    """Return whether onsets, or the intervals between them, are on a grid of 24 per quarter; else it is real time.
+
+    Intervals, because programs that write notation put all that follows an ornament off the grid by a few ticks.
+    """
+    at = np.unique(notes.onset)
+    found = [on_grid(notes.onset), on_grid(np.diff(at))]
+    return max(float(each.mean()) for each in found if len(each)) >= SHARE_ON_GRID
 
 
 def on_grid(onset: np.ndarray) -> np.ndarray:
@@ -120,16 +128,24 @@ class _Bars:
         self.start = np.array([bar.start for bar in found])
         own = np.array([bar.end - bar.start for bar in [*found, behind]])
         sign = np.array([(bar.numerator, bar.denominator) for bar in [*found, behind]], np.int64)
-        length, after, before = own[:-1], own[1:], np.append(np.inf, own[:-2])
-        is_upbeat = length < after - TOLERANCE
+        length, after = own[:-1], own[1:]
+        one, two = (
+            np.concatenate([np.full(n, np.inf), own[: -1 - n]])[: len(found)] for n in (1, 2)
+        )  # before each bar
+        is_rest = _same(one + length, after) & _same(two, after) & (one < after - TOLERANCE)  # of a bar in two parts
+        is_upbeat = is_rest | ((length < after - TOLERANCE) & (np.arange(len(found)) == 0))
+        is_first_part = np.append(is_rest[1:], False)
         self.missing = np.where(is_upbeat, after - length, 0.0)
-        is_first_part = ~is_upbeat & (length < before - TOLERANCE) & (np.arange(len(found)) > 0)
-        self.length = np.where(is_upbeat, after, np.where(is_first_part, before, length))
+        self.length = np.where(is_upbeat, after, np.where(is_first_part, one, length))
         self.numerator, self.denominator = np.where(
             is_upbeat[:, None], sign[1:], np.where(is_first_part[:, None], np.roll(sign[:-1], 1, 0), sign[:-1])
         ).T
-        is_one_bar = is_first_part[:-1] & is_upbeat[1:]
-        self.number = np.cumsum(np.append(0, ~is_one_bar))
+        self.number = np.cumsum(np.append(0, ~is_rest[1:]))
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    near: np.ndarray = np.abs(one - other) < TOLERANCE
+    return near
 
 
 def _notes(score: Score, tracks: list[int]) -> ScoreNotes | None:
