@@ -15,9 +15,9 @@ from musiclm.generation.decode import sample_ids
 from musiclm.models import base
 from musiclm.models.layers.alignment_bias import FARTHEST, AlignmentBias
 from musiclm.models.layers.bidirectional import Bidirectional
+from musiclm.models.layers.bidirectional_attention import FAR, NUM_BUCKETS, buckets
 from musiclm.models.layers.cross_attention import AdditiveAttention, record_weights
 from musiclm.models.seq2seq import Seq2SeqModel
-from musiclm.models.seq2seq_transformer import FAR, NUM_BUCKETS, buckets
 
 ARCHS = models.names(models.SEQ2SEQ)
 VARIANTS = [

@@ -22,9 +22,9 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from .base import LanguageModel
 
-SHARED = ("base", "ensemble", "seq2seq", "weights")  # files that are not architectures
-CAUSAL, SEQ2SEQ = "causal", "seq2seq"
-KINDS = {CAUSAL: "", SEQ2SEQ: "seq2seq_"}  # and how the names of their architectures begin
+SHARED = ("base", "encoder", "ensemble", "seq2seq", "weights")  # files that are not architectures
+CAUSAL, SEQ2SEQ, ENCODER = "causal", "seq2seq", "encoder"
+KINDS = {CAUSAL: "", SEQ2SEQ: "seq2seq_", ENCODER: "bidirectional_"}  # and how the names of their architectures begin
 SIZES = ("tiny", "small", "base")  # each architecture's PRESETS has these keys
 
 
@@ -32,7 +32,8 @@ def names(kind: str | None = CAUSAL) -> list[str]:
     """Return the names of the architectures of a kind, from their file names; this does not import torch.
 
     Args:
-        kind: one of `KINDS`: causal language models, or seq2seq, see `seq2seq.Seq2SeqModel`; None for all.
+        kind: one of `KINDS`: causal language models; seq2seq, see `seq2seq.Seq2SeqModel`; encoder, see
+            `encoder.EncoderModel`; None for all.
     """
     files = (m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
     found = (name for name in files if not name.startswith("_") and name not in SHARED)

@@ -11,21 +11,18 @@ B batch, H heads, S tokens of the source, T tokens of the target, D size, E size
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Embedding, Head, State
-from .layers.blocks import INIT_STD, Block, TransformerConfig, initialize, merge_heads, split_heads
+from .layers.bidirectional_attention import BidirectionalAttention
+from .layers.blocks import INIT_STD, Block, TransformerConfig, initialize
 from .layers.cross_attention import CrossAttention
 from .layers.dropout import Dropout
 from .seq2seq import Seq2SeqConfig, Seq2SeqModel, mask_of
 from .transformer import RelativeAttention
-
-NUM_BUCKETS, FAR = 32, 512  # of distances in one direction; distances from FAR on share the last one
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,9 @@ class Model(Seq2SeqModel):
         c = config
         self.embedding = Embedding(c, c.size)
         self.dropout = Dropout(c.dropout)
-        encoder = [Block(BidirectionalAttention(c), c.size, c.dropout) for _ in range(c.num_encoder_layers)]
+        encoder = [
+            Block(BidirectionalAttention(c.size, c.num_heads), c.size, c.dropout) for _ in range(c.num_encoder_layers)
+        ]
         decoder = [DecoderBlock(c) for _ in range(c.num_layers)]
         self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
         self.alignment = self.alignment_bias(c.num_heads)
@@ -123,35 +122,3 @@ class DecoderBlock(Block):
         x_BTD = x_BTD + self.dropout(attended_BTD)
         x_BTD = x_BTD + self.dropout(self.cross(self.norm_cross(x_BTD), *source))
         return x_BTD + self.dropout(self.feed_forward(self.norm_forward(x_BTD))), after
-
-
-class BidirectionalAttention(nn.Module):
-    """Attention to the whole source, with a bias for each head and bucket of distances."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.queries_keys_values = nn.Linear(config.size, 3 * config.size)
-        self.out = nn.Linear(config.size, config.size)
-        self.bias = nn.Embedding(2 * NUM_BUCKETS, config.num_heads)
-        nn.init.zeros_(self.bias.weight)
-
-    def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> tuple[Tensor, None]:
-        q, k, v = (split_heads(t, self.num_heads) for t in self.queries_keys_values(x_BSD).chunk(3, -1))
-        bias_HSS = self.bias(buckets(x_BSD.shape[1], x_BSD.device)).permute(2, 0, 1).to(q.dtype)
-        mask_BHSS = bias_HSS.masked_fill(~mask_BS[:, None, None], float("-inf"))
-        y_BHSE = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BHSS)
-        return self.out(merge_heads(y_BHSE)), None
-
-
-def buckets(num_tokens: int, device: torch.device) -> Tensor:
-    """Return the bucket of the distance from each query to each key, (S, S): exact up to half of the buckets, then by ratio.
-
-    Keys behind the query have the second half of the 2 NUM_BUCKETS buckets (Raffel et al. 2020).
-    """
-    indices = torch.arange(num_tokens, device=device)
-    distance = indices[None] - indices[:, None]
-    away, exact = distance.abs(), NUM_BUCKETS // 2
-    ratio = (away.clamp(min=1).float() / exact).log() / math.log(FAR / exact)
-    far = exact + (ratio * (NUM_BUCKETS - exact)).long()
-    return torch.where(away < exact, away, far.clamp(max=NUM_BUCKETS - 1)) + NUM_BUCKETS * (distance > 0)
