@@ -289,7 +289,7 @@ def test_the_bias_is_the_sum_of_tables_at_clipped_differences(num_tokens: int):
     target, source = (torch.stack([torch.randint(0, n, (2, size)) for n in (70, 9)], -1) for size in (num_tokens, 5))
     target[0, 0, 0], source[0, 0, 0] = 69, 0  # farther apart than FARTHEST
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    found = bias(target, source, mask)
+    found = bias(target, source, mask).detach()
     for b, h, t, s in itertools.product(range(2), range(3), range(num_tokens), range(5)):
         apart = [min(max(int(target[b, t, i] - source[b, s, i]), -FARTHEST), FARTHEST) + FARTHEST for i in range(2)]
         wanted = sum(float(table.detach()[h, d]) for table, d in zip(bias.tables, apart, strict=True))
