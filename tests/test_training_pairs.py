@@ -14,6 +14,7 @@ from musiclm.data.pair_crops import batch_of
 from musiclm.errors import RunError
 from musiclm.training import setup
 from musiclm.training.config import TrainConfig
+from musiclm.training.optim import make_optimizers
 from musiclm.training.run import Run
 
 PAIRS = tokenizers.create("score-pairs")
@@ -122,3 +123,14 @@ def test_the_command_line_sets_words(run, tmp_path: Path):
     assert checkpoint.load(str(tmp_path / "a")).config["cell"] == "lstm"
     code, _, told = run("train", "--arch", "seq2seq_gru", "--preset", "tiny", "--set", "cell=l:s", "--steps", 1)
     assert code == 2 and "NAME=N" in told
+
+
+def test_biases_of_attention_are_trained_without_muon_and_without_decay():
+    """They are matrices by shape alone: decay pulled them from their first slopes to 0."""
+    made = setup.prepare(config_of(arch="seq2seq_transformer"))
+    adamw, muon = make_optimizers(made.model, made.recipe)
+    biases = {id(table) for table in made.model.alignment.tables}
+    assert len(biases) == 2
+    assert not biases & {id(p) for group in muon.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert [decay[each] for each in biases] == [0.0, 0.0]
