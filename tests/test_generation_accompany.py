@@ -214,6 +214,16 @@ def test_bars_have_the_time_signature_given_and_no_tempo_of_their_own():
     assert allowed == [[True, False, True], [True, False, False], [False, True, False], [True, True, False]]
 
 
+@pytest.mark.parametrize("signs", [[(1, 4), *FOUR[:3]], [(1, 8), *FOUR[:2]], [*FOUR[:2], (1, 4), (4, 4)]])
+@pytest.mark.parametrize("options", [{"instruments": "bass"}, {"task": "restyle", "style": "hymn"}])
+def test_pickups_and_short_bars_of_a_song_are_kept(composer, signs, options):
+    """The rule of unconditional music against bars below 1.5 quarters left no time signature: sampling crashed."""
+    score = song(signs, tracks="melody chords drums")
+    (made,) = written(composer, score, **options)
+    assert [(bar.numerator, bar.denominator) for bar, _ in zip(midi.bars(made), signs, strict=False)] == signs
+    assert midi.num_bars(made) == len(signs) and made.tracks[-1].note_num()
+
+
 def test_a_restyled_song_has_the_melody_on_the_lead_of_the_style_and_its_parts(composer):
     score = song(FOUR, tracks="melody chords drums")
     (made,) = written(composer, score, task="restyle", style="band")
