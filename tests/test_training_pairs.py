@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from musiclm import checkpoint, data, evaluation, models, tokenizers
+from musiclm import checkpoint, data, evaluation, midi, models, tokenizers
+from musiclm.comparison import Comparison, ComparisonConfig
 from musiclm.data.pair_crops import batch_of
-from musiclm.errors import RunError
+from musiclm.errors import RunError, TokenizerError
 from musiclm.training import setup
 from musiclm.training.config import TrainConfig
 from musiclm.training.run import Run
+from tests.songs import song
 
 PAIRS = tokenizers.create("score-pairs")
 ARCHS = models.names(models.SEQ2SEQ)
@@ -104,6 +107,34 @@ def test_the_report_counts_targets(corpus: data.Corpus):
         report["nats_per_token"] * report["num_tokens"] / math.log(2) / report["num_notes"]
     )
     assert report["baselines"]["uniform"] == pytest.approx(math.log(PAIRS.plain_size))
+
+
+def test_a_whole_piece_of_several_pairs_is_no_window(corpus: data.Corpus):
+    """Its first pair alone was measured, and the shapes of its losses did not fit."""
+    one = corpus.pieces("test")[0]
+    two = dataclasses.replace(one, tokens=np.tile(one.tokens, 2))
+    with pytest.raises(TokenizerError, match=r"2 pairs of parts.*measured_pieces"):
+        evaluation.measure_loss(model_of("gru"), PAIRS, [two])
+
+
+def test_a_comparison_measures_pairs_as_an_evaluation_does(tmp_path: Path):
+    """It measured whole pieces, and those of several pairs ended in an error of shapes."""
+    for split, bars in (("train", 5), ("validation", 6), ("test", 7)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        midi.write(song([(4, 4)] * bars, tracks="melody chords drums"), tmp_path / "data" / split / "song.mid")
+    asked = {"tokenizer": "score-pairs", "archs": ["gru"], "preset": "tiny", "steps": 1, "samples": 3, "bars": 2}
+    request = ComparisonConfig(data=str(tmp_path / "data"), seed=1, precision="fp32", **asked)
+    comparison = Comparison.create(tmp_path / "a", request)
+    list(comparison.train("gru"))
+    document = comparison.report()
+    model = checkpoint.load(str(tmp_path / "a" / "gru")).model()
+    source = data.open_source(str(tmp_path / "data"), PAIRS)
+    wanted = evaluation.report(model, source, "test", name="")
+    (made,) = document["models"]
+    assert len(PAIRS.split(source.pieces("test")[0].tokens)) > 1
+    assert made["test_nats_per_token"] == pytest.approx(wanted["nats_per_token"])
+    assert made["bits_per_note"] == pytest.approx(wanted["bits_per_note"])
+    assert document["test"]["num_notes"] == wanted["num_notes"] and document["test"]["num_pieces"] == 1
 
 
 def test_words_and_switches_can_be_set():

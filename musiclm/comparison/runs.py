@@ -223,7 +223,7 @@ class Comparison:
         composer = Composer(loaded, request.device)
         pace = self._pace(arch)
         last = json.loads((self.folder / arch / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
-        splits = {split: self._held_out(split) for split in ("validation", "test")}
+        splits = {split: self._measured(split) for split in ("validation", "test")}
         found = {s: evaluation.measure_loss(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
         measurements: dict[str, Any] = {
             "arch": arch,
@@ -296,6 +296,16 @@ class Comparison:
 
         return sample_pieces(self.corpus.pieces(split), self.request.most_tokens)
 
+    def _measured(self, split: str) -> list[Piece]:
+        """Return the pieces of a split as their loss is measured: the windows of pairs, where the tokenizer has pairs."""
+        from ..evaluation import measured_pieces
+
+        return measured_pieces(self.corpus.tokenizer, self._held_out(split))
+
+    def _counts(self, split: str) -> dict[str, Any]:
+        """Return the numbers of pieces, measured tokens, notes and seconds of a split."""
+        return _counts(self._measured(split), self.corpus) | {"num_pieces": len(self._held_out(split))}
+
     def _prompt(self) -> Path:
         """Return the file of the prompt; by default it is made of the first test piece, by hash, that is long enough."""
         from .. import evaluation, midi
@@ -343,7 +353,7 @@ class Comparison:
             "precision": request.precision,
             "threads": request.threads,
             "train": _counts(corpus.pieces("train"), corpus),
-            **{split: _counts(self._held_out(split), corpus) for split in ("validation", "test")},
+            **{split: self._counts(split) for split in ("validation", "test")},
             "models": models,
             "diverged": self.diverged,
             "baselines": self._baselines(),
@@ -366,7 +376,7 @@ class Comparison:
             split: evaluation.baselines(self.corpus, split, self.request.most_tokens)
             for split in ("validation", "test")
         }
-        test = _counts(self._held_out("test"), self.corpus)
+        test = self._counts("test")
         losses = {}
         for name, nats in found["test"].items():
             whole = evaluation.LossReport(
