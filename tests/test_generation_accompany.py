@@ -119,6 +119,21 @@ def test_without_parts_a_song_gets_what_the_style_has_and_it_lacks(composer):
         written(composer, whole)
 
 
+def test_a_melody_with_drums_gets_no_second_drums_unless_they_are_asked_for(composer):
+    """Where all pitched notes are the melody, drums were overlooked: a band had two drum tracks, written at once."""
+    score = song(FOUR[:4], tracks="melody drums")
+    (made,) = written(composer, score)
+    assert programs(made)[2:] == [0, 33]
+    assert programs(written(composer, score, instruments="drums")[0])[2:] == [-1]
+    with pytest.raises(MidiError, match="has all that the style 'drums' has"):
+        written(composer, score, style="drums")
+    config = accompany.completed(composer, GenerationConfig.from_options(task="accompany", draw=1), score)
+    assert Writer(composer, score, config, (0, 4)).passes == [(0,), (33,)]
+    alone = song(FOUR[:4], tracks="melody")
+    config = accompany.completed(composer, GenerationConfig.from_options(task="accompany", draw=1), alone)
+    assert Writer(composer, alone, config, (0, 4)).passes == [(0, 33, -1)]
+
+
 def test_parts_are_written_in_turn_beside_more_than_a_melody():
     assert players.by_kind((-1, 33, 0, 48, 25, 73)) == [(0,), (25,), (48,), (73,), (33,), (-1,)]
     assert players.by_kind((0, 16)) == [(0, 16)]

@@ -108,8 +108,9 @@ def _programs(config: GenerationConfig, style: str | None, score: Score) -> tupl
         groups = controls.ensemble if not isinstance(controls.ensemble, str) else [[p] for p in controls.instruments]
         return players.programs_of(groups)
     assert style is not None
-    is_alone = config.task == RESTYLE or given.is_melody_alone(score)
-    return players.PARTS[style] if is_alone else players.lacking(style, score)
+    if config.task == RESTYLE:
+        return players.PARTS[style]
+    return players.lacking(style, score, melody_alone=given.is_melody_alone(score))
 
 
 def _bars(config: GenerationConfig, score: Score) -> tuple[int, int]:

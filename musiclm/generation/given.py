@@ -28,10 +28,18 @@ class Given(NamedTuple):
 
 
 def is_melody_alone(score: Score) -> bool:
-    """Return whether a score has no pitched notes besides its melody, so that its harmony is not known."""
+    """Return whether a score has no pitched notes besides its melody, so that its harmony is not known.
+
+    Drums may play.
+    """
     tune = parts.melody(score)
     num_pitched = sum(len(track.notes) for track in score.tracks if not track.is_drum)
     return tune is None or len(tune.notes) == num_pitched
+
+
+def has_drums(score: Score) -> bool:
+    """Return whether drums play in a score."""
+    return any(track.is_drum and len(track.notes) for track in score.tracks)
 
 
 def accompanied(score: Score) -> Given:

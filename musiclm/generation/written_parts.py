@@ -3,8 +3,8 @@
 A song is written in steps of some bars. In each the source is the given music of these bars and of those before them, and
 the target begins with the parts that are written so far. The given music comes out unchanged, event for event.
 
-A melody alone gets all parts at once. To other music one part is written after the other, each given those before it: so
-models learn it, see `midi.parts`.
+A melody alone gets all parts at once. To other music, drums among it, one part is written after the other, each given those
+before it: so models learn it, see `midi.parts`.
 
 T tokens, M bars.
 """
@@ -88,8 +88,8 @@ class Writer:
             self.given = given.accompanied(score)
         self.sides = Sides(self.tokenizer, score, style)
         self.programs = players.in_order(config.controls.instruments)
-        is_alone = config.task == RESTYLE or given.is_melody_alone(score)
-        self.passes = [self.programs] if is_alone else players.by_kind(self.programs)
+        is_alone = not given.has_drums(score) and given.is_melody_alone(score)
+        self.passes = [self.programs] if config.task == RESTYLE or is_alone else players.by_kind(self.programs)
         self.chords = None  # ids of each half bar, where they are known
         if config.controls.chords is not None:
             self.chords = self.sides.chord_ids(config.controls.chords, self.first, self.last)
