@@ -105,15 +105,18 @@ def command(
 
     from ..generation.files import generate_files
 
-    made = generate_files(
-        config,
-        seed=seed,
-        model=model,
-        device=device,
-        prompt=prompt_bytes,
-        prompt_name=prompt or "",
-        listen=lambda events: _live.listen(events, write=stream, port=port),
-    )
+    try:
+        made = generate_files(
+            config,
+            seed=seed,
+            model=model,
+            device=device,
+            prompt=prompt_bytes,
+            prompt_name=prompt or "",
+            listen=lambda events: _live.listen(events, write=stream, port=port),
+        )
+    except OptionError as error:  # what the model makes of --accompany has no such option
+        raise _options.usage_error(error) from error
     if stream:
         _live.write_end(made.files[0].composition, model=made.composer.checkpoint.name, seed=seed)
     _generated.deliver(

@@ -146,6 +146,22 @@ def test_generate_names_the_commands_for_a_model_of_pairs(run, path: Path, model
     assert code == 0 and len(midi.read("out.mid").tracks) == 4, err
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--time-signature", "3/4"), "--time-signature is the song's own"),
+        (("--tempo", 90), "--tempo is the song's own"),
+        (("--ensemble", "none"), "not with --ensemble"),
+        (("--form", "AB"), "--form is for music from a bar on"),
+    ],
+)
+def test_generate_accompany_refuses_what_parts_beside_a_song_cannot_have(run, path: Path, model, options, said: str):
+    """A time signature besides the song's left nothing to sample, and the others were ignored."""
+    code, out, err = run("generate", *model, "--prompt", path, "--accompany", "--instruments", "bass", *options)
+    (line,) = [line for line in err.splitlines() if line.startswith("Error")]
+    assert (code, out) == (2, "") and said in line
+
+
 def test_a_model_of_anything_else_is_refused(run, path: Path, untrained):
     code, _, err = run("accompany", path, "--model", untrained("score-infill"))
     assert code == 1 and "was not trained on pairs of parts" in err

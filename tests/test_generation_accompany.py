@@ -311,6 +311,11 @@ def test_an_instrument_that_the_model_lacks_is_refused():
         ({"task": "accompany", "keep_tracks": "1"}, "not with a task"),
         ({"task": "accompany", "bars": 4}, "bars is for music behind a prompt"),
         ({"task": "accompany", "form": "AB"}, "form is for music from a bar on"),
+        ({"task": "accompany", "time_signature": "3/4"}, "time_signature is the song's own"),
+        ({"task": "restyle", "style": "band", "tempo": 90}, "tempo is the song's own"),
+        ({"task": "accompany", "instruments": "piano,bass", "ensemble": "none"}, "not with ensemble"),
+        ({"task": "accompany", "instruments": "piano,bass", "ensemble": "bass"}, "not with ensemble"),
+        ({"task": "accompany", "ensemble": "bass"}, "not with ensemble"),
         ({"accompany": True, "keep": 1}, "keep is for music behind a prompt"),
     ],
 )

@@ -48,7 +48,11 @@ def check_model(composer: Composer, config: GenerationConfig) -> None:
 
 
 def with_task(composer: Composer, config: GenerationConfig) -> GenerationConfig:
-    """Return a config in which `accompany`, asked of a model of pairs, is the task of that name."""
+    """Return a config in which `accompany`, asked of a model of pairs, is the task of that name.
+
+    Raises:
+        OptionError: an option that has no meaning in a task.
+    """
     if not config.accompany or not composer.tokenizer.is_paired:
         return config
     return dataclasses.replace(config, accompany=False, task=ACCOMPANY)

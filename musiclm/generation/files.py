@@ -72,6 +72,7 @@ def generate_files(
     Raises:
         MusicLMError: the prompt or the model cannot be read; there is no such device or precision on this machine; or see
             `Composer.generate` and `infill.fill`.
+        OptionError: an option without a meaning for this model.
     """
     score = None if prompt is None else midi.parse(prompt, prompt_name)
     named = model or checkpoint.default(filling_holes=config.is_filling, paired=config.task is not None)
