@@ -9,15 +9,15 @@ import pytest
 import torch
 from symusic import Note, Score, Track
 
-from musiclm import checkpoint, midi, tokenizers
+from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.errors import CheckpointError, MidiError, TokenizerError
-from musiclm.generation import accompany, given, players, provenance
+from musiclm.generation import accompany, given, players, provenance, written_parts
 from musiclm.generation.composer import Composer
 from musiclm.generation.config import GenerationConfig
 from musiclm.generation.constraints.given_bars import GivenBars
 from musiclm.generation.files import generate_files
 from musiclm.generation.sides import Sides
-from musiclm.generation.written_parts import Writer
+from musiclm.generation.written_parts import Writer, _Pass
 from musiclm.midi.chords import pitch_classes
 from musiclm.midi.parts import melody
 from musiclm.tokenizers.vocabulary import Kind
@@ -209,6 +209,23 @@ def test_a_note_that_is_rounded_to_a_bar_behind_the_end_is_no_bar_more(composer)
     assert Sides(PAIRS, score, None).num_bars == midi.num_bars(score) == 3
     (made,) = written(composer, score, instruments="bass")
     assert events(made)[: len(events(score))] == events(score)
+
+
+@pytest.mark.parametrize("arch", ["seq2seq_transformer", "gru", "transformer"])
+def test_a_side_of_a_step_is_no_longer_than_the_model_knows(arch: str, tmp_path, monkeypatch):
+    """In dense music sixteen bars are more ids than training crops have, and more than the model's context."""
+    monkeypatch.setattr(written_parts, "MOST_IDS", 200)
+    context = {"seq2seq_transformer": {"context": 200}, "transformer": {"context": 400}}.get(arch, {})
+    model = models.create(arch, PAIRS.vocab_size, **models.preset(arch, "tiny") | context, **PAIRS.model_config)
+    file = tmp_path / "small.safetensors"
+    checkpoint.save(file, model, arch=arch, tokenizer=PAIRS, card={"data": "nothing", "figures": {}})
+    score, read = song([(4, 4)] * 24, tracks="melody"), []
+    monkeypatch.setattr(_Pass, "_read", lambda *args, real=_Pass._read: read.append(real(*args)) or read[-1])
+    written(Composer.load(str(file)), score, instruments="bass")
+    num_bars = [[len(PAIRS.bar_starts(side)) - 1 for side in sides] for sides in read]
+    assert [source - target for source, target in num_bars] == [8, 8, 8]
+    assert num_bars[0] == [8, 0] and all(0 <= target < 8 for _, target in num_bars)
+    assert all(len(side) <= 200 for sides in read for side in sides)
 
 
 def test_bars_have_the_time_signature_given_and_no_tempo_of_their_own():
