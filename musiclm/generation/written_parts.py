@@ -1,7 +1,8 @@
 """The parts of `accompany` and `restyle`, written bar by bar.
 
 A song is written in steps of some bars. In each the source is the given music of these bars and of those before them, and
-the target begins with the parts that are written so far. The given music comes out unchanged, event for event.
+the target begins with the parts that are written so far. The given music comes out unchanged, event for event; a MIDI file
+then ends a note where the next of its pitch and track begins.
 
 A melody alone gets all parts at once. To other music, drums among it, one part is written after the other, each given those
 before it: so models learn it, see `midi.parts`.
