@@ -178,6 +178,22 @@ def test_the_harmony_of_a_song_holds_without_chords_at_its_strength(composer):
         assert note.pitch % 12 in triad | {11, 10, 9, 5, 4}  # a label may have a seventh
 
 
+def test_an_automatic_key_is_that_of_the_song(composer):
+    """It was estimated from the new notes alone, which the song had no part in."""
+    score = song(FOUR[:4])
+    for track in score.tracks:  # C major, a semitone up
+        track.notes = type(track.notes)([Note(n.time, n.duration, n.pitch + 1, n.velocity) for n in track.notes])
+    for asked, strength in (({}, 0.5), ({"key_strength": 0.9}, 0.9)):
+        config = GenerationConfig.from_options(task="accompany", instruments="bass", key="auto", **asked)
+        made = accompany.completed(composer, config, score).controls
+        assert (made.key, made.key_strength) == ("C# major", strength)
+    (made_score,) = written(composer, score, instruments="piano", key="auto", key_strength=1.0)
+    assert {note.pitch % 12 for note in new_notes(made_score, 2)} <= {1, 3, 5, 6, 8, 10, 0}
+    drums = song(FOUR[:4], tracks="drums")
+    config = GenerationConfig.from_options(task="accompany", instruments="bass", key="auto")
+    assert accompany.completed(composer, config, drums).controls.key == "auto"
+
+
 def test_beside_a_melody_alone_the_model_finds_the_chords(composer):
     alone = song(FOUR[:3], tracks="melody drums")
     assert given.is_melody_alone(alone) and not given.is_melody_alone(song(FOUR[:3]))

@@ -14,11 +14,14 @@ from symusic import Score
 
 from .. import midi
 from ..errors import CheckpointError, MidiError, MusicLMError
+from ..midi import theory
 from ..tokenizers.score import style_of
 from ..tokenizers.score_pairs import ScorePairs
 from . import best_fit, given, players, seam
 from .composer import Composer, Composition
 from .config import ACCOMPANY, RESTYLE, GenerationConfig
+from .controls import Controls
+from .controls.key import AUTO
 from .controls.repeat_strength import DEFAULT_STRENGTH as REPEAT_STRENGTH
 from .masked_span import masked_span
 from .prompt import Prompt
@@ -102,7 +105,22 @@ def completed(composer: Composer, config: GenerationConfig, score: Score) -> Gen
     controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
     asked = dataclasses.replace(config, controls=controls, draw=draw)
     own = {"repeat_strength": REPEAT_STRENGTH} | dict(composer.checkpoint.sampling)
-    return dataclasses.replace(asked.resolved(own), precision=composer.precision(config.precision))
+    resolved = asked.resolved(own)
+    return dataclasses.replace(
+        resolved,
+        controls=_with_key(resolved.controls, score),
+        precision=composer.precision(config.precision),
+    )
+
+
+def _with_key(controls: Controls, score: Score) -> Controls:
+    """Return controls in which an automatic key is that of the song, where it has pitched notes; its strength stays."""
+    notes = best_fit.pitched(score, 0.0, np.inf)
+    if controls.key != AUTO or not len(notes):
+        return controls
+    key = theory.key_name(best_fit.key_of(notes))
+    log.info("the song is in %s", key)
+    return dataclasses.replace(controls, key=key)
 
 
 def _programs(config: GenerationConfig, style: str | None, score: Score) -> tuple[int, ...]:
