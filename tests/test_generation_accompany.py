@@ -202,6 +202,16 @@ def test_beside_a_melody_alone_the_model_finds_the_chords(composer):
     assert new_notes(written(composer, alone, instruments="piano")[0], 2)
 
 
+@pytest.mark.parametrize(("tracks", "chords"), [("melody", None), ("melody", "Am F"), ("melody chords", None)])
+def test_a_chord_strength_without_known_chords_is_said_to_have_no_effect(composer, caplog, tracks: str, chords):
+    """It was ignored without a word where the model finds the chords."""
+    caplog.set_level("INFO")
+    options = {"task": "accompany", "instruments": "piano", "chord_strength": 0.9, "chords": chords}
+    made = accompany.completed(composer, GenerationConfig.from_options(**options), song(FOUR[:3], tracks=tracks))
+    has_no_chords = made.controls.chords is None
+    assert ("chord strength has no effect" in caplog.text) == has_no_chords == (tracks == "melody" and not chords)
+
+
 def test_both_sides_have_all_bars_of_the_song_and_their_time_signatures():
     score = song(MIXED)
     sides = Sides(PAIRS, score, "band")
