@@ -153,3 +153,20 @@ def test_the_command_line_sets_words(run, tmp_path: Path):
     assert checkpoint.load(str(tmp_path / "a")).config["cell"] == "lstm"
     code, _, told = run("train", "--arch", "seq2seq_gru", "--preset", "tiny", "--set", "cell=l:s", "--steps", 1)
     assert code == 2 and "NAME=N" in told
+
+
+@pytest.mark.parametrize(
+    ("arch", "tokenizer", "command"),
+    [
+        ("gru", "score-pairs", "accompany song.mid"),
+        ("seq2seq_gru", None, "accompany song.mid"),
+        ("gru", "grid", "generate"),
+    ],
+)
+def test_a_run_says_the_command_for_its_model(run, tmp_path: Path, monkeypatch, arch: str, tokenizer, command: str):
+    """A language model of pairs was sent to generate, which refuses it: the architecture decided."""
+    monkeypatch.setattr(setup, "MAX_VALIDATION_TOKENS", 500)
+    options = ["--preset", "tiny", "--steps", 1, "--seed", 1, "--window", 64, "-o", tmp_path / "a"]
+    options += ["--tokenizer", tokenizer] * bool(tokenizer)
+    code, _, err = run("train", "--arch", arch, *options)
+    assert code == 0 and f"Next: musiclm {command} --model " in err, err
