@@ -155,6 +155,13 @@ def test_the_command_line_sets_words(run, tmp_path: Path):
     assert code == 2 and "NAME=N" in told
 
 
+@pytest.mark.parametrize("value", [2, -1, 0.5, "no"])
+def test_a_switch_is_0_or_1(value):
+    """2 was taken for 1, and a word was said to be no number."""
+    with pytest.raises(RunError, match=f"attention is 0 or 1, not {value}"):
+        setup.prepare(config_of(arch="seq2seq_gru", config={"attention": value}))
+
+
 @pytest.mark.parametrize(
     ("arch", "tokenizer", "command"),
     [
