@@ -109,6 +109,17 @@ def test_the_report_counts_targets(corpus: data.Corpus):
     assert report["baselines"]["uniform"] == pytest.approx(math.log(PAIRS.plain_size))
 
 
+def test_the_report_counts_pieces_and_their_windows(corpus: data.Corpus):
+    """num_pieces was the number of windows."""
+    report = evaluation.report(model_of("gru"), corpus, "test", name="mine", most_tokens=20_000)
+    pieces = evaluation.sample_pieces(corpus.pieces("test"), 20_000)
+    assert report["num_pieces"] == len(pieces) < report["num_windows"]
+    assert report["num_windows"] == len(evaluation.paired_pieces(PAIRS, pieces))
+    grid = tokenizers.create("grid")
+    chorales, model = data.bundled(grid), models.create("gru", grid.vocab_size, **grid.model_config).eval()
+    assert "num_windows" not in evaluation.report(model, chorales, "test", name="", most_tokens=2000)
+
+
 def test_a_whole_piece_of_several_pairs_is_no_window(corpus: data.Corpus):
     """Its first pair alone was measured, and the shapes of its losses did not fit."""
     one = corpus.pieces("test")[0]
