@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -57,7 +58,7 @@ class GroupedCommand(click.Command):
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def from_fields(kind: type, names: Collection[str] | None = None) -> Decorator:
+def from_fields(kind: type, names: Collection[str] | None = None, helps: Mapping[str, str] | None = None) -> Decorator:
     """Return a decorator that gives a command an option for each option of a dataclass; see `generation.options`.
 
     They come as keyword arguments, by the names of the fields.
@@ -65,13 +66,15 @@ def from_fields(kind: type, names: Collection[str] | None = None) -> Decorator:
     Args:
         kind: the dataclass.
         names: of the options that the command has; all of them if left out.
+        helps: what the help says of some of them instead, by their names.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, (declared, value_type, default) in reversed(options(kind).items()):
             if names is not None and name not in names:
                 continue
-            command = _click_option(name, declared, value_type, default)(command)
+            said = dataclasses.replace(declared, help=(helps or {}).get(name, declared.help))
+            command = _click_option(name, said, value_type, default)(command)
         return command
 
     return decorate

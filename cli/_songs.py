@@ -16,6 +16,14 @@ FIELDS = (
     "n", "keep", "draw", "style", "key", "key_strength", "pitch_range", "max_polyphony", "chords", "chord_strength",
     "repeat_strength", "temperature", "rhythm_temperature", "top_k", "top_p", "min_p", "precision",
 )  # fmt: skip
+HELPS = {
+    "n": "Number of variations (1 if left out).",
+    "keep": "Write only the K best of them.",
+    "draw": "Each 8 bars are the best of D; 1 is off (8 if left out, for a single variation).",
+    "key": "'C major', 'f# minor', 'd dorian', …: no new notes outside it; auto: fewer outside the key of SONG; none.",
+    "chord_strength": "Other notes than those of the chords, given or of SONG, are 1 - this times as likely "
+    "(0.5 if left out).",
+}
 SPELLED = {"infill": "bars", "instruments": "parts"}  # fields that have other names here
 
 
@@ -41,7 +49,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         _options.html,
         _options.wav,
         click.option("-o", "--output", metavar="PATH", help="File or folder; - for standard output."),
-        _options.from_fields(GenerationConfig, FIELDS),
+        _options.from_fields(GenerationConfig, FIELDS, HELPS),
         click.option("--bars", metavar="A-B", help="Write in these bars alone; all of them if left out."),
         _options.model,
     ):
@@ -64,6 +72,9 @@ def run(task: str, song: str, given: dict[str, Any]) -> None:
     fields = {name: given.pop(name) for name in FIELDS} | {
         field: given.pop(name) for field, name in SPELLED.items() if name in given
     }
+    named = fields.get("instruments")
+    if named is not None and not named.replace(",", "").strip():
+        raise click.UsageError("--parts names no instrument")
     try:
         config = GenerationConfig.from_options(task=task, **fields)
     except ValueError as error:

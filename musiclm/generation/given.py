@@ -73,7 +73,7 @@ def restyled(score: Score, style: str, program: int, start: float, stop: float) 
     times = melody.notes.numpy()
     chosen = (times["time"] >= first) & (times["time"] < last)
     if not chosen.any():
-        raise MidiError("the melody is silent in these bars: nothing of them would stay")
+        raise MidiError("the melody is silent in these bars: choose others with --bars")
     within = Track(MELODY, program, False)
     within.notes = Note.from_numpy(**{name: column[chosen] for name, column in times.items()})
     is_whole = not len(music.tracks)

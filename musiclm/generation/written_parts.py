@@ -125,7 +125,9 @@ class Writer:
         for program in self.programs:
             music.tracks.extend([track for track in parts.tracks if _program(track) == program])
         return Written(
-            composition=infill.composition(music, index, num_tokens),
+            composition=dataclasses.replace(
+                infill.composition(music, index, num_tokens), num_new_notes=parts.note_num()
+            ),
             parts=parts,
             nats_per_token=float(np.average(losses, weights=sizes)),
         )
