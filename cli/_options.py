@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -125,6 +126,15 @@ def option_name(field: str) -> str:
 def usage_error(error: ValueError, spell: Callable[[str], str] = option_name) -> click.UsageError:
     """Return an error of a dataclass's options as one of the command line's, which spells them in its own way."""
     return click.UsageError(error.text(spell) if isinstance(error, OptionError) else str(error))
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn errors of options, which an option of the command line stands for, into those of the command line."""
+    try:
+        yield
+    except OptionError as error:
+        raise usage_error(error) from error
 
 
 json_output: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")

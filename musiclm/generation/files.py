@@ -84,13 +84,7 @@ def generate_files(
     else:
         music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
     _log_losses(composer, music, score, config)
-    try:
-        if config.task is not None:
-            config = accompany.completed(composer, config, accompany.required(score))
-        else:
-            config = composer.completed(config, music)
-    except ValueError as error:
-        raise MusicLMError(str(error)) from error
+    config = _completed(composer, music, score, config)
     began = time.monotonic()
     kept, ranked = _kept(composer, music, score, config, seed, listen)
     sampled = [each.composition for each in ranked] or kept
@@ -107,6 +101,16 @@ def generate_files(
         )
         files.append(GeneratedFile(composition=composition, data=provenance.to_midi(composition, record)))
     return Generated(composer=composer, config=config, files=files, ranked=ranked, tokens_per_second=tokens_per_second)
+
+
+def _completed(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> GenerationConfig:
+    """Return a config with all that it leaves to the song, the model and the machine."""
+    try:
+        if config.task is not None:
+            return accompany.completed(composer, config, accompany.required(score))
+        return composer.completed(config, music)
+    except ValueError as error:
+        raise MusicLMError(str(error)) from error
 
 
 def _kept(
