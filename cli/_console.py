@@ -120,8 +120,8 @@ def counted(number: float, thing: str) -> str:
     return f"{text} {thing}{'s' * (number != 1)}"
 
 
-def next_command(arch: str) -> str:
-    """Return the beginning of the command line that writes music with a model of an architecture."""
-    from .. import models
+def next_command(tokenizer: str) -> str:
+    """Return the beginning of the command line that writes music with a model of the tokenizer of this name."""
+    from ..tokenizers import PAIRED
 
-    return "musiclm accompany song.mid" if models.kind_of(arch) == models.SEQ2SEQ else "musiclm generate"
+    return "musiclm accompany song.mid" if tokenizer in PAIRED else "musiclm generate"

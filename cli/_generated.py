@@ -121,6 +121,7 @@ def _output(path: Path, composition: Composition) -> dict[str, Any]:
         "path": str(path),
         "index": composition.index,
         "num_notes": composition.num_notes,
+        **({} if composition.num_new_notes is None else {"num_new_notes": composition.num_new_notes}),
         "num_tokens": composition.num_new_tokens,
         "seconds": composition.seconds,
         "bars": composition.num_bars,
@@ -156,6 +157,8 @@ def say(made: Generated, seed: int, *, quiet: bool) -> None:
 
 def _say_composition(composition: Composition, *, quiet: bool) -> None:
     bars, notes = _console.counted(composition.num_bars, "bar"), _console.counted(composition.num_notes, "note")
+    if composition.num_new_notes is not None:
+        notes += f" ({composition.num_new_notes:,} new)"
     _console.say(f"{bars}, {notes}, {_console.duration(composition.seconds)}", quiet=quiet)
     if composition.ended != "length":
         ends = "the model ends the piece" if composition.ended == "piece" else "a phrase ends"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from ..generation.config import GenerationConfig
 from ..generation.options import OptionError
-from . import _console, _generated, _live, _options, _pages, _paths
+from . import _console, _generated, _live, _options, _paths
 
 GROUPS = _options.groups(
     GenerationConfig,
@@ -97,7 +96,7 @@ def command(
     _check_output(config, output, stream=stream, as_json=as_json, wav=wav, html=html, play=play)
     if output == "-":
         _console.standard_output()  # before anything is sampled
-    paths = _checked_paths(config, output, wav=wav, html=html, play=play, soundfont=soundfont, force=force)
+    paths = _paths.checked(output, config, wav=wav, html=html, play=play, soundfont=soundfont, force=force)
     prompt_bytes = None if prompt is None else read_prompt(prompt)
     if port is not None:
         _live.check_port(port)
@@ -105,15 +104,16 @@ def command(
 
     from ..generation.files import generate_files
 
-    made = generate_files(
-        config,
-        seed=seed,
-        model=model,
-        device=device,
-        prompt=prompt_bytes,
-        prompt_name=prompt or "",
-        listen=lambda events: _live.listen(events, write=stream, port=port),
-    )
+    with _options.usage_errors():  # the model may make another task of --accompany
+        made = generate_files(
+            config,
+            seed=seed,
+            model=model,
+            device=device,
+            prompt=prompt_bytes,
+            prompt_name=prompt or "",
+            listen=lambda events: _live.listen(events, write=stream, port=port),
+        )
     if stream:
         _live.write_end(made.files[0].composition, model=made.composer.checkpoint.name, seed=seed)
     _generated.deliver(
@@ -179,24 +179,3 @@ def _check_output(
     if config.live and (wav or html) and output is None:
         what = "a sound file" if wav else "a page"
         raise click.UsageError(f"--stream and --port write {what} only beside a MIDI file: name it with -o")
-
-
-def _checked_paths(
-    config: GenerationConfig,
-    output: str | None,
-    *,
-    wav: bool,
-    html: bool,
-    play: bool,
-    soundfont: str | None,
-    force: bool,
-) -> list[Path]:
-    """Return where the MIDI files go, none for standard output, after a check that all can be written and played."""
-    paths = [] if output == "-" or (config.live and output is None) else _paths.paths(output, config, force)
-    if wav or play:
-        from .play import check_sound
-
-        check_sound(paths, wav=wav, play=play, soundfont=soundfont, force=force)
-    if html:
-        _pages.check_pages(paths, soundfont=soundfont, force=force)
-    return paths

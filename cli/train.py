@@ -243,9 +243,11 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
             f"stopped early: {patience} without improvement; the best checkpoint, of step {run.best_step:,}, is kept",
             quiet=quiet,
         )
+    from .. import checkpoint
+
+    command = _console.next_command(str(checkpoint.load(str(_best(run))).tokenizer_description["name"]))
     _console.say(
-        f"best validation {run.best:.4f} nats/token. Next: {_console.next_command(run.plan.arch)} --model "
-        f"{shlex.quote(str(run.folder))}",
+        f"best validation {run.best:.4f} nats/token. Next: {command} --model {shlex.quote(str(run.folder))}",
         quiet=quiet,
     )
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from symusic import Note, Score, Track
 
-from musiclm import checkpoint, midi, tokenizers
+from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.errors import CheckpointError, MidiError, TokenizerError
-from musiclm.generation import accompany, given, players, provenance
+from musiclm.generation import accompany, given, players, provenance, written_parts
 from musiclm.generation.composer import Composer
 from musiclm.generation.config import GenerationConfig
 from musiclm.generation.constraints.given_bars import GivenBars
 from musiclm.generation.files import generate_files
 from musiclm.generation.sides import Sides
-from musiclm.generation.written_parts import Writer
+from musiclm.generation.written_parts import Writer, _Pass
 from musiclm.midi.chords import pitch_classes
 from musiclm.midi.parts import melody
 from musiclm.tokenizers.vocabulary import Kind
@@ -119,6 +119,21 @@ def test_without_parts_a_song_gets_what_the_style_has_and_it_lacks(composer):
         written(composer, whole)
 
 
+def test_a_melody_with_drums_gets_no_second_drums_unless_they_are_asked_for(composer):
+    """Where all pitched notes are the melody, drums were overlooked: a band had two drum tracks, written at once."""
+    score = song(FOUR[:4], tracks="melody drums")
+    (made,) = written(composer, score)
+    assert programs(made)[2:] == [0, 33]
+    assert programs(written(composer, score, instruments="drums")[0])[2:] == [-1]
+    with pytest.raises(MidiError, match="has all that the style 'drums' has"):
+        written(composer, score, style="drums")
+    config = accompany.completed(composer, GenerationConfig.from_options(task="accompany", draw=1), score)
+    assert Writer(composer, score, config, (0, 4)).passes == [(0,), (33,)]
+    alone = song(FOUR[:4], tracks="melody")
+    config = accompany.completed(composer, GenerationConfig.from_options(task="accompany", draw=1), alone)
+    assert Writer(composer, alone, config, (0, 4)).passes == [(0, 33, -1)]
+
+
 def test_parts_are_written_in_turn_beside_more_than_a_melody():
     assert players.by_kind((-1, 33, 0, 48, 25, 73)) == [(0,), (25,), (48,), (73,), (33,), (-1,)]
     assert players.by_kind((0, 16)) == [(0, 16)]
@@ -163,12 +178,38 @@ def test_the_harmony_of_a_song_holds_without_chords_at_its_strength(composer):
         assert note.pitch % 12 in triad | {11, 10, 9, 5, 4}  # a label may have a seventh
 
 
+def test_an_automatic_key_is_that_of_the_song(composer):
+    """It was estimated from the new notes alone, which the song had no part in."""
+    score = song(FOUR[:4])
+    for track in score.tracks:  # C major, a semitone up
+        track.notes = type(track.notes)([Note(n.time, n.duration, n.pitch + 1, n.velocity) for n in track.notes])
+    for asked, strength in (({}, 0.5), ({"key_strength": 0.9}, 0.9)):
+        config = GenerationConfig.from_options(task="accompany", instruments="bass", key="auto", **asked)
+        made = accompany.completed(composer, config, score).controls
+        assert (made.key, made.key_strength) == ("C# major", strength)
+    (made_score,) = written(composer, score, instruments="piano", key="auto", key_strength=1.0)
+    assert {note.pitch % 12 for note in new_notes(made_score, 2)} <= {1, 3, 5, 6, 8, 10, 0}
+    drums = song(FOUR[:4], tracks="drums")
+    config = GenerationConfig.from_options(task="accompany", instruments="bass", key="auto")
+    assert accompany.completed(composer, config, drums).controls.key == "auto"
+
+
 def test_beside_a_melody_alone_the_model_finds_the_chords(composer):
     alone = song(FOUR[:3], tracks="melody drums")
     assert given.is_melody_alone(alone) and not given.is_melody_alone(song(FOUR[:3]))
     config = GenerationConfig.from_options(task="accompany", instruments="piano")
     assert accompany.completed(composer, config, alone).controls.chords is None
     assert new_notes(written(composer, alone, instruments="piano")[0], 2)
+
+
+@pytest.mark.parametrize(("tracks", "chords"), [("melody", None), ("melody", "Am F"), ("melody chords", None)])
+def test_a_chord_strength_without_known_chords_is_said_to_have_no_effect(composer, caplog, tracks: str, chords):
+    """It was ignored without a word where the model finds the chords."""
+    caplog.set_level("INFO")
+    options = {"task": "accompany", "instruments": "piano", "chord_strength": 0.9, "chords": chords}
+    made = accompany.completed(composer, GenerationConfig.from_options(**options), song(FOUR[:3], tracks=tracks))
+    has_no_chords = made.controls.chords is None
+    assert ("chord strength has no effect" in caplog.text) == has_no_chords == (tracks == "melody" and not chords)
 
 
 def test_both_sides_have_all_bars_of_the_song_and_their_time_signatures():
@@ -196,6 +237,23 @@ def test_a_note_that_is_rounded_to_a_bar_behind_the_end_is_no_bar_more(composer)
     assert events(made)[: len(events(score))] == events(score)
 
 
+@pytest.mark.parametrize("arch", ["seq2seq_transformer", "gru", "transformer"])
+def test_a_side_of_a_step_is_no_longer_than_the_model_knows(arch: str, tmp_path, monkeypatch):
+    """In dense music sixteen bars are more ids than training crops have, and more than the model's context."""
+    monkeypatch.setattr(written_parts, "MOST_IDS", 200)
+    context = {"seq2seq_transformer": {"context": 200}, "transformer": {"context": 400}}.get(arch, {})
+    model = models.create(arch, PAIRS.vocab_size, **models.preset(arch, "tiny") | context, **PAIRS.model_config)
+    file = tmp_path / "small.safetensors"
+    checkpoint.save(file, model, arch=arch, tokenizer=PAIRS, card={"data": "nothing", "figures": {}})
+    score, read = song([(4, 4)] * 24, tracks="melody"), []
+    monkeypatch.setattr(_Pass, "_read", lambda *args, real=_Pass._read: read.append(real(*args)) or read[-1])
+    written(Composer.load(str(file)), score, instruments="bass")
+    num_bars = [[len(PAIRS.bar_starts(side)) - 1 for side in sides] for sides in read]
+    assert [source - target for source, target in num_bars] == [8, 8, 8]
+    assert num_bars[0] == [8, 0] and all(0 <= target < 8 for _, target in num_bars)
+    assert all(len(side) <= 200 for sides in read for side in sides)
+
+
 def test_bars_have_the_time_signature_given_and_no_tempo_of_their_own():
     table = PAIRS.vocabulary
     three, four = (
@@ -212,6 +270,16 @@ def test_bars_have_the_time_signature_given_and_no_tempo_of_their_own():
         state = made.step(state, torch.tensor([token]))
         allowed.append([bool(made.allow(state)[0, i] == 0) for i in (three, four, tempo)])
     assert allowed == [[True, False, True], [True, False, False], [False, True, False], [True, True, False]]
+
+
+@pytest.mark.parametrize("signs", [[(1, 4), *FOUR[:3]], [(1, 8), *FOUR[:2]], [*FOUR[:2], (1, 4), (4, 4)]])
+@pytest.mark.parametrize("options", [{"instruments": "bass"}, {"task": "restyle", "style": "hymn"}])
+def test_pickups_and_short_bars_of_a_song_are_kept(composer, signs, options):
+    """The rule of unconditional music against bars below 1.5 quarters left no time signature: sampling crashed."""
+    score = song(signs, tracks="melody chords drums")
+    (made,) = written(composer, score, **options)
+    assert [(bar.numerator, bar.denominator) for bar, _ in zip(midi.bars(made), signs, strict=False)] == signs
+    assert midi.num_bars(made) == len(signs) and made.tracks[-1].note_num()
 
 
 def test_a_restyled_song_has_the_melody_on_the_lead_of_the_style_and_its_parts(composer):
@@ -286,6 +354,11 @@ def test_an_instrument_that_the_model_lacks_is_refused():
         ({"task": "accompany", "keep_tracks": "1"}, "not with a task"),
         ({"task": "accompany", "bars": 4}, "bars is for music behind a prompt"),
         ({"task": "accompany", "form": "AB"}, "form is for music from a bar on"),
+        ({"task": "accompany", "time_signature": "3/4"}, "time_signature is the song's own"),
+        ({"task": "restyle", "style": "band", "tempo": 90}, "tempo is the song's own"),
+        ({"task": "accompany", "instruments": "piano,bass", "ensemble": "none"}, "not with ensemble"),
+        ({"task": "accompany", "instruments": "piano,bass", "ensemble": "bass"}, "not with ensemble"),
+        ({"task": "accompany", "ensemble": "bass"}, "not with ensemble"),
         ({"accompany": True, "keep": 1}, "keep is for music behind a prompt"),
     ],
 )

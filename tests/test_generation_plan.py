@@ -262,9 +262,9 @@ def test_unconditional_music_has_no_pickup_bars_unless_they_are_asked_for():
         for i in ids_of(SCORE.vocabulary, Kind.TIME_SIGNATURE).tolist()
     }
     assert min(lengths.values()) == 0.5
-    free = limits(SCORE, Controls())
+    free = limits(SCORE, Controls(), is_unconditional=True)
     assert {i for i in lengths if free.permitted[i]} == {i for i, quarters in lengths.items() if quarters >= 1.5}
-    asked = limits(SCORE, Controls(time_signature=(1, 8)))
+    asked = limits(SCORE, Controls(time_signature=(1, 8)), is_unconditional=True)
     assert [SCORE.vocabulary[i].value for i in lengths if asked.permitted[i]] == [(1, 8)]
     behind = limits(SCORE, Controls(), Prompt.of(SCORE, band(1, 6)).ids)
     assert {SCORE.vocabulary[i].value for i in lengths if behind.permitted[i]} == {(3, 4)}

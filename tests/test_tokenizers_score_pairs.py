@@ -9,12 +9,13 @@ import pytest
 import torch
 from symusic import Score
 
-from musiclm import midi, tokenizers
+from musiclm import data, midi, tokenizers
 from musiclm.errors import MidiError, TokenizerError
 from musiclm.midi import parts
 from musiclm.tokenizers.score_pairs import PERIOD
 from musiclm.tokenizers.vocabulary import Kind
 from tests import crops_data
+from tests.songs import song
 from tests.tokenizers_data import band, real_scores
 
 PAIRS, SCORE = tokenizers.create("score-pairs"), tokenizers.create("score")
@@ -231,3 +232,33 @@ def test_it_comes_back_from_its_description_and_has_one_version_and_no_merges():
         tokenizers.create("score-pairs", features=2)
     with pytest.raises(TokenizerError, match="BPE"):
         PAIRS.trained_bpe([], num_merges=4)
+
+
+def test_a_corpus_of_another_version_of_pairs_is_refused(tmp_path):
+    """A version was declared, but nothing stored or compared it."""
+    midi.write(song([(4, 4)] * 4, tracks="melody chords drums"), tmp_path / "song.mid")
+    for _ in data.build_corpus([tmp_path / "song.mid"], tmp_path / "store", PAIRS, data.Options(workers=0)):
+        pass
+    file = tmp_path / "store" / "corpus.json"
+    document = json.loads(file.read_text("utf-8"))
+    described = document["tokenizer"]
+    assert described["pairs"] == parts.PAIRS_VERSION == 1
+    for version in (None, 1):  # corpora of the first version may not say it
+        described.pop("pairs") if version is None else described.update(pairs=version)
+        file.write_text(json.dumps(document), "utf-8")
+        for tokenizer in (None, PAIRS):
+            assert len(data.open_store(tmp_path / "store", tokenizer).pieces("train")) <= 1
+    described["pairs"] = 2
+    file.write_text(json.dumps(document), "utf-8")
+    for tokenizer in (None, PAIRS):
+        with pytest.raises(TokenizerError, match=r"pairs of version 2.*makes those of version 1: build the corpus"):
+            data.open_store(tmp_path / "store", tokenizer)
+
+
+def test_the_first_version_of_pairs_is_that_of_descriptions_without_one(monkeypatch):
+    described = PAIRS.describe()
+    described.pop("pairs")
+    assert tokenizers.from_description(described).describe() == PAIRS.describe()
+    monkeypatch.setattr(parts, "PAIRS_VERSION", 2)
+    with pytest.raises(TokenizerError, match="pairs of version 1"):
+        tokenizers.from_description(described)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from musiclm import checkpoint, data, evaluation, models, tokenizers
+from musiclm import checkpoint, data, evaluation, midi, models, tokenizers
+from musiclm.comparison import Comparison, ComparisonConfig
 from musiclm.data.pair_crops import batch_of
-from musiclm.errors import RunError
+from musiclm.errors import RunError, TokenizerError
 from musiclm.training import setup
 from musiclm.training.config import TrainConfig
 from musiclm.training.optim import make_optimizers
 from musiclm.training.run import Run
+from tests.songs import song
 
 PAIRS = tokenizers.create("score-pairs")
 ARCHS = models.names(models.SEQ2SEQ)
@@ -107,6 +110,45 @@ def test_the_report_counts_targets(corpus: data.Corpus):
     assert report["baselines"]["uniform"] == pytest.approx(math.log(PAIRS.plain_size))
 
 
+def test_the_report_counts_pieces_and_their_windows(corpus: data.Corpus):
+    """num_pieces was the number of windows."""
+    report = evaluation.report(model_of("gru"), corpus, "test", name="mine", most_tokens=20_000)
+    pieces = evaluation.sample_pieces(corpus.pieces("test"), 20_000)
+    assert report["num_pieces"] == len(pieces) < report["num_windows"]
+    assert report["num_windows"] == len(evaluation.paired_pieces(PAIRS, pieces))
+    grid = tokenizers.create("grid")
+    chorales, model = data.bundled(grid), models.create("gru", grid.vocab_size, **grid.model_config).eval()
+    assert "num_windows" not in evaluation.report(model, chorales, "test", name="", most_tokens=2000)
+
+
+def test_a_whole_piece_of_several_pairs_is_no_window(corpus: data.Corpus):
+    """Its first pair alone was measured, and the shapes of its losses did not fit."""
+    one = corpus.pieces("test")[0]
+    two = dataclasses.replace(one, tokens=np.tile(one.tokens, 2))
+    with pytest.raises(TokenizerError, match=r"2 pairs of parts.*measured_pieces"):
+        evaluation.measure_loss(model_of("gru"), PAIRS, [two])
+
+
+def test_a_comparison_measures_pairs_as_an_evaluation_does(tmp_path: Path):
+    """It measured whole pieces, and those of several pairs ended in an error of shapes."""
+    for split, bars in (("train", 5), ("validation", 6), ("test", 7)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        midi.write(song([(4, 4)] * bars, tracks="melody chords drums"), tmp_path / "data" / split / "song.mid")
+    asked = {"tokenizer": "score-pairs", "archs": ["gru"], "preset": "tiny", "steps": 1, "samples": 3, "bars": 2}
+    request = ComparisonConfig(data=str(tmp_path / "data"), seed=1, precision="fp32", **asked)
+    comparison = Comparison.create(tmp_path / "a", request)
+    list(comparison.train("gru"))
+    document = comparison.report()
+    model = checkpoint.load(str(tmp_path / "a" / "gru")).model()
+    source = data.open_source(str(tmp_path / "data"), PAIRS)
+    wanted = evaluation.report(model, source, "test", name="")
+    (made,) = document["models"]
+    assert len(PAIRS.split(source.pieces("test")[0].tokens)) > 1
+    assert made["test_nats_per_token"] == pytest.approx(wanted["nats_per_token"])
+    assert made["bits_per_note"] == pytest.approx(wanted["bits_per_note"])
+    assert document["test"]["num_notes"] == wanted["num_notes"] and document["test"]["num_pieces"] == 1
+
+
 def test_words_and_switches_can_be_set():
     made = setup.prepare(config_of(arch="seq2seq_gru", config={"cell": "lstm", "attention": 0}))
     assert made.model.config.cell == "lstm" and made.model.config.attention is False
@@ -134,3 +176,27 @@ def test_biases_of_attention_are_trained_without_muon_and_without_decay():
     assert not biases & {id(p) for group in muon.param_groups for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
     assert [decay[each] for each in biases] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, "no"])
+def test_a_switch_is_0_or_1(value):
+    """2 was taken for 1, and a word was said to be no number."""
+    with pytest.raises(RunError, match=f"attention is 0 or 1, not {value}"):
+        setup.prepare(config_of(arch="seq2seq_gru", config={"attention": value}))
+
+
+@pytest.mark.parametrize(
+    ("arch", "tokenizer", "command"),
+    [
+        ("gru", "score-pairs", "accompany song.mid"),
+        ("seq2seq_gru", None, "accompany song.mid"),
+        ("gru", "grid", "generate"),
+    ],
+)
+def test_a_run_says_the_command_for_its_model(run, tmp_path: Path, monkeypatch, arch: str, tokenizer, command: str):
+    """A language model of pairs was sent to generate, which refuses it: the architecture decided."""
+    monkeypatch.setattr(setup, "MAX_VALIDATION_TOKENS", 500)
+    options = ["--preset", "tiny", "--steps", 1, "--seed", 1, "--window", 64, "-o", tmp_path / "a"]
+    options += ["--tokenizer", tokenizer] * bool(tokenizer)
+    code, _, err = run("train", "--arch", arch, *options)
+    assert code == 0 and f"Next: musiclm {command} --model " in err, err

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..data.crops import Batch
 from ..data.pair_crops import MAX_BARS, batch_of, windows
 from ..data.pieces import Piece
+from ..errors import TokenizerError
 from ..models.base import LanguageModel, State
 from ..models.seq2seq import Seq2SeqModel
 from ..tokenizers.base import Tokenizer
@@ -73,7 +74,16 @@ def window_losses(
         pieces: windows; see `paired_pieces`.
         bf16: whether to compute in bfloat16.
         temperatures: that the logits are divided by.
+
+    Raises:
+        TokenizerError: a piece is not one pair.
     """
+    for piece in pieces:
+        if (number := len(tokenizer.split(piece.tokens))) != 1:
+            raise TokenizerError(
+                f"the piece '{piece.name}' has {number} pairs of parts, of which each is measured by itself: "
+                "take evaluation.measured_pieces"
+            )
     device = next(model.parameters()).device
     falling = sorted(pieces, key=lambda p: (-len(p.tokens), p.name))
     joined = not isinstance(model, Seq2SeqModel)

@@ -14,11 +14,14 @@ from symusic import Score
 
 from .. import midi
 from ..errors import CheckpointError, MidiError, MusicLMError
+from ..midi import theory
 from ..tokenizers.score import style_of
 from ..tokenizers.score_pairs import ScorePairs
 from . import best_fit, given, players, seam
 from .composer import Composer, Composition
 from .config import ACCOMPANY, RESTYLE, GenerationConfig
+from .controls import Controls
+from .controls.key import AUTO
 from .controls.repeat_strength import DEFAULT_STRENGTH as REPEAT_STRENGTH
 from .masked_span import masked_span
 from .prompt import Prompt
@@ -48,7 +51,11 @@ def check_model(composer: Composer, config: GenerationConfig) -> None:
 
 
 def with_task(composer: Composer, config: GenerationConfig) -> GenerationConfig:
-    """Return a config in which `accompany`, asked of a model of pairs, is the task of that name."""
+    """Return a config in which `accompany`, asked of a model of pairs, is the task of that name.
+
+    Raises:
+        OptionError: an option that has no meaning in a task.
+    """
     if not config.accompany or not composer.tokenizer.is_paired:
         return config
     return dataclasses.replace(config, accompany=False, task=ACCOMPANY)
@@ -94,11 +101,28 @@ def completed(composer: Composer, config: GenerationConfig, score: Score) -> Gen
     chords = controls.chords
     if chords is None and (config.task == RESTYLE or not given.is_melody_alone(score)):
         chords = Sides(_paired(composer), score, style).harmony()[2 * first : 2 * last]
+    if chords is None and controls.chord_strength:
+        log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
     draw = config.draw or (DRAWS if config.n == 1 and config.keep is None else 1)
     controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
     asked = dataclasses.replace(config, controls=controls, draw=draw)
     own = {"repeat_strength": REPEAT_STRENGTH} | dict(composer.checkpoint.sampling)
-    return dataclasses.replace(asked.resolved(own), precision=composer.precision(config.precision))
+    resolved = asked.resolved(own)
+    return dataclasses.replace(
+        resolved,
+        controls=_with_key(resolved.controls, score),
+        precision=composer.precision(config.precision),
+    )
+
+
+def _with_key(controls: Controls, score: Score) -> Controls:
+    """Return controls in which an automatic key is that of the song, where it has pitched notes; its strength stays."""
+    notes = best_fit.pitched(score, 0.0, np.inf)
+    if controls.key != AUTO or not len(notes):
+        return controls
+    key = theory.key_name(best_fit.key_of(notes))
+    log.info("the song is in %s", key)
+    return dataclasses.replace(controls, key=key)
 
 
 def _programs(config: GenerationConfig, style: str | None, score: Score) -> tuple[int, ...]:
@@ -108,8 +132,9 @@ def _programs(config: GenerationConfig, style: str | None, score: Score) -> tupl
         groups = controls.ensemble if not isinstance(controls.ensemble, str) else [[p] for p in controls.instruments]
         return players.programs_of(groups)
     assert style is not None
-    is_alone = config.task == RESTYLE or given.is_melody_alone(score)
-    return players.PARTS[style] if is_alone else players.lacking(style, score)
+    if config.task == RESTYLE:
+        return players.PARTS[style]
+    return players.lacking(style, score, melody_alone=given.is_melody_alone(score))
 
 
 def _bars(config: GenerationConfig, score: Score) -> tuple[int, int]:

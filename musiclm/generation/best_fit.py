@@ -106,8 +106,12 @@ def in_scale(new: np.ndarray, kept: np.ndarray) -> float:
     """Return the share of new notes in the scale of the key of kept ones; NaN without notes."""
     if not len(new) or not len(kept):
         return np.nan
-    weights = np.bincount(kept[:, 2].astype(int) % 12, kept[:, 1] - kept[:, 0], 12)
-    return float(SCALES[best_key(weights)][new[:, 2].astype(int) % 12].mean())
+    return float(SCALES[key_of(kept)][new[:, 2].astype(int) % 12].mean())
+
+
+def key_of(notes: np.ndarray) -> int:
+    """Return the key of notes by how long each pitch class sounds, see `harmony.best_key`; `notes` as of `pitched`."""
+    return best_key(np.bincount(notes[:, 2].astype(int) % 12, notes[:, 1] - notes[:, 0], 12))
 
 
 def density(score: Score, start: float, stop: float) -> float:

@@ -56,6 +56,7 @@ class Composition:
         ended: the reason why it ended: "length", or with `finish` "phrase" or "piece".
         resampled: how many stretches were resampled, by the cause; see `loop_guard.CAUSES`.
         ids: the new ids, those before its end.
+        num_new_notes: of parts beside given music; None where they are not counted.
     """
 
     score: Score
@@ -66,6 +67,7 @@ class Composition:
     ended: str
     ids: np.ndarray
     resampled: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    num_new_notes: int | None = None
 
     @property
     def num_notes(self) -> int:

@@ -21,6 +21,7 @@ FILTERS = ("top_k", "top_p", "min_p")
 FILLING = ("infill", "keep_tracks", "accompany")
 ACCOMPANY, RESTYLE = "accompany", "restyle"
 TASKS = (ACCOMPANY, RESTYLE)
+OF_THE_SONG = ("tempo", "time_signature")
 BEHIND_PROMPT = ("prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live", "repeat_strength")
 
 
@@ -239,6 +240,18 @@ class GenerationConfig:
             raise OptionError("{} is for music within a prompt: not with a task", "keep_tracks")
         if task == RESTYLE and self.controls.style is None:
             raise OptionError("a song is restyled to a {}", "style")
+        self._check_band()
+
+    def _check_band(self) -> None:
+        """Refuse what the song says, and that some of the new parts may be silent."""
+        if wrong := [name for name in OF_THE_SONG if getattr(self.controls, name) is not None]:
+            raise OptionError("{} is the song's own where parts are written beside it", wrong[0])
+        groups = self.controls.ensemble
+        programs = () if isinstance(groups, str) else {program for group in groups or () for program in group}
+        if groups is not None and set(programs) != set(self.controls.instruments or ()):
+            raise OptionError(
+                "all {} play where parts are written beside a song: not with {}", "instruments", "ensemble"
+            )
 
     def _not_drawn(self) -> str | None:
         """Return the option with which one variation is not chosen among several; None if there is none."""

@@ -72,6 +72,7 @@ def generate_files(
     Raises:
         MusicLMError: the prompt or the model cannot be read; there is no such device or precision on this machine; or see
             `Composer.generate` and `infill.fill`.
+        OptionError: an option without a meaning for this model.
     """
     score = None if prompt is None else midi.parse(prompt, prompt_name)
     named = model or checkpoint.default(filling_holes=config.is_filling, paired=config.task is not None)
@@ -83,13 +84,7 @@ def generate_files(
     else:
         music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
     _log_losses(composer, music, score, config)
-    try:
-        if config.task is not None:
-            config = accompany.completed(composer, config, accompany.required(score))
-        else:
-            config = composer.completed(config, music)
-    except ValueError as error:
-        raise MusicLMError(str(error)) from error
+    config = _completed(composer, music, score, config)
     began = time.monotonic()
     kept, ranked = _kept(composer, music, score, config, seed, listen)
     sampled = [each.composition for each in ranked] or kept
@@ -106,6 +101,16 @@ def generate_files(
         )
         files.append(GeneratedFile(composition=composition, data=provenance.to_midi(composition, record)))
     return Generated(composer=composer, config=config, files=files, ranked=ranked, tokens_per_second=tokens_per_second)
+
+
+def _completed(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> GenerationConfig:
+    """Return a config with all that it leaves to the song, the model and the machine."""
+    try:
+        if config.task is not None:
+            return accompany.completed(composer, config, accompany.required(score))
+        return composer.completed(config, music)
+    except ValueError as error:
+        raise MusicLMError(str(error)) from error
 
 
 def _kept(

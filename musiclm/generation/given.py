@@ -28,10 +28,18 @@ class Given(NamedTuple):
 
 
 def is_melody_alone(score: Score) -> bool:
-    """Return whether a score has no pitched notes besides its melody, so that its harmony is not known."""
+    """Return whether a score has no pitched notes besides its melody, so that its harmony is not known.
+
+    Drums may play.
+    """
     tune = parts.melody(score)
     num_pitched = sum(len(track.notes) for track in score.tracks if not track.is_drum)
     return tune is None or len(tune.notes) == num_pitched
+
+
+def has_drums(score: Score) -> bool:
+    """Return whether drums play in a score."""
+    return any(track.is_drum and len(track.notes) for track in score.tracks)
 
 
 def accompanied(score: Score) -> Given:
@@ -65,7 +73,7 @@ def restyled(score: Score, style: str, program: int, start: float, stop: float) 
     times = melody.notes.numpy()
     chosen = (times["time"] >= first) & (times["time"] < last)
     if not chosen.any():
-        raise MidiError("the melody is silent in these bars: nothing of them would stay")
+        raise MidiError("the melody is silent in these bars: choose others with --bars")
     within = Track(MELODY, program, False)
     within.notes = Note.from_numpy(**{name: column[chosen] for name, column in times.items()})
     is_whole = not len(music.tracks)

@@ -52,13 +52,19 @@ def _kind(program: int) -> int:
     return next((i for i, kind in enumerate(KINDS) if program in kind), 1)
 
 
-def lacking(style: str, score: Score) -> tuple[int, ...]:
+def lacking(style: str, score: Score, *, melody_alone: bool = False) -> tuple[int, ...]:
     """Return the programs of a style whose family nobody plays in a score.
+
+    Args:
+        style: one of `PARTS`.
+        score: the song.
+        melody_alone: whether all pitched notes are its melody, which no part of the style stands for; drums may play.
 
     Raises:
         MidiError: there are none.
     """
     played = {_family(DRUMS if t.is_drum else t.program) for t in score.tracks if len(t.notes)}
+    played &= {DRUMS} if melody_alone else played
     found = tuple(program for program in PARTS[style] if _family(program) not in played)
     if not found:
         raise MidiError(f"the song has all that the style '{style}' has: name the parts to write")

@@ -1,10 +1,11 @@
 """The parts of `accompany` and `restyle`, written bar by bar.
 
 A song is written in steps of some bars. In each the source is the given music of these bars and of those before them, and
-the target begins with the parts that are written so far. The given music comes out unchanged, event for event.
+the target begins with the parts that are written so far. The given music comes out unchanged, event for event; a MIDI file
+then ends a note where the next of its pitch and track begins.
 
-A melody alone gets all parts at once. To other music one part is written after the other, each given those before it: so
-models learn it, see `midi.parts`.
+A melody alone gets all parts at once. To other music, drums among it, one part is written after the other, each given those
+before it: so models learn it, see `midi.parts`.
 
 T tokens, M bars.
 """
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 STEP = 8  # bars that are written at once
 BEFORE = 8  # bars in front of them that the model reads
+MOST_IDS = 1024  # of each side, where the model has no context; training crops have as many
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ class Writer:
     Attributes:
         given: what stays, and the source.
         span: from when to when new notes begin, in quarters.
+        most_ids: that a side of a step has, if it has more bars than the new ones.
     """
 
     def __init__(self, composer: Composer, score: Score, config: GenerationConfig, bars: tuple[int, int]) -> None:
@@ -88,12 +91,13 @@ class Writer:
             self.given = given.accompanied(score)
         self.sides = Sides(self.tokenizer, score, style)
         self.programs = players.in_order(config.controls.instruments)
-        is_alone = config.task == RESTYLE or given.is_melody_alone(score)
-        self.passes = [self.programs] if is_alone else players.by_kind(self.programs)
+        is_alone = not given.has_drums(score) and given.is_melody_alone(score)
+        self.passes = [self.programs] if config.task == RESTYLE or is_alone else players.by_kind(self.programs)
         self.chords = None  # ids of each half bar, where they are known
         if config.controls.chords is not None:
             self.chords = self.sides.chord_ids(config.controls.chords, self.first, self.last)
         self.model = composer.generating(composer.precision(config.precision))
+        self.most_ids = _most_ids(composer.model)
         log.info("writes %s%s", ", ".join(map(players.name, self.programs)), f" in the style '{style}'" * bool(style))
         if (config.draw or 1) > 1:
             log.info("each %d bars are the best of %d, by harmony, probability and density", STEP, config.draw)
@@ -121,7 +125,9 @@ class Writer:
         for program in self.programs:
             music.tracks.extend([track for track in parts.tracks if _program(track) == program])
         return Written(
-            composition=infill.composition(music, index, num_tokens),
+            composition=dataclasses.replace(
+                infill.composition(music, index, num_tokens), num_new_notes=parts.note_num()
+            ),
             parts=parts,
             nats_per_token=float(np.average(losses, weights=sizes)),
         )
@@ -161,11 +167,10 @@ class _Pass:
     def step(self, first: int, seed: int) -> tuple[float, int]:
         """Write from a bar on; return the loss of the new notes, nats/token, and the number of ids that were sampled."""
         composer, config = self.writer.composer, self.writer.config
-        stop, begin = min(first + STEP, self.writer.last), max(self.writer.first, first - BEFORE)
+        stop = min(first + STEP, self.writer.last)
         whole = self.sides.side(self.target, self._chords(), self.programs)
         starts = self.tokenizer.bar_starts(whole)
-        source = self.tokenizer.crop(self.source, self.source_starts, begin, stop)
-        model_ids = self.tokenizer.crop(whole, starts, begin, first)
+        source, model_ids = self._read(whole, starts, first, stop)
         if not isinstance(composer.model, Seq2SeqModel):  # a language model reads both behind each other
             model_ids = np.concatenate([source, model_ids])
         at, end = self.sides.starts[first], self.sides.starts[stop]
@@ -188,6 +193,27 @@ class _Pass:
             chosen = best_fit.best(self.score, new, [-each for each in losses], at, end)
         self._put(new[chosen], at, end)
         return losses[chosen], sum(map(len, sampled))
+
+    def _read(self, whole: np.ndarray, starts: np.ndarray, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the model reads of source and target before it writes some bars.
+
+        Both begin `BEFORE` bars before them, or later, so that a side is no longer than the model knows: the target with as
+        many ids in each new bar as it has in those before. Bars that nothing is written in have no part in it.
+
+        Args:
+            whole: the target so far, (T,).
+            starts: of its bars.
+            first: the first new bar.
+            stop: the bar after the last.
+        """
+        most = self.writer.most_ids
+        for begin in range(max(self.writer.first, first - BEFORE), first + 1):
+            source = self.tokenizer.crop(self.source, self.source_starts, begin, stop)
+            target = self.tokenizer.crop(whole, starts, begin, first)
+            an_old_bar = (starts[first] - starts[begin]) / max(1, first - begin)
+            if len(source) <= most and len(target) + (stop - first) * an_old_bar <= most:
+                break
+        return source, target
 
     def _losses(self, source: np.ndarray, model_ids: np.ndarray, sampled: Sequence[np.ndarray]) -> list[float]:
         pieces = [
@@ -247,6 +273,14 @@ class _Pass:
                 self.target.tracks.append(Track(track.name, track.program, track.is_drum))
                 of_program[program] = len(self.target.tracks) - 1
             infill.put(self.target, of_program[program], notes, start, self.writer.span[1])
+
+
+def _most_ids(model: LanguageModel) -> int:
+    """Return how many ids of a side a model knows from its training; a language model reads both in its context."""
+    context = getattr(model.config, "context", None)
+    if context is None:
+        return MOST_IDS
+    return int(context if isinstance(model, Seq2SeqModel) else context // 2)
 
 
 def _needed(ensemble: Any, programs: tuple[int, ...]) -> Any:

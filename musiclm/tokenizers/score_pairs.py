@@ -48,9 +48,10 @@ class ScorePairs(ScoreTokenizer):
         config: see `ScoreTokenizer`.
         vocabulary: see `MidiTokTokenizer`; without special tokens of `score`.
         features: only version 5.
+        pairs: only the version of `midi.parts`.
 
     Raises:
-        TokenizerError: another version of features.
+        TokenizerError: another version of features or pairs.
     """
 
     name = "score-pairs"
@@ -58,10 +59,19 @@ class ScorePairs(ScoreTokenizer):
     plan: score_plan.ScorePlan
 
     def __init__(
-        self, config: dict[str, Any] | None = None, vocabulary: Sequence[str] | None = None, features: int = PLANNED
+        self,
+        config: dict[str, Any] | None = None,
+        vocabulary: Sequence[str] | None = None,
+        features: int = PLANNED,
+        pairs: int = parts.PAIRS_VERSION,
     ) -> None:
         if features != PLANNED:
             raise TokenizerError(f"the tokenizer '{self.name}' has no features of version {features}")
+        if pairs != parts.PAIRS_VERSION:
+            raise TokenizerError(
+                f"pairs of version {pairs} of the tokenizer '{self.name}', but this musiclm makes those of version "
+                f"{parts.PAIRS_VERSION}: build the corpus and train the model again"
+            )
         super().__init__(config, vocabulary, features)
         self.feature_sizes = (*self.feature_sizes, PERIOD + 1)
         self.aligned_features = {POSITION: 1 / 12, len(self.feature_sizes) - 1: 1.0}  # a beat, and a bar
@@ -71,6 +81,9 @@ class ScorePairs(ScoreTokenizer):
         )
         self._begins_note = is_kind(table, *BEGINS)
         self._reader = NoteReader(table)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "pairs": parts.PAIRS_VERSION}
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
         """See the base class and the module.

@@ -264,6 +264,8 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
         if name not in preset:
             own = ", ".join(sorted(preset))
             raise RunError(f"the architecture '{plan.arch}' has no '{name}' to set: it has {own}")
+        if isinstance(preset[name], bool) and number not in (0, 1):
+            raise RunError(f"{name} is 0 or 1, not {number}")
         if isinstance(preset[name], str) != isinstance(number, str):
             raise RunError(f"{name} is a {'word' if isinstance(preset[name], str) else 'number'}, not {number}")
         if isinstance(preset[name], int) and not isinstance(number, int):

@@ -23,15 +23,21 @@ SHORTEST_BAR = 1.5  # quarters, of unconditional music: shorter ones in training
 
 
 def limits(
-    tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | None = None, bars: int | None = None
+    tokenizer: Tokenizer,
+    controls: Controls,
+    prompt_ids: np.ndarray | None = None,
+    bars: int | None = None,
+    *,
+    is_unconditional: bool = False,
 ) -> Limits:
     """Return the limits that controls, and a prompt's ids where there are no controls, set for a tokenizer without merges.
 
     Args:
         tokenizer: without merges.
         controls: limits on new music.
-        prompt_ids: of the prompt; None for unconditional music.
+        prompt_ids: of the prompt, whose instruments, time signature and tempi are kept; None for no such limit.
         bars: of unconditional music, as its header says; None for unknown.
+        is_unconditional: whether the header is sampled, too; then no bar is as short as a pickup.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of them.
@@ -41,7 +47,7 @@ def limits(
     permitted = np.ones(tokenizer.vocab_size, bool)
     if prompt_ids is not None:
         permitted[tokenizer.new_to_prompt(prompt_ids)] = False
-    else:
+    if is_unconditional:
         _permit_header(tokenizer, controls, bars, permitted)
     if controls.instruments is not None:
         _permit_programs(tokenizer, controls.instruments, permitted)
