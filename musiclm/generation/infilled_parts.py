@@ -1,7 +1,7 @@
 """The parts of `accompany` and `restyle` by an infilling model: given music with masked instruments, see `infill`.
 
-A model of `score-infill` was trained on whole tracks masked, so it can write parts too. It reads given and new notes as one
-sequence. Instruments are limited to those that are asked for; none of them has to play.
+A model of `score-infill` was trained on whole tracks masked, so it can write parts too: one kind after the other, each given
+those before it, as `written_parts` does beside more than a melody. It reads given and new notes as one sequence.
 """
 
 from __future__ import annotations
@@ -37,23 +37,39 @@ def write(
         TokenizerError: the model writes nothing.
     """
     where = masked_span(score, bars=config.infill_bars, accompany=True)
-    music, style = score, config.controls.style
+    music, style, programs = score, config.controls.style, config.controls.instruments or ()
     if config.task == RESTYLE:
         assert style is not None
         music = given.restyled(score, style, players.lead(style), where.start, where.stop).music
-    log.info("writes %s", ", ".join(map(players.name, config.controls.instruments or ())))
-    asked = dataclasses.replace(config.controls, style=None, ensemble=None, repeat_strength=None)
-    request = dataclasses.replace(config, task=None, accompany=True, keep=None, controls=asked)
-    made = infill.fill(composer, music, request, seed)
-    if indices is not None:
-        return [made[index] for index in indices]
-    if config.keep is None:
-        return made
+    log.info("writes %s", ", ".join(map(players.name, players.in_order(programs))))
+    if (config.draw or 1) > 1:
+        log.info(
+            "each part is written some bars at a time, the best of %d by harmony, probability and density", config.draw
+        )
+    if indices is not None or config.keep is None:
+        return [_written(composer, music, config, seed, i) for i in (indices or range(config.n))]
+    made = [_written(composer, music, config, seed, index) for index in range(config.n)]
     parts = [_without_given(each.score, len(music.tracks)) for each in made]
     figures = best_fit.goodness(music, parts, [np.nan] * len(parts), where.start, where.stop)
     order = np.argsort(-figures, kind="stable")[: config.keep].tolist()
     log.info("kept %s of %d, by harmony and density", ", ".join(str(i + 1) for i in order), config.n)
     return [made[i] for i in order]
+
+
+def _written(composer: Composer, music: Score, config: GenerationConfig, seed: int, index: int) -> Composition:
+    """Return one variation: all parts, one kind after the other."""
+    asked = dataclasses.replace(config.controls, style=None, ensemble=None, repeat_strength=None)
+    num_tokens, made = 0, None
+    for number, programs in enumerate(players.by_kind(asked.instruments or ())):
+        request = dataclasses.replace(
+            config, task=None, accompany=True, keep=None, n=1, controls=dataclasses.replace(asked, instruments=programs)
+        )
+        where = masked_span(music, bars=config.infill_bars, accompany=True)
+        seeds = np.random.SeedSequence([seed, index, number]).generate_state(1, np.uint64)
+        made = infill.infiller(composer.tokenizer, composer, music, where, request).filled(int(seeds[0]), index)
+        music, num_tokens = made.score, num_tokens + made.num_new_tokens
+    assert made is not None  # somebody is to play
+    return dataclasses.replace(made, num_new_tokens=num_tokens)
 
 
 def _without_given(score: Score, num_given: int) -> Score:
