@@ -180,5 +180,5 @@ def test_generate_accompany_refuses_what_parts_beside_a_song_cannot_have(run, pa
 
 
 def test_a_model_of_anything_else_is_refused(run, path: Path, untrained):
-    code, _, err = run("accompany", path, "--model", untrained("score-infill"))
-    assert code == 1 and "was not trained on pairs of parts" in err
+    code, _, err = run("accompany", path, "--model", untrained("score 2"))
+    assert code == 1 and "neither on pairs of parts" in err

@@ -371,8 +371,8 @@ def test_models_of_pairs_and_others_are_not_mixed_up(composer, untrained):
     with pytest.raises(CheckpointError, match="musiclm accompany and musiclm restyle"):
         generate_files(GenerationConfig(), seed=1, model=untrained("score-pairs"), device="cpu")
     config = GenerationConfig.from_options(task="accompany", instruments="bass")
-    with pytest.raises(CheckpointError, match="not trained on pairs"):
-        accompany.best(Composer.load(untrained("score-infill")), song(FOUR), config, 1)
+    with pytest.raises(CheckpointError, match="neither on pairs of parts"):
+        accompany.best(Composer.load(untrained("score 2")), song(FOUR), config, 1)
 
 
 def test_a_composer_refuses_to_continue_with_a_model_of_pairs(composer):
@@ -412,3 +412,40 @@ def test_generate_accompany_takes_this_way_with_a_model_of_pairs(untrained):
         for config in (asked, GenerationConfig.from_options(task="accompany", instruments="bass", draw=2))
     )
     assert alias.files[0].data == direct.files[0].data
+
+
+@pytest.fixture(scope="module")
+def infilling(untrained) -> Composer:
+    return Composer.load(untrained("score-infill"))
+
+
+def test_an_infilling_model_writes_parts_beside_a_song_that_stays(infilling):
+    score = song(FOUR, tracks="melody chords drums")
+    made = written(infilling, score, instruments="bass,violin", infill="1-4")[0]
+    assert events(made)[: len(events(score))] == events(score)
+    assert set(programs(made)[3:]) == {33, 40} and new_notes(made, 3)
+
+
+def test_an_infilling_model_keeps_the_melody_of_a_restyled_song(infilling):
+    score = song(FOUR, tracks="melody chords")
+    made = written(infilling, score, task="restyle", style="chorale")[0]
+    tune = sorted((n.time, n.pitch) for n in melody_notes(score))
+    assert sorted((n.time, n.pitch) for n in made.tracks[0].notes) == tune
+    assert set(programs(made)) == {52} and new_notes(made, 1)
+
+
+def melody_notes(score: Score) -> list[Note]:
+    return [score.tracks[i].notes[j] for i, j in melody(score).notes.tolist()]
+
+
+def test_variations_of_an_infilling_model_are_ranked_and_made_again(infilling):
+    score = song(FOUR, tracks="melody chords drums")
+    config = GenerationConfig.from_options(task="accompany", instruments="bass", infill="1-2", n=3, keep=2)
+    kept = accompany.best(infilling, score, config, 5)
+    again = accompany.arrange(infilling, score, config, 5, [made.index for made in kept])
+    assert [m.score.dumps_midi() for m in kept] == [m.score.dumps_midi() for m in again]
+    assert len({m.index for m in kept}) == 2
+
+
+def test_without_a_model_of_pairs_the_default_is_one_that_supports_infilling():
+    assert checkpoint.default(paired=True) in ("accompany", *checkpoint.infilling())

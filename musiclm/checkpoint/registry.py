@@ -105,18 +105,11 @@ def default(*, filling_holes: bool = False, paired: bool = False) -> str:
 
     Args:
         filling_holes: prefer a model that supports infilling, if one does.
-        paired: return that of `accompany` and `restyle`.
-
-    Raises:
-        CheckpointError: there is none of those.
+        paired: return that of `accompany` and `restyle`: `accompany` if there is one, else one that supports infilling.
     """
-    if paired:
-        if any(name.rsplit("-", 1)[0] == PAIRED for name in (*bundled(), *installed())):
-            return PAIRED
-        raise CheckpointError(
-            f"no bundled {PAIRED} model: train one with --arch seq2seq_transformer, and name it with --model"
-        )
-    if filling_holes and (found := infilling()):
+    if paired and any(name.rsplit("-", 1)[0] == PAIRED for name in (*bundled(), *installed())):
+        return PAIRED
+    if (filling_holes or paired) and (found := infilling()):
         return max(found, key=lambda name: name.startswith("score-"))
     return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
 

@@ -1,6 +1,7 @@
-"""Parts beside given music, by sequence-to-sequence models: `accompany` adds some, `restyle` keeps the melody alone.
+"""Parts beside given music: `accompany` adds some, `restyle` keeps the melody alone.
 
-This module decides what is written for whom; `written_parts` writes it.
+This module decides what is written for whom. `written_parts` writes it with a model of pairs, `infilled_parts` with one that
+was trained on infilling.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Iterable
 import numpy as np
 from symusic import Score
 
-from .. import midi
+from .. import midi, tokenizers
 from ..errors import CheckpointError, MidiError, MusicLMError
 from ..midi import theory
 from ..tokenizers.score import style_of
 from ..tokenizers.score_pairs import ScorePairs
-from . import best_fit, given, players, seam
-from .composer import Composer, Composition
+from . import best_fit, given, infilled_parts, players, seam
+from .composer import DRAWN_BARS, Composer, Composition
 from .config import ACCOMPANY, RESTYLE, GenerationConfig
 from .controls import Controls
 from .controls.key import AUTO
@@ -43,10 +44,10 @@ def check_model(composer: Composer, config: GenerationConfig) -> None:
     is_paired, name = composer.tokenizer.is_paired, composer.checkpoint.name
     if is_paired and config.task is None:
         raise CheckpointError(f"the model '{name}' writes parts beside given ones: that is for {COMMANDS}")
-    if config.task is not None and not is_paired:
+    if config.task is not None and not is_paired and not infilled_parts.can_write(composer):
         raise CheckpointError(
-            f"the model '{name}' was not trained on pairs of parts: train one on a 'score-pairs' corpus "
-            "with --arch seq2seq_transformer, and name it with --model"
+            f"the model '{name}' was trained neither on pairs of parts nor on infilling 'score' tokens: train one on a "
+            "'score-pairs' corpus with --arch seq2seq_transformer, and name it with --model"
         )
 
 
@@ -103,7 +104,8 @@ def completed(composer: Composer, config: GenerationConfig, score: Score) -> Gen
         chords = Sides(_paired(composer), score, style).harmony()[2 * first : 2 * last]
     if chords is None and controls.chord_strength:
         log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
-    draw = config.draw or (DRAWS if config.n == 1 and config.keep is None else 1)
+    is_ranked = config.n == 1 and config.keep is None and (composer.tokenizer.is_paired or last - first <= DRAWN_BARS)
+    draw = config.draw or (DRAWS if is_ranked else 1)
     controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
     asked = dataclasses.replace(config, controls=controls, draw=draw)
     own = {"repeat_strength": REPEAT_STRENGTH} | dict(composer.checkpoint.sampling)
@@ -145,8 +147,9 @@ def _bars(config: GenerationConfig, score: Score) -> tuple[int, int]:
 
 
 def _paired(composer: Composer) -> ScorePairs:
-    assert isinstance(composer.tokenizer, ScorePairs)
-    return composer.tokenizer
+    """Return a tokenizer of pairs: the model's own, or one with the same ids."""
+    tokenizer = composer.tokenizer
+    return tokenizer if isinstance(tokenizer, ScorePairs) else tokenizers.create(ScorePairs.name)  # type: ignore[return-value]
 
 
 def arrange(
@@ -168,6 +171,8 @@ def arrange(
     """
     check_model(composer, config)
     prompt(composer, score)
+    if not composer.tokenizer.is_paired:
+        return infilled_parts.write(composer, score, completed(composer, config, score), seed, indices)
     writer = _writer(composer, score, config)
     return [writer.write(seed, index).composition for index in (range(config.n) if indices is None else indices)]
 
@@ -178,7 +183,7 @@ def best(composer: Composer, score: Score, config: GenerationConfig, seed: int) 
     Raises:
         as `arrange`.
     """
-    if config.keep is None:
+    if config.keep is None or not composer.tokenizer.is_paired:
         return arrange(composer, score, config, seed)
     check_model(composer, config)
     writer = _writer(composer, score, config)
