@@ -238,7 +238,7 @@ def test_a_note_that_is_rounded_to_a_bar_behind_the_end_is_no_bar_more(composer)
 
 
 @pytest.mark.parametrize("arch", ["seq2seq_transformer", "gru", "transformer"])
-def test_a_side_of_a_step_is_no_longer_than_the_model_knows(arch: str, tmp_path, monkeypatch):
+def test_a_side_of_a_step_is_no_longer_than_the_model_takes(arch: str, tmp_path, monkeypatch):
     """In dense music sixteen bars are more ids than training crops have, and more than the model's context."""
     monkeypatch.setattr(written_parts, "MOST_IDS", 200)
     context = {"seq2seq_transformer": {"context": 200}, "transformer": {"context": 400}}.get(arch, {})

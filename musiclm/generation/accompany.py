@@ -30,7 +30,7 @@ from .written_parts import Writer
 
 log = logging.getLogger(__name__)
 
-DRAWS = 8  # candidates of each step, where one variation is asked for
+CANDIDATES = 8  # sampled for each step, where one variation is asked for
 COMMANDS = "musiclm accompany and musiclm restyle"
 
 
@@ -103,7 +103,7 @@ def completed(composer: Composer, config: GenerationConfig, score: Score) -> Gen
         chords = Sides(_paired(composer), score, style).harmony()[2 * first : 2 * last]
     if chords is None and controls.chord_strength:
         log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
-    draw = config.draw or (DRAWS if config.n == 1 and config.keep is None else 1)
+    draw = config.draw or (CANDIDATES if config.n == 1 and config.keep is None else 1)
     controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
     asked = dataclasses.replace(config, controls=controls, draw=draw)
     own = {"repeat_strength": REPEAT_STRENGTH} | dict(composer.checkpoint.sampling)
