@@ -101,8 +101,6 @@ def completed(composer: Composer, config: GenerationConfig, score: Score) -> Gen
     chords = controls.chords
     if chords is None and (config.task == RESTYLE or not given.is_melody_alone(score)):
         chords = Sides(_paired(composer), score, style).harmony()[2 * first : 2 * last]
-    if chords is None and controls.chord_strength:
-        log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
     draw = config.draw or (CANDIDATES if config.n == 1 and config.keep is None else 1)
     controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
     asked = dataclasses.replace(config, controls=controls, draw=draw)

@@ -99,6 +99,8 @@ class Writer:
         self.model = composer.generating(composer.precision(config.precision))
         self.most_ids = _most_ids(composer.model)
         log.info("writes %s%s", ", ".join(map(players.name, self.programs)), f" in the style '{style}'" * bool(style))
+        if self.chords is None and config.controls.chord_strength:
+            log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
         if (config.draw or 1) > 1:
             log.info("each %d bars are the best of %d, by harmony, probability and density", STEP, config.draw)
 
