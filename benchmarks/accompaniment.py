@@ -12,7 +12,7 @@ named. ± is one standard error over songs (of a sum over a sum that of a ratio)
 losses    nats per target note (natural logarithm) on windows of at most 32 bars and 1,024 ids a side of held-out pieces, of
           runs of equal CPU time, with one thread, each kept in a folder of -o; an interrupted command continues when it is
           given again:
-              no-attention           seq2seq_gru that knows the source by its last state alone
+              no-attention           seq2seq_gru that reads the source by its last state alone
               seq2seq-gru, seq2seq-transformer
               joined                 a decoder alone, that reads source and target behind each other
               target-alone           the same architecture without the source

@@ -123,7 +123,7 @@ def plan_of(name: str, data: str, options: dict[str, Any]) -> TrainConfig:
 def targets_alone(corpus: Corpus, folder: Path) -> Path:
     """Write a corpus of the targets of all training and validation windows, each a piece of `score`; return its folder.
 
-    Windows begin with a header, as those that are measured do, so that a model without a source knows all but the source.
+    Windows begin with a header, as those that are measured do, so that a model without a source reads all but the source.
     """
     if is_store(folder):
         return folder

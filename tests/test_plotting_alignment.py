@@ -178,6 +178,14 @@ def test_what_cannot_be_aligned_is_refused(song):
         alignment.alignment(deaf, TOKENIZER, song, alignment.split(song))
 
 
+def test_a_side_whose_notes_have_no_tokens_is_refused():
+    score = canon()
+    score.tracks.append(Track("Kit", 0, True))
+    score.tracks[-1].notes.append(Note(0, 60, 5, 80))  # no drum of General MIDI
+    with pytest.raises(MidiError, match="'score-pairs' has no note of the source in bars 1 to 4"):
+        found_in(score, "Kit")
+
+
 def test_pictures_are_the_same_each_time_and_name_notes_bars_and_tracks(song):
     found = found_in(song, "Tune", bars=(3, 6))
     image = alignment_plot.picture(found, ".svg", title="song")

@@ -46,9 +46,9 @@ def opened(tmp_path: Path) -> Iterator[Any]:
 def test_a_target_note_is_chosen_by_keys_pointer_and_matrix_and_tells_what_it_attends_to(opened):
     assert opened.inner_text("h1") == "<i>song</i>"
     assert "source: <b>Melody</b>" in opened.inner_text("#key")
-    assert "bar 2, beat 2 (Bass part) attends to: B5, bar 2, beat 2, 10 %." in opened.inner_text("#told")
+    assert "bar 2, beat 2 (Bass part) attends to: B5, bar 2, beat 2, 10 %." in opened.inner_text("#description")
     opened.keyboard.press("ArrowRight")
-    assert "bar 2, beat 3 (Bass part) attends to: F♯5, bar 2, beat 3, 10 %." in opened.inner_text("#told")
+    assert "bar 2, beat 3 (Bass part) attends to: F♯5, bar 2, beat 3, 10 %." in opened.inner_text("#description")
     box = opened.locator("#rolls").bounding_box()
     opened.mouse.move(box["x"] + 60, box["y"] + box["height"] - 30)
     assert opened.get_attribute("#rolls", "data-note") == "0"
@@ -58,9 +58,9 @@ def test_a_target_note_is_chosen_by_keys_pointer_and_matrix_and_tells_what_it_at
 
 def test_layer_and_heads_change_what_is_shown(opened):
     opened.locator("#layers button").nth(1).click()
-    assert "attends to: F♯5, bar 2, beat 3, 33 %" in opened.inner_text("#told")  # the mean of three heads
+    assert "attends to: F♯5, bar 2, beat 3, 33 %" in opened.inner_text("#description")  # the mean of three heads
     for head in (1, 2):
         opened.locator("#heads button").nth(head).click()
-    assert "attends to: F♯5, bar 2, beat 3, 100 %." in opened.inner_text("#told")
+    assert "attends to: F♯5, bar 2, beat 3, 100 %." in opened.inner_text("#description")
     opened.locator("#heads button").nth(0).click()  # one is always shown
-    assert "100 %" in opened.inner_text("#told")
+    assert "100 %" in opened.inner_text("#description")

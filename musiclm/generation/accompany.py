@@ -31,7 +31,7 @@ from .written_parts import Writer
 
 log = logging.getLogger(__name__)
 
-DRAWS = 8  # candidates of each step, where one variation is asked for
+CANDIDATES = 8  # sampled for each step, where one variation is asked for
 COMMANDS = "musiclm accompany and musiclm restyle"
 
 
@@ -102,10 +102,8 @@ def completed(composer: Composer, config: GenerationConfig, score: Score) -> Gen
     chords = controls.chords
     if chords is None and (config.task == RESTYLE or not given.is_melody_alone(score)):
         chords = Sides(_paired(composer), score, style).harmony()[2 * first : 2 * last]
-    if chords is None and controls.chord_strength:
-        log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
     is_ranked = config.n == 1 and config.keep is None and (composer.tokenizer.is_paired or last - first <= DRAWN_BARS)
-    draw = config.draw or (DRAWS if is_ranked else 1)
+    draw = config.draw or (CANDIDATES if is_ranked else 1)
     controls = dataclasses.replace(controls, style=style, instruments=programs, ensemble=programs, chords=chords)
     asked = dataclasses.replace(config, controls=controls, draw=draw)
     own = {"repeat_strength": REPEAT_STRENGTH} | dict(composer.checkpoint.sampling)

@@ -99,6 +99,8 @@ class Writer:
         self.model = composer.generating(composer.precision(config.precision))
         self.most_ids = _most_ids(composer.model)
         log.info("writes %s%s", ", ".join(map(players.name, self.programs)), f" in the style '{style}'" * bool(style))
+        if self.chords is None and config.controls.chord_strength:
+            log.info("the chord strength has no effect: beside a melody alone no harmony is known (--chords gives one)")
         if (config.draw or 1) > 1:
             log.info("each %d bars are the best of %d, by harmony, probability and density", STEP, config.draw)
 
@@ -197,7 +199,7 @@ class _Pass:
     def _read(self, whole: np.ndarray, starts: np.ndarray, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Return what the model reads of source and target before it writes some bars.
 
-        Both begin `BEFORE` bars before them, or later, so that a side is no longer than the model knows: the target with as
+        Both begin `BEFORE` bars before them, or later, so that no side is longer than the model takes: the target with as
         many ids in each new bar as it has in those before. Bars that nothing is written in have no part in it.
 
         Args:
@@ -276,7 +278,7 @@ class _Pass:
 
 
 def _most_ids(model: LanguageModel) -> int:
-    """Return how many ids of a side a model knows from its training; a language model reads both in its context."""
+    """Return how many ids of a side a model takes, as in training; a language model reads both in its context."""
     context = getattr(model.config, "context", None)
     if context is None:
         return MOST_IDS

@@ -2,8 +2,8 @@
 
 A bidirectional stack reads the source, another stack writes the target. The first layer of the decoder attends to all
 encoded tokens of the source, and what it finds goes to the layers above (Wu et al. 2016): so a whole target is trained at
-once, where Bahdanau et al. attend before the first layer, one token after another. With `attention` 0 the decoder knows the
-source by its own first state alone (Sutskever et al. 2014), which is what attention was invented for.
+once, where Bahdanau et al. attend before the first layer, one token after another. With `attention` 0 the decoder is
+conditioned on the source by its first state alone (Sutskever et al. 2014), which is what attention was invented for.
 
 B batch, S tokens of the source, T tokens of the target, D size, A size of a comparison.
 """

@@ -21,9 +21,11 @@ from .. import midi
 from ..data.pair_crops import MAX_BARS
 from ..errors import CheckpointError, MidiError
 from ..generation.masked_span import named_tracks
+from ..generation.sides import Sides as SongSides
 from ..midi import parts
 from ..models.layers.cross_attention import record_weights
 from ..models.seq2seq import Seq2SeqModel
+from ..tokenizers.score import style_of
 from ..tokenizers.score_pairs import ScorePairs
 from ..tokenizers.score_plan import ATTRIBUTES
 from .notes import AlignedNotes, align_ids
@@ -167,10 +169,15 @@ def alignment(
     for side, name in ((source, "source"), (target, "target")):
         if not side.note_num():
             raise MidiError(f"the {name} has no note in bars {first} to {stop}: choose others with --bars A-B")
-    pair = tokenizer.encode_pair(piece, source, target, is_melody=sides.is_melody)
+    whole = SongSides(tokenizer, piece, style_of(piece))
+    chords = whole.chord_ids(whole.harmony(None if sides.is_melody else source), 0, whole.num_bars)
+    pair = [whole.side(side, chords) for side in (source, target)]
     given, written = (
         _with_names(align_ids(tokenizer, ids, side), side) for ids, side in zip(pair, (source, target), strict=True)
     )
+    for aligned, name in ((given, "source"), (written, "target")):
+        if not aligned.notes:
+            raise MidiError(f"the tokenizer '{tokenizer.name}' has no note of the {name} in bars {first} to {stop}")
     shares = _weights(model, tokenizer, given, written)
     num_notes = len(given.notes)
     return Alignment(

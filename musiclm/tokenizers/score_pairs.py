@@ -103,25 +103,16 @@ class ScorePairs(ScoreTokenizer):
             )
         return np.concatenate([side for pair in pairs for side in pair]), left_out
 
-    def encode_pair(self, score: Score, source: Score, target: Score, *, is_melody: bool) -> Pair:
-        """Return the ids of a pair of any parts of a score.
+    def _pair(self, source: Score, target: Score, plain: np.ndarray, is_melody: bool, style: str | None) -> Pair | None:
+        """Return the ids of a pair; None where a bar has another length there than in the piece.
 
         Args:
-            score: the piece, for its bars, chords and style.
-            source: the given notes of it.
+            source: the given notes of the piece.
             target: its other notes.
+            plain: ids of the whole piece without a plan.
             is_melody: whether the source is the melody: the chords are then those of the whole piece, else the source's.
-
-        Raises:
-            MidiError: no note of a side can be expressed, or its bars are not those of the piece.
+            style: of the piece.
         """
-        pair = self._pair(source, target, self._encode_plain(score)[0], is_melody, style_of(score))
-        if pair is None:
-            raise MidiError("these parts have other bars than the piece: they cannot be a pair")
-        return pair
-
-    def _pair(self, source: Score, target: Score, plain: np.ndarray, is_melody: bool, style: str | None) -> Pair | None:
-        """Return the ids of a pair, see `encode_pair`; None where a bar has another length. `plain` is the whole piece."""
         sides = self._same_bars(Pair(self._encode_plain(source)[0], self._encode_plain(target)[0]), plain)
         return None if sides is None else self._with_plan(sides, plain if is_melody else sides.source, style)
 
