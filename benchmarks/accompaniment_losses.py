@@ -145,7 +145,7 @@ def targets_alone(corpus: Corpus, folder: Path) -> Path:
     document = {
         "format": FORMAT,
         "sources": [corpus.name],
-        "tokenizer": corpus.tokenizer.describe() | {"name": "score"},
+        "tokenizer": {k: v for k, v in corpus.tokenizer.describe().items() if k != "pairs"} | {"name": "score"},
         "id_type": BITS,
         "dropped": {},
         "notes": ["targets of pairs, without their sources"],
