@@ -118,3 +118,10 @@ def counted(number: float, thing: str) -> str:
     """Return 1 bar, 2 bars, 1,200 bars, 0.5 minutes."""
     text = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{text} {thing}{'s' * (number != 1)}"
+
+
+def next_command(tokenizer: str) -> str:
+    """Return the beginning of the command line that writes music with a model of the tokenizer of this name."""
+    from ..tokenizers import PAIRED
+
+    return "musiclm accompany song.mid" if tokenizer in PAIRED else "musiclm generate"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -57,15 +59,23 @@ class GroupedCommand(click.Command):
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def from_fields(kind: type) -> Decorator:
+def from_fields(kind: type, names: Collection[str] | None = None, helps: Mapping[str, str] | None = None) -> Decorator:
     """Return a decorator that gives a command an option for each option of a dataclass; see `generation.options`.
 
     They come as keyword arguments, by the names of the fields.
+
+    Args:
+        kind: the dataclass.
+        names: of the options that the command has; all of them if left out.
+        helps: what the help says of some of them instead, by their names.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, (declared, value_type, default) in reversed(options(kind).items()):
-            command = _click_option(name, declared, value_type, default)(command)
+            if names is not None and name not in names:
+                continue
+            said = dataclasses.replace(declared, help=(helps or {}).get(name, declared.help))
+            command = _click_option(name, said, value_type, default)(command)
         return command
 
     return decorate
@@ -91,11 +101,20 @@ def _whole(bound: float | None) -> int | None:
     return None if bound is None else int(bound)
 
 
-def groups(kind: type, others: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Return the headings of a command's help: those of others, each with the options of a dataclass that name it behind."""
+def groups(
+    kind: type, others: Mapping[str, Sequence[str]], names: Collection[str] | None = None
+) -> dict[str, list[str]]:
+    """Return the headings of a command's help: those of others, each with the options of a dataclass that name it behind.
+
+    Args:
+        kind: the dataclass.
+        others: headings, each with other options.
+        names: see `from_fields`.
+    """
     found = {heading: list(names) for heading, names in others.items()}
     for name, (declared, _, _) in options(kind).items():
-        found.setdefault(declared.group, []).append(name)
+        if names is None or name in names:
+            found.setdefault(declared.group, []).append(name)
     return found
 
 
@@ -104,9 +123,18 @@ def option_name(field: str) -> str:
     return f"-{field}" if len(field) == 1 else "--" + field.replace("_", "-")
 
 
-def usage_error(error: ValueError) -> click.UsageError:
-    """Return an error of a dataclass's options as one of the command line's."""
-    return click.UsageError(error.text(option_name) if isinstance(error, OptionError) else str(error))
+def usage_error(error: ValueError, spell: Callable[[str], str] = option_name) -> click.UsageError:
+    """Return an error of a dataclass's options as one of the command line's, which spells them in its own way."""
+    return click.UsageError(error.text(spell) if isinstance(error, OptionError) else str(error))
+
+
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn errors of options, which an option of the command line stands for, into those of the command line."""
+    try:
+        yield
+    except OptionError as error:
+        raise usage_error(error) from error
 
 
 json_output: Decorator = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")

@@ -1,4 +1,4 @@
-"""Where `generate` writes: a file, or new numbered names in a folder."""
+"""Where `generate`, `accompany` and `restyle` write: a file, or new numbered names in a folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import OutputError
 from ..files import check_writable
 from ..generation.config import GenerationConfig
+from . import _pages
 
 STEM = "musiclm"
 OTHERS = (
@@ -54,3 +55,28 @@ def paths(output: str | None, config: GenerationConfig, force: bool) -> list[Pat
     numbered = [folder / f"{STEM}-{first + i:03d}.mid" for i in range(count)]
     check_writable(numbered[0])
     return numbered
+
+
+def checked(
+    output: str | None,
+    config: GenerationConfig,
+    *,
+    wav: bool,
+    html: bool,
+    play: bool,
+    soundfont: str | None,
+    force: bool,
+) -> list[Path]:
+    """Return where the MIDI files go, none for standard output, after a check that all can be written and played.
+
+    Raises:
+        MusicLMError: a path cannot be written, or a sound cannot be made here.
+    """
+    found = [] if output == "-" or (config.live and output is None) else paths(output, config, force)
+    if wav or play:
+        from .play import check_sound
+
+        check_sound(found, wav=wav, play=play, soundfont=soundfont, force=force)
+    if html:
+        _pages.check_pages(found, soundfont=soundfont, force=force)
+    return found

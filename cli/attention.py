@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import CheckpointError
 from ..files import write_whole
-from . import _console, _options, _scores
+from . import _alignment, _console, _options, _scores
 
 if TYPE_CHECKING:
-    from ..plotting.attention import Attention
+    from symusic import Score
+
+    from ..checkpoint import Checkpoint
+    from ..models.base import LanguageModel
 
 
 @click.command(
@@ -19,9 +23,12 @@ if TYPE_CHECKING:
 )
 @click.argument("file", metavar="FILE")
 @_options.model
+@click.option("--keep-tracks", metavar="NAMES", help="The source, for a model of kind seq2seq; default: the melody.")
 @click.option("-o", "--output", metavar="PATH", help="A page, .html (default), or a picture, .png or .svg.")
 @click.option("--at", metavar="BAR[:BEAT]", help="The moment: the highest note there.")
-@click.option("--layer", type=click.IntRange(1), metavar="L", help="Counted from 1; default: the last.")
+@click.option(
+    "--layer", type=click.IntRange(1), metavar="L", help="Counted from 1; default: the last, or the clearest."
+)
 @click.option("--heads", metavar="H,H", help="Counted from 1; default: all.")
 @click.option("--matrices", is_flag=True, help="Plot the attention matrices of all layers and heads.")
 @click.option("--bars", metavar="A-B", help="Only these bars; the model is given no others.")
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 def command(
     file: str,
     model: str | None,
+    keep_tracks: str | None,
     output: str | None,
     at: str | None,
     layer: int | None,
@@ -45,6 +53,9 @@ def command(
 
     The page works offline: drag through the music, choose layer and heads. For a model without attention it shows the
     gradient of each pitch's probability with respect to the notes before. Only 400 notes are plotted: see --bars.
+
+    For a model of kind seq2seq it shows the attention from the notes of the target, all other tracks, to those of the source:
+    tracks by name, number, "drums", instrument, or "melody". A picture is a matrix of notes. Only 32 bars are plotted.
     """
     from .. import plotting
 
@@ -52,43 +63,45 @@ def command(
     wanted = None if heads is None else _heads(heads)
     path = Path(output or f"{'musiclm' if file == '-' else Path(file).stem}.{'png' if matrices else 'html'}")
     plotting.check_output(path, force=force, kinds=plotting.KINDS if matrices else (".html", *plotting.KINDS))
-    score, first = _scores.read(file, chosen)
+    score, _ = _scores.read(file, None)
+    loaded, language_model = _scores.load_model(model, device)
+    title = f"{Path(file).name}: attention of {loaded.name}"
+    shown = _alignment.Wanted(path.suffix.lower(), title, moment, layer, wanted, matrices, chosen)
+    from .. import models
+
+    if models.kind_of(loaded.arch) == models.SEQ2SEQ:
+        image = _alignment.image(loaded, language_model, score, keep_tracks, shown, quiet=quiet)
+    elif keep_tracks is not None:
+        raise CheckpointError(f"'{loaded.name}' has no source: --keep-tracks is for models of kind seq2seq")
+    else:
+        piece = score if chosen is None else _scores.cut(score, chosen, file)[0]
+        image = _image(loaded, language_model, piece, shown, quiet=quiet)
+    write_whole(path, image, force=force)
+    click.echo(str(path))
+
+
+def _image(loaded: Checkpoint, model: LanguageModel, score: Score, wanted: _alignment.Wanted, *, quiet: bool) -> bytes:
+    """Return the picture or page of a causal model's attention to earlier notes."""
+    from .. import midi
     from ..plotting import attention
 
-    loaded, language_model = _scores.load_model(model, device)
-    found = attention.attention(language_model, loaded.tokenizer(), score, first_bar=first)
-    _check_choice(found, loaded.name, layer, wanted, moment[0])
+    first = wanted.bars[0] if wanted.bars else 1
+    found = attention.attention(model, loaded.tokenizer(), score, first_bar=first)
+    last = first + midi.num_bars(found.aligned.score) - 1
+    _alignment.check_choice(found.shares.shape, loaded.name, wanted, (first, last))
     _scores.say_left_out(found.aligned.left_out, quiet=quiet)
     if found.num_left:
         _console.say(
             f"only the first {len(found.aligned.notes)} notes are plotted: choose others with --bars A-B", quiet=quiet
         )
-    note, which = found.at(*moment), (layer or found.shares.shape[0]) - 1
-    title = f"{Path(file).name}: attention of {loaded.name}"
-    if path.suffix.lower() == ".html":
-        page = attention.page(found, name=loaded.name, title=title, note=note, layer=which, heads=wanted)
-        image = page.encode()
-    elif matrices:
-        image = attention.matrices(found, path.suffix.lower(), title=title)
-    else:
-        title = f"{title} (layer {which + 1})" if found.by == "attention" else f"{title} (gradient)"
-        image = attention.picture(found, path.suffix.lower(), note=note, layer=which, heads=wanted, title=title)
-    write_whole(path, image, force=force)
-    click.echo(str(path))
-
-
-def _check_choice(found: Attention, model: str, layer: int | None, heads: list[int] | None, bar: int | None) -> None:
-    """Raise a usage error if the model has no such layer or head (from 0), or if the bar is not among those plotted."""
-    from .. import midi
-
-    num_layers, num_heads = found.shares.shape[:2]
-    if layer is not None and layer > num_layers:
-        raise click.BadParameter(f"'{model}' has {num_layers}", param_hint="--layer")
-    if heads is not None and max(heads) >= num_heads:
-        raise click.BadParameter(f"'{model}' has {num_heads}", param_hint="--heads")
-    last = found.first_bar + midi.num_bars(found.aligned.score) - 1
-    if bar is not None and not found.first_bar <= bar <= last:
-        raise click.BadParameter(f"the plotted bars are {found.first_bar} to {last}", param_hint="--at")
+    note, which = found.at(*wanted.moment), (wanted.layer or found.shares.shape[0]) - 1
+    title, heads = wanted.title, wanted.heads
+    if wanted.kind == ".html":
+        return attention.page(found, name=loaded.name, title=title, note=note, layer=which, heads=heads).encode()
+    if wanted.matrices:
+        return attention.matrices(found, wanted.kind, title=title)
+    title = f"{title} (layer {which + 1})" if found.by == "attention" else f"{title} (gradient)"
+    return attention.picture(found, wanted.kind, note=note, layer=which, heads=heads, title=title)
 
 
 def _moment(at: str | None) -> tuple[int | None, float]:

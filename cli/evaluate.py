@@ -154,6 +154,8 @@ def _show(report: dict[str, Any], *, quiet: bool) -> None:
     from rich.table import Table
 
     pieces = _console.counted(report["num_pieces"], "piece")
+    if "num_windows" in report:
+        pieces += f", {_console.counted(report['num_windows'], 'window')}"
     click.echo(f"{report['model']} on {report['corpus']}, {report['split']}: {pieces}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)

@@ -59,7 +59,8 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
     called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
     _console.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
     _console.say(f"licence of the weights: {_licence(figures)}")  # always shown, even with -q
-    _console.say(f"Next: musiclm generate --model {called}", quiet=quiet)
+    command = _console.next_command(str(found.tokenizer_description["name"]))
+    _console.say(f"Next: {command} --model {called}", quiet=quiet)
     if as_json:
         _console.print_json(figures | {"installed": True})
     else:

@@ -170,8 +170,10 @@ def _begun(
     from ..training.run import DEFAULT_MINUTES, Run
     from ..training.setup import PATIENCE, resolve_crops
 
-    if arch is not None and arch not in models.names():
-        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(models.names())}", param_hint="--arch")
+    if arch is not None and arch not in models.names(None):
+        raise click.BadParameter(
+            f"no architecture '{arch}': one of {', '.join(models.names(None))}", param_hint="--arch"
+        )
     if start_from is not None and (arch is not None or preset is not None):
         raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
     if data is not None and not Path(data).exists():
@@ -241,8 +243,11 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
             f"stopped early: {patience} without improvement; the best checkpoint, of step {run.best_step:,}, is kept",
             quiet=quiet,
         )
+    from .. import checkpoint
+
+    command = _console.next_command(str(checkpoint.load(str(_best(run))).tokenizer_description["name"]))
     _console.say(
-        f"best validation {run.best:.4f} nats/token. Next: musiclm generate --model {shlex.quote(str(run.folder))}",
+        f"best validation {run.best:.4f} nats/token. Next: {command} --model {shlex.quote(str(run.folder))}",
         quiet=quiet,
     )
 
@@ -326,7 +331,7 @@ def _parsed(weights: tuple[str, ...]) -> dict[str, float]:
     return parsed
 
 
-def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float]:
+def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float | str]:
     """Return what --set and --layers say of the model's config."""
     config = _settings(settings)
     if layers is None:
@@ -336,16 +341,19 @@ def _config(settings: tuple[str, ...], layers: int | None) -> dict[str, float]:
     return {**config, "num_layers": layers}
 
 
-def _settings(given: tuple[str, ...]) -> dict[str, float]:
-    """Return the values of --set, NAME=N each."""
-    found: dict[str, float] = {}
+def _settings(given: tuple[str, ...]) -> dict[str, float | str]:
+    """Return the values of --set, NAME=N or NAME=WORD each."""
+    found: dict[str, float | str] = {}
     for text in given:
-        name, _, number = text.partition("=")
+        name, _, said = (part.strip() for part in text.partition("="))
         try:
-            value = float(number)
-        except ValueError as error:
-            raise click.UsageError(f"--set takes NAME=N, for example size=192, not '{text}'") from error
-        if not math.isfinite(value):
+            value = float(said)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value):
+            found[name] = int(value) if value == int(value) and name != "dropout" else value
+        elif said.isalpha() and said.lower() not in ("nan", "inf", "infinity"):
+            found[name] = said
+        else:
             raise click.UsageError(f"--set takes NAME=N, for example size=192, not '{text}'")
-        found[name.strip()] = int(value) if value == int(value) and name.strip() != "dropout" else value
     return found

@@ -53,12 +53,8 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="folder for the checkpoint and its card, checkpoints/ for one")
     arguments = parser.parse_args()
     folder = arguments.output
-    folder.mkdir(parents=True, exist_ok=True)
-    prepared, corpus, run = (folder / name for name in ("prepared", "corpus", arguments.name))
-    if not (prepared / "done").exists():
-        call(sys.executable, HERE / "score_data.py", arguments.data, "-o", prepared)
-        call(sys.executable, HERE / "band_data.py", arguments.data, "-o", prepared)
-        (prepared / "done").touch()
+    prepared = prepare(arguments.data, folder)
+    corpus, run = folder / "corpus", folder / arguments.name
     if not (corpus / "corpus.json").exists():
         musiclm("corpus", "build", prepared, "-o", corpus, "--tokenizer", "score")
     if (run / "run.json").exists():
@@ -73,6 +69,22 @@ def main() -> None:
         said = ["--data", DATA, "--licence", LICENCE, "--source", corpus, "-o", arguments.bundle]
         said += ["--most-tokens", 100_000, "--sampling", json.dumps(SAMPLING)]
         call(sys.executable, HERE / "bundle.py", run, "--name", "score-transformer", *said)
+
+
+def prepare(data: Path, folder: Path) -> Path:
+    """Return the folder of mended sets and arranged bands, which is made unless it is there.
+
+    Args:
+        data: the folder with the sets' archives.
+        folder: where all of it is made.
+    """
+    prepared = folder / "prepared"
+    prepared.mkdir(parents=True, exist_ok=True)
+    if not (prepared / "done").exists():
+        call(sys.executable, HERE / "score_data.py", data, "-o", prepared)
+        call(sys.executable, HERE / "band_data.py", data, "-o", prepared)
+        (prepared / "done").touch()
+    return prepared
 
 
 def started(model: str, folder: Path) -> str | Path:

@@ -107,12 +107,13 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         if tokenizer_name not in made:
             name, _, version = tokenizer_name.partition(" ")
             tokenizer = tokenizers.create(name, **({"features": int(version)} if version else {}))
-            model = tiny("gru", tokenizer.vocab_size, **tokenizer.model_config)
+            arch = "seq2seq_transformer" if tokenizer.is_paired else "gru"
+            model = tiny(arch, tokenizer.vocab_size, **tokenizer.model_config)
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.mul_(0.1)
             file = tmp_path_factory.mktemp("checkpoints") / f"{tokenizer_name.replace(' ', '-')}.safetensors"
-            checkpoint.save(file, model, arch="gru", tokenizer=tokenizer, card={"data": "nothing", "figures": {}})
+            checkpoint.save(file, model, arch=arch, tokenizer=tokenizer, card={"data": "nothing", "figures": {}})
             made[tokenizer_name] = str(file)
         return made[tokenizer_name]
 

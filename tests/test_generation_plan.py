@@ -251,3 +251,20 @@ def test_a_filled_voice_follows_chords(untrained):
     (made,) = infill.fill(Composer.load(untrained("grid-infill")), score, config, seed=0)
     new = [n for track in made.score.tracks if track.name != "Tune" for n in track.notes]
     assert new and all(n.pitch % 12 in pitch_classes(((0, "maj"), (5, "maj"))[n.time // 1920]) for n in new)
+
+
+def test_unconditional_music_has_no_pickup_bars_unless_they_are_asked_for():
+    """Bars of 1/8 at the beginning of samples came from pickups of training pieces."""
+    from musiclm.generation.constraints.limits import limits
+
+    lengths = {
+        i: 4 * SCORE.vocabulary[i].value[0] / SCORE.vocabulary[i].value[1]
+        for i in ids_of(SCORE.vocabulary, Kind.TIME_SIGNATURE).tolist()
+    }
+    assert min(lengths.values()) == 0.5
+    free = limits(SCORE, Controls(), is_unconditional=True)
+    assert {i for i in lengths if free.permitted[i]} == {i for i, quarters in lengths.items() if quarters >= 1.5}
+    asked = limits(SCORE, Controls(time_signature=(1, 8)), is_unconditional=True)
+    assert [SCORE.vocabulary[i].value for i in lengths if asked.permitted[i]] == [(1, 8)]
+    behind = limits(SCORE, Controls(), Prompt.of(SCORE, band(1, 6)).ids)
+    assert {SCORE.vocabulary[i].value for i in lengths if behind.permitted[i]} == {(3, 4)}

@@ -55,6 +55,7 @@ def test_a_teacher_of_other_tokens_is_refused(run, tmp_path: Path):
         ({"size": -4}, "size must be at least 1"),
         ({"size": 30, "num_heads": 4}, "multiple of num_heads"),
         ({"num_layers": 1.5}, "num_layers is a whole number, not 1.5"),
+        ({"size": "lstm"}, "size is a number, not lstm"),
         ({"vocab_size": 3}, "no 'vocab_size' to set"),
         ({"reference": 1}, "no 'reference' to set"),
     ],

@@ -47,7 +47,7 @@ class Checkpoint:
     Attributes:
         name: the name by which the user called it: a bundled or installed name, or the path.
         path: the file.
-        arch: one of `musiclm.models.names()`.
+        arch: one of `musiclm.models.names(None)`.
         config: fields of that architecture's `Config`.
         tokenizer_description: see `Tokenizer.describe`.
         card: data, licence, command, figures and more.
@@ -135,7 +135,7 @@ def save(
     Args:
         path: ends in .safetensors.
         model: its weights and config are stored.
-        arch: one of `musiclm.models.names()`.
+        arch: one of `musiclm.models.names(None)`.
         tokenizer: stored whole.
         card: JSON.
         dtype: of the stored weights; unchanged if left out. Integers keep theirs.

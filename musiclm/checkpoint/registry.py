@@ -9,6 +9,8 @@ from pathlib import Path
 from ..errors import CheckpointError
 from .format import SUFFIX, Checkpoint, read
 
+PAIRED = "accompany"  # the set of models that write parts beside given ones
+
 
 def load(name: str) -> Checkpoint:
     """Return the checkpoint of a name, a file or a run folder (its best one).
@@ -89,7 +91,7 @@ def _named(folder: Path) -> list[str]:
     from .. import models
 
     names = (p.name.removesuffix(SUFFIX) for p in folder.iterdir() if p.name.endswith(SUFFIX))
-    return sorted(n for n in names if n.rpartition("-")[2] in models.names() and not n.startswith("."))
+    return sorted(n for n in names if n.rpartition("-")[2] in models.names(None) and not n.startswith("."))
 
 
 def _validation_nats(checkpoint: Checkpoint) -> float:
@@ -98,13 +100,16 @@ def _validation_nats(checkpoint: Checkpoint) -> float:
     return float(nats) if isinstance(nats, (int, float)) else float("inf")
 
 
-def default(*, filling_holes: bool = False) -> str:
+def default(*, filling_holes: bool = False, paired: bool = False) -> str:
     """Return the default model of `generate`: `score` if it is bundled, else `bach`.
 
     Args:
         filling_holes: prefer a model that supports infilling, if one does.
+        paired: return that of `accompany` and `restyle`: `accompany` if there is one, else one that supports infilling.
     """
-    if filling_holes and (found := infilling()):
+    if paired and any(name.rsplit("-", 1)[0] == PAIRED for name in (*bundled(), *installed())):
+        return PAIRED
+    if (filling_holes or paired) and (found := infilling()):
         return max(found, key=lambda name: name.startswith("score-"))
     return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
 

@@ -223,8 +223,8 @@ class Comparison:
         composer = Composer(loaded, request.device)
         pace = self._pace(arch)
         last = json.loads((self.folder / arch / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
-        splits = {split: self._held_out(split) for split in ("validation", "test")}
-        found = {s: evaluation.measure_loss(composer.model, corpus.tokenizer, pieces) for s, pieces in splits.items()}
+        splits = ("validation", "test")
+        found = {s: evaluation.measure_loss(composer.model, corpus.tokenizer, self._measured(s)) for s in splits}
         measurements: dict[str, Any] = {
             "arch": arch,
             "checkpoint": str(loaded.path),
@@ -296,6 +296,12 @@ class Comparison:
 
         return sample_pieces(self.corpus.pieces(split), self.request.most_tokens)
 
+    def _measured(self, split: str) -> list[Piece]:
+        """Return the pieces of a split as their loss is measured: the windows of pairs, where the tokenizer has pairs."""
+        from ..evaluation import measured_pieces
+
+        return measured_pieces(self.corpus.tokenizer, self._held_out(split))
+
     def _prompt(self) -> Path:
         """Return the file of the prompt; by default it is made of the first test piece, by hash, that is long enough."""
         from .. import evaluation, midi
@@ -343,7 +349,9 @@ class Comparison:
             "precision": request.precision,
             "threads": request.threads,
             "train": _counts(corpus.pieces("train"), corpus),
-            **{split: _counts(self._held_out(split), corpus) for split in ("validation", "test")},
+            **{
+                split: _counts(self._held_out(split), corpus, self._measured(split)) for split in ("validation", "test")
+            },
             "models": models,
             "diverged": self.diverged,
             "baselines": self._baselines(),
@@ -366,7 +374,7 @@ class Comparison:
             split: evaluation.baselines(self.corpus, split, self.request.most_tokens)
             for split in ("validation", "test")
         }
-        test = _counts(self._held_out("test"), self.corpus)
+        test = _counts(self._held_out("test"), self.corpus, self._measured("test"))
         losses = {}
         for name, nats in found["test"].items():
             whole = evaluation.LossReport(
@@ -384,11 +392,12 @@ class Comparison:
 _DIVISORS = ("num_tokens", "num_notes", "seconds")
 
 
-def _counts(pieces: Sequence[Piece], corpus: Corpus) -> dict[str, Any]:
-    """Return the numbers of pieces, measured tokens, notes and seconds."""
+def _counts(pieces: Sequence[Piece], corpus: Corpus, measured: Sequence[Piece] | None = None) -> dict[str, Any]:
+    """Return the numbers of pieces, and of tokens, notes and seconds that are measured of them: all if left out."""
+    measured = pieces if measured is None else measured
     return {
         "num_pieces": len(pieces),
-        "num_tokens": sum(int(corpus.tokenizer.eval_mask(piece.tokens).sum()) for piece in pieces),
-        "num_notes": sum(piece.num_notes for piece in pieces),
-        "seconds": sum(piece.seconds for piece in pieces),
+        "num_tokens": sum(int(corpus.tokenizer.eval_mask(piece.tokens).sum()) for piece in measured),
+        "num_notes": sum(piece.num_notes for piece in measured),
+        "seconds": sum(piece.seconds for piece in measured),
     }

@@ -32,12 +32,18 @@ class Batch:
         features: (B, T, F) int64, or None if the tokenizer has none.
         begins: (B,) bool, the elements that begin a piece, where the others continue their crop of the batch before;
             None for crops by themselves.
+        source: (B, S) int64, of sequence-to-sequence models what is given; None for others. See `PairCrops`.
+        source_features: (B, S, F) int64, or None.
+        source_mask: (B, S) bool, True for ids of the source and False for padding; None without a source.
     """
 
     tokens: Tensor
     targets: Tensor
     features: Tensor | None
     begins: Tensor | None = None
+    source: Tensor | None = None
+    source_features: Tensor | None = None
+    source_mask: Tensor | None = None
 
     @property
     def mask(self) -> Tensor:
@@ -58,8 +64,8 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        features, begins = (None if each is None else function(each) for each in (self.features, self.begins))
-        return Batch(tokens=function(self.tokens), targets=function(self.targets), features=features, begins=begins)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{k: function(each) for k, each in fields.items() if each is not None})
 
 
 class _Crop(NamedTuple):

@@ -108,6 +108,8 @@ def _of_ids(described: dict[str, Any]) -> dict[str, Any]:
     Infilling tokenizers read plain pieces and mask spans themselves; input features are computed from ids.
     """
     kept = {key: value for key, value in described.items() if key not in ("features", "reference")}
+    if described["name"] in tokenizers.PAIRED:
+        kept = {"pairs": 1} | kept
     return json.loads(json.dumps(kept | {"name": described["name"].removesuffix("-infill")}))
 
 
@@ -121,12 +123,14 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
 
     Raises:
         CorpusError: it is not a store, is damaged, or has tokens of another tokenizer.
+        TokenizerError: its tokenizer is not known, or of another version.
     """
     document = describe(path)
     if tokenizer is None:
         tokenizer = tokenizers.from_description(document["tokenizer"])
     elif _of_ids(tokenizer.describe()) != _of_ids(document["tokenizer"]):
         theirs = document["tokenizer"].get("name")
+        tokenizers.from_description(document["tokenizer"])  # says which version of pairs it has, if that is the cause
         other = f"'{tokenizer.name}'" if tokenizer.name != theirs else f"another '{theirs}'"
         raise CorpusError(
             f"the corpus '{path}' has tokens of '{theirs}', not of {other}: name the folder of MIDI files instead, or "

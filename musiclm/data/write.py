@@ -152,22 +152,40 @@ def _write_piece(
 
 def _parts(ids: np.ndarray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield ids and score of the first 80 % of a piece's bars, of the next tenth and of the last; None without a note."""
-    score = tokenizer.decode(ids.astype(np.int64))
+    ids = ids.astype(np.int64)
+    score = tokenizer.decode(ids)
     bars = midi.BarMap(score)
     total = bars.num_bars(midi.end(score))
     held_out = max(1, total // 10) if total >= MIN_BARS else 0
     counts = (total - 2 * held_out, held_out, held_out)
-    lines = [bars[i].start for i in range(total + 1)]
     at = 0
     for count in counts:
-        part = midi.cut(score, lines[at], lines[at + count]) if count else None
-        at += count
+        first, at = at, at + count
         try:
-            if part is None or part.note_num() == 0:
-                raise MidiError("no notes in these bars")
-            yield tokenizer.encode(part)[0], part
+            if count == 0:
+                raise MidiError("no bars")
+            if tokenizer.is_paired:
+                yield _pairs_between(ids, tokenizer, first, at)
+            else:
+                part = midi.cut(score, bars[first].start, bars[at].start)
+                if part.note_num() == 0:
+                    raise MidiError("no notes in these bars")
+                yield tokenizer.encode(part)[0], part
         except MidiError:  # silence, or only notes without ids: this split has no part of the piece
             yield np.zeros(0, np.int64), None
+
+
+def _pairs_between(ids: np.ndarray, tokenizer: Tokenizer, first: int, stop: int) -> tuple[np.ndarray, Any]:
+    """Return ids and score of some bars of pairs; decoded and encoded again they would no longer be the same pairs.
+
+    Raises:
+        MidiError: no pair has notes in these bars.
+    """
+    from ..tokenizers.score_pairs import ScorePairs  # not at the top, as it imports MidiTok
+
+    assert isinstance(tokenizer, ScorePairs)
+    part = tokenizer.bars_between(ids, first, stop)
+    return part, tokenizer.decode(part)
 
 
 def _without_held_out(folder: Path) -> list[str]:

@@ -48,7 +48,7 @@ def baselines(corpus: Corpus, split: str, most_tokens: int | None = None) -> dic
         for measured, others in parts:
             model = NGram([piece.tokens for piece in others], size, order)
             for piece in measured:
-                nats = model.nats(piece.tokens)[tokenizer.eval_mask(piece.tokens[1:])]
+                nats = model.nats(piece.tokens)[tokenizer.eval_mask(piece.tokens)[1:]]
                 found[name] += float(nats.sum()) / max(1, total)
     return found
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from ..data import Piece
 from ..models.base import LanguageModel, rows
 from ..tokenizers.base import Tokenizer
+from .paired import window_losses
 
 CHUNK = 512  # tokens per forward pass; the streaming state is passed along
 BATCH = 16  # pieces per forward pass
@@ -64,11 +65,11 @@ def measure_loss(
     Args:
         model: in evaluation mode, on any device.
         tokenizer: the one that made the pieces.
-        pieces: any number.
+        pieces: any number; of a tokenizer that `is_paired`, windows: see `paired_pieces`.
         bf16: whether to compute in bfloat16.
     """
     nats = sum(
-        float(of_piece[tokenizer.eval_mask(p.tokens[1:])].sum())
+        float(of_piece[tokenizer.eval_mask(p.tokens)[1:]].sum())
         for p, of_piece in token_losses(model, tokenizer, pieces, bf16)
     )
     return _counted(nats, tokenizer, pieces)
@@ -95,7 +96,7 @@ def fit_temperature(
     """
     sums = np.zeros(len(TEMPERATURES))
     for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
-        sums += nats[:, tokenizer.eval_mask(piece.tokens[1:])].sum(1)
+        sums += nats[:, tokenizer.eval_mask(piece.tokens)[1:]].sum(1)
     best = int(np.where(np.isfinite(sums), sums, np.inf).argmin())  # argmin alone takes NaN for the lowest
     return TEMPERATURES[best], _counted(float(sums[best]), tokenizer, pieces)
 
@@ -162,6 +163,9 @@ def _each(
     model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], bf16: bool, temperatures: Sequence[float]
 ) -> Iterator[tuple[Piece, np.ndarray]]:
     """Yield each piece, the longest first, and its token losses at each temperature, (temperatures, T - 1) float64."""
+    if tokenizer.is_paired:
+        yield from window_losses(model, tokenizer, pieces, bf16, temperatures)
+        return
     device = next(model.parameters()).device
     falling = sorted(pieces, key=lambda p: (-len(p.tokens), p.name))
     for begin in range(0, len(falling), BATCH):

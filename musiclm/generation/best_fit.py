@@ -51,7 +51,14 @@ FAMILY = 8  # programs
 def best(
     kept: Score, candidates: Sequence[Score], log_probabilities: Sequence[float], start: float, stop: float
 ) -> int:
-    """Return the index of the best candidate; one without a note is the last to be kept.
+    """Return the index of the best candidate, see `goodness`."""
+    return int(goodness(kept, candidates, log_probabilities, start, stop).argmax())
+
+
+def goodness(
+    kept: Score, candidates: Sequence[Score], log_probabilities: Sequence[float], start: float, stop: float
+) -> np.ndarray:
+    """Return how good each candidate is beside the others, (N,); one without a note is the last to be kept.
 
     Args:
         kept: the notes around the new ones, and among them.
@@ -71,10 +78,10 @@ def best(
     counts = np.maximum(1, known.sum(0))
     deviations = np.where(known, figures - np.where(known, figures, 0.0).sum(0) / counts, 0.0)
     spreads = np.sqrt((deviations**2).sum(0) / counts)
-    goodness = (deviations / np.where(spreads > 1e-9, spreads, 1.0)).sum(1)
-    goodness += [density(each, start, stop) for each in candidates]
-    goodness[[not _has_notes(each, start, stop) for each in candidates]] = -np.inf
-    return int(goodness.argmax())
+    found: np.ndarray = (deviations / np.where(spreads > 1e-9, spreads, 1.0)).sum(1)
+    found += [density(each, start, stop) for each in candidates]
+    found[[not _has_notes(each, start, stop) for each in candidates]] = -np.inf
+    return found
 
 
 def pitched(score: Score, start: float, stop: float, *, begin_within: bool = False) -> np.ndarray:
@@ -99,8 +106,12 @@ def in_scale(new: np.ndarray, kept: np.ndarray) -> float:
     """Return the share of new notes in the scale of the key of kept ones; NaN without notes."""
     if not len(new) or not len(kept):
         return np.nan
-    weights = np.bincount(kept[:, 2].astype(int) % 12, kept[:, 1] - kept[:, 0], 12)
-    return float(SCALES[best_key(weights)][new[:, 2].astype(int) % 12].mean())
+    return float(SCALES[key_of(kept)][new[:, 2].astype(int) % 12].mean())
+
+
+def key_of(notes: np.ndarray) -> int:
+    """Return the key of notes by how long each pitch class sounds, see `harmony.best_key`; `notes` as of `pitched`."""
+    return best_key(np.bincount(notes[:, 2].astype(int) % 12, notes[:, 1] - notes[:, 0], 12))
 
 
 def density(score: Score, start: float, stop: float) -> float:

@@ -56,6 +56,7 @@ class Composition:
         ended: the reason why it ended: "length", or with `finish` "phrase" or "piece".
         resampled: how many stretches were resampled, by the cause; see `loop_guard.CAUSES`.
         ids: the new ids, those before its end.
+        num_new_notes: of parts beside given music; None where they are not counted.
     """
 
     score: Score
@@ -66,6 +67,7 @@ class Composition:
     ended: str
     ids: np.ndarray
     resampled: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    num_new_notes: int | None = None
 
     @property
     def num_notes(self) -> int:
@@ -189,7 +191,13 @@ class Composer:
     ) -> tuple[Prompt, GenerationSession]:
         """Return the prompt as controls have it continued, and the session that continues it."""
         if config.is_filling:
-            raise ValueError("music within a piece is written by infill.fill: neither generate nor stream has infill")
+            raise ValueError(
+                "music within a piece is written by infill.fill and accompany.arrange: neither generate nor stream has it"
+            )
+        if self.tokenizer.is_paired:
+            raise TokenizerError(
+                f"the model '{self.checkpoint.name}' writes parts beside given ones: that is for accompany.arrange"
+            )
         if not isinstance(prompt, Prompt):
             prompt = self.prompt(prompt, bars=config.prompt_bars, seconds=config.prompt_seconds)
         config = self._resolved(config, prompt)

@@ -19,6 +19,9 @@ from .options import OptionError, leaves, nested, option
 TEMPERATURES = ("temperature", "rhythm_temperature")
 FILTERS = ("top_k", "top_p", "min_p")
 FILLING = ("infill", "keep_tracks", "accompany")
+ACCOMPANY, RESTYLE = "accompany", "restyle"
+TASKS = (ACCOMPANY, RESTYLE)
+OF_THE_SONG = ("tempo", "time_signature")
 BEHIND_PROMPT = ("prompt_bars", "prompt_seconds", "keep", "only_new", "finish", "live", "repeat_strength")
 
 
@@ -117,6 +120,8 @@ class GenerationConfig:
         infill: bars to rewrite, "9-12" or "9"; `infill_bars` has them as numbers.
         keep_tracks: tracks to keep while the others are rewritten; see `masked_span.masked_span`.
         accompany: keep all tracks, and add notes.
+        task: parts beside given music, by a model that was trained on pairs: "accompany" adds the instruments of the
+            controls to the prompt, "restyle" keeps its melody alone. `infill` then says the bars. See `accompany`.
         controls: hard constraints on the new music.
         sampler: how to choose among tokens.
         precision: of the weights: fp32, bf16, fp16 or int8; "auto" is the fastest here that is exact enough. A record
@@ -159,6 +164,7 @@ class GenerationConfig:
         None, metavar="NAMES", group="What to write", help="Keep these tracks of the prompt and rewrite the others."
     )
     accompany: bool = option(False, group="What to write", help="Keep all tracks of the prompt and add to them.")
+    task: str | None = None
     voice_leading: float | None = option(
         None, min=0, metavar="NATS", group="Sampling", off=0.0,
         help="Avoid parallels, crossed voices and clashes in four voices: nats for each; 0 not at all.",
@@ -191,6 +197,8 @@ class GenerationConfig:
             raise OptionError("music that is played while it is sampled has one variation: {} must be 1", "n")
         if self.accompany and self.keep_tracks is not None:
             raise OptionError("{0} keeps all tracks: at most one of {1} and {0}", "accompany", "keep_tracks")
+        if self.controls.chords is None and self.controls.chord_strength and self.task is None:
+            raise OptionError("{} needs {}", "chord_strength", "chords")
         if self.controls.form is not None:
             self._check_form(self.controls.form)
         if self.is_filling:
@@ -213,13 +221,37 @@ class GenerationConfig:
 
     def _check_filling(self) -> None:
         """Refuse what has no meaning within a piece."""
+        if self.task is not None:
+            self._check_task(self.task)
         flat = self.to_dict()
-        others = (*leaves(Length), *BEHIND_PROMPT)
+        allowed = () if self.task is None else ("keep", "repeat_strength")  # they choose among whole songs
+        others = (*leaves(Length), *(name for name in BEHIND_PROMPT if name not in allowed))
         if wrong := [name for name in others if flat.get(name)]:
             raise OptionError(
                 "{} is for music behind a prompt: not with {}, {}, {}", wrong[0], "infill", "keep_tracks", "accompany"
             )
         _ = self.infill_bars
+
+    def _check_task(self, task: str) -> None:
+        """Refuse a task that there is not, or what has no meaning in it."""
+        if task not in TASKS:
+            raise ValueError(f"no task '{task}': one of {', '.join(TASKS)}")
+        if self.keep_tracks is not None or self.accompany:
+            raise OptionError("{} is for music within a prompt: not with a task", "keep_tracks")
+        if task == RESTYLE and self.controls.style is None:
+            raise OptionError("a song is restyled to a {}", "style")
+        self._check_band()
+
+    def _check_band(self) -> None:
+        """Refuse what the song says, and that some of the new parts may be silent."""
+        if wrong := [name for name in OF_THE_SONG if getattr(self.controls, name) is not None]:
+            raise OptionError("{} is the song's own where parts are written beside it", wrong[0])
+        groups = self.controls.ensemble
+        programs = () if isinstance(groups, str) else {program for group in groups or () for program in group}
+        if groups is not None and set(programs) != set(self.controls.instruments or ()):
+            raise OptionError(
+                "all {} play where parts are written beside a song: not with {}", "instruments", "ensemble"
+            )
 
     def _not_drawn(self) -> str | None:
         """Return the option with which one variation is not chosen among several; None if there is none."""
@@ -236,7 +268,7 @@ class GenerationConfig:
     @property
     def is_filling(self) -> bool:
         """Whether something within the prompt is rewritten, or added to it."""
-        return self.infill is not None or self.keep_tracks is not None or self.accompany
+        return self.infill is not None or self.keep_tracks is not None or self.accompany or self.task is not None
 
     @property
     def infill_bars(self) -> tuple[int, int] | None:

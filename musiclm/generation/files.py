@@ -12,7 +12,7 @@ from symusic import Score
 from .. import checkpoint, midi
 from ..devices import resolve_device
 from ..errors import MusicLMError
-from . import infill, provenance
+from . import accompany, infill, provenance
 from .composer import Composer, Composition, Ranked
 from .config import GenerationConfig
 from .prompt import Prompt
@@ -72,15 +72,19 @@ def generate_files(
     Raises:
         MusicLMError: the prompt or the model cannot be read; there is no such device or precision on this machine; or see
             `Composer.generate` and `infill.fill`.
+        OptionError: an option without a meaning for this model.
     """
     score = None if prompt is None else midi.parse(prompt, prompt_name)
-    composer = Composer.load(model or checkpoint.default(filling_holes=config.is_filling), resolve_device(device))
-    music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
+    named = model or checkpoint.default(filling_holes=config.is_filling, paired=config.task is not None)
+    composer = Composer.load(named, resolve_device(device))
+    config = accompany.with_task(composer, config)
+    accompany.check_model(composer, config)
+    if config.task is not None:
+        music = accompany.prompt(composer, accompany.required(score))
+    else:
+        music = composer.prompt(score, bars=config.prompt_bars, seconds=config.prompt_seconds)
     _log_losses(composer, music, score, config)
-    try:
-        config = composer.completed(config, music)
-    except ValueError as error:
-        raise MusicLMError(str(error)) from error
+    config = _completed(composer, music, score, config)
     began = time.monotonic()
     kept, ranked = _kept(composer, music, score, config, seed, listen)
     sampled = [each.composition for each in ranked] or kept
@@ -99,6 +103,16 @@ def generate_files(
     return Generated(composer=composer, config=config, files=files, ranked=ranked, tokens_per_second=tokens_per_second)
 
 
+def _completed(composer: Composer, music: Prompt, score: Score | None, config: GenerationConfig) -> GenerationConfig:
+    """Return a config with all that it leaves to the song, the model and the machine."""
+    try:
+        if config.task is not None:
+            return accompany.completed(composer, config, accompany.required(score))
+        return composer.completed(config, music)
+    except ValueError as error:
+        raise MusicLMError(str(error)) from error
+
+
 def _kept(
     composer: Composer,
     music: Prompt,
@@ -108,6 +122,8 @@ def _kept(
     listen: Callable[[Stream], None] | None,
 ) -> tuple[list[Composition], list[Ranked]]:
     """Return the variations that are kept, and all that were sampled for them, if they were ranked."""
+    if config.task is not None:
+        return accompany.best(composer, accompany.required(score), config, seed), []
     if config.is_filling:
         if score is None:
             raise MusicLMError("nothing can be written within a piece without a prompt")

@@ -124,7 +124,7 @@ class _Bars:
                 num_tokens += num_sampled
                 num_new += self._put(new, start, stop)
             if num_new:
-                return _composition(self.music, index, num_tokens)
+                return composition(self.music, index, num_tokens)
         raise TokenizerError(f"the model '{self.composer.checkpoint.name}' writes nothing but silence here")
 
     def _parts(self) -> Iterator[tuple[float, float, int, tuple[int, int]]]:
@@ -312,7 +312,7 @@ class _Voices:
             num_tokens += int((given < 0).sum())
             cells[start:stop] = sampled.reshape(-1, grid_infill.NUM_VOICES)
             open_cells[start:stop] = False
-        return _composition(self._score_of(cells), index, num_tokens)
+        return composition(self._score_of(cells), index, num_tokens)
 
     def _score_of(self, cells: np.ndarray) -> Score:
         """Return the music with the sampled cells in it."""
@@ -361,7 +361,8 @@ def _voice_of_tracks(score: Score) -> dict[int, int]:
     return dict(zip(falling, voices, strict=True))
 
 
-def _composition(score: Score, index: int, num_tokens: int) -> Composition:
+def composition(score: Score, index: int, num_tokens: int) -> Composition:
+    """Return a variation that is a whole score with new notes in it."""
     return Composition(
         score=score,
         index=index,

@@ -52,7 +52,7 @@ def masked_span(
     if not 1 <= first <= last <= num_bars:
         asked = f"{first}" if first == last else f"{first} to {last}"
         raise MidiError(f"there are no bars {asked}: the piece has {num_bars}")
-    kept = set(playing) if accompany else _named(score, playing, keep) if keep is not None else set()
+    kept = set(playing) if accompany else named_tracks(score, keep) if keep is not None else set()
     written = tuple(i for i in playing if i not in kept)
     if not written and not accompany:
         raise MidiError("all tracks are kept: nothing is left to write (--accompany adds to them)")
@@ -63,10 +63,15 @@ def masked_span(
     return found
 
 
-def _named(score: Score, playing: list[int], keep: str) -> set[int]:
-    """Return the indices of the tracks in a list of names and numbers."""
+def named_tracks(score: Score, names: str) -> set[int]:
+    """Return the indices of tracks by their names, numbers from 1, "drums" or instruments, with commas between.
+
+    Raises:
+        MidiError: there is no such track, or it has no notes.
+    """
+    playing = [i for i, track in enumerate(score.tracks) if len(track.notes)]
     found: set[int] = set()
-    for name in (part.strip() for part in keep.split(",")):
+    for name in (part.strip() for part in names.split(",")):
         if name.isdigit():
             chosen = [int(name) - 1] if 1 <= int(name) <= len(score.tracks) else []
         elif name.lower() == "drums":

@@ -183,10 +183,13 @@ def check_engine(record: Record, device: str) -> tuple[str, list[str]]:
 
 def reproduce(record: Record, composer: Composer, prompt: Score | None) -> bytes:
     """Return the bytes of a file, generated again from its record."""
-    from . import infill
+    from . import accompany, infill
 
     precision = precision_like(record.request.precision, record.engine, composer.device)
     request = dataclasses.replace(record.request, precision=precision)
+    if request.task is not None:
+        made = accompany.arrange(composer, accompany.required(prompt), request, record.seed, [record.index])
+        return to_midi(made[0], record)
     if request.is_filling and prompt is not None:
         made = infill.fill(composer, prompt, request, record.seed)
     else:

@@ -89,7 +89,7 @@ def losses(
     """
     found = {}
     for piece, nats in evaluation.token_losses(model, tokenizer, pieces, bf16):
-        counts = tokenizer.eval_mask(piece.tokens[1:])
+        counts = tokenizer.eval_mask(piece.tokens)[1:]
         counts[: max(0, behind - 1)] = False
         found[piece.name] = float(nats[counts].mean()) if counts.any() else 0.0
     return [found[piece.name] for piece in pieces]

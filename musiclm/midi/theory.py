@@ -95,6 +95,12 @@ def parse_key(text: str) -> tuple[str, frozenset[int]]:
     return f"{found[1].upper()}{sign} {mode}", frozenset((tonic + step) % 12 for step in MODES[mode])
 
 
+def key_name(number: int) -> str:
+    """Return the name of a key by its row in `key_profiles`."""
+    tonics = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+    return f"{tonics[number % 12]} {'major' if number < 12 else 'minor'}"
+
+
 def parse_pitch(name: str) -> int:
     """Return the MIDI pitch of a number or of a name such as C#4 (C4 is 60); the caller has checked its form."""
     if name.isdigit():

@@ -3,6 +3,8 @@
 
 A new file here is an architecture everywhere: in training, sampling, evaluation, checkpoints and tests. Files whose names
 begin with an underscore, the files in `SHARED` and packages are not architectures.
+
+An architecture is of a kind, which its name begins with; see `KINDS`. All others are causal: language models.
 """
 
 from __future__ import annotations
@@ -20,21 +22,34 @@ from ..errors import CheckpointError
 if TYPE_CHECKING:
     from .base import LanguageModel
 
-SHARED = ("base", "ensemble", "weights")  # files that are not architectures
+SHARED = ("base", "encoder", "ensemble", "seq2seq", "weights")  # files that are not architectures
+CAUSAL, SEQ2SEQ, ENCODER = "causal", "seq2seq", "encoder"
+KINDS = {CAUSAL: "", SEQ2SEQ: "seq2seq_", ENCODER: "bidirectional_"}  # and how the names of their architectures begin
 SIZES = ("tiny", "small", "base")  # each architecture's PRESETS has these keys
 
 
-def names() -> list[str]:
-    """Return the names of all architectures, from their file names; this does not import torch."""
+def names(kind: str | None = CAUSAL) -> list[str]:
+    """Return the names of the architectures of a kind, from their file names; this does not import torch.
+
+    Args:
+        kind: one of `KINDS`: causal language models; seq2seq, see `seq2seq.Seq2SeqModel`; encoder, see
+            `encoder.EncoderModel`; None for all.
+    """
     files = (m.name for m in pkgutil.iter_modules(__path__) if not m.ispkg)
-    return sorted(name for name in files if not name.startswith("_") and name not in SHARED)
+    found = (name for name in files if not name.startswith("_") and name not in SHARED)
+    return sorted(name for name in found if kind in (None, kind_of(name)))
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of the architecture of a name."""
+    return next((kind for kind, begin in KINDS.items() if begin and name.startswith(begin)), CAUSAL)
 
 
 def create(name: str, vocab_size: int, **config: Any) -> LanguageModel:
     """Return a new model, initialised from torch's global random generator.
 
     Args:
-        name: one of `names()`.
+        name: one of `names(None)`.
         vocab_size: number of token ids.
         config: fields of the architecture's `Config`; omitted fields have their defaults.
 
@@ -96,6 +111,6 @@ def starts_from_zeros(name: str) -> bool:
 
 
 def _architecture(name: str) -> ModuleType:
-    if name not in names():
-        raise CheckpointError(f"no architecture '{name}': one of {', '.join(names())}")
+    if name not in names(None):
+        raise CheckpointError(f"no architecture '{name}': one of {', '.join(names(None))}")
     return import_module(f".{name}", __name__)

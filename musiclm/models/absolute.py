@@ -17,35 +17,26 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from .base import BaseConfig, Embedding, Head, LanguageModel, State
-from .layers.blocks import Block, initialize, merge_heads, run_blocks, split_heads
+from .base import Embedding, Head, LanguageModel, State
+from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, run_blocks, split_heads
 from .layers.dropout import Dropout
 from .layers.fused_attention import attention
 from .layers.positions import sinusoids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The hyperparameters of a Transformer.
+class Config(TransformerConfig):
+    """The hyperparameters of a Transformer; the size is even.
 
     Attributes:
-        size: of the residual stream; even, and a multiple of `num_heads`.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads per layer.
         context: number of tokens that a token attends to, including itself.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
     context: int = 512
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size % self.num_heads or self.size % 2:
-            raise ValueError(f"size must be even and a multiple of num_heads: not {self.size} with {self.num_heads}")
+        self.check_even()
 
 
 PRESETS = {

@@ -59,7 +59,7 @@ class BaseConfig:
             if field.name == "dropout":
                 if not 0 <= value < 1:
                     raise ValueError(f"dropout must be in [0, 1), not {value}")
-            elif isinstance(value, int) and value < 1:
+            elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"{field.name} must be at least 1, not {value}")
 
 

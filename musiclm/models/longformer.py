@@ -31,9 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .base import Embedding, Head, LanguageModel, State
 from .layers import quantized
-from .layers.blocks import Block, initialize, merge_heads, split_heads
+from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.incremental import IncrementalBlock, IncrementalModel, pack
 from .layers.positions import rotate, rotations
@@ -41,35 +41,26 @@ from .layers.window_attention import GlobalTokens, Group, at, head_groups, in_wi
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The hyperparameters of a Longformer.
+class Config(TransformerConfig):
+    """The hyperparameters of a Longformer; the size of a head is even.
 
     Attributes:
-        size: of the residual stream; a multiple of twice `num_heads`.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads per layer.
         window: number of tokens that a head attends to, including the token itself.
         dilations: of each head, the distance between two tokens of its window; () for 1 everywhere.
         num_global: number of global tokens that a token attends to.
         global_ids: the ids of global tokens. Training takes them from the tokenizer.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
     window: int = 256
     dilations: tuple[int, ...] = ()
     num_global: int = 64
     global_ids: tuple[int, ...] = ()
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_size(2)
         for name in ("dilations", "global_ids"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
-        if self.size % (2 * self.num_heads):
-            raise ValueError(f"size must be a multiple of 2 num_heads: {self.size} is none of {2 * self.num_heads}")
         if self.dilations and (len(self.dilations) != self.num_heads or min(self.dilations) < 1):
             raise ValueError(f"dilations must be {self.num_heads} numbers from 1, one per head, not {self.dilations}")
         if any(not 0 <= i < self.vocab_size for i in self.global_ids):

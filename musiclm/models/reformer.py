@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import BaseConfig, Embedding, Head, LanguageModel, State
+from .base import Embedding, Head, LanguageModel, State
 from .layers import quantized
-from .layers.blocks import Block, initialize, merge_heads, split_heads
+from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.hashed_attention import attend_once, hash_buckets, hashed_attention, last_keys, sort_keys
 from .layers.incremental import IncrementalModel
@@ -42,33 +42,24 @@ KEPT = 3  # tensors of the state per layer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The hyperparameters of a Reformer.
+class Config(TransformerConfig):
+    """The hyperparameters of a Reformer; size and buckets are even, and layers are reversible.
 
     Attributes:
-        size: of the residual streams; even, and a multiple of `num_heads`.
-        num_layers: reversible layers of attention and feed-forward.
-        num_heads: attention heads per layer.
         num_rounds: of hashing.
         num_buckets: per round; even.
         bucket_context: number of earlier tokens of its bucket that a token attends to in each round.
         hash_seed: of the random rotations.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
     num_rounds: int = 2
     num_buckets: int = 16
     bucket_context: int = 64
     hash_seed: int = 1
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size % self.num_heads or self.size % 2:
-            raise ValueError(f"size must be even and a multiple of num_heads: not {self.size} with {self.num_heads}")
+        self.check_even()
         if self.num_buckets % 2:
             raise ValueError(f"num_buckets must be even, not {self.num_buckets}")
 

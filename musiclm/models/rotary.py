@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import BaseConfig, Embedding, Head, LanguageModel, State
-from .layers.blocks import initialize, merge_heads
+from .base import Embedding, Head, LanguageModel, State
+from .layers.blocks import TransformerConfig, initialize, merge_heads
 from .layers.dropout import Dropout
 from .layers.fused_attention import attention
 from .layers.positions import rotate, rotations
@@ -30,27 +30,18 @@ from .layers.rotary_decoder import IncrementalRotary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The hyperparameters of a rotary transformer.
+class Config(TransformerConfig):
+    """The hyperparameters of a rotary transformer; the size of a head is even.
 
     Attributes:
-        size: of the residual stream; a multiple of twice `num_heads`.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads per layer.
         context: number of tokens that a token attends to, including itself.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
     context: int = 512
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size % (2 * self.num_heads):
-            raise ValueError(f"size must be a multiple of twice num_heads: not {self.size} with {self.num_heads}")
+        self.check_size(2)
 
 
 PRESETS = {

@@ -18,35 +18,22 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import BaseConfig, Embedding, Head, LanguageModel, State
-from .layers.blocks import Block, initialize, merge_heads, split_heads
+from .base import Embedding, Head, LanguageModel, State
+from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.relative_attention import relative_attention
 from .layers.transformer_decoder import BlockWeights, IncrementalTransformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
+class Config(TransformerConfig):
     """The hyperparameters of a Music Transformer.
 
     Attributes:
-        size: of the residual stream; a multiple of `num_heads`.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads per layer.
         context: number of tokens that a token attends to, including itself.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
     context: int = 512
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.size % self.num_heads:
-            raise ValueError(f"size must be a multiple of num_heads: {self.size} is none of {self.num_heads}")
 
 
 PRESETS = {

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import BaseConfig, Embedding, Head, LanguageModel, State, detach
-from .layers.blocks import INIT_STD, Block, initialize, merge_heads, split_heads
+from .base import Embedding, Head, LanguageModel, State, detach
+from .layers.blocks import INIT_STD, Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.positions import sinusoids
 from .layers.relative_attention import relative_attention
@@ -35,27 +35,18 @@ from .layers.transformer_decoder import BlockWeights, IncrementalTransformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(BaseConfig):
-    """The hyperparameters of a Transformer-XL.
+class Config(TransformerConfig):
+    """The hyperparameters of a Transformer-XL; the size is even.
 
     Attributes:
-        size: of the residual stream; even, and a multiple of `num_heads`.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads per layer.
         memory: number of tokens that a token attends to, including itself.
-        dropout: of embeddings and of the output of each sub-layer.
     """
 
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
     memory: int = 512
-    dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size % self.num_heads or self.size % 2:
-            raise ValueError(f"size must be even and a multiple of num_heads: not {self.size} with {self.num_heads}")
+        self.check_even()
 
 
 PRESETS = {

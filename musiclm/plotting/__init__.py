@@ -26,6 +26,7 @@ KINDS = (".png", ".svg")
 COLOURS = ("#3b6fb6", "#d9822b", "#3f9b62", "#b5485d", "#7a5ba6", "#8c6d4f", "#c957a3", "#4a9aa8", "#a89a2b", "#6b7a85")
 PITCHES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 DPI = 110
+WITHIN = ("infill", "keep_tracks", "accompany", "task")  # options of music that was written within a prompt
 
 
 def check_output(path: Path, *, force: bool = False, kinds: Sequence[str] = KINDS) -> None:
@@ -110,7 +111,7 @@ def _records(score: Score) -> Iterator[dict[str, Any]]:
 
 def _is_infilled(record: dict[str, Any]) -> bool:
     options = record.get("options")
-    return isinstance(options, dict) and any(name in options for name in ("infill", "keep_tracks", "accompany"))
+    return isinstance(options, dict) and any(name in options for name in WITHIN)
 
 
 def figure(width: float, height: float) -> Figure:

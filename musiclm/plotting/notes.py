@@ -77,6 +77,21 @@ def align(tokenizer: Tokenizer, score: Score) -> AlignedNotes:
         TokenizerError: no id of the tokenizer begins exactly one note.
     """
     ids, left_out = tokenizer.encode(score)
+    return align_ids(tokenizer, ids, score, left_out)
+
+
+def align_ids(tokenizer: Tokenizer, ids: np.ndarray, score: Score, left_out: int = 0) -> AlignedNotes:
+    """Return the notes that ids belong to.
+
+    Args:
+        tokenizer: of the ids.
+        ids: (T,), of one side of a pair if the tokenizer has pairs.
+        score: that they were encoded from.
+        left_out: how many notes of it they do not have.
+
+    Raises:
+        TokenizerError: see `align`.
+    """
     decoded = tokenizer.decode(ids)
     if tokenizer.in_seconds:
         decoded = midi.retimed(decoded, score)

@@ -1,7 +1,8 @@
 """Tokenizers by name. `REGISTRY` has one line for each; its class is imported only when a tokenizer is made.
 
-`grid`, `performance`, `score` and the two for infilling are this project's, see each one's file. The others are MidiTok's, by
-its names and with its options, see `miditok_presets`. Knowing a name imports neither MidiTok nor torch nor numpy.
+`grid`, `performance`, `score`, `score-pairs` and the two for infilling are this project's, see each one's file. The others
+are MidiTok's, by its names and with its options, see `miditok_presets`. Knowing a name imports neither MidiTok nor torch nor
+numpy.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Registered:
         is_miditok: whether all other options are MidiTok's, and are given to the class as `config`.
         has_versions: whether its features have versions; a description without one then means version 1.
         supports_infilling: whether its models can write within a score.
+        is_paired: whether its pieces are pairs of parts, which have versions, too.
     """
 
     module: str
@@ -38,6 +40,7 @@ class Registered:
     is_miditok: bool = False
     has_versions: bool = False
     supports_infilling: bool = False
+    is_paired: bool = False
 
     def load(self) -> Any:
         """Return the class."""
@@ -52,6 +55,7 @@ MIDITOK = ("REMI", "TSD", "MIDILike", "Structured", "BEAT", "MMM", "PerTok")
 REGISTRY: dict[str, Registered] = {
     "score": _own(".score", "ScoreTokenizer", "features", is_miditok=True),
     "score-infill": _own(".score_infill", "ScoreInfill", "features", is_miditok=True, supports_infilling=True),
+    "score-pairs": _own(".score_pairs", "ScorePairs", "features", is_miditok=True, is_paired=True),
     "performance": _own(".performance", "Performance", "features"),
     "grid": _own(".grid", "Grid", "features", "reference"),
     "grid-infill": _own(".grid_infill", "GridInfill", supports_infilling=True),
@@ -62,6 +66,7 @@ REGISTRY: dict[str, Registered] = {
 }
 NAMES = tuple(REGISTRY)
 INFILLING = tuple(name for name, known in REGISTRY.items() if known.supports_infilling)
+PAIRED = tuple(name for name, known in REGISTRY.items() if known.is_paired)
 SEVERAL_VOCABULARIES = ("CPWord", "Octuple", "MuMIDI")  # of MidiTok; no model here reads them
 
 
@@ -112,6 +117,8 @@ def from_description(description: dict[str, Any]) -> Tokenizer:
     merges, name = options.pop("merges", None), str(options.pop("name", None))
     if _known(name).has_versions:
         options.setdefault("features", 1)  # a description says the version, except for the first
+    if name in PAIRED:
+        options.setdefault("pairs", 1)
     tokenizer = create(name, **options)
     if merges is None:
         return tokenizer

@@ -48,6 +48,10 @@ class Tokenizer(ABC):
         has_plan: whether ids begin with a header, and bars with attributes; see `score_plan`.
         supports_infilling: whether rearrangements have masked spans, so that models learn infilling; evaluation then uses
             them.
+        is_paired: whether a piece is pairs of a source and a target, for sequence-to-sequence models; see `score_pairs`.
+            Decoding gives one pair, without the names of parts, so encoding that need not give the same ids again.
+        aligned_features: the features that say where in a piece a token is, in both sides of a pair alike, and by how much
+            attention from one to the other is to fall at first with a difference of 1; none without pairs.
         p_rearrange: the share of training crops that are rearranged.
     """
 
@@ -68,6 +72,7 @@ class Tokenizer(ABC):
     p_rearrange: float = 0.75
     has_plan: bool = False
     supports_infilling: bool = False
+    is_paired: bool = False
 
     @property
     def model_config(self) -> dict[str, Any]:

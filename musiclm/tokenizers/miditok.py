@@ -124,6 +124,10 @@ class MidiTokTokenizer(Tokenizer):
             raise MidiError(f"no note that the tokenizer '{self.name}' can express")
         return np.concatenate([[self.bos], ids, [self.eos]]), max(0, score.note_num() - num_kept)
 
+    def num_notes(self, ids: np.ndarray) -> int:
+        """Return how many notes begin in some ids."""
+        return int(self._num_notes[ids].sum())
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> Score:
         ids = np.asarray(ids, dtype=np.int64)
         music = ids[~self._is_special[ids]].tolist()

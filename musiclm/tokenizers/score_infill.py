@@ -18,7 +18,6 @@ so the model predicts the harmony from what is given, and then the notes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,11 +79,7 @@ class ScoreInfill(ScoreTokenizer):
         self.ahead = find(table, Kind.INFILL_CONTEXT)
         self.write = {table[i].value: i for i in ids_of(table, Kind.INFILL_SPAN).tolist()}
         self._is_write, self._is_bar = is_kind(table, Kind.INFILL_SPAN), is_kind(table, Kind.BAR)
-        self._is_program, self._is_tempo, self._is_time_signature = (
-            is_kind(table, kind) for kind in (Kind.PROGRAM, Kind.TEMPO, Kind.TIME_SIGNATURE)
-        )
-        self._styles = set(ids_of(table, Kind.STYLE).tolist())
-        self._bar_line = find(table, Kind.POSITION, 0)
+        self._is_program = is_kind(table, Kind.PROGRAM)
         self._reader = NoteReader(table)
 
     @property
@@ -113,10 +108,6 @@ class ScoreInfill(ScoreTokenizer):
             if self.plan is not None:
                 mask[: self.bar_starts(ids[: parts.ahead])[:2][-1]] = False
         return mask
-
-    def num_notes(self, ids: np.ndarray) -> int:
-        """Return how many notes begin in some ids."""
-        return int(self._num_notes[ids].sum())
 
     def parts(self, ids: np.ndarray) -> Parts | None:
         """Return the positions of the parts of a rearranged crop; None for a piece as it is."""
@@ -221,31 +212,9 @@ class ScoreInfill(ScoreTokenizer):
     def _header(
         self, ids: np.ndarray, starts: np.ndarray, bar: int, num_bars: int, programs: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Return BOS and the header of a piece as if it began at a bar, (T,) int64.
-
-        Args:
-            ids: of the piece.
-            starts: of its bars, see `bar_starts`.
-            bar: where the crop begins.
-            num_bars: of the whole piece.
-            programs: ids of all that play; those of the piece's header if left out.
-        """
+        """Return BOS and the header of a piece as if it began at a bar; see `ScorePlan.header_from`."""
         assert self.plan is not None
-        own, at = ids[: starts[0]], int(starts[bar])
-        style = next((i for i in own.tolist() if i in self._styles), self.plan.styles[None])
-        is_known = self.plan.lengths[None] not in own
-        signature, tempo = (own[of[own]] for of in (self._is_time_signature, self._is_tempo))
-        if bar and len(signature):
-            signature = ids[at + 1 : at + 2]
-        if bar and len(tempo):
-            changes = np.flatnonzero(self._is_tempo[ids[:at]])
-            tempo = ids[changes[-1:]] if len(changes) else tempo
-            line = ids[at : at + 9]  # bar, time signature, four attributes, position, tempo
-            now = [i for p, i in pairwise(line.tolist()) if p == self._bar_line and self._is_tempo[i]]
-            tempo = np.array(now or tempo, np.int64)
-        playing = own[self._is_program[own]] if programs is None else self.plan.in_order(np.asarray(programs, np.int64))
-        length = self.plan.length(num_bars - bar if is_known else None)
-        return np.concatenate([[self.bos, style, length], signature, tempo, playing]).astype(np.int64)
+        return self.plan.header_from(ids, starts, bar, num_bars, programs)
 
     def with_programs(self, ids: np.ndarray, programs: Sequence[int]) -> np.ndarray:
         """Return ids with a plan whose header says some programs beside those that play, and how many bars there are."""

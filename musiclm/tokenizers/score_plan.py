@@ -14,6 +14,7 @@ T tokens, N notes, M bars.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +81,7 @@ class ScorePlan:
         )
         self._is_pitch, self._is_drum = is_kind(table, Kind.NOTE_ON), is_kind(table, Kind.DRUM_ON)
         self._bos = find(table, Kind.BOS)
+        self._bar_line = find(table, Kind.POSITION, 0)
         self._drums = find(table, Kind.PROGRAM, -1)
         # of each id its pitch, position or length, in positions
         self._value = np.zeros(len(table), np.int64)
@@ -177,6 +179,34 @@ class ScorePlan:
         others = said[self._is_signature[said] | self._is_tempo[said]]
         players = self.in_order(np.concatenate([played, np.asarray(programs, np.int64)]))
         return np.concatenate([ids[:1], [first, self.length(bars)], others, players, rest]).astype(np.int64)
+
+    def header_from(
+        self, ids: np.ndarray, starts: np.ndarray, bar: int, num_bars: int, programs: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Return BOS and the header of a piece as if it began at a bar, (T',) int64.
+
+        Args:
+            ids: of the piece.
+            starts: the position of each of its bars, (M,) or longer.
+            bar: where the piece is to begin.
+            num_bars: of the whole piece.
+            programs: ids of all that play; those of the piece's header if left out.
+        """
+        own, at = ids[: starts[0]], int(starts[bar])
+        style = next((i for i in own.tolist() if self._is_style[i]), self.styles[None])
+        is_known = self.lengths[None] not in own
+        signature, tempo = (own[of[own]] for of in (self._is_signature, self._is_tempo))
+        if bar and len(signature):
+            signature = ids[at + 1 : at + 2]
+        if bar and len(tempo):
+            changes = np.flatnonzero(self._is_tempo[ids[:at]])
+            tempo = ids[changes[-1:]] if len(changes) else tempo
+            line = ids[at : at + 9]  # bar, time signature, four attributes, position, tempo
+            now = [i for p, i in pairwise(line.tolist()) if p == self._bar_line and self._is_tempo[i]]
+            tempo = np.array(now or tempo, np.int64)
+        playing = own[self._is_program[own]] if programs is None else self.in_order(np.asarray(programs, np.int64))
+        length = self.length(num_bars - bar if is_known else None)
+        return np.concatenate([[self._bos, style, length], signature, tempo, playing]).astype(np.int64)
 
     def in_order(self, programs: np.ndarray) -> np.ndarray:
         """Return each of some program ids once, in the order of the stream: drums last."""

@@ -14,7 +14,7 @@ class TrainConfig:
     """The configuration of a run: run.json.
 
     Attributes:
-        arch: one of `musiclm.models.names()`.
+        arch: one of `musiclm.models.names(None)`.
         preset: the size of the model: tiny, small or base.
         data: the path of the data, absolute; None for the bundled chorales.
         tokenizer: its name; None for the default of the data.
@@ -53,7 +53,7 @@ class TrainConfig:
     learning_rate: float | None = None
     dropout: float | None = None
     crops: str | None = None
-    config: dict[str, float] = dataclasses.field(default_factory=dict)
+    config: dict[str, float | str] = dataclasses.field(default_factory=dict)
     patience: int | None = None
     patient_from: int = 0
     seed: int = 0

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..data.crops import IGNORE, Batch
 from ..data.loader import load
 from ..errors import DivergedError
+from ..evaluation.paired import predict
 from ..models.base import LanguageModel
 from .carry import CarriedState
 from .optim import Recipe, make_optimizers, set_rate, update_ema
@@ -181,7 +182,7 @@ def train(
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
         with recipe.autocast(batch.tokens.device):
-            logits, state = model(batch.tokens, carried.before(batch), batch.features)
+            logits, state = predict(model, batch, carried.before(batch))
         carried.keep(batch, state)
         nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         total = nats
@@ -216,7 +217,7 @@ def train(
 def _soft_labels(teacher: LanguageModel, batch: Batch, recipe: Recipe) -> Tensor:
     """Return a teacher's probabilities of the targets of a batch, (B, T, V)."""
     with recipe.autocast(batch.tokens.device):
-        logits, _ = teacher(batch.tokens, None, batch.features)
+        logits, _ = predict(teacher, batch)
     return logits.float().softmax(-1)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.base import LanguageModel
+from ..models.layers.alignment_bias import AlignmentBias
 
 MATRIX_RATE = 2.0  # how much higher Muon's learning rate is than AdamW's
 
@@ -21,10 +22,11 @@ def make_optimizers(model: LanguageModel, recipe: Recipe) -> list[torch.optim.Op
     """Return Muon for hidden matrices and AdamW for everything else, with weight decay on the head's matrices only.
 
     Muon (Jordan et al. 2024) takes steps whose singular values are all alike, scaled here to the size of AdamW's (Liu et
-    al. 2025). Embeddings, heads, norms, biases and vectors of distances are not hidden matrices.
+    al. 2025). Embeddings, heads, norms, biases, also of attention, and vectors of distances are not hidden matrices.
     """
     head = {id(p) for p in model.head.parameters() if p.ndim == 2}
-    tables = [m for m in model.modules() if m is getattr(model, "embedding", None) or isinstance(m, nn.Embedding)]
+    kinds = (nn.Embedding, AlignmentBias)
+    tables = [m for m in model.modules() if m is getattr(model, "embedding", None) or isinstance(m, kinds)]
     ends = {id(p) for m in (model.head, *tables) for p in m.parameters()}
     decayed: list[Tensor] = [p for p in model.parameters() if id(p) in head]
     hidden: list[Tensor] = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]

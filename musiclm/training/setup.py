@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ from .config import TrainConfig
 if TYPE_CHECKING:
     from ..data.contiguous import ContiguousCrops
     from ..data.crops import RandomCrops
+    from ..data.pair_crops import PairCrops
     from ..models.base import LanguageModel
     from .optim import Recipe
 
@@ -71,11 +73,12 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
 
     from .. import checkpoint, models
     from ..data import open_source
-    from ..evaluation import masked_pieces, sample_pieces
+    from ..evaluation import masked_pieces, measured_pieces, sample_pieces
 
     started = checkpoint.load(plan.start_from) if plan.start_from else None
     source = open_source(plan.data, _wanted(plan, started))
     tokenizer = source.tokenizer
+    _check_pairs(plan, tokenizer)
     config = _config(plan, started, tokenizer)
     crops = _crops(plan, list(source.pieces("train")), tokenizer, config.get("context"))
     device = resolve_device(plan.device)
@@ -101,13 +104,34 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
         crops=crops,
         recipe=recipe,
         teacher=_teacher(plan.teachers, tokenizer, device),
-        validation=masked_pieces(tokenizer, validation) if tokenizer.supports_infilling else validation,
+        validation=(
+            masked_pieces(tokenizer, validation)
+            if tokenizer.supports_infilling
+            else measured_pieces(tokenizer, validation)
+        ),
     )
+
+
+def _check_pairs(plan: TrainConfig, tokenizer: Any) -> None:
+    """Refuse an architecture or crops that the tokens are not for.
+
+    Raises:
+        RunError: an encoder and decoder without pairs, or contiguous crops of pairs.
+    """
+    from .. import models
+
+    if models.kind_of(plan.arch) == models.SEQ2SEQ and not tokenizer.is_paired:
+        raise RunError(
+            f"'{plan.arch}' learns from pairs of a source and a target, and tokens of '{tokenizer.name}' have none: build the "
+            "corpus with --tokenizer score-pairs"
+        )
+    if tokenizer.is_paired and plan.crops == "contiguous":
+        raise RunError("--crops contiguous: pairs are read in crops by themselves")
 
 
 def _crops(
     plan: TrainConfig, pieces: Sequence[Any], tokenizer: Any, context: int | None
-) -> RandomCrops | ContiguousCrops:
+) -> RandomCrops | ContiguousCrops | PairCrops:
     """Return the crops that a run is trained on.
 
     Crops are as long as the context of a model that has one: distances that were never trained must not occur later.
@@ -115,10 +139,17 @@ def _crops(
     from .. import models
     from ..data.contiguous import ContiguousCrops
     from ..data.crops import RandomCrops
+    from ..data.pair_crops import PairCrops
 
     training = models.training(plan.arch)
     length = plan.window or context or training["window"]
-    crops = (ContiguousCrops if resolve_crops(plan) == "contiguous" else RandomCrops)(
+    kind: Any = ContiguousCrops if resolve_crops(plan) == "contiguous" else RandomCrops
+    if tokenizer.is_paired:
+        is_joined = models.kind_of(plan.arch) == models.CAUSAL
+        if is_joined:  # its context has both sides
+            length = plan.window or (context or training["window"]) // 2
+        kind = functools.partial(PairCrops, joined=is_joined)
+    crops: RandomCrops | ContiguousCrops | PairCrops = kind(
         [piece.tokens for piece in pieces],
         tokenizer,
         pitches=[piece.pitches for piece in pieces],
@@ -149,7 +180,7 @@ def resolve_crops(plan: TrainConfig) -> str:
     return crops
 
 
-def _recipe(plan: TrainConfig, crops: RandomCrops | ContiguousCrops, device: str) -> Recipe:
+def _recipe(plan: TrainConfig, crops: RandomCrops | ContiguousCrops | PairCrops, device: str) -> Recipe:
     """Return the recipe: the budget in steps and seconds, and the learning rate, lower for fine-tuning."""
     from .. import models
     from .optim import Recipe
@@ -184,15 +215,23 @@ def _wanted(plan: TrainConfig, started: Any) -> Any:
     Raises:
         RunError: the checkpoint has another vocabulary.
     """
-    from .. import tokenizers
+    from .. import models, tokenizers
 
     theirs = None if started is None else started.tokenizer()
     if plan.tokenizer is None:
-        return theirs
+        has_pairs = started is None and models.kind_of(plan.arch) == models.SEQ2SEQ
+        return tokenizers.create("score-pairs") if has_pairs and not _is_store(plan.data) else theirs
     wanted = tokenizers.parse(plan.tokenizer)
     if theirs is not None and wanted.plain_size != theirs.plain_size:
         raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{wanted.name}'")
     return wanted
+
+
+def _is_store(data: str | None) -> bool:
+    """Return whether data is a corpus, which has its tokenizer already."""
+    from ..data import is_store
+
+    return data is not None and is_store(Path(data))
 
 
 def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
@@ -218,10 +257,17 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
     config |= tokenizer.model_config
     if "global_ids" in models.fields(plan.arch):
         config["global_ids"] = tokenizer.global_ids
+    if "aligned_features" in models.fields(plan.arch):
+        config["aligned_features"] = tuple(tokenizer.aligned_features)
+        config["alignment_slopes"] = tuple(tokenizer.aligned_features.values())
     for name, number in sorted(plan.config.items()):
         if name not in preset:
             own = ", ".join(sorted(preset))
             raise RunError(f"the architecture '{plan.arch}' has no '{name}' to set: it has {own}")
+        if isinstance(preset[name], bool) and number not in (0, 1):
+            raise RunError(f"{name} is 0 or 1, not {number}")
+        if isinstance(preset[name], str) != isinstance(number, str):
+            raise RunError(f"{name} is a {'word' if isinstance(preset[name], str) else 'number'}, not {number}")
         if isinstance(preset[name], int) and not isinstance(number, int):
             raise RunError(f"{name} is a whole number, not {number:g}")
     config |= plan.config

@@ -94,7 +94,8 @@ def constraints(
         tokenizer: any.
         not_before: no new note may begin before this time, in the tokenizer's quarters; only grammars in which notes
             could begin before the prompt's end enforce it.
-        prompt_ids: ids of the prompt, whose instruments, time signature and tempi are kept; None for no such constraint.
+        prompt_ids: ids of the prompt, whose instruments, time signature and tempi are kept; None for unconditional
+            music, or an infill.
         controls: limits on new music; they take precedence over the prompt.
         bars: of unconditional music, which its header says; None for unknown.
         ensemble: whether those that `Controls.ensemble` names have to play.
@@ -110,7 +111,8 @@ def constraints(
         wrappers.append(lambda base, inner: with_ensemble(base, inner, controls, base_ids))
     if ends and bars is not None:
         wrappers.append(functools.partial(LastBar, bars=bars, tonic=controls.chords is None))
-    made = grammar(tokenizer, not_before, limits(tokenizer.unmerged, controls, base_ids, bars), wrappers)
+    limited = limits(tokenizer.unmerged, controls, base_ids, bars, is_unconditional=base_ids is None)
+    made = grammar(tokenizer, not_before, limited, wrappers)
     bias = logit_bias(tokenizer, controls)
     return [made] if bias is None else [made, bias]
 

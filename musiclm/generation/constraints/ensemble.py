@@ -43,7 +43,7 @@ class EnsembleState(NamedTuple):
 
 
 class Ensemble(Grammar):
-    """A grammar in which groups of programs enter by bar `ENTRY` of new music, and are never silent for long.
+    """A grammar in which groups of programs enter by a bar of new music, and are never silent for long.
 
     A group is overdue in that bar if it has not played, and later if it has been silent for `gap` whole bars. A bar with
     overdue groups begins with them: at a position only their programs begin notes, as long as one can still come there by the
@@ -59,6 +59,7 @@ class Ensemble(Grammar):
         groups: who is needed; None for each program of the header.
         gap: in whole bars.
         num_given: bars that the prompt has begun, without an open one that is empty.
+        entry: the bar of new music in which an instrument enters at the latest.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class Ensemble(Grammar):
         *,
         gap: int = GAP_ASKED,
         num_given: int = 0,
+        entry: int = ENTRY,
     ) -> None:
         super().__init__(inner.vocab_size)
         table = tokenizer.vocabulary
         self._inner, self._wanted, self._gap, self._num_given = inner, groups, gap, num_given
+        self._entry = entry
         self._bar, self._drums = find(table, Kind.BAR), find(table, Kind.PROGRAM, -1)
         self._positions = np.array(sorted(ids_of(table, Kind.POSITION), key=lambda i: table[i].value))
         self._is_program, self._is_note = is_kind(table, Kind.PROGRAM), is_kind(table, Kind.NOTE_ON, Kind.DRUM_ON)
@@ -141,7 +144,7 @@ class Ensemble(Grammar):
         found = []
         for group in self._groups(inner):
             last = max((last_bars[i] for i in group if i in last_bars), default=None)
-            is_missing = not last and bar >= ENTRY  # so far, in new music
+            is_missing = not last and bar >= self._entry  # so far, in new music
             if is_missing or (last is not None and bar - 1 - last >= self._gap):
                 found.append(group)
         return tuple(found)
@@ -154,7 +157,11 @@ class Ensemble(Grammar):
 
 
 def with_ensemble(
-    tokenizer: MidiTokTokenizer, inner: Grammar, controls: Controls, prompt_ids: np.ndarray | None = None
+    tokenizer: MidiTokTokenizer,
+    inner: Grammar,
+    controls: Controls,
+    prompt_ids: np.ndarray | None = None,
+    entry: int = ENTRY,
 ) -> Grammar:
     """Return a grammar in which the ensemble that controls ask for plays; the grammar itself where there is none.
 
@@ -165,6 +172,7 @@ def with_ensemble(
         inner: its grammar.
         controls: see `controls.ensemble`.
         prompt_ids: base ids of the prompt; None for unconditional music.
+        entry: see `Ensemble`.
     """
     asked, table = controls.ensemble, tokenizer.vocabulary
     if asked in (None, NONE) or not isinstance(inner, ScoreGrammar) or not has(table, Kind.PROGRAM):
@@ -174,9 +182,9 @@ def with_ensemble(
     if asked != AUTO:
         of_program = {table[i].value: i for i in ids_of(table, Kind.PROGRAM).tolist()}
         groups = [frozenset(of_program[p] for p in group if p in of_program) for group in asked]
-        return Ensemble(tokenizer, inner, groups, num_given=num_given)
+        return Ensemble(tokenizer, inner, groups, num_given=num_given, entry=entry)
     recent = None if prompt_ids is None else [frozenset([i]) for i in _recent(table, ids, num_given)]
-    return Ensemble(tokenizer, inner, recent, gap=GAP, num_given=num_given)
+    return Ensemble(tokenizer, inner, recent, gap=GAP, num_given=num_given, entry=entry)
 
 
 def _num_bars(table: Vocabulary, ids: np.ndarray) -> int:

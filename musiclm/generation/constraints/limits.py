@@ -19,17 +19,25 @@ from .base import Grammar, Limits, LogitBias
 from .dispatch import grammar_class
 from .key_leaning import KeyLeaning
 
+SHORTEST_BAR = 1.5  # quarters, of unconditional music: shorter ones in training pieces are mostly pickups
+
 
 def limits(
-    tokenizer: Tokenizer, controls: Controls, prompt_ids: np.ndarray | None = None, bars: int | None = None
+    tokenizer: Tokenizer,
+    controls: Controls,
+    prompt_ids: np.ndarray | None = None,
+    bars: int | None = None,
+    *,
+    is_unconditional: bool = False,
 ) -> Limits:
     """Return the limits that controls, and a prompt's ids where there are no controls, set for a tokenizer without merges.
 
     Args:
         tokenizer: without merges.
         controls: limits on new music.
-        prompt_ids: of the prompt; None for unconditional music.
+        prompt_ids: of the prompt, whose instruments, time signature and tempi are kept; None for no such limit.
         bars: of unconditional music, as its header says; None for unknown.
+        is_unconditional: whether the header is sampled, too; then no bar is as short as a pickup.
 
     Raises:
         TokenizerError: the tokenizer cannot express one of them.
@@ -39,7 +47,7 @@ def limits(
     permitted = np.ones(tokenizer.vocab_size, bool)
     if prompt_ids is not None:
         permitted[tokenizer.new_to_prompt(prompt_ids)] = False
-    else:
+    if is_unconditional:
         _permit_header(tokenizer, controls, bars, permitted)
     if controls.instruments is not None:
         _permit_programs(tokenizer, controls.instruments, permitted)
@@ -127,7 +135,7 @@ def _permit_programs(tokenizer: Tokenizer, programs: tuple[int, ...], permitted:
 
 
 def _permit_header(tokenizer: Tokenizer, controls: Controls, bars: int | None, permitted: np.ndarray) -> None:
-    """Permit one length in the header of unconditional music, and drums as its style only where drums alone may play.
+    """Permit one length in the header of unconditional music, no pickup bars, and drums as its style where only they play.
 
     The header says its style before its instruments: where only these are asked for, the style is unknown, so that they fit.
     """
@@ -137,6 +145,9 @@ def _permit_header(tokenizer: Tokenizer, controls: Controls, bars: int | None, p
         known = sorted(n for n in lengths if n is not None)
         permitted[[*lengths.values()]] = False
         permitted[lengths[None if bars is None else next((n for n in known if n >= bars), known[-1])]] = True
+        for i in ids_of(table, Kind.TIME_SIGNATURE).tolist():
+            numerator, denominator = table[i].value
+            permitted[i] = permitted[i] and 4 * numerator / denominator >= SHORTEST_BAR
     drums = find(table, Kind.STYLE, "drums")
     if drums < 0 or controls.style is not None:
         return

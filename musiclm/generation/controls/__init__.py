@@ -83,9 +83,7 @@ class Controls:
                 object.__setattr__(self, field.name, field.metadata["control"].parse(value))
         if self.key in (None, NONE) and self.key_strength not in (None, STRICT):
             raise OptionError("{} needs a {}", "key_strength", "key")
-        if self.chords is None:
-            if self.chord_strength:
-                raise OptionError("{} needs {}", "chord_strength", "chords")
+        if self.chords is None and not self.chord_strength:
             object.__setattr__(self, "chord_strength", None)  # off, as a record without it says
         if not self.pitches:
             raise ValueError(f"no pitch of {self.key} lies within {self.to_dict()['pitch_range']}")

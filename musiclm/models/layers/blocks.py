@@ -1,4 +1,4 @@
-"""What transformers share around their attention: pre-norm blocks, heads, initialization, the walk through the layers.
+"""What transformers share around their attention: config, pre-norm blocks, heads, initialization, the walk through layers.
 
 An architecture's file has its attention module: `(x, cache) -> (y, cache)`, with its last linear layer named `out`. A cache
 is what that module keeps of the tokens so far, None at the beginning.
@@ -8,16 +8,57 @@ B batch, T tokens, D size of the model, H heads, E size of a head.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import State
+from ..base import BaseConfig, State
 from .dropout import Dropout
 
 INIT_STD = 0.02
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig(BaseConfig):
+    """The hyperparameters that transformers have in common.
+
+    Attributes:
+        size: of the residual stream; a multiple of `num_heads`.
+        num_layers: blocks of attention and feed-forward.
+        num_heads: attention heads per layer.
+        dropout: of embeddings and of the output of each sub-layer.
+    """
+
+    size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_size(1)
+
+    def check_size(self, multiple: int) -> None:
+        """Check that the size of a head, and so the size, is a multiple of a number.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.size % (multiple * self.num_heads):
+            times = f"{multiple} " if multiple > 1 else ""
+            raise ValueError(f"size must be a multiple of {times}num_heads: not {self.size} with {self.num_heads}")
+
+    def check_even(self) -> None:
+        """Check that the size is even, as sines and cosines need it.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.size % 2:
+            raise ValueError(f"size must be even, not {self.size}")
 
 
 class Block(nn.Module):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...devices import resolve_precision
-from ..base import BaseConfig, Embedding, Head, LanguageModel, State
+from ..base import Embedding, Head, LanguageModel, State
 from . import quantized
-from .blocks import Block, initialize, run_blocks
+from .blocks import Block, TransformerConfig, initialize, run_blocks
 from .dropout import Dropout
 from .incremental import IncrementalBlock, IncrementalModel, pack
 from .linear_attention import FeatureMap, LinearAttention, attend_one
@@ -23,25 +23,12 @@ from .positions import sinusoids
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinearConfig(BaseConfig):
-    """The hyperparameters of a transformer with linear attention.
-
-    Attributes:
-        size: of the residual stream; even, and a multiple of `num_heads`.
-        num_layers: blocks of attention and feed-forward.
-        num_heads: attention heads per layer.
-        dropout: of embeddings and of the output of each sub-layer.
-    """
-
-    size: int = 256
-    num_layers: int = 4
-    num_heads: int = 4
-    dropout: float = 0.1
+class LinearConfig(TransformerConfig):
+    """The hyperparameters of a transformer with linear attention; the size is even."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.size % self.num_heads or self.size % 2:
-            raise ValueError(f"size must be even and a multiple of num_heads: not {self.size} with {self.num_heads}")
+        self.check_even()
 
 
 class LinearTransformer(LanguageModel):

@@ -1,0 +1,236 @@
+"""A performance of a score: exactly the score's notes, at other times, with other velocities, and with the pedal.
+
+Notes of one pitch on a track keep their order and never overlap, as one key cannot be pressed twice.
+
+N notes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from symusic import ControlChange, Note, Score, Tempo
+
+from .. import midi
+from ..errors import MidiError
+from .model import DRUMS, PIANO, Performer
+from .notes import ScoreNotes, drum_notes, is_score, keyboard_notes, onset_times
+from .parameters import Parameters, times_of
+
+TICKS = 960  # per quarter; at 120 quarters per minute a tick is half a millisecond
+QPM = 120.0  # of performances, whose times are real
+SUSTAIN = 64  # controller
+RELEASE_S = 0.06  # the pedal goes up so long before an onset that has none, or down so long behind one that has it anew
+SHORTEST = 1  # tick
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expression:
+    """How a score is performed.
+
+    Attributes:
+        strength: factor of all deviations from a flat performance, 0 … 2: 0 is flat, 1 as the model plays.
+        seed: of the sample; None for the means.
+        quarters_per_minute: the mean tempo; that of the score if None.
+        velocity_only: whether times and pedal stay as they are.
+    """
+
+    strength: float = 1.0
+    seed: int | None = None
+    quarters_per_minute: float | None = None
+    velocity_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 2:
+            raise ValueError(f"strength must be from 0 to 2, not {self.strength:g}")
+        if self.quarters_per_minute is not None and not 4 <= self.quarters_per_minute <= 1000:
+            raise ValueError(f"a tempo must be from 4 to 1000 quarters per minute, not {self.quarters_per_minute:g}")
+
+
+def perform(
+    score: Score, performers: Mapping[str, Performer], expression: Expression | None = None, *, force: bool = False
+) -> Score:
+    """Return a performance of a score.
+
+    Keyboards and drums are played by their performers; where there is a keyboard, all else follows its tempo.
+
+    Args:
+        score: on a grid, as written.
+        performers: by kind, piano and drums; a kind that the score does not have is not needed.
+        expression: how; the means at strength 1 if left out.
+        force: whether to perform what is no score, but a performance already.
+
+    Raises:
+        MidiError: the score has neither a keyboard nor drums, or no performer for them, or is a performance already.
+    """
+    expression = expression or Expression()
+    groups = {PIANO: keyboard_notes(score), DRUMS: drum_notes(score)}
+    found = {kind: notes for kind, notes in groups.items() if notes is not None and kind in performers}
+    if not found:
+        there = " and ".join(kind for kind, notes in groups.items() if notes is not None)
+        lacking = f"only {there}, which nobody here plays" if there else "neither a keyboard nor drums"
+        raise MidiError(f"there is nothing to perform: the score has {lacking}")
+    if not force and not any(is_score(notes) for notes in found.values()):
+        raise MidiError(
+            "this is no score but a performance: its onsets are on no grid (--force performs it all the same)"
+        )
+    played = {
+        kind: scaled(performers[kind].predict(notes, _seed(expression.seed, kind)), notes, expression.strength)
+        for kind, notes in found.items()
+    }
+    if expression.velocity_only:
+        return _with_velocities(score, found, played)
+    return _in_real_time(score, found, played, expression)
+
+
+def scaled(parameters: Parameters, notes: ScoreNotes, strength: float) -> Parameters:
+    """Return parameters whose deviations from those of a flat performance are multiplied by a strength.
+
+    Flat are the mean velocity, the mean tempo, chords together, and notes as long as they are written.
+    """
+    mean = float(parameters.velocity.mean())
+    velocity = np.clip(mean + strength * (parameters.velocity - mean), 1 / 127, 1.0)
+    return dataclasses.replace(
+        parameters,
+        velocity=velocity,
+        tempo=strength * parameters.tempo,
+        deviation=strength * parameters.deviation,
+        articulation=strength * np.minimum(parameters.articulation, 0.0) + np.maximum(parameters.articulation, 0.0),
+        pedal=parameters.pedal if strength > 0 else np.zeros(len(notes)),
+    )
+
+
+def _seed(seed: int | None, kind: str) -> int | None:
+    """Return the seed of one kind of players."""
+    return None if seed is None else int(np.random.SeedSequence([seed, len(kind)]).generate_state(1, np.uint64)[0])
+
+
+def _with_velocities(score: Score, groups: Mapping[str, ScoreNotes], played: Mapping[str, Parameters]) -> Score:
+    """Return the score with other velocities alone."""
+    performance = score.copy()
+    for kind, notes in groups.items():
+        for track, index, velocity in zip(notes.track, notes.index, played[kind].velocity, strict=True):
+            performance.tracks[int(track)].notes[int(index)].velocity = _midi_velocity(velocity)
+    return performance
+
+
+def _midi_velocity(velocity: float) -> int:
+    return int(np.clip(round(127 * float(velocity)), 1, 127))
+
+
+class _Clock:
+    """Seconds of the performance as a function of quarters of the score: linear between onsets of the leading group."""
+
+    def __init__(self, at: np.ndarray, seconds: np.ndarray, period: float) -> None:
+        self.at, self.seconds, self.period = at, seconds, period
+
+    def __call__(self, quarters: np.ndarray) -> np.ndarray:
+        outside = np.minimum(quarters - self.at[0], 0.0) + np.maximum(quarters - self.at[-1], 0.0)
+        seconds: np.ndarray = np.interp(quarters, self.at, self.seconds) + outside * self.period
+        return seconds
+
+
+def _in_real_time(
+    score: Score, groups: Mapping[str, ScoreNotes], played: Mapping[str, Parameters], expression: Expression
+) -> Score:
+    """Return the performance in real time, at `TICKS` ticks per quarter of `QPM`."""
+    tempo = expression.quarters_per_minute or 60 * midi.end(score) / max(midi.seconds(score), 1e-3)
+    period = 60 / tempo
+    leader = PIANO if PIANO in groups else DRUMS
+    clock = _clock(groups[leader], played[leader], period)
+    performance = Score(TICKS)
+    performance.tempos.append(Tempo(0, QPM))
+    for signature in score.time_signatures:
+        moved = signature.copy()
+        moved.time = _tick(float(clock(np.array([signature.time / score.ticks_per_quarter]))[0]))
+        performance.time_signatures.append(moved)
+    times = _times(score, groups, played, clock)
+    for i, track in enumerate(score.tracks):
+        copy = type(track)(track.name, track.program, track.is_drum)
+        onset_s, end_s, velocity = times[i]
+        copy.notes = type(copy.notes)(_ordered(track.notes, onset_s, end_s, velocity))
+        performance.tracks.append(copy)
+    if PIANO in groups:
+        _add_pedal(performance, groups[PIANO], played[PIANO], clock)
+    return performance
+
+
+def _clock(notes: ScoreNotes, parameters: Parameters, period: float) -> _Clock:
+    """Return when each quarter of the score is, by the tempo of one group; the whole lasts as long as at the mean tempo."""
+    at = onset_times(notes)
+    flat = dataclasses.replace(parameters, deviation=np.zeros(len(notes)))
+    first = np.unique(np.searchsorted(at, notes.onset + 1e-6, side="right") - 1, return_index=True)[1]
+    seconds = times_of(notes, flat, period)[0][first]
+    if len(at) > 1 and seconds[-1] > seconds[0]:  # tempi are relative to a mean that is only nearly theirs
+        factor = (at[-1] - at[0]) * period / (seconds[-1] - seconds[0])
+        seconds = at[0] * period + (seconds - seconds[0]) * factor
+    return _Clock(at, seconds, period)
+
+
+def _times(
+    score: Score, groups: Mapping[str, ScoreNotes], played: Mapping[str, Parameters], clock: _Clock
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return onsets and ends in seconds, and velocities, of the notes of each track."""
+    found = []
+    for track in score.tracks:
+        columns = track.notes.numpy()
+        begin = columns["time"] / score.ticks_per_quarter
+        end = (columns["time"] + columns["duration"]) / score.ticks_per_quarter
+        found.append((clock(begin), clock(end), columns["velocity"].astype(np.int64)))
+    for kind, notes in groups.items():
+        parameters = played[kind]
+        begin, end = clock(notes.onset), clock(notes.onset + notes.duration)
+        onset_s = begin + parameters.deviation
+        end_s = onset_s + (end - begin) * 2.0**parameters.articulation
+        if kind == DRUMS:
+            end_s = onset_s + (end - begin)
+        for track in np.unique(notes.track).tolist():
+            chosen = notes.track == track
+            where = notes.index[chosen]
+            for array, values in zip(found[track][:2], (onset_s, end_s), strict=True):
+                array[where] = values[chosen]
+            found[track][2][where] = [_midi_velocity(v) for v in parameters.velocity[chosen]]
+    return found
+
+
+def _tick(seconds: float) -> int:
+    return max(0, round(seconds * TICKS * QPM / 60))
+
+
+def _ordered(notes: Sequence[Note], onset_s: np.ndarray, end_s: np.ndarray, velocity: np.ndarray) -> list[Note]:
+    """Return the notes at their new times: those of one pitch keep their order, and each ends where the next one begins."""
+    pitches = np.array([note.pitch for note in notes], np.int64)
+    written = np.array([note.time for note in notes], np.int64)
+    onset = np.array([_tick(s) for s in onset_s], np.int64)
+    end = np.array([_tick(s) for s in end_s], np.int64)
+    for pitch in np.unique(pitches).tolist():
+        which = np.flatnonzero(pitches == pitch)
+        which = which[np.argsort(written[which], kind="stable")]
+        for before, after in itertools.pairwise(which):
+            onset[after] = max(onset[after], onset[before] + SHORTEST)
+        for before, after in itertools.pairwise(which):
+            end[before] = min(end[before], onset[after])
+    end = np.maximum(end, onset + SHORTEST)
+    order = np.lexsort((pitches, onset))
+    return [Note(int(onset[i]), int(end[i] - onset[i]), int(pitches[i]), int(velocity[i])) for i in order.tolist()]
+
+
+def _add_pedal(performance: Score, notes: ScoreNotes, parameters: Parameters, clock: _Clock) -> None:
+    """Add the sustain pedal to the first track of a group: it changes a little behind the onset, as pianists do."""
+    at = onset_times(notes)
+    first = np.searchsorted(notes.onset, at - 1e-6)
+    is_down = parameters.pedal[np.minimum(first, len(notes) - 1)] > 0.5
+    track = performance.tracks[int(notes.track[0])]
+    down = False
+    for seconds, wanted in zip(clock(at).tolist(), is_down.tolist(), strict=True):
+        if down:  # lifted at each onset, so that harmonies do not blur
+            track.controls.append(ControlChange(_tick(seconds), SUSTAIN, 0))
+        if wanted:
+            track.controls.append(ControlChange(_tick(seconds + RELEASE_S), SUSTAIN, 127))
+        down = wanted
+    if down:
+        last = max(note.end for note in track.notes)
+        track.controls.append(ControlChange(last, SUSTAIN, 0))

@@ -1,0 +1,274 @@
+"""Training of performers: crops of performances as batches, the loss, validation, and the noise of samples.
+
+Batches are functions of (seed, number). Parameters are standardised by the training performances. The loss of a parameter is
+the negative log likelihood of a normal distribution, weighted by its variance to the power of one half, so that notes that
+are hard to predict are learned too (Seitzer et al. 2022); that of the pedal is the binary cross-entropy.
+
+B batch, N notes, P parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import models
+from ..errors import DivergedError
+from ..training.loop import Loss, fit
+from ..training.optim import Recipe, make_adamw
+from .features import note_features
+from .model import PARAMETERS, PEDAL, Network, Noise, Performer, fit_noise, new_network
+from .notes import ScoreNotes
+from .parameters import Parameters
+
+CHECKS = 20  # validations in a run
+TRANSPOSE = 3  # semitones up and down
+
+
+class Played(NamedTuple):
+    """A score and a performance of it."""
+
+    notes: ScoreNotes
+    parameters: Parameters
+
+
+class _Prepared(NamedTuple):
+    """Arrays of a performance: pitches (N,), features (N, F), standardised parameters (N, P), mask (N,)."""
+
+    pitch: np.ndarray
+    features: np.ndarray
+    values: np.ndarray
+    mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Crops of performances.
+
+    Attributes:
+        pitches: (B, N) int64.
+        features: (B, N, F) int64.
+        values: standardised parameters, (B, N, P) float32.
+        notes: which are notes, (B, N) bool; padding lies behind them.
+        known: which notes were performed, (B, N) bool.
+    """
+
+    pitches: Tensor
+    features: Tensor
+    values: Tensor
+    notes: Tensor
+    known: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on another device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """A validation during a run.
+
+    Attributes:
+        step: steps taken.
+        seconds: training time so far.
+        loss: mean training loss since the last check.
+        validation: mean loss of held-out performances, as in training; None without any.
+        is_best: whether these are the best weights so far.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    validation: float | None
+    is_best: bool
+
+
+class Crops:
+    """Batches of random crops of performances; calling it with a number gives that batch, a function of (seed, number).
+
+    Performances are drawn by their numbers of notes. Each crop is transposed by up to `TRANSPOSE` semitones, but not drums.
+
+    Args:
+        prepared: the performances.
+        kind: piano or drums.
+        length: notes of a crop.
+        batch_size: B.
+        seed: of everything that is sampled.
+    """
+
+    def __init__(self, prepared: Sequence[_Prepared], kind: str, *, length: int, batch_size: int, seed: int) -> None:
+        self.prepared, self.length, self.batch_size, self.seed = prepared, length, batch_size, seed
+        self.transpose = TRANSPOSE if "tempo" in PARAMETERS[kind] else 0
+        sizes = np.array([len(each.pitch) for each in prepared], float)
+        self._cumulated = np.cumsum(sizes) / sizes.sum()
+
+    def __call__(self, number: int) -> Batch:
+        """Return batch `number`, always the same."""
+        rng = np.random.default_rng((self.seed, number))
+        crops = []
+        for _ in range(self.batch_size):
+            each = self.prepared[min(int(np.searchsorted(self._cumulated, rng.random())), len(self.prepared) - 1)]
+            first = int(rng.integers(max(1, len(each.pitch) - self.length + 1)))
+            part = _Prepared(*(array[first : first + self.length] for array in each))
+            moved = part.pitch + int(rng.integers(-self.transpose, self.transpose + 1))
+            crops.append(part._replace(pitch=np.clip(moved, 0, 127)))
+        return batch_of(crops)
+
+
+def batch_of(crops: Sequence[_Prepared]) -> Batch:
+    """Return crops as a batch, padded to the longest."""
+    sizes = [len(crop.pitch) for crop in crops]
+    is_note = np.arange(max(sizes)) < np.array(sizes)[:, None]
+    padded = []
+    for column in zip(*crops, strict=True):
+        array = np.zeros((*is_note.shape, *column[0].shape[1:]), column[0].dtype)
+        array[is_note] = np.concatenate(column)
+        padded.append(torch.from_numpy(array))
+    pitches, features, values, known = padded
+    return Batch(pitches=pitches, features=features, values=values, notes=torch.from_numpy(is_note), known=known)
+
+
+def prepare(played: Sequence[Played], kind: str, scales: Mapping[str, tuple[float, float]]) -> list[_Prepared]:
+    """Return performances as arrays, their parameters standardised."""
+    found = []
+    for notes, parameters in played:
+        columns = []
+        for name in PARAMETERS[kind]:
+            mean, std = (0.0, 1.0) if name == PEDAL else scales[name]
+            columns.append((getattr(parameters, name) - mean) / std)
+        values = np.column_stack(columns).astype(np.float32)
+        found.append(_Prepared(notes.pitch, note_features(notes), values, parameters.mask))
+    return found
+
+
+def scales_of(played: Sequence[Played], kind: str) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of each parameter over the performed notes."""
+    found = {}
+    for name in PARAMETERS[kind]:
+        values = np.concatenate([getattr(p, name)[p.mask] for _, p in played])
+        found[name] = float(values.mean()), max(float(values.std()), 1e-6)
+    return found
+
+
+def loss_of(network: Network, batch: Batch, names: Sequence[str]) -> Tensor:
+    """Return the mean loss of the known notes over all parameters, a scalar."""
+    mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
+    losses = []
+    for i, name in enumerate(names):
+        mean, value = mean_BNP[..., i][batch.known], batch.values[..., i][batch.known]
+        if name == PEDAL:
+            losses.append(F.binary_cross_entropy_with_logits(mean, value))
+            continue
+        log_std = log_std_BNP[..., i][batch.known]
+        nats = log_std + 0.5 * ((value - mean) / log_std.exp()) ** 2
+        losses.append((nats * log_std.detach().exp()).mean())
+    return torch.stack(losses).sum()
+
+
+def train_performer(
+    learn: Sequence[Played],
+    choose: Sequence[Played],
+    recipe: Recipe,
+    *,
+    kind: str,
+    arch: str,
+    config: Mapping[str, Any] | None = None,
+    length: int | None = None,
+    batch_size: int | None = None,
+) -> Iterator[Check | Performer]:
+    """Yield a `Check` about every twentieth of the budget, and at last the performer with the best weights.
+
+    Args:
+        learn: the training performances.
+        choose: held-out performances, which choose the weights and give the noise of samples; without them the last weights
+            are kept.
+        recipe: how to train.
+        kind: piano or drums.
+        arch: one of `models.names(models.ENCODER)`.
+        config: fields of its `Config`; the others are those of the preset small.
+        length: notes of a crop; the architecture's own if left out.
+        batch_size: crops of a step; the architecture's own if left out.
+
+    Raises:
+        DivergedError: a loss or a gradient was not finite.
+        ValueError: there is nothing to learn from, or the config is impossible.
+    """
+    if not learn:
+        raise ValueError("no performances to learn from")
+    torch.manual_seed(recipe.seed)
+    own, scales = models.training(arch), scales_of(learn, kind)
+    fields = models.preset(arch, "small") | dict(config or {})
+    network, average = (new_network(arch, kind, fields) for _ in range(2))
+    crops = Crops(
+        prepare(learn, kind, scales),
+        kind,
+        length=length or own["window"],
+        batch_size=batch_size or own["batch_size"],
+        seed=recipe.seed,
+    )
+    held_out = prepare(choose, kind, scales)
+    names = PARAMETERS[kind]
+
+    def loss(network: Network, batch: Batch) -> Loss:
+        with recipe.autocast(batch.pitches.device):
+            total = loss_of(network, batch, names)
+        return Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
+
+    kept, best, next_check, losses = average, math.inf, 1 / CHECKS, []
+    steps = fit(network, crops, loss, recipe, average=average, optimizers=[make_adamw(network, recipe)])
+    for step in steps:
+        losses.append(step.nats)
+        if step.progress < next_check and step.progress < 1:
+            continue
+        next_check = step.progress + 1 / CHECKS
+        validation = validated(step.model, held_out, names) if held_out else None
+        if validation is not None and not math.isfinite(validation):
+            raise DivergedError("the validation loss", step.number)
+        is_best = validation is None or validation < best
+        if is_best:
+            kept, best = copy.deepcopy(step.model), validation if validation is not None else best
+        yield Check(
+            step=step.number,
+            seconds=step.seconds,
+            loss=sum(losses) / len(losses),
+            validation=validation,
+            is_best=is_best,
+        )
+        losses = []
+    performer = Performer(kept, arch=arch, kind=kind, scales=scales)
+    performer.noise = noise_of(performer, choose or learn)
+    yield performer
+
+
+@torch.no_grad()
+def validated(network: Network, prepared: Sequence[_Prepared], names: Sequence[str], window: int = 512) -> float:
+    """Return the mean loss of whole performances in windows of so many notes, weighted by their known notes."""
+    total = count = 0.0
+    for each in prepared:
+        for first in range(0, len(each.pitch), window):
+            batch = batch_of([_Prepared(*(array[first : first + window] for array in each))])
+            known = int(batch.known.sum())
+            if known:
+                total += float(loss_of(network, batch, names)) * known
+                count += known
+    return total / max(count, 1.0)
+
+
+def noise_of(performer: Performer, played: Sequence[Played]) -> dict[str, Noise]:
+    """Return how the deviations of each parameter from the predicted means belong together."""
+    found: dict[str, list[tuple[ScoreNotes, np.ndarray, np.ndarray]]] = {}
+    for notes, parameters in played:
+        mean, std = performer.distributions(notes)
+        for name in performer.names:
+            if name != PEDAL:
+                deviations = (getattr(parameters, name) - mean[name]) / np.maximum(std[name], 1e-9)
+                found.setdefault(name, []).append((notes, deviations, parameters.mask))
+    return {name: fit_noise(each) for name, each in found.items()}
