@@ -5,8 +5,9 @@
     python examples/make.py --variations all/   # keep all eight of each kind there, to choose the best again
     python examples/make.py --prompts prepared/ # the prompts, too, from the files that recipes/score_data.py prepares
 
-A kind is a line of KINDS: what `musiclm generate` is asked for, and which of its eight variations is the best one. The typical
-one is always the first. With new checkpoints the best are others: look at the eight piano rolls and change their numbers.
+A kind is a line of KINDS: the options of `musiclm generate`, or another command with its own, and which of its eight variations
+is the best one. The typical one is always the first. With new checkpoints the best are others: look at the eight piano rolls
+and change their numbers.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ KINDS = {  # name: the options, and the number of the best variation
     "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 4),
     "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 8),
     "strings": ("--model score --prompt examples/hymn.mid --accompany --instruments strings", 8),
+    "rhythm": ("accompany examples/hymn.mid --parts bass,drums --draw 4", 1),
+    "restyled": ("restyle examples/lied.mid --style orchestra --draw 4", 1),
     "chorale": ("--model bach --prompt examples/hymn.mid --prompt-bars 4 --bars 8", 6),
     "voices": ("--model bach-infill --prompt examples/hymn.mid --keep-tracks 1", 8),
 }
@@ -48,12 +51,20 @@ MOST = {".png": 60_000, ".ogg": 250_000}  # bytes
 
 def command(kind: str) -> str:
     """Return the command line that writes the eight variations of a kind into a folder of its name."""
-    return f"musiclm generate {KINDS[kind][0]} {VARIATIONS} -o {kind}/"
+    return f"musiclm {asked(kind)} {VARIATIONS} -o {kind}/"
+
+
+def asked(kind: str) -> str:
+    """Return the command of a kind and its options."""
+    options = KINDS[kind][0]
+    return f"generate {options}" if options.startswith("--") else options
 
 
 def given_notes(kind: str) -> list[str]:
     """Return the options with which `musiclm show` shows the given notes of a kind pale."""
-    options = shlex.split(KINDS[kind][0])
+    name, *options = shlex.split(asked(kind))
+    if name == "accompany":
+        return ["--prompt", options[0]]
     return ["--prompt", options[options.index("--prompt") + 1]] if set(WITHIN) & set(options) else []
 
 
@@ -75,8 +86,8 @@ def main() -> None:
 
 def make(kind: str, folder: Path, *, has_rolls: bool) -> None:
     """Write the variations of a kind into a folder, and its best and its typical one beside this file."""
-    options, best = KINDS[kind]
-    musiclm("generate", *shlex.split(f"{options} {VARIATIONS}"), "-o", f"{folder}/", "--force")
+    best = KINDS[kind][1]
+    musiclm(*shlex.split(f"{asked(kind)} {VARIATIONS}"), "-o", f"{folder}/", "--force")
     if has_rolls:
         for each in sorted(folder.glob("*.mid")):
             show(each, kind)

@@ -449,3 +449,19 @@ def test_variations_of_an_infilling_model_are_ranked_and_made_again(infilling):
 
 def test_without_a_model_of_pairs_the_default_is_one_that_supports_infilling():
     assert checkpoint.default(paired=True) in ("accompany", *checkpoint.infilling())
+
+
+@pytest.mark.parametrize("model", ["score-pairs", "score-infill"])
+def test_instruments_play_in_their_ranges_unless_another_is_asked_for(untrained, model: str):
+    """A bass was written above the melody now and then."""
+    writer, score = Composer.load(untrained(model)), song(FOUR, tracks="melody chords")
+    usual = written(writer, score, instruments="bass", infill="1-4")[0]
+    high = written(writer, score, instruments="bass", infill="1-4", pitch_range="72-84")[0]
+    assert all(28 <= note.pitch <= 60 for note in new_notes(usual, 2)) and new_notes(usual, 2)
+    assert all(72 <= note.pitch <= 84 for note in new_notes(high, 2)) and new_notes(high, 2)
+
+
+def test_players_that_play_at_once_have_the_range_of_all_of_them():
+    assert players.pitch_range([40, 42]) == (36, 100)
+    assert players.pitch_range([33, -1]) == (28, 60)
+    assert players.pitch_range([-1]) is None and players.pitch_range([0, 33]) is None

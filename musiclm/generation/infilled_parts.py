@@ -61,9 +61,9 @@ def _written(composer: Composer, music: Score, config: GenerationConfig, seed: i
     asked = dataclasses.replace(config.controls, style=None, ensemble=None, repeat_strength=None)
     num_tokens, made = 0, None
     for number, programs in enumerate(players.by_kind(asked.instruments or ())):
-        request = dataclasses.replace(
-            config, task=None, accompany=True, keep=None, n=1, controls=dataclasses.replace(asked, instruments=programs)
-        )
+        pitches = asked.pitch_range or players.pitch_range(programs)
+        controls = dataclasses.replace(asked, instruments=programs, pitch_range=pitches)
+        request = dataclasses.replace(config, task=None, accompany=True, keep=None, n=1, controls=controls)
         where = masked_span(music, bars=config.infill_bars, accompany=True)
         seeds = np.random.SeedSequence([seed, index, number]).generate_state(1, np.uint64)
         made = infill.infiller(composer.tokenizer, composer, music, where, request).filled(int(seeds[0]), index)

@@ -20,6 +20,18 @@ PARTS: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 """Programs of the other parts: choir; piano; violin, cello, horn and clarinet; piano, bass guitar and drums."""
 
+RANGES = {
+    **dict.fromkeys(range(24, 32), (40, 88)),  # guitars
+    **dict.fromkeys(range(32, 40), (28, 60)),  # basses
+    40: (55, 100), 41: (48, 88), 42: (36, 76), 43: (28, 60),  # violin, viola, cello, double bass
+    **dict.fromkeys(range(52, 55), (40, 81)),  # choir and voice
+    56: (52, 84), 57: (40, 72), 58: (28, 58), 60: (34, 77),  # trumpet, trombone, tuba, horn
+    64: (56, 88), 65: (49, 81), 66: (44, 76), 67: (36, 69),  # saxophones
+    68: (58, 91), 69: (52, 81), 70: (34, 75), 71: (50, 91),  # oboe, English horn, bassoon, clarinet
+    72: (74, 108), 73: (60, 96), 74: (60, 86),  # piccolo, flute, recorder
+}  # fmt: skip
+"""Lowest and highest sounding MIDI pitch of instruments in usual writing (Adler 2002, "The study of orchestration")."""
+
 DEFAULT_STYLE = "band"
 USUAL = (25, 33)  # steel guitar and finger bass, which play for a word that stands for a whole family
 FAMILY = 8  # programs
@@ -45,6 +57,14 @@ def by_kind(programs: Collection[int]) -> list[tuple[int, ...]]:
     """
     groups = [tuple(p for p in in_order(programs) if _kind(p) == kind) for kind in range(len(KINDS))]
     return [group for group in groups if group]
+
+
+def pitch_range(programs: Collection[int]) -> tuple[int, int] | None:
+    """Return the lowest and the highest pitch that some instruments play; None where one of them has no range in `RANGES`."""
+    pitched = [program for program in programs if program != DRUMS]
+    if not pitched or any(program not in RANGES for program in pitched):
+        return None
+    return min(RANGES[p][0] for p in pitched), max(RANGES[p][1] for p in pitched)
 
 
 def _kind(program: int) -> int:

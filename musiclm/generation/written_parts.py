@@ -158,7 +158,12 @@ class _Pass:
         self.writer, self.programs, self.is_ranked = writer, programs, is_ranked
         self.tokenizer, self.sides = writer.tokenizer, writer.sides
         asked = writer.config.controls
-        self.controls = dataclasses.replace(asked, instruments=programs, ensemble=_needed(asked.ensemble, programs))
+        self.controls = dataclasses.replace(
+            asked,
+            instruments=programs,
+            ensemble=_needed(asked.ensemble, programs),
+            pitch_range=asked.pitch_range or players.pitch_range(programs),
+        )
         self.score = writer.given.source.copy()
         self.score.tracks.extend(parts.tracks)
         self.target = parts.copy()
