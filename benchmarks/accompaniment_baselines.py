@@ -2,10 +2,10 @@
 
 previous bar   the given pitched part with the most notes, one bar late, its last bar first; moved by octaves to the register
 block chords   all notes of the given chord on each half bar, close above C3; of a bass the root above C2
-retrieval      the part of a training excerpt of the same kind and metre, transposed by -5 to 6 semitones, whose given
+retrieval      the part of a training excerpt of the same kind and time signature, transposed by -5 to 6 semitones, whose given
                pitched music is most like the task's: by the cosine of the chroma of all half bars (by sounding time)
 MMA overlay    what Musical MIDI Accompaniment (www.mellowood.ca/mma) plays to the given chords: of a bass its bass, else its
-               other pitched tracks; none without the program `mma`, or in a metre that has no groove here
+               other pitched tracks; none without the program `mma`, or in a time signature that has no groove here
 
 All know the given music, its chords, and which instrument is asked for. N notes, H half bars, K excerpts.
 """
@@ -39,7 +39,11 @@ SUFFIX = {
     "maj": "", "min": "m", "dim": "dim", "aug": "aug", "sus4": "sus4", "7": "7", "maj7": "maj7", "min7": "m7",
     "m7b5": "m7b5", "dim7": "dim7",
 }  # fmt: skip
-GROOVES = {(4, 4): ("8Beat", 4), (3, 4): ("Waltz", 3), (2, 2): ("8Beat", 4)}  # of a metre, and its beats in MMA
+GROOVES = {
+    (4, 4): ("8Beat", 4),
+    (3, 4): ("Waltz", 3),
+    (2, 2): ("8Beat", 4),
+}  # of a time signature, and its beats in MMA
 EMPTY = np.zeros((0, 3))
 
 
@@ -84,7 +88,7 @@ class Retrieval:
         self._vectors = {key: np.stack(rows) for key, rows in vectors.items()}  # (K, H, 12)
 
     def find(self, task: accompany.Task) -> tuple[accompany.Task, int] | None:
-        """Return the nearest excerpt and by how many semitones it is transposed; None without one of this kind and metre.
+        """Return the nearest excerpt, and its transposition in semitones; None without one of this kind and time signature.
 
         An excerpt of the same piece does not count.
         """
@@ -138,17 +142,17 @@ def has_mma() -> bool:
 
 
 def overlay(score: Score, harmony: Chords) -> Score | None:
-    """Return the band that MMA plays to chords of half bars, (H,), in the metre and tempo of a score; None without a groove.
+    """Return MMA's band for chords of half bars, (H,), in time signature and tempo of a score; None without a groove.
 
     Args:
-        score: its metre must not change.
+        score: its time signature must not change.
         harmony: of its bars.
     """
-    metres = {(bar.numerator, bar.denominator) for bar, _ in zip(midi.BarMap(score), harmony[::2], strict=False)}
-    metre = metres.pop()
-    if metres or metre not in GROOVES or not has_mma():
+    signatures = {(bar.numerator, bar.denominator) for bar, _ in zip(midi.BarMap(score), harmony[::2], strict=False)}
+    signature = signatures.pop()
+    if signatures or signature not in GROOVES or not has_mma():
         return None
-    groove, beats = GROOVES[metre]
+    groove, beats = GROOVES[signature]
     qpm = midi.TempoMap(score).main_tempo(midi.end(score))
     lines = ["RndSeed 1", f"Tempo {qpm:.1f}", f"Time {beats}", f"Groove {groove}"]
     for i, bar in enumerate(zip(harmony[::2], harmony[1::2], strict=True)):

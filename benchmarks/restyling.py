@@ -5,7 +5,7 @@ Content, of a result beside the song:
     chroma        the cosine of the chroma (by sounding time) of each half bar in which the song sounds, the mean; 0 where
                   the result is silent
     melody F1     of the notes of the song's melody and of the result's, by sixteenth and pitch; melodies by `midi.parts.melody`
-    top line F1   the same with the result's skyline, whatever plays it: is the melody still heard on top?
+    top line F1   the same with the result's skyline, whatever plays it: is the melody still on top?
 
 Style, 1 - cosine of a profile with the style's profile, the mean over training pieces (as Cífka et al. 2020, whose profiles
 are of an instrument each; here of a whole score). Each profile of a piece sums to 1:

@@ -170,10 +170,9 @@ def _begun(
     from ..training.run import DEFAULT_MINUTES, Run
     from ..training.setup import PATIENCE, resolve_crops
 
-    if arch is not None and arch not in models.names(None):
-        raise click.BadParameter(
-            f"no architecture '{arch}': one of {', '.join(models.names(None))}", param_hint="--arch"
-        )
+    known = [*models.names(), *models.names(models.SEQ2SEQ)]  # an encoder of notes has no tokens to predict
+    if arch is not None and arch not in known:
+        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(known)}", param_hint="--arch")
     if start_from is not None and (arch is not None or preset is not None):
         raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
     if data is not None and not Path(data).exists():

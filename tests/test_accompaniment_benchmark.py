@@ -40,10 +40,10 @@ def track(program: int, notes: list[tuple[float, float, int]]) -> Track:
     return made
 
 
-def score_of(*tracks: Track, metre: tuple[int, int] = (4, 4)) -> Score:
+def score_of(*tracks: Track, signature: tuple[int, int] = (4, 4)) -> Score:
     score = Score(12)
     score.tempos.append(Tempo(0, 120))
-    score.time_signatures.append(TimeSignature(0, *metre))
+    score.time_signatures.append(TimeSignature(0, *signature))
     for each in tracks:
         score.tracks.append(each)
     return score
@@ -127,7 +127,7 @@ def test_a_strong_beat_is_right_if_all_that_sounds_is_in_the_chord(hidden: accom
 def test_the_middle_of_a_bar_of_three_is_no_strong_beat() -> None:
     voice = [(beat, 1, 72) for beat in range(3 * BARS)]
     piano = [(3 * bar, 3, pitch) for bar in range(BARS) for pitch in TRIAD[C]]
-    found = hidden_of(score_of(track(VOICE, voice), track(PIANO, piano), metre=(3, 4)))
+    found = hidden_of(score_of(track(VOICE, voice), track(PIANO, piano), signature=(3, 4)))
     assert found.strong.tolist() == [3 * bar for bar in range(BARS)]
     assert found.edges[:3].tolist() == [0, 1.5, 3]
 
@@ -183,7 +183,7 @@ def test_mma_plays_the_given_chords() -> None:
     assert part is not None and part[:, 0].max() < 4 * BARS
     within = part[(part[:, 0] % 8 < 3)]  # of the bars in C
     assert {int(pitch) % 12 for pitch in within[:, 2]} <= {0, 4, 7}
-    assert baselines.overlay(score_of(*song([C]).tracks, metre=(5, 4)), (C, C)) is None
+    assert baselines.overlay(score_of(*song([C]).tracks, signature=(5, 4)), (C, C)) is None
 
 
 def test_without_mma_there_is_no_overlay(hidden: accompaniment_tasks.Hidden, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,3 +200,9 @@ def test_a_run_says_the_command_for_its_model(run, tmp_path: Path, monkeypatch, 
     options += ["--tokenizer", tokenizer] * bool(tokenizer)
     code, _, err = run("train", "--arch", arch, *options)
     assert code == 0 and f"Next: musiclm {command} --model " in err, err
+
+
+def test_encoders_of_notes_are_no_architectures_to_train_on_tokens(run):
+    """A run was begun, and ended with a traceback."""
+    code, _, err = run("train", "--arch", "bidirectional_gru", "--steps", 1)
+    assert code == 2 and "no architecture 'bidirectional_gru': one of absolute" in err

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .. import models
 from ..errors import DivergedError
-from ..training.loop import Loss, fit
+from ..training.loop import Loss, Step, fit
 from ..training.optim import Recipe, make_adamw
 from .features import note_features
 from .model import PARAMETERS, PEDAL, Network, Noise, Performer, fit_noise, new_network
@@ -222,8 +222,23 @@ def train_performer(
             total = loss_of(network, batch, names)
         return Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
 
-    kept, best, next_check, losses = average, math.inf, 1 / CHECKS, []
+    kept = average
     steps = fit(network, crops, loss, recipe, average=average, optimizers=[make_adamw(network, recipe)])
+    for check, best in _checks(steps, held_out, names):
+        kept = best
+        yield check
+    performer = Performer(kept, arch=arch, kind=kind, scales=scales)
+    performer.noise = noise_of(performer, choose or learn)
+    yield performer
+
+
+def _checks(
+    steps: Iterable[Step[Network]], held_out: Sequence[_Prepared], names: Sequence[str]
+) -> Iterator[tuple[Check, Network]]:
+    """Yield a check about every twentieth of the budget, and the best network so far."""
+    best, next_check = math.inf, 1 / CHECKS
+    losses: list[float] = []
+    kept: Network | None = None
     for step in steps:
         losses.append(step.nats)
         if step.progress < next_check and step.progress < 1:
@@ -232,20 +247,12 @@ def train_performer(
         validation = validated(step.model, held_out, names) if held_out else None
         if validation is not None and not math.isfinite(validation):
             raise DivergedError("the validation loss", step.number)
-        is_best = validation is None or validation < best
-        if is_best:
-            kept, best = copy.deepcopy(step.model), validation if validation is not None else best
-        yield Check(
-            step=step.number,
-            seconds=step.seconds,
-            loss=sum(losses) / len(losses),
-            validation=validation,
-            is_best=is_best,
-        )
+        is_best = kept is None or validation is None or validation < best
+        if kept is None or is_best:
+            kept, best = copy.deepcopy(step.model), best if validation is None else validation
+        mean = sum(losses) / len(losses)
         losses = []
-    performer = Performer(kept, arch=arch, kind=kind, scales=scales)
-    performer.noise = noise_of(performer, choose or learn)
-    yield performer
+        yield Check(step=step.number, seconds=step.seconds, loss=mean, validation=validation, is_best=is_best), kept
 
 
 @torch.no_grad()
