@@ -40,22 +40,25 @@ def new_folder(stem: Path) -> Path:
 
 
 class Interrupts:
-    """Whether Ctrl-C was pressed. Some libraries swallow its KeyboardInterrupt while they are imported.
+    """Whether Ctrl-C was pressed or SIGTERM came. Some libraries swallow its KeyboardInterrupt while they are imported.
 
     Attributes:
         seen: whether it was.
         is_patient: whether the current step and its save are finished first; a second Ctrl-C interrupts at once.
+        exit_code: that of a process which ended because of it.
     """
 
     def __init__(self) -> None:
         self.seen = self.is_patient = False
+        self.exit_code = 128 + signal.SIGINT
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was pressed."""
         if self.seen:
             raise KeyboardInterrupt
 
-    def _handle(self, *_: object) -> None:
+    def _handle(self, number: int, _: object) -> None:
+        self.exit_code = 128 + number
         if self.seen or not self.is_patient:
             self.seen = True
             raise KeyboardInterrupt
@@ -65,13 +68,14 @@ class Interrupts:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Watch for Ctrl-C."""
+    """Watch for Ctrl-C and SIGTERM, with which schedulers end a job."""
     watching = Interrupts()
-    before = signal.signal(signal.SIGINT, watching._handle)
+    before = {number: signal.signal(number, watching._handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield watching
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Line:

@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from . import _console, _options, _training
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
     from ..training.loop import Step
+    from ..training.ranks import Ranks
     from ..training.run import Run, Validation
 
 
@@ -25,7 +26,7 @@ GROUPS = {
     "Budget": ["minutes", "steps", "epochs", "patience"],
     "Model": ["arch", "preset", "layers", "start_from", "context", "dropout", "settings"],
     "Data": ["tokenizer", "weights", "crops", "window", "batch_size"],
-    "Optimization": ["learning_rate", "teachers", "seed", "device", "precision", "compiled"],
+    "Optimization": ["learning_rate", "accumulation", "teachers", "seed", "device", "precision", "compiled"],
     "Run and output": ["output", "resume", "force", "as_json", "quiet", "verbose"],
 }
 
@@ -74,6 +75,14 @@ GROUPS = {
     "lstm, gru, transformer_xl. Default: random; contiguous for transformer_xl.",
 )
 @click.option("--batch-size", type=click.IntRange(1), metavar="B", help="Training sequences per step.")
+@click.option(
+    "--grad-accumulation",
+    "accumulation",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="Compute each batch in N parts, one after the other, which takes less memory; the gradient is that of the whole.",
+)
 @click.option("--window", type=click.IntRange(8), metavar="T", help="Tokens per training sequence.")
 @click.option(
     "--context",
@@ -115,14 +124,48 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
     --from fine-tunes: with a lower learning rate, a dropout of at least 0.1 and the tokenizer of the model. It stops early
     when the validation loss no longer improves. The best checkpoint is kept, even if it is the one it started from.
     """
-    run = _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
-    _console.say(f"run {run.folder}: {_described(run.plan)}, seed {run.plan.seed}", quiet=quiet)
+    ranks = _joined()
+    run = _opened(ranks, lambda: _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked))
+    quiet |= not ranks.is_first
+    among = f" by {ranks.size} processes" if ranks.size > 1 else ""
+    _console.say(f"run {run.folder}: {_described(run.plan)}{among}, seed {run.plan.seed}", quiet=quiet)
     try:
         _train(run, as_json=as_json, quiet=quiet)
-    except MusicLMError:
+    except MusicLMError as error:
         if resume is None:
             run.discard()
+        if not ranks.is_first:
+            _console.say(f"process {ranks.rank}: {error}")
+            sys.exit(1)
         raise
+    finally:
+        ranks.leave()
+
+
+def _joined() -> Ranks:
+    """Return the processes that train the run: this one alone, or those that `torchrun` started."""
+    from ..training import ranks
+
+    return ranks.join()
+
+
+def _opened(ranks: Ranks, open_run: Callable[[], Run]) -> Run:
+    """Return the run, which the first process begins or continues; the others are told which one."""
+    from ..training.run import Run
+
+    if ranks.is_first:
+        try:
+            run = open_run()
+        except BaseException:
+            ranks.of_first(None)
+            raise
+        run.ranks = ranks
+        ranks.of_first((run.folder.resolve(), run.plan))
+        return run
+    told = ranks.of_first(None)
+    if told is None:
+        sys.exit(1)  # the first process says why
+    return Run(*told, ranks)
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Run:
@@ -211,32 +254,40 @@ def _begun(
 
 def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
     """Train a run to its end or to Ctrl-C, and report the result."""
-    steps = run.train()
-    step, tokens_per_second = None, 0.0
+    step, tokens_per_second, exit_code = None, 0.0, 0
     try:
         with _training.interrupts() as interrupts:
-            for followed in _followed(run, steps, quiet=quiet):
-                step, tokens_per_second = followed
-                interrupts.check()
-                interrupts.is_patient = True
-        if step is None and run.stopped_because == "budget":
+            steps = run.train(should_stop=lambda: interrupts.seen)
+            try:
+                for followed in _followed(run, steps, quiet=quiet):
+                    step, tokens_per_second = followed
+                    interrupts.is_patient = True
+                stopped_because = run.stopped_because
+            except KeyboardInterrupt:
+                stopped_because = "interrupted"
+                steps.close()
+            exit_code = interrupts.exit_code if stopped_because == "interrupted" else 0
+        if step is None and stopped_because == "budget":
             raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one with --resume")
-        stopped_because = run.stopped_because
-    except KeyboardInterrupt:
-        stopped_because = "interrupted"
-        steps.close()
-        _console.say(f"\nStopped and saved. To continue: musiclm train --resume {shlex.quote(str(run.folder))}")
-        if not as_json:
-            sys.exit(130)
     finally:
         run.close()
+    if stopped_because == "interrupted" and run.ranks.is_first:
+        _console.say(f"\nStopped and saved. To continue: musiclm train --resume {shlex.quote(str(run.folder))}")
+    if run.ranks.is_first:
+        _tell(run, _result(run, step, tokens_per_second, stopped_because), as_json=as_json, quiet=quiet)
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def _tell(run: Run, result: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Print the result of a run: as JSON, or its checkpoint and what to do with it."""
     if as_json:
-        _console.print_json(_result(run, step, tokens_per_second, stopped_because))
-        if stopped_because == "interrupted":
-            sys.exit(130)
+        _console.print_json(result)
+        return
+    if result["stopped_because"] == "interrupted":
         return
     click.echo(str(_best(run)))
-    if stopped_because == "validation":
+    if result["stopped_because"] == "validation":
         patience = _console.counted(run.plan.patience or 0, "validation")
         _console.say(
             f"stopped early: {patience} without improvement; the best checkpoint, of step {run.best_step:,}, is kept",

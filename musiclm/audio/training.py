@@ -198,14 +198,22 @@ def train(model: NoteModel, data: PreparedNotes, recipe: Recipe) -> Iterator[Ste
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(model: NoteModel, batch: NoteBatch) -> Loss:
-        with recipe.autocast(batch.pictures.device):
+    device = next(model.parameters()).device
+
+    def losses(model: NoteModel, batch: NoteBatch, _: int) -> Iterator[Loss]:
+        batch = batch.to(device)
+        with recipe.autocast(device):
             scores = model(batch.pictures)
         nats = F.cross_entropy(scores.float(), batch.targets, label_smoothing=recipe.label_smoothing)
-        return Loss(total=nats, nats=nats, num_targets=len(batch.targets))
+        yield Loss(total=nats, nats=nats, num_targets=len(batch.targets))
 
     return fit(
-        model, batches(data, recipe), loss, recipe, average=copy.deepcopy(model), optimizers=[make_adamw(model, recipe)]
+        model,
+        batches(data, recipe),
+        losses,
+        recipe,
+        average=copy.deepcopy(model),
+        optimizers=[make_adamw(model, recipe)],
     )
 
 

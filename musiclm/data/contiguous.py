@@ -96,13 +96,13 @@ class ContiguousCrops:
         )
         self._restart()
 
-    def __call__(self, number: int) -> Batch:
-        """Return batch `number`, always the same."""
+    def __call__(self, number: int, elements: slice = slice(None)) -> Batch:
+        """Return batch `number`, always the same, or some elements of it."""
         if number < self._number:
             self._restart()
         while self._number < number:
             self._advance()
-        return self._batch()
+        return self._batch(elements)
 
     def _restart(self) -> None:
         """Go back to batch 0."""
@@ -146,12 +146,13 @@ class ContiguousCrops:
             if not reading.is_over:
                 return reading
 
-    def _batch(self) -> Batch:
-        """Return the batch of the crops that come next."""
-        tokens = np.zeros((self.batch_size, self.length), np.int64)
-        targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
-        features = np.zeros((self.batch_size, self.length, len(self.tokenizer.feature_sizes)), np.int64)
-        for i, reading in enumerate(self._elements):
+    def _batch(self, elements: slice) -> Batch:
+        """Return some elements of the batch of the crops that come next."""
+        readings = self._elements[elements]
+        tokens = np.zeros((len(readings), self.length), np.int64)
+        targets = np.full((len(readings), self.length), IGNORE, np.int64)
+        features = np.zeros((len(readings), self.length, len(self.tokenizer.feature_sizes)), np.int64)
+        for i, reading in enumerate(readings):
             crop = slice(reading.start, min(reading.start + self.length, len(reading.ids) - 1))
             size = crop.stop - crop.start
             tokens[i, :size], targets[i, :size] = reading.ids[crop], reading.ids[crop.start + 1 : crop.stop + 1]
@@ -163,5 +164,5 @@ class ContiguousCrops:
             tokens=torch.from_numpy(tokens),
             targets=torch.from_numpy(targets),
             features=torch.from_numpy(features) if features.shape[2] else None,
-            begins=torch.tensor([reading.start == 0 for reading in self._elements]),
+            begins=torch.tensor([reading.start == 0 for reading in readings]),
         )

@@ -146,15 +146,15 @@ class RandomCrops:
             tokenizer, pieces, transpose=transpose, faster=faster, louder=louder, pitches=pitches
         )
 
-    def __call__(self, number: int) -> Batch:
-        """Return batch `number`, always the same."""
+    def __call__(self, number: int, elements: slice = slice(None)) -> Batch:
+        """Return batch `number`, always the same, or some elements of it."""
         rng = np.random.default_rng((self.seed, number))
         augment_rng = np.random.default_rng((self.seed, number, 1))  # so that tempo and velocity change no crop
         permutation_rng = np.random.default_rng((self.seed, number, 2))
         unknown_rng = np.random.default_rng((self.seed, number, 3))
-        crops = [self._crop(rng, augment_rng, permutation_rng, unknown_rng) for _ in range(self.batch_size)]
-        tokens = np.zeros((self.batch_size, self.length), np.int64)
-        targets = np.full((self.batch_size, self.length), IGNORE, np.int64)
+        crops = [self._crop(rng, augment_rng, permutation_rng, unknown_rng) for _ in range(self.batch_size)][elements]
+        tokens = np.zeros((len(crops), self.length), np.int64)
+        targets = np.full((len(crops), self.length), IGNORE, np.int64)
         for i, crop in enumerate(crops):
             size = len(crop.ids) - 1
             tokens[i, :size], targets[i, :size] = crop.ids[:-1], crop.ids[1:]
@@ -199,7 +199,7 @@ class RandomCrops:
         """Return the features of crops, (B, T, F) int64, 0 behind the end of a piece."""
         read = [np.concatenate([crop.before, crop.ids[:-1]]) for crop in crops]
         of_ids = self.tokenizer.features_of(read, [len(crop.before) for crop in crops])
-        features = np.zeros((self.batch_size, self.length, of_ids.shape[1]), np.int64)
+        features = np.zeros((len(crops), self.length, of_ids.shape[1]), np.int64)
         end = 0
         for i, crop in enumerate(crops):
             begin, end = end, end + len(crop.ids) - 1

@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..processes import end_with_parent
-from .crops import Batch
 
 MAX_WORKERS = 4  # each makes about half a million tokens a second
 
@@ -59,9 +58,7 @@ def num_workers(device: torch.device) -> int:
     return min(MAX_WORKERS, max(1, (os.cpu_count() or 1) - 1))
 
 
-def load(
-    batches: Callable[[int], Batch], start: int, device: torch.device, *, workers: int | None = None
-) -> DataLoader[Batch]:
+def load(batches: Callable[[int], T], start: int, device: torch.device, *, workers: int | None = None) -> DataLoader[T]:
     """Return a loader of batches `start`, `start` + 1, …: iterate over it for as many as are wanted.
 
     Workers are forked, so that they share what the batches are made of: pickled, a memory-mapped corpus would be read into

@@ -103,10 +103,11 @@ class PairCrops:
         beginnings = ends_by_kind(kinds, weights, sizes)
         return beginnings, np.maximum(beginnings * (sizes > self.length), margin)
 
-    def __call__(self, number: int) -> Batch:
-        """Return batch `number`, always the same."""
+    def __call__(self, number: int, elements: slice = slice(None)) -> Batch:
+        """Return batch `number`, always the same, or some elements of it."""
         rngs = [np.random.default_rng((self.seed, number, *stream)) for stream in ((), (1,), (3,), (4,))]
-        return batch_of([self._crop(*rngs) for _ in range(self.batch_size)], self.tokenizer, joined=self.joined)
+        pairs = [self._crop(*rngs) for _ in range(self.batch_size)][elements]
+        return batch_of(pairs, self.tokenizer, joined=self.joined)
 
     def _crop(
         self,

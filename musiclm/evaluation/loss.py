@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -86,17 +86,29 @@ def _counted(nats: float, tokenizer: Tokenizer, pieces: Sequence[Piece]) -> Loss
 
 
 def fit_temperature(
-    model: LanguageModel, tokenizer: Tokenizer, pieces: Sequence[Piece], *, bf16: bool = False
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    pieces: Sequence[Piece],
+    *,
+    bf16: bool = False,
+    share: slice = slice(None),
+    total: Callable[[Sequence[float]], Sequence[float]] = list,
 ) -> tuple[float, LossReport]:
     """Return the temperature, of `TEMPERATURES`, with the lowest loss on these pieces, and that loss.
 
     Temperature scaling (Guo et al. 2017): an overfitted model is overconfident, and dividing its logits by one number
-    corrects most of that. The arguments are those of `measure_loss`. The loss of a model with weights that are not
-    finite is not finite.
+    corrects most of that. The loss of a model with weights that are not finite is not finite.
+
+    Args:
+        model, tokenizer, pieces, bf16: see `measure_loss`.
+        share: which of the pieces this process reads, the longest first.
+        total: sums numbers over the processes that read all of them together.
     """
-    sums = np.zeros(len(TEMPERATURES))
-    for piece, nats in _each(model, tokenizer, pieces, bf16, TEMPERATURES):
-        sums += nats[:, tokenizer.eval_mask(piece.tokens)[1:]].sum(1)
+    falling = sorted(pieces, key=lambda p: (-len(p.tokens), p.name))[share]
+    own = np.zeros(len(TEMPERATURES))
+    for piece, nats in _each(model, tokenizer, falling, bf16, TEMPERATURES):
+        own += nats[:, tokenizer.eval_mask(piece.tokens)[1:]].sum(1)
+    sums = np.asarray(total(own.tolist()))
     best = int(np.where(np.isfinite(sums), sums, np.inf).argmin())  # argmin alone takes NaN for the lowest
     return TEMPERATURES[best], _counted(float(sums[best]), tokenizer, pieces)
 

@@ -26,7 +26,7 @@ class Model(recurrent.RecurrentModel):
         if x_BTD.device.type != "cpu" or not torch.is_grad_enabled():
             return super()._run(x_BTD, state)
         assert isinstance(self.layers, nn.GRU)
-        y_BTD, after = gru_cpu.run_gru(self.layers, x_BTD, None if state is None else state[0])
+        y_BTD, after = gru_cpu.run_gru(self.layers, x_BTD, None if state is None else state[0], self.dropout)
         return y_BTD, (after,)
 
     @staticmethod

@@ -217,13 +217,13 @@ def train_performer(
     held_out = prepare(choose, kind, scales)
     names = PARAMETERS[kind]
 
-    def loss(network: Network, batch: Batch) -> Loss:
+    def losses(network: Network, batch: Batch, _: int) -> Iterator[Loss]:
         with recipe.autocast(batch.pitches.device):
             total = loss_of(network, batch, names)
-        return Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
+        yield Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
 
     kept = average
-    steps = fit(network, crops, loss, recipe, average=average, optimizers=[make_adamw(network, recipe)])
+    steps = fit(network, crops, losses, recipe, average=average, optimizers=[make_adamw(network, recipe)])
     for check, best in _checks(steps, held_out, names):
         kept = best
         yield check

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ..data.crops import Batch
 from ..models.base import State, detach, reset
+from .ranks import ALONE, Ranks
 
 PREFIX = "carried."
 
@@ -22,26 +23,40 @@ class CarriedState:
     Args:
         tensors: the training state of the run to resume, which has those of `tensors`; empty for a new run.
         device: of the model.
+        parts: the elements of each part of a batch that this process computes; left out, all of them in one part.
+        ranks: the processes that compute the batch.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        parts: Sequence[range] | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._ranks = ranks
         num_carried = sum(name.startswith(PREFIX) for name in tensors)
-        self._state: State | None = tuple(tensors[f"{PREFIX}{i}"].to(device) for i in range(num_carried)) or None
+        whole = tuple(tensors[f"{PREFIX}{i}"] for i in range(num_carried))
+        slices = [slice(None)] if parts is None else [slice(part.start, part.stop) for part in parts]
+        self._states: list[State | None] = [tuple(t[each].to(device) for t in whole) or None for each in slices]
 
-    def before(self, batch: Batch) -> State | None:
-        """Return the state that the batch continues, of zeros in elements that begin a piece.
+    def before(self, batch: Batch, part: int = 0) -> State | None:
+        """Return the state that a part of a batch continues, of zeros in elements that begin a piece.
 
         None if nothing was kept so far, or if the batch's elements are crops by themselves.
         """
-        if batch.begins is None or self._state is None:
+        state = self._states[part]
+        if batch.begins is None or state is None:
             return None
-        return reset(self._state, batch.begins)
+        return reset(state, batch.begins)
 
-    def keep(self, batch: Batch, state: State) -> None:
-        """Keep the state after a batch."""
+    def keep(self, batch: Batch, state: State, part: int = 0) -> None:
+        """Keep the state after a part of a batch."""
         if batch.begins is not None:
-            self._state = detach(state)
+            self._states[part] = detach(state)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a run saves of it, by name."""
-        return {f"{PREFIX}{i}": t for i, t in enumerate(self._state or ())}
+        """Return what a run saves of it, by name: the state of all elements, of all processes."""
+        states = [state for state in self._states if state is not None]
+        whole = (self._ranks.gathered(torch.cat(parts)) for parts in zip(*states, strict=True))
+        return {f"{PREFIX}{i}": t for i, t in enumerate(whole)}

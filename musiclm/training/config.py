@@ -24,6 +24,7 @@ class TrainConfig:
         weights: sampling weights of folders within the data, by which the lengths of their pieces are multiplied.
         batch_size, window, context, learning_rate, dropout: None for the default of the architecture. The window is the
             length of a training sequence in tokens; only transformers have a context.
+        accumulation: in how many parts a process computes its share of a batch.
         crops: random, or contiguous: each batch element continues its piece from crop to crop, and its state is carried;
             None for the default of the architecture.
         config: fields of the architecture's `Config` that replace those of the preset.
@@ -52,6 +53,7 @@ class TrainConfig:
     context: int | None = None
     learning_rate: float | None = None
     dropout: float | None = None
+    accumulation: int = 1
     crops: str | None = None
     config: dict[str, float | str] = dataclasses.field(default_factory=dict)
     patience: int | None = None

@@ -1,18 +1,20 @@
 """The training loop: a generator that takes one step each time it is asked; the caller reports, saves and stops.
 
 `fit` trains any model with any loss; `train` trains a language model. The `TrainingState` of a step is all that an exact
-resume needs: a batch is a function of its number, and the dropout of a step of (seed, step).
+resume needs: a batch is a function of its number, and the dropout of a batch element of (seed, step, element). So a batch may
+be computed in parts, by several processes: the sum of the gradients is that of the whole, up to rounding.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,21 +24,17 @@ from ..data.crops import IGNORE, Batch
 from ..data.loader import load
 from ..errors import DivergedError
 from ..evaluation.paired import predict
-from ..models.base import LanguageModel
+from ..models.base import LanguageModel, State
+from ..models.layers.dropout import by_element
 from .carry import CarriedState
 from .optim import Recipe, make_optimizers, set_rate, update_ema
+from .ranks import ALONE, Ranks
 
 DISTILLATION_WEIGHT = 0.9
 
 
-class Movable(Protocol):
-    """A batch that can be moved to another device."""
-
-    def to(self, device: torch.device) -> Any: ...
-
-
 ModelT = TypeVar("ModelT", bound=nn.Module)
-BatchT = TypeVar("BatchT", bound=Movable)
+BatchT = TypeVar("BatchT")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,12 +57,12 @@ class TrainingState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The loss of a batch.
+    """The loss of a batch, or what a part of it adds to that.
 
     Attributes:
         total: the minimized loss, a scalar with a gradient.
         nats: the reported loss, a scalar in nats/target.
-        num_targets: how many targets the batch has.
+        num_targets: how many targets the batch, or the part, has.
     """
 
     total: Tensor
@@ -100,30 +98,37 @@ class Step(Generic[ModelT]):
 def fit(
     model: ModelT,
     batches: Callable[[int], BatchT] | Iterable[BatchT],
-    loss: Callable[[ModelT, BatchT], Loss],
+    losses: Callable[[ModelT, BatchT, int], Iterable[Loss]],
     recipe: Recipe,
     *,
     average: ModelT,
     optimizers: Sequence[torch.optim.Optimizer],
     start: TrainingState | None = None,
     clock: Callable[[], float] = time.monotonic,
+    should_stop: Callable[[], bool] = bool,
     before_step: Callable[[int], None] | None = None,
     carried: Callable[[], dict[str, Tensor]] = dict,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step[ModelT]]:
-    """Yield each step of a training run, until the budget is used.
+    """Yield each step of a training run, until the budget is used or the run is to stop.
 
     Args:
         model: trained in place, on its own device.
         batches: a function from the number of a step, counted from 0, to its batch; or the batches in order, the first
             of which is that of step `start.step`; the run ends with them.
-        loss: the loss of a model on a batch.
+        losses: yields the loss of each part of a batch, given the model, the batch and the number of the step, counted from
+            0. They sum to the loss of the batch over all parts and processes. Back-propagation is taken while a part is
+            yielded.
         recipe: how to train.
         average: another model of the same architecture on the same device, which receives the EMA weights.
         optimizers: each parameter of the model belongs to one of them.
         start: the state of an earlier run of the same recipe; the weights are taken from it.
-        clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
+        clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time; that of the first
+            process counts for all.
+        should_stop: asked before each step; if it is true in any process, the run ends in all of them.
         before_step: called with the number of each step, counted from 0, before it.
-        carried: returns further tensors of the state after a step: what `loss` carries from batch to batch.
+        carried: returns further tensors of the state after a step: what `losses` carries from batch to batch.
+        ranks: the processes of the run, each of which calls this with the same arguments.
 
     Raises:
         DivergedError: the loss or the norm of the gradient of a step is not finite. The weights are then of no use.
@@ -133,22 +138,24 @@ def fit(
     tokens, begin = start.tokens, clock() - start.seconds
     tensors = functools.partial(_tensors, model, average, optimizers, carried)
     for step in range(start.step, recipe.steps if recipe.steps is not None else 2**62):
-        seconds = clock() - begin
-        if recipe.progress(step, seconds) >= 1 or (batch := next(in_order, None)) is None:
+        seconds, num_stopping = ranks.total([clock() - begin if ranks.is_first else 0.0, float(should_stop())])
+        if num_stopping or recipe.progress(step, seconds) >= 1 or (batch := next(in_order, None)) is None:
             return
         rate = recipe.rate(step, seconds)
         set_rate(optimizers, rate)
         if before_step is not None:
             before_step(step)
         recipe.seed_dropout(step)
-        found = loss(model, batch.to(next(model.parameters()).device))
-        norm = _update(model, found.total, optimizers, recipe.clip)
+        found = _back_propagated(model, losses(model, batch, step))
+        norm = _update(model, optimizers, recipe.clip)
         update_ema(average, model, recipe.ema_decay_at(step))
-        tokens += found.num_targets
-        number, seconds = step + 1, clock() - begin
+        number = step + 1
+        nats, num_targets = _finite_nats(found, norm, number, ranks)  # behind the update: it waits for the GPU
+        tokens += num_targets
+        (seconds,) = ranks.total([clock() - begin if ranks.is_first else 0.0])
         yield Step(
             number=number,
-            nats=_finite_nats(found, norm, number),  # behind the update: reading a number waits for the GPU
+            nats=nats,
             tokens=tokens,
             seconds=seconds,
             rate=rate,
@@ -160,7 +167,7 @@ def fit(
 
 def train(
     model: LanguageModel,
-    batches: Callable[[int], Batch] | Iterable[Batch],
+    batches: Callable[..., Batch] | Iterable[Batch],
     recipe: Recipe,
     *,
     average: LanguageModel,
@@ -168,49 +175,100 @@ def train(
     teacher: LanguageModel | None = None,
     distillation_weight: float = DISTILLATION_WEIGHT,
     clock: Callable[[], float] = time.monotonic,
+    should_stop: Callable[[], bool] = bool,
+    accumulation: int = 1,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Step[LanguageModel]]:
     """Return the steps of training a language model by next-token cross-entropy; see `fit` for the other arguments.
 
     Where batches continue each other (`Batch.begins`), the model's state is carried, see `CarriedState`.
 
     Args:
+        batches: crops of `musiclm.data`, which give elements of a batch by its number; or the batches in order, for one
+            process that computes them whole.
         teacher: a model on the same device, to distil: its probabilities are soft labels (Hinton et al. 2015).
         distillation_weight: the weight of the soft-label loss, 0 … 1; the next-token loss has the rest.
+        accumulation: in how many parts a process computes its share of a batch, one after the other, which takes less memory.
     """
     device = next(model.parameters()).device
-    carried = CarriedState({} if start is None else start.tensors, device)
+    elements = None
+    if accumulation > 1 or ranks.size > 1:
+        elements = ranks.elements(batches.batch_size, accumulation)  # type: ignore[union-attr]
+    carried = CarriedState({} if start is None else start.tensors, device, elements, ranks)
+    predicting = ranks.parallel(Predicting(model))
 
-    def loss(model: LanguageModel, batch: Batch) -> Loss:
-        with recipe.autocast(batch.tokens.device):
-            logits, state = predict(model, batch, carried.before(batch))
-        carried.keep(batch, state)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
-        total = nats
-        if teacher is not None:
-            labels = _soft_labels(teacher, batch, recipe)
-            soft = F.cross_entropy(logits.float()[batch.mask], labels[batch.mask])
-            total = distillation_weight * soft + (1 - distillation_weight) * nats
-        return Loss(total=total, nats=nats, num_targets=batch.num_tokens)
+    def losses(model: LanguageModel, parts: Sequence[Batch], step: int) -> Iterator[Loss]:
+        (num_targets,) = ranks.total([sum(part.num_tokens for part in parts)])
+        for i, part in enumerate(parts):
+            batch = part.to(device)
+            of_part = elements[i] if elements is not None else range(len(batch.tokens))
+            is_last = i == len(parts) - 1
+            with (
+                by_element(recipe.seed, step, of_part, device),
+                contextlib.nullcontext() if is_last or not ranks.is_joined else predicting.no_sync(),
+            ):
+                with recipe.autocast(device):
+                    logits, state = predicting(batch, carried.before(batch, i))
+                carried.keep(batch, state, i)
+                total, nats = distilled(logits.float(), batch)
+                share = part.num_tokens / max(1.0, num_targets)
+                yield Loss(
+                    total=total * (share * ranks.size), nats=nats.detach() * share, num_targets=part.num_tokens
+                )  # gradients are averaged over the processes
+
+    def distilled(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the minimized loss and the cross-entropy, means over the targets."""
+        if not batch.mask.any():
+            return logits.sum() * 0.0, logits.new_zeros(())
+        nats = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        if teacher is None:
+            return nats, nats
+        labels = _soft_labels(teacher, batch, recipe)
+        soft = F.cross_entropy(logits[batch.mask], labels[batch.mask])
+        return distillation_weight * soft + (1 - distillation_weight) * nats, nats
 
     def before_step(step: int) -> None:
         model.on_step(step)
         average.on_step(step)
 
+    parts: Iterable[list[Batch]]
     if callable(batches):
-        batches = load(batches, 0 if start is None else start.step, device)
-    optimizers = make_optimizers(model, recipe)
+        parts = load(functools.partial(_parts, batches, elements), 0 if start is None else start.step, device)
+    else:
+        parts = ([batch] for batch in batches)
     return fit(
         model,
-        batches,
-        loss,
+        parts,
+        losses,
         recipe,
         average=average,
-        optimizers=optimizers,
+        optimizers=make_optimizers(model, recipe),
         start=start,
         clock=clock,
+        should_stop=should_stop,
         before_step=before_step,
         carried=carried.tensors,
+        ranks=ranks,
     )
+
+
+class Predicting(nn.Module):
+    """A language model whose forward pass is `predict`, so that processes can train it in parallel."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
+        """Return the logits of a batch, (B, T, V), and the new state."""
+        return predict(self.model, batch, state)
+
+
+def _parts(batches: Callable[..., Batch], elements: Sequence[range] | None, number: int) -> list[Batch]:
+    """Return the parts of batch `number` that a process computes; the whole of it without `elements`."""
+    if elements is None:
+        return [batches(number)]
+    return [batches(number, slice(part.start, part.stop)) for part in elements]
 
 
 @torch.no_grad()
@@ -256,22 +314,36 @@ def _begin(
     return start
 
 
-def _update(model: nn.Module, loss: Tensor, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> Tensor:
-    """Take one step of the optimizers along the gradient of the loss, clipped, and return its norm before that."""
+def _back_propagated(model: nn.Module, losses: Iterable[Loss]) -> Loss:
+    """Set the gradient of the sum of some losses, and return that sum, detached."""
     model.zero_grad(set_to_none=True)
-    loss.backward()
+    total, nats, num_targets = torch.zeros(()), torch.zeros(()), 0
+    for loss in losses:
+        loss.total.backward()
+        total, nats = total.to(loss.total.device) + loss.total.detach(), nats.to(loss.nats.device) + loss.nats.detach()
+        num_targets += loss.num_targets
+    return Loss(total=total, nats=nats, num_targets=num_targets)
+
+
+def _update(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], clip: float) -> Tensor:
+    """Take one step of the optimizers along the gradient, clipped, and return its norm before that."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     for optimizer in optimizers:
         optimizer.step()
     return norm
 
 
-def _finite_nats(loss: Loss, norm: Tensor, step: int) -> float:
-    """Return the reported loss; raise `DivergedError` if it, the total or the norm of the gradient is not finite."""
-    total, nats, norm_read = torch.stack([loss.total.detach(), loss.nats.detach(), norm]).tolist()  # read at once
+def _finite_nats(loss: Loss, norm: Tensor, step: int, ranks: Ranks) -> tuple[float, int]:
+    """Return the reported loss and the number of targets, of all processes.
+
+    Raises:
+        DivergedError: the loss, its total or the norm of the gradient is not finite.
+    """
+    read = torch.stack([loss.total, loss.nats, norm.to(loss.nats.device)]).tolist()  # at once
+    total, nats, norm_read, num_targets = ranks.total([*read, loss.num_targets])
     if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm_read)):
         raise DivergedError("the gradient" if math.isfinite(total + nats) else "the loss", step)
-    return float(nats)
+    return nats, round(num_targets)
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:

@@ -10,7 +10,8 @@
 
 `resume.safetensors` is the only authority: it is written whole, later lines of the metrics are removed on resume, and a
 run without it starts again from its seed. With a budget in steps or epochs and the same number of threads, a run that
-was killed and resumed has the weights of an uninterrupted one, bit for bit (CPU).
+was killed and resumed has the weights of an uninterrupted one, bit for bit (CPU). Several processes may train a run, see
+`ranks`: the first one writes. The folder must be one that all of them can read.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..devices import resolve_bf16, resolve_device
 from ..errors import DivergedError, RunError
 from ..files import lock, write_whole
 from .cadence import Cadence, EarlyStopping
 from .config import TrainConfig, stored_config
+from .ranks import ALONE, Ranks, is_loss_of_a_rank
 from .setup import TrainingSetup, prepare
 from .tensorboard import FOLDER
 
@@ -67,17 +70,18 @@ class Run:
         before: the validation loss of the checkpoint that the run starts from, nats/token; None without one, and on
             resume.
         last_validation: the last line of metrics.jsonl.
-        stopped_because: after the run: "budget", or "validation" if it stopped early.
+        stopped_because: after the run: "budget", "validation" if it stopped early, or "interrupted".
+        ranks: the processes that train the run.
     """
 
-    def __init__(self, folder: Path, plan: TrainConfig) -> None:
-        self.folder, self.plan = folder, plan
+    def __init__(self, folder: Path, plan: TrainConfig, ranks: Ranks = ALONE) -> None:
+        self.folder, self.plan, self.ranks = folder, plan, ranks
         self.last_validation: dict[str, Any] | None = None
         self.stopped_because = "budget"
         self.before: float | None = None
         self._stopping = EarlyStopping()
-        self._lock = lock(folder / "lock")
-        if self._lock is None:
+        self._lock = lock(folder / "lock") if ranks.is_first else None
+        if self._lock is None and ranks.is_first:
             raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o")
 
     @property
@@ -91,7 +95,7 @@ class Run:
         return self._stopping.best_step
 
     @classmethod
-    def create(cls, folder: Path, plan: TrainConfig, *, force: bool = False) -> Run:
+    def create(cls, folder: Path, plan: TrainConfig, *, force: bool = False, ranks: Ranks = ALONE) -> Run:
         """Return a new run in a new folder.
 
         Raises:
@@ -105,7 +109,7 @@ class Run:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
-        run = cls(folder, plan)
+        run = cls(folder, plan, ranks)
         for name in ("resume.safetensors", "best.safetensors", "last.safetensors", "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
@@ -113,7 +117,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, folder: Path) -> Run:
+    def open(cls, folder: Path, ranks: Ranks = ALONE) -> Run:
         """Return the run in a folder.
 
         Raises:
@@ -122,7 +126,7 @@ class Run:
         plan = stored_config(folder)
         if plan is None:
             raise RunError(f"no run in '{folder}': 'musiclm train -o {folder}' starts one")
-        return cls(folder, plan)
+        return cls(folder, plan, ranks)
 
     def lower(self, learning_rate: float) -> None:
         """Give the rest of the run another peak learning rate, for example because it diverged."""
@@ -146,6 +150,8 @@ class Run:
 
     def write_plan(self) -> None:
         """Write run.json."""
+        if not self.ranks.is_first:
+            return
         write_whole(self.folder / "run.json", (json.dumps(dataclasses.asdict(self.plan), indent=1) + "\n").encode())
 
     def close(self) -> None:
@@ -155,6 +161,8 @@ class Run:
 
     def discard(self) -> None:
         """Remove the folder if nothing but run.json was written."""
+        if not self.ranks.is_first:
+            return
         if {p.name for p in self.folder.iterdir()} <= {"run.json", "lock", FOLDER}:
             self.close()
             shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
@@ -163,25 +171,33 @@ class Run:
             self.folder.rmdir()
 
     def train(
-        self, clock: Callable[[], float] = time.monotonic
+        self, clock: Callable[[], float] = time.monotonic, should_stop: Callable[[], bool] = bool
     ) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
         """Yield each step, with a `Validation` where the run was validated and saved.
 
         The step that uses up the budget always is.
 
-        Closing the generator saves the step that was yielded last. An exception within a step or its validation leaves
-        the last save as it is: the weights may be half updated, or the validation may be missing.
+        Closing the generator saves the step that was yielded last, as `should_stop` does. An exception within a step or its
+        validation leaves the last save as it is: the weights may be half updated, or the validation may be missing.
 
         Args:
             clock: what a budget in minutes counts, see `loop.fit`.
+            should_stop: asked before each step; if it is true in one process, the run ends in all of them.
 
         Raises:
             DivergedError: a loss, a gradient or a weight was not finite; the message names the checkpoint that is kept.
+            RunError: another process of the run has ended.
         """
         try:
-            yield from self._train(clock)
+            yield from self._train(clock, should_stop)
         except DivergedError as error:
             raise DivergedError(error.what, error.step, self._advice()) from error
+        except RuntimeError as error:
+            if self.ranks.is_joined and is_loss_of_a_rank(error):
+                raise RunError(
+                    f"another process of the run has ended. To continue: --resume {shlex.quote(str(self.folder))}"
+                ) from error
+            raise
 
     def _advice(self) -> str:
         """Return what is kept of a run that diverged, and how to train on."""
@@ -199,7 +215,7 @@ class Run:
         return f"{kept}. Begin again with a lower rate: --learning-rate {lower:g}"
 
     def _train(
-        self, clock: Callable[[], float]
+        self, clock: Callable[[], float], should_stop: Callable[[], bool]
     ) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
         import torch
 
@@ -207,6 +223,7 @@ class Run:
         from .tensorboard import TensorBoard
 
         torch.set_num_threads(self.plan.threads)
+        self._resolve_precision()
         setup = prepare(self.plan)
         state = self._start(setup)
         self.stopped_because = "validation" if self.is_stale else "budget"
@@ -220,9 +237,12 @@ class Run:
             start=state,
             teacher=setup.teacher,
             clock=clock,
+            should_stop=should_stop,
+            accumulation=self.plan.accumulation,
+            ranks=self.ranks,
         )
         cadence = Cadence(setup.recipe, state.seconds if state else 0.0)
-        curves = TensorBoard(self.folder, state.step if state else 0)
+        curves = TensorBoard(self.folder, state.step if state else 0) if self.ranks.is_first else None
         losses: list[float] = []  # since the last validation
         unsaved: Step[LanguageModel] | None = None  # a step that is complete, its validation included, but not saved
         try:
@@ -232,20 +252,36 @@ class Run:
                 if cadence.is_due(step):
                     began = clock()
                     validation = self._validate(setup, step, losses)
-                    cadence.done(step, clock() - began)
+                    cadence.done(step, self.ranks.of_first(clock() - began))
                     self._save(setup, step, validation)
                     losses.clear()
-                curves.add(step, None if validation is None else validation.validation_nats_per_token)
+                if curves is not None:
+                    curves.add(step, None if validation is None else validation.validation_nats_per_token)
                 unsaved = step if validation is None else None
-                yield step, validation
-                unsaved = None
+                try:
+                    yield step, validation
+                except GeneratorExit:
+                    if unsaved is not None:
+                        self._save_state(unsaved)
+                    raise
                 if validation is not None and self.is_stale:
                     self.stopped_because = "validation"
                     break
+            else:
+                if unsaved is not None:
+                    self._save_state(unsaved)
+                if any(self.ranks.total([float(should_stop())])):
+                    self.stopped_because = "interrupted"
         finally:
-            curves.close()
-            if unsaved is not None:
-                self._save_state(unsaved)
+            if curves is not None:
+                curves.close()
+
+    def _resolve_precision(self) -> None:
+        """Keep the precision that is faster on the first process's device, unless one was chosen."""
+        if self.plan.precision is None:
+            bf16 = resolve_bf16(None, resolve_device(self.plan.device))
+            self.plan.precision = self.ranks.of_first("bf16" if bf16 else "fp32")
+            self.write_plan()
 
     def _start(self, setup: TrainingSetup) -> TrainingState | None:
         """Return the state to resume from; None for a new run, whose starting checkpoint is then kept as the best.
@@ -253,9 +289,6 @@ class Run:
         Raises:
             RunError: the saved state is damaged, or has other shapes than the model of this version.
         """
-        if self.plan.precision is None:
-            self.plan.precision = "bf16" if setup.recipe.bf16 else "fp32"
-            self.write_plan()
         state = self._load_state()
         if state is None:
             if self.plan.start_from is not None:
@@ -273,7 +306,14 @@ class Run:
         """Return the validation of the EMA weights after a step, with the temperature that suits them best."""
         from ..evaluation import fit_temperature
 
-        temperature, found = fit_temperature(setup.average, setup.tokenizer, setup.validation, bf16=setup.recipe.bf16)
+        temperature, found = fit_temperature(
+            setup.average,
+            setup.tokenizer,
+            setup.validation,
+            bf16=setup.recipe.bf16,
+            share=slice(self.ranks.rank, None, self.ranks.size),
+            total=self.ranks.total,
+        )
         if not math.isfinite(found.nats_per_token):
             raise DivergedError("the validation loss", step.number)
         return Validation(
@@ -319,6 +359,8 @@ class Run:
     def _save_checkpoint(self, name: str, setup: TrainingSetup, model: LanguageModel, card: dict[str, Any]) -> None:
         from ..checkpoint import save
 
+        if not self.ranks.is_first:
+            return
         path = self.folder / f"{name}.safetensors"
         save(path, model, arch=self.plan.arch, tokenizer=setup.tokenizer, card=card)
 
@@ -349,17 +391,21 @@ class Run:
         return card
 
     def _append(self, validation: Validation) -> None:
+        self.last_validation = dataclasses.asdict(validation)
+        if not self.ranks.is_first:
+            return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(validation), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.last_validation = dataclasses.asdict(validation)
 
     def _save_state(self, step: Step[LanguageModel]) -> None:
         from ..checkpoint import pack
         from .loop import are_finite
 
-        state = step.state()
+        state = step.state()  # of all processes
+        if not self.ranks.is_first:
+            return
         if not are_finite(state.tensors.values()):
             raise DivergedError("a weight", state.step)
         numbers = {
@@ -383,7 +429,8 @@ class Run:
         path = self.folder / "resume.safetensors"
         metrics = self.folder / "metrics.jsonl"
         if not path.exists():
-            metrics.unlink(missing_ok=True)
+            if self.ranks.is_first:
+                metrics.unlink(missing_ok=True)
             return None
         metadata, _ = read_header(path)
         try:
@@ -398,7 +445,8 @@ class Run:
             with contextlib.suppress(ValueError):  # the last line may be half written
                 if json.loads(line)["step"] <= numbers["step"]:
                     kept.append(line)
-        write_whole(metrics, "".join(line + "\n" for line in kept).encode())
+        if self.ranks.is_first:
+            write_whole(metrics, "".join(line + "\n" for line in kept).encode())
         self.last_validation = json.loads(kept[-1]) if kept else None
         self._stopping = EarlyStopping(
             best=float("inf") if numbers["best"] is None else numbers["best"],

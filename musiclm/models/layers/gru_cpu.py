@@ -15,13 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .dropout import Dropout
 
-def run_gru(layers: nn.GRU, x_BTD: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the output of `layers(x_BTD, state)`, (B, T, D) and (layers, B, D). Batch first, one direction, with biases."""
+
+def run_gru(
+    layers: nn.GRU, x_BTD: Tensor, state: Tensor | None, dropout: Dropout | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the output of `layers(x_BTD, state)`, (B, T, D) and (layers, B, D). Batch first, one direction, with biases.
+
+    `dropout` is between layers, instead of that of `layers`.
+    """
     after = []
     for i in range(layers.num_layers):
-        if i:
-            x_BTD = F.dropout(x_BTD, layers.dropout, layers.training)
+        if i and dropout is not None:
+            x_BTD = dropout(x_BTD)
         weights = [getattr(layers, f"{name}_l{i}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         input_BTG = F.linear(x_BTD, weights[0], weights[2])
         exact = torch.float32 if input_BTG.dtype == torch.bfloat16 else input_BTG.dtype

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,7 @@ class RecurrentModel(LanguageModel):
         c = config
         self.embedding = Embedding(c, c.size)
         self.dropout = Dropout(c.dropout)
-        between = c.dropout if c.num_layers > 1 else 0.0
-        self.layers = self.cell(c.size, c.size, num_layers=c.num_layers, batch_first=True, dropout=between)
+        self.layers = self.cell(c.size, c.size, num_layers=c.num_layers, batch_first=True)
         self.norm = nn.LayerNorm(c.size)
         self.head = Head(c, c.size)
         for name, weight in self.layers.named_parameters():
@@ -88,11 +88,33 @@ class RecurrentModel(LanguageModel):
         return IncrementalRNN(self, resolve_precision(precision, next(self.parameters()).device))
 
     def _run(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return the output of the layers, (B, T, D), and their state, (L, B, D) each; with dropout between layers."""
+        if self.training and self.config.dropout and self.layers.num_layers > 1:
+            return self._run_each(x_BTD, state)
         if self.cell is nn.LSTM:
             y, (h, c) = self.layers(x_BTD, state)
             return y, (h, c)
         y, h = self.layers(x_BTD, None if state is None else state[0])
         return y, (h,)
+
+    def _run_each(self, x_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Run one layer after the other: torch's own dropout between layers would have one mask for a whole batch."""
+        cell: Any = self.cell
+        run: Any = {nn.RNN: torch.rnn_tanh, nn.GRU: torch.gru, nn.LSTM: torch.lstm}[cell]
+        num_parts = 2 if self.cell is nn.LSTM else 1
+        zeros = x_BTD.new_zeros(self.layers.num_layers, len(x_BTD), self.layers.hidden_size)
+        before = (zeros,) * num_parts if state is None else state
+        after: list[State] = []
+        for i in range(self.layers.num_layers):
+            if i:
+                x_BTD = self.dropout(x_BTD)
+            weights = self.layers.all_weights[i]
+            of_layer = tuple(part[i : i + 1].contiguous() for part in before)
+            x_BTD, *parts = run(
+                x_BTD, of_layer if num_parts > 1 else of_layer[0], weights, True, 1, 0.0, True, False, True
+            )
+            after.append(tuple(parts))
+        return x_BTD, tuple(torch.cat(parts) for parts in zip(*after, strict=True))
 
 
 class IncrementalRNN(IncrementalModel):

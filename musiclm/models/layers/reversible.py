@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import State
+from . import dropout
 
 
 class ReversibleLayer(nn.Module):
@@ -126,21 +127,23 @@ def _autocast_of(device: str) -> dict[str, Any]:
     }
 
 
-def _randomness(layer: nn.Module, device: torch.device) -> tuple[Tensor, ...]:
-    """Return the states of the random generators that dropout uses; () in evaluation mode."""
+def _randomness(layer: nn.Module, device: torch.device) -> tuple[list[Tensor], list[Tensor]] | None:
+    """Return the states of the random generators that dropout uses, torch's and the elements'; None in evaluation mode."""
     if not layer.training:
-        return ()
-    return torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+        return None
+    of_torch = [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return of_torch, dropout.generator_states()
 
 
 @contextlib.contextmanager
-def _replayed(states: tuple[Tensor, ...], device: torch.device) -> Iterator[None]:
+def _replayed(states: tuple[list[Tensor], list[Tensor]] | None, device: torch.device) -> Iterator[None]:
     """Put the random generators back to earlier states within the block."""
-    if not states:
+    if states is None:
         yield
         return
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.set_rng_state(states[0])
-        for state in states[1:]:
+    of_torch, of_elements = states
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), dropout.replayed(of_elements):
+        torch.set_rng_state(of_torch[0])
+        for state in of_torch[1:]:
             torch.cuda.set_rng_state(state, device)
         yield
