@@ -27,7 +27,7 @@ import torch
 from musiclm import devices, evaluation, models, tokenizers
 from musiclm.data import bundled, crops
 from musiclm.models.layers import blocks
-from musiclm.training import loop
+from musiclm.training import language_model
 
 CASES = [
     "anything left out",
@@ -44,7 +44,7 @@ CASES = [
 ]
 
 
-def adamw(model: torch.nn.Module, recipe: loop.Recipe) -> list[torch.optim.Optimizer]:
+def adamw(model: torch.nn.Module, recipe: language_model.Recipe) -> list[torch.optim.Optimizer]:
     """Return AdamW for everything, matrices decayed as Muon's are."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
@@ -60,15 +60,15 @@ def post_norm(self: blocks.Block, x_BTD: torch.Tensor, cache: Any = None) -> tup
     return self.norm_forward(x_BTD + self.dropout(self.feed_forward(x_BTD))), cache
 
 
-def constant(self: loop.Recipe, step: int, seconds: float) -> float:
+def constant(self: language_model.Recipe, step: int, seconds: float) -> float:
     """Return the rate of a step: the highest, after the warm-up."""
     return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps)
 
 
 OTHERWISE = {  # what is put in the place of what, where it is left out
-    "muon": (loop, "make_optimizers", adamw),
+    "muon": (language_model, "make_optimizers", adamw),
     "pre-norm": (blocks.Block, "forward", post_norm),
-    "falling rate": (loop.Recipe, "rate", constant),
+    "falling rate": (language_model.Recipe, "rate", constant),
 }
 
 
@@ -100,7 +100,9 @@ def measured(without: str, steps: int, seed: int, arguments: argparse.Namespace)
         config["dropout"] = 0.0
     torch.manual_seed(seed)
     model, average = (models.create(arch, tokenizer.vocab_size, **config) for _ in range(2))
-    recipe = loop.Recipe(steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=devices.faster_in_bf16())
+    recipe = language_model.Recipe(
+        steps=steps, learning_rate=own["learning_rate"], seed=seed, bf16=devices.faster_in_bf16()
+    )
     if without == "small beginnings":
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
@@ -109,7 +111,7 @@ def measured(without: str, steps: int, seed: int, arguments: argparse.Namespace)
     with contextlib.ExitStack() as stack:
         if without in OTHERWISE:
             stack.enter_context(mock.patch.object(*OTHERWISE[without]))
-        for step in loop.train(model, windows, recipe, average=average):
+        for step in language_model.train(model, windows, recipe, average=average):
             losses.append(step.nats)
     kept = model.eval() if without == "average" else average
     found = evaluation.measure_loss(kept, tokenizer, list(source.pieces("validation")), bf16=recipe.bf16)

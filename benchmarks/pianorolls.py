@@ -43,7 +43,7 @@ from musiclm.devices import faster_in_bf16
 from musiclm.evaluation.ngram import NGram
 from musiclm.tokenizers.base import Tokenizer
 from musiclm.tokenizers.vocabulary import Kind, Token, Vocabulary
-from musiclm.training.loop import train
+from musiclm.training.language_model import train
 from musiclm.training.optim import Recipe
 
 BOS, EOS, END, FIRST_KEY = 0, 1, 2, 3

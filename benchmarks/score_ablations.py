@@ -31,7 +31,7 @@ from plan import bits_per_note
 from musiclm import devices, evaluation, models, tokenizers
 from musiclm.data import Piece, crops, open_source
 from musiclm.tokenizers.score_plan import PARTS, ScorePlan
-from musiclm.training import loop
+from musiclm.training import language_model
 
 UNKNOWN = {
     "header": ("style", "length", "timing", "programs"),
@@ -95,11 +95,13 @@ def measured(case: str, source: Any, validation: list[Piece], a: argparse.Namesp
     torch.manual_seed(a.seed)
     config = shape(case, a.preset) | tokenizer.model_config | {"context": a.window, "dropout": 0.0}
     model, average = (models.create("transformer", tokenizer.vocab_size, **config) for _ in range(2))
-    recipe = loop.Recipe(steps=a.steps, learning_rate=LEARNING_RATE, seed=a.seed, bf16=devices.faster_in_bf16())
+    recipe = language_model.Recipe(
+        steps=a.steps, learning_rate=LEARNING_RATE, seed=a.seed, bf16=devices.faster_in_bf16()
+    )
     parts = UNKNOWN.get(case, ())
     began = time.process_time()
     with without(parts):
-        *_, last = loop.train(model, batches, recipe, average=average)
+        *_, last = language_model.train(model, batches, recipe, average=average)
     read = [
         dataclasses.replace(piece, tokens=tokenizer.plan.without_parts(np.asarray(piece.tokens, np.int64), parts))
         for piece in validation

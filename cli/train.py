@@ -6,19 +6,18 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import CorpusError, MusicLMError, RunError
-from . import _console, _options, _training
+from . import _console, _options, _ranks, _training
 
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
     from ..training.loop import Step
-    from ..training.ranks import Ranks
     from ..training.run import Run, Validation
 
 
@@ -124,8 +123,10 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
     --from fine-tunes: with a lower learning rate, a dropout of at least 0.1 and the tokenizer of the model. It stops early
     when the validation loss no longer improves. The best checkpoint is kept, even if it is the one it started from.
     """
-    ranks = _joined()
-    run = _opened(ranks, lambda: _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked))
+    ranks = _ranks.joined()
+    run = _ranks.opened(
+        ranks, lambda: _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
+    )
     quiet |= not ranks.is_first
     among = f" by {ranks.size} processes" if ranks.size > 1 else ""
     _console.say(f"run {run.folder}: {_described(run.plan)}{among}, seed {run.plan.seed}", quiet=quiet)
@@ -140,32 +141,6 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
         raise
     finally:
         ranks.leave()
-
-
-def _joined() -> Ranks:
-    """Return the processes that train the run: this one alone, or those that `torchrun` started."""
-    from ..training import ranks
-
-    return ranks.join()
-
-
-def _opened(ranks: Ranks, open_run: Callable[[], Run]) -> Run:
-    """Return the run, which the first process begins or continues; the others are told which one."""
-    from ..training.run import Run
-
-    if ranks.is_first:
-        try:
-            run = open_run()
-        except BaseException:
-            ranks.of_first(None)
-            raise
-        run.ranks = ranks
-        ranks.of_first((run.folder.resolve(), run.plan))
-        return run
-    told = ranks.of_first(None)
-    if told is None:
-        sys.exit(1)  # the first process says why
-    return Run(*told, ranks)
 
 
 def _resumed(folder: Path, asked: dict[str, Any]) -> Run:

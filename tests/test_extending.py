@@ -22,7 +22,7 @@ from musiclm.generation.config import GenerationConfig, Length, SamplerConfig
 from musiclm.generation.controls import Controls
 from musiclm.plotting import embedding, notes
 from musiclm.tokenizers.vocabulary import Kind, Token, ids_of
-from musiclm.training.loop import train
+from musiclm.training.language_model import train
 from musiclm.training.optim import Recipe
 
 ROOT = Path(__file__).parents[1]

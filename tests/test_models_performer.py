@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from musiclm import checkpoint
 from musiclm.models import base, performer, weights
 from musiclm.models.layers.linear_attention import linear_attention
-from musiclm.training.loop import TrainingState, train
+from musiclm.training.language_model import train
+from musiclm.training.loop import TrainingState
 from musiclm.training.optim import Recipe
 from tests.conftest import GRID, tiny, windows
 

@@ -14,7 +14,8 @@ from musiclm import evaluation, models
 from musiclm.models import base, weights
 from musiclm.models.ensemble import Ensemble
 from musiclm.training.cadence import Cadence, EarlyStopping
-from musiclm.training.loop import Step, train
+from musiclm.training.language_model import train
+from musiclm.training.loop import Step
 from musiclm.training.optim import Recipe
 from tests.conftest import GRID, tiny, windows
 

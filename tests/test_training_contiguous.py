@@ -19,7 +19,7 @@ from musiclm.models import base
 from musiclm.tokenizers import grid
 from musiclm.training.carry import CarriedState
 from musiclm.training.config import TrainConfig
-from musiclm.training.loop import train
+from musiclm.training.language_model import train
 from musiclm.training.optim import Recipe
 from musiclm.training.run import Run
 from musiclm.training.setup import prepare, resolve_crops

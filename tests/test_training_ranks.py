@@ -21,7 +21,7 @@ from musiclm.data.crops import RandomCrops
 from musiclm.errors import RunError
 from musiclm.models.layers.dropout import Dropout, by_element
 from musiclm.training import ranks
-from musiclm.training.loop import train
+from musiclm.training.language_model import train
 from musiclm.training.optim import Recipe
 from musiclm.training.ranks import ALONE, Ranks
 from tests.conftest import GRID, tiny
@@ -145,7 +145,20 @@ def validations(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-MODEL = ["--arch", "gru", "--preset", "tiny", "--window", "32", "--batch-size", "4", "--seed", "1", "--precision", "fp32"]
+MODEL = [
+    "--arch",
+    "gru",
+    "--preset",
+    "tiny",
+    "--window",
+    "32",
+    "--batch-size",
+    "4",
+    "--seed",
+    "1",
+    "--precision",
+    "fp32",
+]
 
 
 @pytest.mark.slow

@@ -1,13 +1,12 @@
 """The training loop: a generator that takes one step each time it is asked; the caller reports, saves and stops.
 
-`fit` trains any model with any loss; `train` trains a language model. The `TrainingState` of a step is all that an exact
-resume needs: a batch is a function of its number, and the dropout of a batch element of (seed, step, element). So a batch may
-be computed in parts, by several processes: the sum of the gradients is that of the whole, up to rounding.
+`fit` trains any model with any loss, `language_model.train` a language model. The `TrainingState` of a step is all that an
+exact resume needs: a batch is a function of its number, and the dropout of a batch element of (seed, step, element). So a
+batch may be computed in parts, by several processes: the sum of the gradients is that of the whole, up to rounding.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -17,21 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.crops import IGNORE, Batch
-from ..data.loader import load
 from ..errors import DivergedError
-from ..evaluation.paired import predict
-from ..models.base import LanguageModel, State
-from ..models.layers.dropout import by_element
-from .carry import CarriedState
-from .optim import Recipe, make_optimizers, set_rate, update_ema
+from .optim import Recipe, set_rate, update_ema
 from .ranks import ALONE, Ranks
-
-DISTILLATION_WEIGHT = 0.9
-
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 BatchT = TypeVar("BatchT")
@@ -163,120 +152,6 @@ def fit(
             model=average,
             state=functools.partial(_state, number, tokens, clock, begin, tensors),
         )
-
-
-def train(
-    model: LanguageModel,
-    batches: Callable[..., Batch] | Iterable[Batch],
-    recipe: Recipe,
-    *,
-    average: LanguageModel,
-    start: TrainingState | None = None,
-    teacher: LanguageModel | None = None,
-    distillation_weight: float = DISTILLATION_WEIGHT,
-    clock: Callable[[], float] = time.monotonic,
-    should_stop: Callable[[], bool] = bool,
-    accumulation: int = 1,
-    ranks: Ranks = ALONE,
-) -> Iterator[Step[LanguageModel]]:
-    """Return the steps of training a language model by next-token cross-entropy; see `fit` for the other arguments.
-
-    Where batches continue each other (`Batch.begins`), the model's state is carried, see `CarriedState`.
-
-    Args:
-        batches: crops of `musiclm.data`, which give elements of a batch by its number; or the batches in order, for one
-            process that computes them whole.
-        teacher: a model on the same device, to distil: its probabilities are soft labels (Hinton et al. 2015).
-        distillation_weight: the weight of the soft-label loss, 0 … 1; the next-token loss has the rest.
-        accumulation: in how many parts a process computes its share of a batch, one after the other, which takes less memory.
-    """
-    device = next(model.parameters()).device
-    elements = None
-    if accumulation > 1 or ranks.size > 1:
-        elements = ranks.elements(batches.batch_size, accumulation)  # type: ignore[union-attr]
-    carried = CarriedState({} if start is None else start.tensors, device, elements, ranks)
-    predicting = ranks.parallel(Predicting(model))
-
-    def losses(model: LanguageModel, parts: Sequence[Batch], step: int) -> Iterator[Loss]:
-        (num_targets,) = ranks.total([sum(part.num_tokens for part in parts)])
-        for i, part in enumerate(parts):
-            batch = part.to(device)
-            of_part = elements[i] if elements is not None else range(len(batch.tokens))
-            is_last = i == len(parts) - 1
-            with (
-                by_element(recipe.seed, step, of_part, device),
-                contextlib.nullcontext() if is_last or not ranks.is_joined else predicting.no_sync(),
-            ):
-                with recipe.autocast(device):
-                    logits, state = predicting(batch, carried.before(batch, i))
-                carried.keep(batch, state, i)
-                total, nats = distilled(logits.float(), batch)
-                share = part.num_tokens / max(1.0, num_targets)
-                yield Loss(
-                    total=total * (share * ranks.size), nats=nats.detach() * share, num_targets=part.num_tokens
-                )  # gradients are averaged over the processes
-
-    def distilled(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the minimized loss and the cross-entropy, means over the targets."""
-        if not batch.mask.any():
-            return logits.sum() * 0.0, logits.new_zeros(())
-        nats = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
-        if teacher is None:
-            return nats, nats
-        labels = _soft_labels(teacher, batch, recipe)
-        soft = F.cross_entropy(logits[batch.mask], labels[batch.mask])
-        return distillation_weight * soft + (1 - distillation_weight) * nats, nats
-
-    def before_step(step: int) -> None:
-        model.on_step(step)
-        average.on_step(step)
-
-    parts: Iterable[list[Batch]]
-    if callable(batches):
-        parts = load(functools.partial(_parts, batches, elements), 0 if start is None else start.step, device)
-    else:
-        parts = ([batch] for batch in batches)
-    return fit(
-        model,
-        parts,
-        losses,
-        recipe,
-        average=average,
-        optimizers=make_optimizers(model, recipe),
-        start=start,
-        clock=clock,
-        should_stop=should_stop,
-        before_step=before_step,
-        carried=carried.tensors,
-        ranks=ranks,
-    )
-
-
-class Predicting(nn.Module):
-    """A language model whose forward pass is `predict`, so that processes can train it in parallel."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch, state: State | None) -> tuple[Tensor, State]:
-        """Return the logits of a batch, (B, T, V), and the new state."""
-        return predict(self.model, batch, state)
-
-
-def _parts(batches: Callable[..., Batch], elements: Sequence[range] | None, number: int) -> list[Batch]:
-    """Return the parts of batch `number` that a process computes; the whole of it without `elements`."""
-    if elements is None:
-        return [batches(number)]
-    return [batches(number, slice(part.start, part.stop)) for part in elements]
-
-
-@torch.no_grad()
-def _soft_labels(teacher: LanguageModel, batch: Batch, recipe: Recipe) -> Tensor:
-    """Return a teacher's probabilities of the targets of a batch, (B, T, V)."""
-    with recipe.autocast(batch.tokens.device):
-        logits, _ = predict(teacher, batch)
-    return logits.float().softmax(-1)
 
 
 def _state(

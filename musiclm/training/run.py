@@ -219,7 +219,7 @@ class Run:
     ) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
         import torch
 
-        from .loop import train
+        from .language_model import train
         from .tensorboard import TensorBoard
 
         torch.set_num_threads(self.plan.threads)
@@ -400,59 +400,32 @@ class Run:
             os.fsync(file.fileno())
 
     def _save_state(self, step: Step[LanguageModel]) -> None:
-        from ..checkpoint import pack
-        from .loop import are_finite
+        from .resume import save
 
         state = step.state()  # of all processes
-        if not self.ranks.is_first:
-            return
-        if not are_finite(state.tensors.values()):
-            raise DivergedError("a weight", state.step)
-        numbers = {
-            "step": state.step,
-            "tokens": state.tokens,
-            "seconds": state.seconds,
-            "best": self.best if math.isfinite(self.best) else None,  # JSON has no infinity
-            "best_step": self.best_step,
-        }
-        tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-        write_whole(self.folder / "resume.safetensors", pack(tensors, {"run": json.dumps(numbers)}))
+        if self.ranks.is_first:
+            save(self.folder / "resume.safetensors", state, self.best, self.best_step)
 
     def _load_state(self) -> TrainingState | None:
         """Return the state that was saved last, and remove later lines of metrics.jsonl; None if there is none."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from .resume import load
 
-        from ..checkpoint import read_header, rename_tensors
-        from .loop import TrainingState, are_finite
-
-        path = self.folder / "resume.safetensors"
-        metrics = self.folder / "metrics.jsonl"
+        path, metrics = self.folder / "resume.safetensors", self.folder / "metrics.jsonl"
         if not path.exists():
             if self.ranks.is_first:
                 metrics.unlink(missing_ok=True)
             return None
-        metadata, _ = read_header(path)
-        try:
-            numbers = json.loads(metadata["run"])
-            tensors = rename_tensors(load_file(path))
-        except (KeyError, ValueError, SafetensorError) as error:
-            raise RunError(f"'{path}' is damaged: {error}") from error
-        if not are_finite(tensors.values()):  # saved by an older version
-            raise RunError(f"the run '{self.folder}' diverged: begin a new one with a lower --learning-rate")
+        state, best, best_step = load(path)
+        lines = metrics.read_text("utf-8").splitlines() if metrics.exists() else []
         kept = []
-        for line in metrics.read_text("utf-8").splitlines() if metrics.exists() else []:
+        for line in lines:
             with contextlib.suppress(ValueError):  # the last line may be half written
-                if json.loads(line)["step"] <= numbers["step"]:
+                if json.loads(line)["step"] <= state.step:
                     kept.append(line)
         if self.ranks.is_first:
             write_whole(metrics, "".join(line + "\n" for line in kept).encode())
         self.last_validation = json.loads(kept[-1]) if kept else None
         self._stopping = EarlyStopping(
-            best=float("inf") if numbers["best"] is None else numbers["best"],
-            best_step=numbers["best_step"],
-            validated=[json.loads(line)["step"] for line in kept],
+            best=best, best_step=best_step, validated=[json.loads(line)["step"] for line in kept]
         )
-        return TrainingState(
-            step=numbers["step"], tokens=numbers["tokens"], seconds=numbers["seconds"], tensors=tensors
-        )
+        return state
