@@ -32,7 +32,7 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 BUILD_GROUPS = {
     "Tokens": ["dataset", "tokenizer", "bpe"],
     "Which music": ["keep_duplicates", "programs"],
-    "Work": ["workers", "time_limit"],
+    "Work": ["workers", "dask", "time_limit"],
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
 
@@ -52,12 +52,17 @@ BUILD_GROUPS = {
 @click.option("--bpe", type=click.IntRange(1), metavar="N", help="Learn N merges of tokens on the training pieces.")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Number of processes; default: one per core.")
 @click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Read the files by the workers of a Dask scheduler; local: of a cluster on this machine.",
+)
+@click.option(
     "--time-limit",
     type=_options.FloatRange(1),
     default=60.0,
     show_default=True,
     metavar="S",
-    help="Seconds a file may take.",
+    help="CPU seconds a file may take.",
 )
 @click.option("--keep-duplicates", is_flag=True, help="Keep copies; they share a split.")
 @click.option(
@@ -78,6 +83,7 @@ def build(
     tokenizer: str | None,
     bpe: int | None,
     workers: int | None,
+    dask: str | None,
     time_limit: float,
     keep_duplicates: bool,
     programs: dict[int, int],
@@ -85,15 +91,17 @@ def build(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Clean, split and tokenise the music in each SOURCE: a folder, an archive or a file.
+    """Clean, split and tokenise the music in each SOURCE: a folder, an archive or a file, or an address of one (s3://).
 
     A file with errors is dropped; 'musiclm corpus inspect CORPUS --files' lists the reasons. The same command resumes
     a build that was stopped.
     """
     began = time.monotonic()
     for source in sources:
-        if not Path(source).exists():
+        if "://" not in source and not Path(source).exists():
             raise CorpusError(f"no folder or file '{source}'")
+    if dask is not None and workers is not None and dask != "local":
+        raise click.UsageError("--workers is for this machine: a Dask scheduler has workers of its own")
     from .. import tokenizers
 
     tokenizers.check_name(tokenizer or "score")
@@ -104,7 +112,12 @@ def build(
         tokenizer, programs = tokenizer or known.tokenizer, {**known.programs, **programs}
 
     settings = Options(
-        bpe=bpe or 0, workers=workers, time_limit=time_limit, keep_duplicates=keep_duplicates, programs=programs
+        bpe=bpe or 0,
+        workers=workers,
+        time_limit=time_limit,
+        keep_duplicates=keep_duplicates,
+        programs=programs,
+        dask=dask,
     )
     progress = build_corpus(sources, output, tokenizers.parse(tokenizer or "score"), settings, force=force)
     try:

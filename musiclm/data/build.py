@@ -14,16 +14,20 @@ import shutil
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CorpusError, OutputError
 from ..tokenizers.base import Tokenizer
+from . import remote
 from . import sources as finding
 from .parse import Record, read_piece
 from .progress import BuildState
 from .sources import Found, OfficialSplit
 from .workers import Pool, read
 from .write import write_store
+
+if TYPE_CHECKING:
+    from .cluster import ClusterReader
 
 TIME_LIMIT = 60.0  # seconds per file; MAESTRO's longest takes 0.5
 
@@ -35,9 +39,10 @@ class Options:
     Attributes:
         bpe: number of merges to learn on the training split; 0 for none.
         workers: number of processes; None for one per core; 0 to read in this process, which a file may crash.
-        time_limit: seconds that a file may take.
+        time_limit: CPU seconds that a file may take.
         keep_duplicates: whether copies are kept; they share a split then.
         programs: MIDI programs to replace by others.
+        dask: the address of a Dask scheduler whose workers read the files, or "local" for a cluster on this machine.
     """
 
     bpe: int = 0
@@ -45,6 +50,7 @@ class Options:
     time_limit: float = TIME_LIMIT
     keep_duplicates: bool = False
     programs: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    dask: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +99,7 @@ def build_corpus(
     A build stops when the generator is closed or the process dies. The same call again resumes it.
 
     Args:
-        sources: folders, archives and files.
+        sources: folders, archives and files, or addresses of them, see `remote`.
         output: the folder to make.
         tokenizer: makes the tokens.
         options: see `Options`.
@@ -103,7 +109,8 @@ def build_corpus(
         CorpusError: no file could be kept, with the reasons; or see `check_output` and `sources.check`.
         OutputError: the work folder cannot be written; what was committed stays.
     """
-    paths, output = [Path(s) for s in sources], Path(output)
+    paths: list[Any] = [remote.opened(s) if remote.is_address(s) else Path(s) for s in sources]
+    output = Path(output)
     finding.check(paths)
     check_output(output, force=force)
     if options.bpe:
@@ -145,8 +152,7 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> dict
     description = json.dumps(tokenizer.describe(), sort_keys=True)
     identities = []
     for path in paths:
-        status = path.stat()
-        same = "" if path.is_dir() else f"{status.st_size}:{status.st_mtime_ns}"
+        same = "" if path.is_dir() else _identity(path)
         identities.append([str(path.resolve()), same])
     return {
         "version": 1,
@@ -156,8 +162,22 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> dict
     }
 
 
+def _identity(path: Any) -> str:
+    status = path.stat()
+    return f"{status.st_size}:{getattr(status, 'st_mtime_ns', '')}"
+
+
+def _reader(tokenizer: Tokenizer, options: Options) -> _InProcess | _Parallel | ClusterReader:
+    """Return what reads the files."""
+    if options.dask is not None:
+        from .cluster import ClusterReader
+
+        return ClusterReader(options.dask, tokenizer, dict(options.programs), options.time_limit, options.workers)
+    return _InProcess(tokenizer, options) if options.workers == 0 else _Parallel(tokenizer, options)
+
+
 def _read_all(work: BuildState, paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> Iterator[Progress]:
-    reader = _InProcess(tokenizer, options) if options.workers == 0 else _Parallel(tokenizer, options)
+    reader = _reader(tokenizer, options)
     found = dropped = resumed = 0
 
     def kept(results: Iterator[tuple[Found, Record]]) -> Iterator[Progress]:

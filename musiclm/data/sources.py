@@ -98,14 +98,18 @@ def walk(sources: Sequence[Path], is_done: IsDone = lambda *_: False) -> Iterato
     """Yield every file with a music suffix, every official split file, and the problems on the way.
 
     Args:
-        sources: folders, archives and single files.
+        sources: folders, archives and single files; of addresses what `remote.opened` returns.
         is_done: whether a file was read before: then its bytes are not needed.
     """
+    from . import remote
+
     for number, source in enumerate(sources):
-        if source.is_dir():
+        if not isinstance(source, Path):
+            yield from remote.walk(number, source, is_done)
+        elif source.is_dir():
             yield from _folder(number, source, is_done)
         elif source.name.lower().endswith(ARCHIVES):
-            yield from _archive(number, source, "", is_done)
+            yield from in_archive(number, source, "", is_done)
         else:
             yield from _file(number, source, source.name)
 
@@ -123,11 +127,11 @@ def _folder(number: int, folder: Path, is_done: IsDone) -> Iterator[Event]:
             if lower.endswith(MUSIC):
                 yield from _file(number, path, name)
             elif lower.endswith(ARCHIVES):
-                yield from _archive(number, path, f"{name}/", is_done)
+                yield from in_archive(number, path, f"{name}/", is_done)
             elif lower.endswith(".csv"):
                 try:
                     with path.open("rb") as table:
-                        yield from _table(number, name, table)
+                        yield from split_file(number, name, table)
                 except OSError as error:
                     yield Problem(f"'{path}' cannot be read: {error.strerror}")
     while problems:
@@ -144,19 +148,19 @@ def _file(number: int, path: Path, name: str) -> Iterator[Event]:
     if not path.is_file():
         yield Found(number, name, 0, identity, reason=Drop(Reason.NOT_REGULAR))
     elif status.st_size > MAX_BYTES:
-        yield Found(number, name, 0, identity, reason=_too_large())
+        yield Found(number, name, 0, identity, reason=too_large())
     elif name.lower().endswith(".abc"):
         try:
             data = path.read_bytes()
         except OSError as error:
             yield Found(number, name, 0, identity, reason=Drop(Reason.UNREADABLE, str(error.strerror)))
             return
-        yield from _tunes(number, name, 0, identity, data)
+        yield from each_tune(number, name, 0, identity, data)
     else:
         yield Found(number, name, 0, identity, path=path)
 
 
-def _tunes(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Found]:
+def each_tune(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Found]:
     """Yield each tune of an abc file. In a collection each begins with its own X: field and counts as a file."""
     parts = tunes(data)
     if len(parts) == 1:
@@ -166,7 +170,7 @@ def _tunes(number: int, name: str, place: int, identity: str, data: bytes) -> It
         yield Found(number, f"{name}#{i + 1:05d}", place, f"{identity}:{i}", data=tune)
 
 
-def _archive(number: int, path: Path, prefix: str, is_done: IsDone) -> Iterator[Event]:
+def in_archive(number: int, path: Path, prefix: str, is_done: IsDone) -> Iterator[Event]:
     """Yield the files of an archive; of a damaged one, those before the damage and a `Problem`."""
     try:
         size = path.stat().st_size
@@ -182,8 +186,8 @@ def _archive(number: int, path: Path, prefix: str, is_done: IsDone) -> Iterator[
 
 
 def _zip(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) -> Iterator[Event]:
-    with zipfile.ZipFile(path) as archive:
-        for place, info in enumerate(archive.infolist()):
+    with path.open("rb") as packed, zipfile.ZipFile(packed) as opened:
+        for place, info in enumerate(opened.infolist()):
             name = prefix + printable(info.filename)
             lower = info.filename.lower()
             if info.is_dir() or not lower.endswith((*MUSIC, *ARCHIVES, ".csv")):
@@ -196,7 +200,7 @@ def _zip(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
                 yield Found(number, name, place, identity)
                 continue
             try:
-                with archive.open(info) as member:
+                with opened.open(info) as member:
                     data = member.read(MAX_BYTES + 1)
             except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
                 damage = Drop(Reason.ARCHIVE_DAMAGED, str(error).split(" for ")[0])
@@ -215,14 +219,14 @@ def _tar(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
     with path.open("rb") as packed:
         stream = _Bounded(_unpacked(packed, path.name.lower()), allowed)
         stream.allow(MAX_HEADER_BYTES)
-        with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=stream, mode="r|") as opened:  # type: ignore[call-overload]
             place, left = 0, 0
             while True:
                 stream.allow(left + MAX_HEADER_BYTES)  # bounds the header, too
-                info = archive.next()
+                info = opened.next()
                 if info is None:
                     return
-                archive.members.clear()  # tarfile would keep every member
+                opened.members.clear()  # tarfile would keep every member
                 left, place = info.size, place + 1
                 name = prefix + printable(info.name)
                 lower = info.name.lower()
@@ -235,12 +239,12 @@ def _tar(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
                 if not info.isreg():
                     yield Found(number, name, place, identity, reason=Drop(Reason.NOT_REGULAR))
                 elif lower.endswith(MUSIC) and info.size > MAX_BYTES:
-                    yield Found(number, name, place, identity, reason=_too_large())
+                    yield Found(number, name, place, identity, reason=too_large())
                 elif is_done(number, name, place, identity):
                     yield Found(number, name, place, identity)
                 elif info.size <= MAX_TABLE_BYTES:
                     stream.allow(info.size + MAX_HEADER_BYTES)
-                    member = archive.extractfile(info)
+                    member = opened.extractfile(info)
                     assert member is not None
                     data = member.read()
                     if len(data) < info.size:
@@ -252,16 +256,16 @@ def _tar(number: int, path: Path, prefix: str, is_done: IsDone, allowed: int) ->
 def _member(number: int, name: str, place: int, identity: str, data: bytes) -> Iterator[Event]:
     lower = name.lower()
     if lower.endswith(".csv"):
-        yield from _table(number, name, io.BytesIO(data))
+        yield from split_file(number, name, io.BytesIO(data))
     elif len(data) > MAX_BYTES:
-        yield Found(number, name, place, identity, reason=_too_large())
+        yield Found(number, name, place, identity, reason=too_large())
     elif lower.endswith(".abc"):
-        yield from _tunes(number, name, place, identity, data)
+        yield from each_tune(number, name, place, identity, data)
     else:
         yield Found(number, name, place, identity, data=data)
 
 
-def _table(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
+def split_file(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
     """Yield an official split if this csv is one: those of MAESTRO and Groove have these two columns."""
     try:
         text = file.read(MAX_TABLE_BYTES + 1).decode("utf-8-sig")
@@ -294,7 +298,7 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _too_large() -> Drop:
+def too_large() -> Drop:
     return Drop(Reason.TOO_LARGE, str(MAX_BYTES >> 20))
 
 

@@ -27,6 +27,7 @@ from .sources import Found
 
 START_SECONDS = 300.0  # in which a worker must have finished its imports, on a busy machine
 MAX_FAILED_STARTS = 3
+PATIENCE = 10  # times the limit in CPU seconds: what a file may take on the wall
 MEMORY = 3 << 30  # bytes that a worker may use: a tokenizer takes 0.4 GB, a piece of 500,000 notes some 2 GB
 
 
@@ -44,10 +45,20 @@ class Worker:
         self.is_ready = False
         self.on: Found | None = None
         self.num_done = 0
-        self.since = time.monotonic()
+        self.since, self._cpu_since = time.monotonic(), 0.0
+
+    def is_late(self, time_limit: float) -> bool:
+        """Return whether the file has taken more CPU seconds than that, or ten times as long without using the CPU.
+
+        The clock on the wall would drop other files on a busy machine than on an idle one.
+        """
+        on_wall = time.monotonic() - self.since
+        if on_wall <= time_limit:
+            return False
+        return on_wall > PATIENCE * time_limit or _cpu_seconds(self.process.pid) - self._cpu_since > time_limit
 
     def give(self, found: Found) -> None:
-        self.on, self.since = found, time.monotonic()
+        self.on, self.since, self._cpu_since = found, time.monotonic(), _cpu_seconds(self.process.pid)
         self.connection.send((found.path, found.data, found.name))
 
     def kill(self) -> None:
@@ -63,7 +74,7 @@ class Pool:
         description: of the tokenizer, see `musiclm.tokenizers.from_description`.
         programs: see `clean.clean`.
         num_workers: number of processes.
-        time_limit: seconds that one file may take.
+        time_limit: CPU seconds that one file may take.
     """
 
     def __init__(
@@ -115,7 +126,7 @@ class Pool:
                         worker.num_done += 1
                         yield found, record
             elif worker.on is not None:
-                if now - worker.since > self._time_limit:
+                if worker.is_late(self._time_limit):
                     lost = self._late()
                 elif now - worker.since > 0.5 and _memory(worker.process.pid) > MEMORY:
                     lost = Drop(Reason.MEMORY, str(MEMORY >> 30))
@@ -176,7 +187,16 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _alarm() -> int:
-    return int(getattr(signal, "SIGALRM", 0))
+    return int(getattr(signal, "SIGPROF", 0))
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Return the CPU seconds of a process; where the system does not report them, those on the wall."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.monotonic()
 
 
 def _memory(pid: int | None) -> int:
@@ -212,10 +232,10 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
         except (EOFError, OSError):
             return
         if hasattr(signal, "setitimer"):  # ends this process even within C code and without the parent
-            signal.setitimer(signal.ITIMER_REAL, 1.2 * time_limit + 1)
+            signal.setitimer(signal.ITIMER_PROF, 1.2 * time_limit + 1)
         record = read(path, data, name, lambda d, n: parsing.read_piece(d, n, tokenizer, programs))
         if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         try:
             connection.send(record)
         except OSError:
