@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import CorpusError, OutputError
 from ..tokenizers.base import Tokenizer
 from . import sources as finding
+from .labels import LabelSources
 from .parse import Record, read_piece
 from .progress import BuildState
 from .sources import Found, OfficialSplit
@@ -38,6 +39,7 @@ class Options:
         time_limit: seconds that a file may take.
         keep_duplicates: whether copies are kept; they share a split then.
         programs: MIDI programs to replace by others.
+        labels: where the labels of pieces come from; by default there are none.
     """
 
     bpe: int = 0
@@ -45,6 +47,7 @@ class Options:
     time_limit: float = TIME_LIMIT
     keep_duplicates: bool = False
     programs: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    labels: LabelSources = dataclasses.field(default_factory=LabelSources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +130,7 @@ def build_corpus(
                 keep_duplicates=options.keep_duplicates,
                 bpe=options.bpe,
                 programs=options.programs,
+                labels=options.labels,
             )
         except CorpusError:
             done = True  # nothing was kept: there is nothing to resume
@@ -170,7 +174,7 @@ def _read_all(work: BuildState, paths: Sequence[Path], tokenizer: Tokenizer, opt
     try:
         for event in finding.walk(paths, work.is_done):
             if isinstance(event, OfficialSplit):
-                work.add_official(event)
+                work.add_official(event, options.labels.columns)
             elif not isinstance(event, Found):
                 work.add_problem(event.text)
             else:
