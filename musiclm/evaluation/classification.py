@@ -55,7 +55,12 @@ def f1_of_each(matrix: Tensor) -> list[float | None]:
 
 
 def fit_temperature(
-    scores: Tensor, targets: Tensor, *, balanced: bool = True, bounds: tuple[float, float] = (0.2, 5.0)
+    scores: Tensor,
+    targets: Tensor,
+    *,
+    balanced: bool = True,
+    smoothing: float = 0.0,
+    bounds: tuple[float, float] = (0.2, 5.0),
 ) -> float:
     """Return the temperature with the lowest cross-entropy (temperature scaling, Guo et al. 2017).
 
@@ -63,12 +68,17 @@ def fit_temperature(
         scores: logits, (N, L).
         targets: numbers of the labels, (N,).
         balanced: whether all labels have the same weight, however many examples each has.
+        smoothing: share of each target that is spread over all labels, so that few examples that are all right do not make
+            predictions certain (Platt 1999).
         bounds: of the temperature.
     """
     counts = torch.bincount(targets, minlength=scores.shape[1]).float()
     weights = 1 / counts[targets] if balanced else torch.ones(len(targets))
     grid = torch.logspace(math.log10(bounds[0]), math.log10(bounds[1]), 200)
-    losses = [float((F.cross_entropy(scores / t, targets, reduction="none") * weights).sum()) for t in grid]
+    losses = [
+        float((F.cross_entropy(scores / t, targets, reduction="none", label_smoothing=smoothing) * weights).sum())
+        for t in grid
+    ]
     return float(grid[int(np.argmin(losses))])
 
 

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import functools
 import io
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -170,21 +169,26 @@ def _of_folders(folders: Sequence[Path]) -> list[LabelledFile]:
 
 
 def _of_corpus(path: Path, kind: str | None) -> list[LabelledFile]:
-    """Return the pieces of a corpus that have a label of this kind."""
+    """Return the pieces of a corpus that have a label of this kind, or of its only kind."""
     corpus = open_store(path)
-    counts: dict[str, int] = defaultdict(int)
-    found = []
-    for split in SPLITS:
-        for piece in corpus.pieces(split):
-            for each in piece.labels:
-                counts[each] += 1
-            label = piece.labels.get(kind or (next(iter(piece.labels)) if len(piece.labels) == 1 else ""))
-            if label:
-                read = functools.partial(corpus.tokenizer.decode, piece.tokens)
-                found.append(LabelledFile(name=piece.name, label=label, split=split, read=read))
-    if not found:
-        has = f"its kinds are {', '.join(sorted(counts))}: choose one with --label" if counts else "it has none"
-        raise CorpusError(
-            f"the pieces of the corpus '{path}' have no label" + (f" '{kind}'" if kind else "") + f"; {has}"
+    labelled = [(split, piece) for split in SPLITS for piece in corpus.pieces(split) if piece.labels]
+    kinds = sorted({each for _, piece in labelled for each in piece.labels})
+    chosen = kind or (kinds[0] if len(kinds) == 1 else None)
+    if chosen not in kinds:
+        has = (
+            f"they have {', '.join(kinds)}: choose one with --label"
+            if kinds
+            else "'corpus build --labels' gives them some"
         )
-    return found
+        wanted = f" '{kind}'" if kind else "s" if not kinds else ""
+        raise CorpusError(f"no label{wanted} for the pieces of the corpus '{path}'; {has}")
+    return [
+        LabelledFile(
+            name=piece.name,
+            label=piece.labels[chosen],
+            split=split,
+            read=functools.partial(corpus.tokenizer.decode, piece.tokens),
+        )
+        for split, piece in labelled
+        if chosen in piece.labels
+    ]

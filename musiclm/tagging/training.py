@@ -268,7 +268,7 @@ class _ValidationSet:
         device = next(network.parameters()).device
         found = torch.cat([network(batch.to(device)).log_softmax(1).cpu() for batch in self.batches])
         mean_NL = means(found, self.owner, len(self.targets))
-        temperature = fit_temperature(mean_NL, self.targets, balanced=False, bounds=TEMPERATURES)
+        temperature = _temperature(mean_NL, self.targets)
         nats = float(F.cross_entropy(mean_NL / temperature, self.targets))
         return nats, float((mean_NL.argmax(1) == self.targets).double().mean())
 
@@ -313,12 +313,18 @@ def _checks(steps: Iterable[Step[Network]], held_out: _ValidationSet) -> Iterato
             return
 
 
+def _temperature(scores_NL: Tensor, targets_N: Tensor) -> float:
+    """Return the temperature of the log probabilities of N pieces: as if there were two more, which say nothing."""
+    smoothing = 1 / (len(targets_N) + 2)
+    return fit_temperature(scores_NL, targets_N, balanced=False, smoothing=smoothing, bounds=TEMPERATURES)
+
+
 def calibrate(tagger: Tagger, choose: Sequence[Labelled]) -> None:
     """Fit temperature and threshold of a tagger to validation pieces, read as in predictions; without any keep them."""
     if not choose:
         return
     mean_NL = torch.stack([tagger.crop_log_probabilities(each.ids, MAX_CROPS).mean(0) for each in choose])
     targets = torch.tensor([each.target for each in choose])
-    tagger.temperature = fit_temperature(mean_NL, targets, balanced=False, bounds=TEMPERATURES)
+    tagger.temperature = _temperature(mean_NL, targets)
     confidence, predicted = (mean_NL / tagger.temperature).softmax(1).max(1)
     tagger.threshold = fit_threshold(confidence, predicted == targets)
