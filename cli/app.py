@@ -30,6 +30,7 @@ COMMANDS = {
     "attention": "Plot which notes a model attends to.",
     "embedding": "Plot the embedding of the pitches.",
     "corpus": "Prepare MIDI files for training, and inspect them.",
+    "tag": "Label pieces by style, composer or labels of your own.",
     "classify": "Classify the instrument family of a recorded note.",
     "classifier": "Train, evaluate and inspect the note classifier.",
     "models": "List models, install others, remove them.",

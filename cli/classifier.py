@@ -206,9 +206,14 @@ def evaluate(
     report: dict[str, Any] = {"model": model or "bundled", "data": str(data), "split": split, "dropped": dropped}
     report |= metrics.report(probabilities, torch.tensor(targets), [p.unsure for p in predictions])
     if output is not None:
-        from ..audio import plots
+        from ..plotting import confusion
 
-        write_whole(output, plots.confusion(report), force=force)
+        recalls = [report["families"][f]["recall"] for f in FAMILIES]
+        title = f"mean family recall {report['mean_family_recall']:.3f}, {report['num_notes']:,} notes"
+        made = confusion.picture(
+            report["confusion"], FAMILIES, recalls, title=title, true_name="what plays, and its recall"
+        )
+        write_whole(output, made, force=force)
         _console.say(f"plotted {output}", quiet=quiet)
     if as_json:
         _console.print_json(report)

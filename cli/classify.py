@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AudioError
-from . import _console, _options
+from . import _console, _options, _predictions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,8 @@ def classify_all(
 
     With more files than that a terminal shows a progress bar.
     """
-    return _with_progress(_classify_all(classifier, paths, notes=notes), len(paths), quiet=quiet)
+    found = _classify_all(classifier, paths, notes=notes)
+    return _predictions.with_progress(found, len(paths), "classifying", most_silent=BATCH, quiet=quiet)
 
 
 def _classify_all(
@@ -195,26 +196,9 @@ def _answer(properties: dict[str, Any], predictions: list[Prediction], top: int)
     return answer
 
 
-def _with_progress(answers: Iterator[Any], total: int, *, quiet: bool) -> Iterator[Any]:
-    if quiet or total <= BATCH or not _console.is_terminal():
-        yield from answers
-        return
-    from rich.progress import track
-
-    yield from track(answers, "classifying", total=total, console=_console.console(), transient=True)
-
-
-def _shown(path: str) -> str:
-    """Return a printable path: bytes that are not UTF-8 are replaced, and brackets are escaped for rich."""
-    from rich.markup import escape
-
-    return escape(os.fsencode(path).decode("utf-8", "replace"))
-
-
 def _print_table(answers: list[dict[str, Any]]) -> None:
     if not answers:
         return
-    from rich.console import Console
     from rich.table import Table
 
     with_notes = "notes" in answers[0]
@@ -227,7 +211,7 @@ def _print_table(answers: list[dict[str, Any]]) -> None:
         table.add_column("or", overflow="fold", min_width=16)
     for a in answers:
         row = [
-            _shown(a["path"]),
+            _predictions.shown(a["path"]),
             f"{a['seconds']:.2f}",
             a["family"] + ("?" if a["unsure"] else ""),
             f"{a['probability']:.0%}",
@@ -239,5 +223,4 @@ def _print_table(answers: list[dict[str, Any]]) -> None:
                 table.add_row("", when, note["family"], f"{note['probability']:.0%}")
         else:
             table.add_row(*row, ", ".join(f"{t['family']} {t['probability']:.0%}" for t in a["top"][1:]))
-    width = None if sys.stdout.isatty() else 1000  # no line breaks for the next program
-    Console(highlight=False, width=width).print(table)
+    _predictions.print_table(table)

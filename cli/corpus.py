@@ -31,7 +31,7 @@ def _programs(_ctx: click.Context, _option: click.Parameter, given: tuple[str, .
 
 BUILD_GROUPS = {
     "Tokens": ["dataset", "tokenizer", "bpe"],
-    "Which music": ["keep_duplicates", "programs"],
+    "Which music": ["keep_duplicates", "programs", "labels"],
     "Work": ["workers", "dask", "time_limit"],
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
@@ -73,6 +73,7 @@ BUILD_GROUPS = {
     metavar="OLD=NEW",
     help="Replace a MIDI program by another.",
 )
+@click.option("--labels", metavar="CSV", help="Labels of pieces: a table with the columns file, and one for each kind.")
 @_options.force
 @_options.json_output
 @_options.quiet
@@ -87,6 +88,7 @@ def build(
     time_limit: float,
     keep_duplicates: bool,
     programs: dict[int, int],
+    labels: str | None,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -105,11 +107,18 @@ def build(
     from .. import tokenizers
 
     tokenizers.check_name(tokenizer or "score")
-    from ..data import Options, build_corpus, datasets, describe
+    from dataclasses import replace
 
+    from ..data import Options, build_corpus, datasets, describe
+    from ..data.labels import LabelSources, read_labels
+
+    found = LabelSources()
     if dataset is not None:
         known = datasets.get(dataset)
         tokenizer, programs = tokenizer or known.tokenizer, {**known.programs, **programs}
+        found = known.label_sources
+    if labels is not None:
+        found = replace(found, of_files=read_labels(labels))
 
     settings = Options(
         bpe=bpe or 0,
@@ -118,6 +127,7 @@ def build(
         keep_duplicates=keep_duplicates,
         programs=programs,
         dask=dask,
+        labels=found,
     )
     progress = build_corpus(sources, output, tokenizers.parse(tokenizer or "score"), settings, force=force)
     try:

@@ -16,6 +16,7 @@ from musiclm.audio import models as note_models
 from musiclm.audio.classifier import NoteClassifier, loudest_picture
 from musiclm.audio.models.base import NoteModel
 from musiclm.errors import AudioError, CheckpointError, CorpusError
+from musiclm.evaluation.classification import calibration_error, fit_temperature
 
 torch.set_num_threads(1)
 TINY = {"channels": (4, 4, 8, 8)}
@@ -308,8 +309,8 @@ def test_damaged_files_are_refused(trained: NoteClassifier, tmp_path: Path) -> N
 def test_calibration_error_by_hand() -> None:
     confidence = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
     right = torch.tensor([True, True, True, False, True, False])
-    assert metrics.calibration_error(confidence, right) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
-    assert metrics.calibration_error(torch.zeros(0), torch.zeros(0, dtype=torch.bool)) == 0
+    assert calibration_error(confidence, right) == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
+    assert calibration_error(torch.zeros(0), torch.zeros(0, dtype=torch.bool)) == 0
 
 
 def test_the_mean_family_recall_weighs_families_the_same() -> None:
@@ -327,7 +328,7 @@ def test_the_fitted_temperature_calibrates_the_logits() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(20_000, 11, generator=generator) * 4
     targets = torch.multinomial((scores / 2).softmax(dim=1), 1, generator=generator)[:, 0]
-    assert training.fit_temperature(scores, targets) == pytest.approx(2, rel=0.05)
+    assert fit_temperature(scores, targets) == pytest.approx(2, rel=0.05)
 
 
 def test_the_classifier_is_not_taken_for_a_language_model() -> None:

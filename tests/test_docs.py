@@ -60,7 +60,10 @@ def resolved(words: list[str]) -> tuple[click.Command | None, list[str]]:
     """Return the command that words name, through groups, and the other words."""
     command: click.Command | None = app.group
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        command, words = command.get_command(click.Context(command), words[0]), words[1:]
+        try:
+            _, command, words = command.resolve_command(click.Context(command), words)
+        except click.UsageError:  # no such command
+            return None, words
     return command, words
 
 

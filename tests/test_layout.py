@@ -159,7 +159,7 @@ def modules_of(code: str) -> set[str]:
     return set(filter(None, found.stdout.splitlines()[-1].split(",")))
 
 
-@pytest.mark.parametrize("name", ["train", "compare", "evaluate", "classifier train", "corpus build"])
+@pytest.mark.parametrize("name", ["train", "compare", "evaluate", "classifier train", "corpus build", "tag train"])
 def test_options_of_commands_with_many_are_under_headings_and_fit_80_columns(name: str):
     import click
     from musiclm.cli.app import group

@@ -45,8 +45,7 @@ def parse(line: str) -> None:
     command: click.Command = app.group
     arguments = shlex.split(line.split(" < ")[0], comments=True)[1:]
     while isinstance(command, click.Group):
-        name, *arguments = arguments
-        found = command.get_command(click.Context(command), name)
+        _, found, arguments = command.resolve_command(click.Context(command), arguments)
         assert found is not None, line
         command = found
     command.make_context(command.name, arguments)

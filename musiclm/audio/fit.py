@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import DivergedError
+from ..evaluation.classification import fit_temperature
 from ..training.loop import are_finite
 from . import augment, metrics, models, training
 from .classifier import UNSURE_BELOW, NoteClassifier
@@ -122,7 +123,7 @@ def _calibrated(model: NoteModel, choose: training.PreparedNotes | None) -> Note
     temperature = 1.0
     if choose is not None:
         scores = training.scores(model, augment.pictures(choose.strips[:, 0]))
-        temperature = training.fit_temperature(scores, choose.targets)
+        temperature = fit_temperature(scores, choose.targets)
     return NoteClassifier(model, temperature=temperature)
 
 

@@ -11,32 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..evaluation.classification import calibration_error, confusion
 from . import FAMILIES
-
-BINS = 15
-
-
-def confusion(predicted: Tensor, targets: Tensor) -> Tensor:
-    """Return the confusion matrix, (11, 11): rows are the true families, columns the predicted ones."""
-    n = len(FAMILIES)
-    return torch.bincount(targets * n + predicted, minlength=n * n).view(n, n)
-
-
-def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """Return the expected calibration error: how far confidence is from accuracy.
-
-    The sum over 15 equal bins of confidence of (share of the notes in the bin) * |accuracy - mean confidence|
-    (Naeini et al. 2015). 0 is perfect; without notes it is 0.
-
-    Args:
-        confidence: probability of each prediction, (notes,).
-        right: whether it is correct, (notes,), bool.
-    """
-    if not len(confidence):
-        return 0.0
-    which = (confidence * BINS).long().clamp(0, BINS - 1)
-    gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which, right.double() - confidence.double())
-    return float(gaps.abs().sum() / len(confidence))
 
 
 def report(probabilities: Tensor, targets: Tensor, unsure: Sequence[bool]) -> dict[str, Any]:
@@ -49,7 +25,7 @@ def report(probabilities: Tensor, targets: Tensor, unsure: Sequence[bool]) -> di
     """
     confidence, predicted = probabilities.max(dim=1)
     right = predicted == targets
-    matrix = confusion(predicted, targets)
+    matrix = confusion(predicted, targets, len(FAMILIES))
     counts = matrix.sum(dim=1)
     recall = {f: float(matrix[i, i] / counts[i]) for i, f in enumerate(FAMILIES) if counts[i]}
     sure = ~torch.tensor(list(unsure), dtype=torch.bool)

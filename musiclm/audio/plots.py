@@ -1,16 +1,15 @@
-"""Plots of a note classifier, as bytes of PNG files: kernels, excitation, saliency, confusion. Needs matplotlib."""
+"""Plots of a note classifier, as bytes of PNG files: kernels, excitation, saliency. Needs matplotlib."""
 
 from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import FAMILIES, augment, mel, models
+from . import augment, mel, models
 from .classifier import NoteClassifier
 from .models.base import HasKernels
 
@@ -132,30 +131,6 @@ def occlusion(classifier: NoteClassifier, picture: Tensor) -> Tensor:
     answer = int(log_probabilities[0].argmax())
     drop = (log_probabilities[0, answer] - log_probabilities[1:, answer]).view(1, 1, len(starts), len(starts))
     return F.interpolate(drop, size=picture.shape, mode="bilinear", align_corners=False)[0, 0]
-
-
-def confusion(report: dict[str, Any]) -> bytes:
-    """Return the confusion matrix of a report (`metrics.report`): rows are the true families, columns the predicted."""
-    matrix = np.array(report["confusion"])
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = _figure(7.2, 6.4)
-    ax = figure.subplots()
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*matrix.shape):
-        if matrix[row, column]:
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            ax.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
-    recalls = [report["families"][f]["recall"] for f in FAMILIES]
-    ax.set_xticks(range(len(FAMILIES)), FAMILIES, rotation=45, ha="right", fontsize=8)
-    ax.set_yticks(
-        range(len(FAMILIES)),
-        [f if r is None else f"{f} {r:.2f}" for f, r in zip(FAMILIES, recalls, strict=True)],
-        fontsize=8,
-    )
-    ax.set_xlabel("answer", fontsize=9)
-    ax.set_ylabel("what plays, and its recall", fontsize=9)
-    ax.set_title(f"mean family recall {report['mean_family_recall']:.3f}, {report['num_notes']:,} notes", fontsize=10)
-    return _png(figure)
 
 
 def _figure(width: float, height: float) -> Figure:

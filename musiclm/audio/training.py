@@ -239,19 +239,3 @@ def scores(model: NoteModel, pictures: Tensor, batch: int = 256) -> Tensor:
     """Return the logits of a model for pictures, (B, families) on the CPU, computed a batch at a time."""
     device = next(model.parameters()).device
     return torch.cat([model(part.to(device)).cpu() for part in pictures.split(batch)])
-
-
-def fit_temperature(scores: Tensor, targets: Tensor) -> float:
-    """Return the temperature with the lowest cross-entropy (temperature scaling, Guo et al. 2017).
-
-    All families have the same weight, however many notes each has.
-
-    Args:
-        scores: logits, (notes, families).
-        targets: numbers of the families, (notes,).
-    """
-    counts = torch.bincount(targets, minlength=scores.shape[1]).float()
-    weights = 1 / counts[targets]
-    grid = torch.logspace(math.log10(0.2), math.log10(5.0), 200)
-    losses = [float((F.cross_entropy(scores / t, targets, reduction="none") * weights).sum()) for t in grid]
-    return float(grid[int(np.argmin(losses))])

@@ -20,6 +20,7 @@ from ..errors import CorpusError, OutputError
 from ..tokenizers.base import Tokenizer
 from . import remote
 from . import sources as finding
+from .labels import LabelSources
 from .parse import Record, read_piece
 from .progress import BuildState
 from .sources import Found, OfficialSplit
@@ -43,6 +44,7 @@ class Options:
         keep_duplicates: whether copies are kept; they share a split then.
         programs: MIDI programs to replace by others.
         dask: the address of a Dask scheduler whose workers read the files, or "local" for a cluster on this machine.
+        labels: where the labels of pieces come from; by default there are none.
     """
 
     bpe: int = 0
@@ -51,6 +53,7 @@ class Options:
     keep_duplicates: bool = False
     programs: Mapping[int, int] = dataclasses.field(default_factory=dict)
     dask: str | None = None
+    labels: LabelSources = dataclasses.field(default_factory=LabelSources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,7 @@ def build_corpus(
                 keep_duplicates=options.keep_duplicates,
                 bpe=options.bpe,
                 programs=options.programs,
+                labels=options.labels,
             )
         except CorpusError:
             done = True  # nothing was kept: there is nothing to resume
@@ -190,7 +194,7 @@ def _read_all(work: BuildState, paths: Sequence[Path], tokenizer: Tokenizer, opt
     try:
         for event in finding.walk(paths, work.is_done):
             if isinstance(event, OfficialSplit):
-                work.add_official(event)
+                work.add_official(event, options.labels.columns)
             elif not isinstance(event, Found):
                 work.add_problem(event.text)
             else:

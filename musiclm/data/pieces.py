@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Piece:
         num_notes: number of notes that the tokens express.
         seconds: duration of that music.
         pitches: the lowest and the highest pitch without drums; None if it was not measured.
+        labels: by kind, such as composer; empty where the corpus has none.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Piece:
     num_notes: int
     seconds: float
     pitches: tuple[int, int] | None = None
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,10 @@ class BuildState:
         self.database.execute("BEGIN")
         self.database.execute("UPDATE files SET seen = 0, split = NULL, official = 0, copy_of = NULL, is_exact = NULL")
         self.database.execute("DELETE FROM official")
+        self.database.execute(
+            "CREATE TABLE IF NOT EXISTS labels (source INTEGER, name TEXT, labels TEXT, PRIMARY KEY (source, name))"
+        )
+        self.database.execute("DELETE FROM labels")
         self.database.execute("DELETE FROM problems")
         self._size = self.one("SELECT COALESCE(MAX(onsets + onset_bytes), 0) FROM files")
         self._tokens = (self.folder / "work.tokens").open("a+b")
@@ -118,10 +122,15 @@ class BuildState:
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
 
-    def add_official(self, split: OfficialSplit) -> None:
-        """Add an official split."""
+    def add_official(self, split: OfficialSplit, columns: Mapping[str, str]) -> None:
+        """Add an official split, and the labels that its table has in some columns, which are given by kind of label."""
         rows = ((split.source, name, which) for name, which in split.splits.items())
         self.database.executemany("INSERT OR REPLACE INTO official VALUES (?, ?, ?)", rows)
+        labels = (
+            (split.source, name, json.dumps({k: row[column] for k, column in columns.items() if row.get(column)}))
+            for name, row in (split.rows.items() if columns else ())
+        )
+        self.database.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", labels)
 
     def add_problem(self, text: str) -> None:
         """Add a problem that kept files from being found."""

@@ -59,11 +59,19 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class OfficialSplit:
-    """The content of a split file: a csv with the columns `midi_filename` and `split`."""
+    """The content of a split file: a csv with the columns `midi_filename` and `split`.
+
+    Attributes:
+        source: number of its source, counted from 0.
+        name: its path within the source.
+        splits: by file, train, validation or test.
+        rows: by file, all columns of the table.
+    """
 
     source: int
     name: str
     splits: dict[str, str]
+    rows: dict[str, dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,13 +282,15 @@ def split_file(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
             return
         folder = PurePosixPath(name).parent
         splits: dict[str, str] = {}
+        by_file: dict[str, dict[str, str]] = {}
         unknown = 0
         for row in rows:
             split = SPLIT_NAMES.get((row["split"] or "").strip().lower())
             if split is None:
                 unknown += 1
             else:
-                splits[printable((folder / (row["midi_filename"] or "")).as_posix())] = split
+                file_name = printable((folder / (row["midi_filename"] or "")).as_posix())
+                splits[file_name], by_file[file_name] = split, row
     except (UnicodeDecodeError, csv.Error) as error:
         yield Problem(f"'{name}' is not a table that can be read: {error}")
         return
@@ -289,7 +299,7 @@ def split_file(number: int, name: str, file: IO[bytes]) -> Iterator[Event]:
             f"'{name}' names a split other than train, validation and test in {unknown} rows: they are not used"
         )
     if splits:
-        yield OfficialSplit(number, name, splits)
+        yield OfficialSplit(number, name, splits, by_file)
 
 
 def printable(name: str) -> str:

@@ -4,6 +4,8 @@
     tokens.bin     the ids of all pieces, one piece after another, uint16 (uint32 for over 65,536 ids)
     pieces.npy     one row per piece: see `PIECE`
     names.bin      the names of the pieces, UTF-8
+    labels.npy     one row per piece, as in pieces.npy: see `LABELS`; only where pieces have labels
+    labels.bin     the labels of the pieces, a JSON object each, UTF-8
     files.jsonl    one line per file that was found: kept, or the reason why it was dropped
 
 Opening it reads corpus.json and maps the rest, whatever its size. Reasons are stored as codes, see `musiclm.errors.Drop`,
@@ -13,9 +15,9 @@ and are given as texts by `describe` and `files`. Stores of earlier versions hol
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -39,6 +41,23 @@ PIECE = np.dtype(
         ("high", "<i2"),
     ]
 )
+LABELS = np.dtype([("start", "<u8"), ("size", "<u4")])  # of the JSON object in labels.bin, in bytes; 0 for no labels
+
+
+class Labels(NamedTuple):
+    """The labels of pieces: rows of labels.npy, and labels.bin."""
+
+    rows: np.ndarray
+    text: np.ndarray
+
+    def at(self, index: Any) -> Labels:
+        """Return the labels of some pieces."""
+        return Labels(self.rows[index], self.text)
+
+    def of_row(self, i: int) -> dict[str, str]:
+        """Return the labels of one piece by kind."""
+        start, size = self.rows[i].item()
+        return json.loads(self.text[start : start + size].tobytes()) if size else {}
 
 
 class Pieces(Sequence[Piece]):
@@ -48,8 +67,8 @@ class Pieces(Sequence[Piece]):
         rows: their rows of pieces.npy.
     """
 
-    def __init__(self, rows: np.ndarray, ids: np.ndarray, names: np.ndarray) -> None:
-        self.rows, self._ids, self._names = rows, ids, names
+    def __init__(self, rows: np.ndarray, ids: np.ndarray, names: np.ndarray, labels: Labels | None = None) -> None:
+        self.rows, self._ids, self._names, self._labels = rows, ids, names, labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,14 +79,16 @@ class Pieces(Sequence[Piece]):
     def __getitem__(self, i: slice) -> Pieces: ...
     def __getitem__(self, i: int | slice) -> Piece | Pieces:
         if isinstance(i, slice):
-            return Pieces(self.rows[i], self._ids, self._names)
-        return self._piece(self.rows[i].item())
+            labels = None if self._labels is None else self._labels.at(i)
+            return Pieces(self.rows[i], self._ids, self._names, labels)
+        return self._piece(i, self.rows[i].item())
 
     def __iter__(self) -> Iterator[Piece]:
         for begin in range(0, len(self.rows), 4096):
-            yield from map(self._piece, self.rows[begin : begin + 4096].tolist())
+            for i, row in enumerate(self.rows[begin : begin + 4096].tolist(), begin):
+                yield self._piece(i, row)
 
-    def _piece(self, row: tuple[Any, ...]) -> Piece:
+    def _piece(self, i: int, row: tuple[Any, ...]) -> Piece:
         name, name_size, start, length, num_notes, seconds, _, low, high = row
         return Piece(
             name=self._names[name : name + name_size].tobytes().decode(),
@@ -75,6 +96,7 @@ class Pieces(Sequence[Piece]):
             num_notes=num_notes,
             seconds=seconds,
             pitches=(low, high) if low >= 0 else None,
+            labels={} if self._labels is None else self._labels.of_row(i),
         )
 
 
@@ -141,14 +163,21 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
         rows = np.load(folder / "pieces.npy", mmap_mode=None if in_memory else "r", allow_pickle=False)
         ids = _mapped(folder / "tokens.bin", np.dtype(document["id_type"]), in_memory)
         names = _mapped(folder / "names.bin", np.dtype("u1"), in_memory)
+        labels = _labels(folder, in_memory)
     except (OSError, ValueError) as error:
         raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
     rows = np.asarray(rows)
     if rows.dtype != PIECE or (len(rows) and int((rows["start"] + rows["length"]).max()) > len(ids)):
         raise CorpusError(f"'{path}' is damaged: its pieces are not those of its tokens; build it again")
-    which = rows["split"]
-    splits = {name: Pieces(rows[which == i], ids, names) for i, name in enumerate(SPLITS)}
-    whole = Pieces(rows[which == WHOLE], ids, names) if (which == WHOLE).any() else None
+    if labels is not None and (labels.rows.dtype != LABELS or len(labels.rows) != len(rows)):
+        raise CorpusError(f"'{path}' is damaged: its labels are not those of its pieces; build it again")
+
+    def of(split: int) -> Pieces:
+        chosen = rows["split"] == split
+        return Pieces(rows[chosen], ids, names, None if labels is None else labels.at(chosen))
+
+    splits = {name: of(i) for i, name in enumerate(SPLITS)}
+    whole = of(WHOLE) if (rows["split"] == WHOLE).any() else None
     return Corpus(
         name=document["name"],
         tokenizer=tokenizer,
@@ -157,6 +186,14 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
         whole=whole,
         notes=tuple(document["notes"]),
     )
+
+
+def _labels(folder: Path, in_memory: bool) -> Labels | None:
+    """Return the labels of a store; None if it has none."""
+    if not (folder / "labels.npy").is_file():
+        return None
+    rows = np.load(folder / "labels.npy", mmap_mode=None if in_memory else "r", allow_pickle=False)
+    return Labels(np.asarray(rows), _mapped(folder / "labels.bin", np.dtype("u1"), in_memory))
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], in_memory: bool) -> np.ndarray:
@@ -183,7 +220,9 @@ class Writer:
         self._tokens = (folder / "tokens.bin").open("wb")
         self._names = (folder / "names.bin").open("wb")
         self._rows = (folder / "rows").open("wb")
-        self._start = self._name = self.num_pieces = 0
+        self._labels = (folder / "labels.bin").open("wb")
+        self._label_rows = (folder / "label_rows").open("wb")
+        self._start = self._name = self._label = self.num_pieces = 0
 
     def add(
         self,
@@ -194,9 +233,14 @@ class Writer:
         num_notes: int,
         seconds: float,
         pitches: tuple[int | None, int | None],
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """Write one piece."""
         data = name.encode()
+        text = json.dumps(labels, sort_keys=True, ensure_ascii=False).encode() if labels else b""
+        self._labels.write(text)
+        self._label_rows.write(np.array([(self._label, len(text))], LABELS).tobytes())
+        self._label += len(text)
         low, high = (-1 if p is None else p for p in pitches)
         row = (self._name, len(data), self._start, len(ids), num_notes, seconds, split, low, high)
         self._tokens.write(ids.astype(self.id_type).tobytes())
@@ -206,15 +250,24 @@ class Writer:
 
     def close(self) -> None:
         """Finish the files."""
-        for file in (self._tokens, self._names, self._rows):
+        for file in (self._tokens, self._names, self._rows, self._labels, self._label_rows):
             file.close()
-        path = self.folder / "rows"
-        with (self.folder / "pieces.npy").open("wb") as file:
+        self._to_npy("rows", "pieces.npy", PIECE)
+        if self._label:
+            self._to_npy("label_rows", "labels.npy", LABELS)
+        else:
+            for name in ("label_rows", "labels.bin"):
+                (self.folder / name).unlink()
+
+    def _to_npy(self, rows: str, name: str, dtype: np.dtype[Any]) -> None:
+        """Turn a file of rows into one that `np.load` maps into memory."""
+        path = self.folder / rows
+        with (self.folder / name).open("wb") as file:
             np.lib.format.write_array_header_2_0(
                 file,
-                {"descr": np.lib.format.dtype_to_descr(PIECE), "fortran_order": False, "shape": (self.num_pieces,)},
+                {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (self.num_pieces,)},
             )
-            with path.open("rb") as rows:
-                while block := rows.read(1 << 20):
+            with path.open("rb") as blocks:
+                while block := blocks.read(1 << 20):
                     file.write(block)
         path.unlink()

@@ -14,11 +14,12 @@ from .. import midi
 from ..errors import CorpusError, Drop, MidiError, Reason, TokenizerError
 from ..tokenizers.base import Tokenizer
 from . import split as splitting
+from .labels import LabelSources
 from .parse import id_type
 from .pieces import SPLITS
 from .progress import BuildState
 from .report import DataReport, pitch_range
-from .store import FORMAT, PIECE, WHOLE, Writer
+from .store import FORMAT, LABELS, PIECE, WHOLE, Writer
 
 MIN_BARS = 3  # a piece with fewer bars cannot be split by bars
 
@@ -32,6 +33,7 @@ def write_store(
     keep_duplicates: bool,
     bpe: int,
     programs: Mapping[int, int],
+    labels: LabelSources,
 ) -> None:
     """Write a store into a new folder, from finished work whose official splits are known.
 
@@ -50,7 +52,9 @@ def write_store(
         notes = ["fewer than ten pieces: the splits are bars within pieces, the first 80 % of each for training"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    report = _write_files(work, folder, tokenizer, sources, keep_duplicates=keep_duplicates, by_bars=by_bars)
+    of_files = _Labelling(labels)
+    report = _write_files(work, folder, tokenizer, sources, of_files, keep_duplicates=keep_duplicates, by_bars=by_bars)
+    notes += of_files.notes()
     if by_bars:
         notes += _without_held_out(folder)
     if bpe:
@@ -83,6 +87,7 @@ def _write_files(
     folder: Path,
     tokenizer: Tokenizer,
     sources: Sequence[str],
+    labels: _Labelling,
     *,
     keep_duplicates: bool,
     by_bars: bool,
@@ -93,11 +98,13 @@ def _write_files(
     with (folder / "files.jsonl").open("w", encoding="utf-8") as lines:
         for row in work.rows(
             "SELECT f.source, f.name, f.reason, f.tokens, f.token_bytes, f.facts, f.split, f.official, f.is_exact,"
-            " o.source, o.name FROM files AS f LEFT JOIN files AS o ON o.rowid = f.copy_of"
+            " o.source, o.name, l.labels FROM files AS f LEFT JOIN files AS o ON o.rowid = f.copy_of"
+            " LEFT JOIN labels AS l ON l.source = f.source AND l.name = f.name"
             " ORDER BY f.source, f.name, f.place"
         ):
-            source, file, stored, at, size, facts_json, split, official, is_exact, first_source, first_file = row
+            source, file, stored, at, size, facts_json, split, official, is_exact, first_source, first_file, said = row
             shown = _shown(sources, source, file)
+            of_piece = labels.of_piece(file, shown, said)
             line: dict[str, Any] = {"name": shown, "kept": False}
             is_copy = first_file is not None
             if is_copy:
@@ -115,7 +122,7 @@ def _write_files(
                 line |= {"kept": True, "split": "by bars" if by_bars else split}
                 line |= {k: facts[k] for k in ("num_notes_read", "num_notes", "seconds", "key", "tempo", "metre")}
                 line |= {k: facts[k] for k in ("left_out", "cleaned") if facts[k]}
-                _write_piece(writer, shown, ids, facts, tokenizer, None if by_bars else split)
+                _write_piece(writer, shown, ids, facts, tokenizer, None if by_bars else split, of_piece)
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
     writer.close()
     return report
@@ -126,8 +133,33 @@ def _shown(sources: Sequence[str], source: int, name: str) -> str:
     return name if sources[source] == name else f"{sources[source]}/{name}"
 
 
+class _Labelling:
+    """Gives pieces their labels, and remembers which files of the user's table were found."""
+
+    def __init__(self, sources: LabelSources) -> None:
+        self._sources = sources
+        self._left = set(sources.of_files)
+
+    def of_piece(self, file: str, shown: str, said: str | None) -> dict[str, str]:
+        """Return the labels of a file; `said` is what the table that came with it says, as JSON."""
+        self._left -= {file, shown}
+        return self._sources.of_piece(file, shown, json.loads(said) if said else {})
+
+    def notes(self) -> list[str]:
+        """Return a sentence about files of the user's table that were not found, if there are some."""
+        left = sorted(self._left)
+        more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
+        return [f"labels name files that are not there: {', '.join(left[:5])}{more}"] if left else []
+
+
 def _write_piece(
-    writer: Writer, name: str, ids: np.ndarray, facts: dict[str, Any], tokenizer: Tokenizer, split: str | None
+    writer: Writer,
+    name: str,
+    ids: np.ndarray,
+    facts: dict[str, Any],
+    tokenizer: Tokenizer,
+    split: str | None,
+    labels: Mapping[str, str],
 ) -> None:
     """Write a piece to its split; without one, write it as a whole and its bars as parts with splits."""
     writer.add(
@@ -137,6 +169,7 @@ def _write_piece(
         num_notes=facts["num_notes"],
         seconds=facts["seconds"],
         pitches=(facts["low"], facts["high"]),
+        labels=labels,
     )
     for number, (part, score) in enumerate(_parts(ids, tokenizer) if split is None else ()):
         if score is not None:
@@ -147,6 +180,7 @@ def _write_piece(
                 num_notes=int(score.note_num()),
                 seconds=midi.seconds(score),
                 pitches=pitch_range(score),
+                labels=labels,
             )
 
 
@@ -195,6 +229,9 @@ def _without_held_out(folder: Path) -> list[str]:
         return []
     again = rows[rows["split"] == 0].copy()
     again["split"] = 1
+    if (folder / "labels.npy").exists():
+        labels = np.load(folder / "labels.npy")
+        np.save(folder / "labels.npy", np.concatenate([labels, labels[rows["split"] == 0]]).astype(LABELS))
     np.save(folder / "pieces.npy", np.concatenate([rows, again]).astype(PIECE))
     return ["too few bars to hold any out: validation is on the training music"]
 

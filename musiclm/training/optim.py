@@ -49,10 +49,14 @@ def make_adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
-    """Set the learning rate of all parameter groups; Muon's is `MATRIX_RATE` times as high."""
+    """Set the learning rate of all parameter groups; Muon's is `MATRIX_RATE` times as high.
+
+    A group that has `rate_scale` gets that share of it.
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate * (MATRIX_RATE if isinstance(optimizer, torch.optim.Muon) else 1.0)
+            scale = MATRIX_RATE if isinstance(optimizer, torch.optim.Muon) else 1.0
+            group["lr"] = rate * scale * group.get("rate_scale", 1.0)
 
 
 @torch.no_grad()

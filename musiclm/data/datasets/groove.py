@@ -10,5 +10,7 @@ DATASET = Dataset(
     citation="Gillick et al.: Learning to Groove with Inverse Sequence Transformations, ICML 2019",
     split="train, validation, test: its file info.csv",
     labels=("drummer", "style", "tempo", "beat or fill", "time signature"),
+    label_columns={"drummer": "drummer", "groove": "style"},
+    style="drums",
     note="build from groove-v1.0.0-midionly.zip; only drums",
 )

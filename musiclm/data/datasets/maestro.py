@@ -10,6 +10,8 @@ DATASET = Dataset(
     citation="Hawthorne et al.: Enabling Factorized Piano Music Modeling and Generation with the MAESTRO Dataset, ICLR 2019",
     split="962 train, 137 validation, 177 test: its csv file",
     labels=("composer", "title", "year"),
+    label_columns={"composer": "canonical_composer", "title": "canonical_title"},
+    style="piano",
     tokenizer="performance",
     note="build from maestro-v3.0.0-midi.zip; its times are those of performances, not of a score",
 )

@@ -8,4 +8,5 @@ DATASET = Dataset(
     licence="public domain",
     address="https://openhymnal.org",
     citation="The Open Hymnal Project",
+    style="hymn",
 )

@@ -1,0 +1,303 @@
+"""A tagger: a network that maps crops of tokens to labels, its file, and its predictions for whole pieces.
+
+The network is a body, a pooling over tokens, and a linear head. A body is any causal language model or encoder of
+`musiclm.models`; the head of a language model is not used. A piece is read in crops: the mean of their log probabilities is
+divided by a temperature, which is fitted on validation pieces, as is the probability below which a prediction is unsure.
+
+The file is a safetensors file (`musiclm.checkpoint.pack`) whose metadata has `tagger`, a JSON object. Nothing in it can run
+code.
+
+B batch, T tokens, D size of a hidden state, L labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from symusic import Score
+from torch import Tensor, nn
+
+from .. import checkpoint, models, tokenizers
+from ..errors import CheckpointError
+from ..files import write_whole
+from ..models.base import TEMPERATURE, LanguageModel
+from ..models.layers.dropout import Dropout
+from ..tokenizers.base import Tokenizer
+from .crops import BATCH, TagBatch, batch_of, spread_crops
+from .notes import STEPS, neutral
+
+DEFAULT = "style"
+UNSURE = "unsure"  # pieces with this label are examples of what has none of the others
+POOLINGS = ("mean", "last", "attention")
+MAX_CROPS = 24  # of a piece
+MIN_NOTES = 16  # with fewer a prediction is always unsure
+MAX_LABELS = 4096
+
+
+class Network(nn.Module):
+    """A body, a pooling and a linear head: (B, T) tokens -> (B, L) logits.
+
+    Args:
+        body: a causal language model, whose head is removed, or an encoder.
+        num_labels: L.
+        pooling: mean or last token of the hidden states; or attention, their mean weighted by the softmax of a learned
+            linear score (Yang et al. 2016).
+        dropout: of the pooled state.
+    """
+
+    def __init__(self, body: nn.Module, num_labels: int, pooling: str = "mean", dropout: float = 0.1) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"no pooling '{pooling}': one of {', '.join(POOLINGS)}")
+        if isinstance(body, LanguageModel):
+            body.head = nn.Identity()
+            body._buffers.pop(TEMPERATURE, None)
+        self.body, self.pooling, self.is_frozen = body, pooling, False
+        config: Any = body.config
+        self.norm = nn.LayerNorm(config.size)
+        self.scores = nn.Linear(config.size, 1) if pooling == "attention" else None
+        self.dropout = Dropout(dropout)
+        self.head = nn.Linear(config.size, num_labels)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        if self.scores is not None:
+            nn.init.zeros_(self.scores.weight)  # the mean at first
+
+    def freeze(self) -> None:
+        """Keep the body as it is: it has no gradient and no dropout."""
+        self.is_frozen = True
+        self.body.requires_grad_(False)
+        self.body.eval()
+
+    def train(self, mode: bool = True) -> Network:
+        super().train(mode)
+        if self.is_frozen:
+            self.body.eval()
+        return self
+
+    def encode(self, batch: TagBatch) -> Tensor:
+        """Return the hidden state of each token, (B, T, D); undefined where there is padding."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            if isinstance(self.body, LanguageModel):  # what lies behind a token does not change its state
+                hidden_BTD, _ = self.body.encode(batch.tokens, None, batch.features)
+            else:
+                hidden_BTD = self.body(batch.tokens, batch.features, batch.mask)
+        return hidden_BTD
+
+    def pool(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Return one vector of each sequence, (B, D)."""
+        if self.pooling == "last":
+            last_B = mask_BT.sum(1) - 1
+            return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B]
+        hidden_BTD = hidden_BTD.masked_fill(~mask_BT[..., None], 0.0)
+        if self.scores is None:
+            return hidden_BTD.sum(1) / mask_BT.sum(1, keepdim=True)
+        scores_BT = self.scores(hidden_BTD)[..., 0].float().masked_fill(~mask_BT, float("-inf"))
+        return torch.einsum("bt,btd->bd", scores_BT.softmax(1).to(hidden_BTD.dtype), hidden_BTD)
+
+    def forward(self, batch: TagBatch) -> Tensor:
+        pooled_BD = self.norm(self.pool(self.encode(batch), batch.mask))
+        logits_BL: Tensor = self.head(self.dropout(pooled_BD)).float()
+        return logits_BL
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The prediction for a piece.
+
+    Attributes:
+        probabilities: of each label, calibrated, most likely first, summing to 1.
+        unsure: whether the tagger had better say nothing: the probability is below its threshold, the piece has fewer than
+            `MIN_NOTES` notes, or the label is "unsure".
+        num_notes: that were read.
+    """
+
+    probabilities: dict[str, float]
+    unsure: bool
+    num_notes: int
+
+    @property
+    def label(self) -> str:
+        """The most likely label."""
+        return next(iter(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        """The probability of that label."""
+        return self.probabilities[self.label]
+
+
+class Tagger:
+    """Predicts the label of a piece.
+
+    Attributes:
+        network: in evaluation mode.
+        arch: of its body.
+        tokenizer: of its tokens.
+        labels: L names.
+        length: tokens of a crop.
+        steps: per quarter, of the grid of what is read; see `notes.neutral`.
+        temperature: the divisor of log probabilities that calibrates them.
+        threshold: the probability below which a prediction is unsure.
+        card: data, licence, command, figures.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        arch: str,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        length: int,
+        steps: int = STEPS,
+        temperature: float = 1.0,
+        threshold: float = 0.5,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        self.network = network.eval()
+        self.arch, self.tokenizer, self.labels = arch, tokenizer, tuple(labels)
+        self.length, self.steps = length, steps
+        self.temperature, self.threshold = temperature, threshold
+        self.card = card or {}
+
+    @classmethod
+    def load(cls, name: str | Path | None = None) -> Tagger:
+        """Return the tagger of a file or a name, or the default one.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or it is of another version.
+        """
+        path = find(name)
+        metadata, _ = checkpoint.read_header(path, str(name or path))
+        try:
+            stored = json.loads(metadata["tagger"])
+            arch, config, card = str(stored["arch"]), dict(stored["config"]), dict(stored["card"])
+            labels, pooling = [str(label) for label in stored["labels"]], str(stored["pooling"])
+            length, steps = int(stored["length"]), int(stored["steps"])
+            temperature, threshold = float(stored["temperature"]), float(stored["threshold"])
+            tokenizer = tokenizers.from_description(dict(stored["tokenizer"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"'{path}' is not a tagger: {error!r} in its header") from error
+        is_sound = 2 <= len(labels) == len(set(labels)) <= MAX_LABELS and temperature > 0 and length > 0
+        if not is_sound or pooling not in POOLINGS or models.kind_of(arch) == models.SEQ2SEQ:
+            raise CheckpointError(f"the tagger '{path}' is damaged: its config has impossible values")
+        if tuple(config.get("feature_sizes", ())) != tokenizer.feature_sizes:
+            raise CheckpointError(f"the tagger '{path}' is of another version of musiclm: train it again")
+        called = f"the tagger '{path}'"
+        tensors = checkpoint.read_tensors(path, metadata["sha256"], called)
+        network = checkpoint.load_weights(
+            lambda: Network(models.create(arch, **config), len(labels), pooling), tensors, called, "its network"
+        )
+        return cls(
+            network,
+            arch=arch,
+            tokenizer=tokenizer,
+            labels=labels,
+            length=length,
+            steps=steps,
+            temperature=temperature,
+            threshold=threshold,
+            card=card,
+        )
+
+    def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
+        """Write the tagger to a file, whole or not at all, with its weights in half precision.
+
+        Raises:
+            OutputError: the place cannot be written.
+        """
+        tensors = {
+            name: t.detach().to("cpu", dtype if t.is_floating_point() else None).contiguous()
+            for name, t in self.network.state_dict().items()
+        }
+        config: Any = self.network.body.config
+        stored = {
+            "arch": self.arch,
+            "config": dataclasses.asdict(config),
+            "tokenizer": self.tokenizer.describe(),
+            "labels": list(self.labels),
+            "pooling": self.network.pooling,
+            "length": self.length,
+            "steps": self.steps,
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+            "card": self.card,
+        }
+        write_whole(path, checkpoint.pack(tensors, {"tagger": json.dumps(stored, sort_keys=True)}))
+
+    def encode(self, score: Score, *, start: int | None = None) -> tuple[np.ndarray, int]:
+        """Return the ids of the neutral copy of a score, and the number of notes that they have.
+
+        Args:
+            score: any score in ticks.
+            start: see `notes.neutral`.
+
+        Raises:
+            MidiError: no note can be expressed.
+        """
+        copy = neutral(score, self.steps, start=start)
+        ids, left_out = self.tokenizer.encode(copy)
+        return ids, int(copy.note_num()) - max(0, left_out)
+
+    @torch.inference_mode()
+    def crop_log_probabilities(self, ids: np.ndarray, most: int = MAX_CROPS) -> Tensor:
+        """Return the log probabilities of the labels for each crop of a piece, (crops, L), not calibrated."""
+        crops = spread_crops(ids, self.tokenizer, length=self.length, most=most)
+        device = next(self.network.parameters()).device
+        parts = [batch_of(crops[i : i + BATCH]).to(device) for i in range(0, len(crops), BATCH)]
+        return torch.cat([self.network(part).log_softmax(1).cpu() for part in parts])
+
+    def log_probabilities(self, ids: np.ndarray, most: int = MAX_CROPS) -> Tensor:
+        """Return the calibrated log probabilities of the labels for a piece, (L,)."""
+        mean_L = self.crop_log_probabilities(ids, most).mean(0)
+        return (mean_L / self.temperature).log_softmax(0)
+
+    def predict_ids(self, ids: np.ndarray, num_notes: int) -> Prediction:
+        """Return the prediction for a piece of which `encode` returned these."""
+        return self.prediction(self.log_probabilities(ids).exp(), num_notes)
+
+    def predict(self, score: Score) -> Prediction:
+        """Return the prediction for a score.
+
+        Raises:
+            MidiError: no note can be expressed.
+        """
+        return self.predict_ids(*self.encode(score))
+
+    def prediction(self, probabilities: Tensor, num_notes: int) -> Prediction:
+        """Return calibrated probabilities, (L,), as a prediction."""
+        order = probabilities.argsort(descending=True, stable=True).tolist()
+        by_label: Mapping[str, float] = {self.labels[i]: float(probabilities[i]) for i in order}
+        best = self.labels[order[0]]
+        unsure = by_label[best] < self.threshold or num_notes < MIN_NOTES or best == UNSURE
+        return Prediction(probabilities=dict(by_label), unsure=unsure, num_notes=num_notes)
+
+
+def find(name: str | Path | None = None) -> Path:
+    """Return the file of a tagger: a bundled or installed name, a path, or the default one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    wanted = DEFAULT if name is None else str(name)
+    file = f"{wanted}{checkpoint.SUFFIX}"
+    if "/" not in wanted and "\\" not in wanted:
+        bundled = Path(str(resources.files("musiclm.checkpoints"))) / file
+        for path in (bundled, checkpoint.user_folder() / file):
+            if path.is_file():
+                return path
+    if name is not None and Path(name).is_file():
+        return Path(name)
+    if name is None:
+        raise CheckpointError(
+            f"no tagger '{wanted}' comes with this version: name one with --model ('musiclm tag train' makes one)"
+        )
+    raise CheckpointError(f"no tagger '{wanted}': neither a file nor an installed one ('musiclm tag train' makes one)")

@@ -1,0 +1,330 @@
+"""Training of taggers: class-balanced random crops, validation on whole pieces, early stopping, calibration.
+
+The loop is `training.loop.fit`. Weights, temperature and threshold are selected on validation pieces; a figure of these pieces
+is optimistic.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import models
+from ..checkpoint import Checkpoint
+from ..data.augment import TRANSPOSITIONS
+from ..errors import CheckpointError, DivergedError
+from ..evaluation.classification import TEMPERATURES, fit_temperature, fit_threshold
+from ..models.base import LanguageModel
+from ..tokenizers.base import Tokenizer
+from ..training.loop import Loss, Step, fit
+from ..training.optim import Recipe
+from .crops import BATCH, LabelledCrops, TagBatch, batch_of, spread_crops
+from .model import MAX_CROPS, Network, Tagger
+from .notes import STEPS
+
+CHECKS = 20  # validations in a run
+PATIENCE = 7  # validations without a better one that end a run
+QUICK_CROPS = 4  # of a piece, in a validation during a run
+MOST_PIECES = 200  # in a validation during a run
+TUNED_BODY = 0.3  # learning rate of a body from a language model, as a share of the head's
+WARM_UP = 30  # steps
+
+
+class Labelled(NamedTuple):
+    """The ids of a whole piece, (T,), and the number of its label."""
+
+    ids: np.ndarray
+    target: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TagConfig:
+    """What is trained, beside the recipe.
+
+    Attributes:
+        arch: of the body, one of `models.names()` or `models.names("encoder")`; with a checkpoint to start from its own.
+        preset: tiny, small or base; with a checkpoint to start from its own.
+        config: fields of the body's `Config` that differ.
+        pooling: mean, last or attention.
+        dropout: of the pooled state.
+        frozen: whether a body from a language model stays as it is.
+        body_rate: learning rate of the body, as a share of the head's; left out, 1 from scratch and `TUNED_BODY` from a model.
+        length: tokens of a crop; left out, the architecture's context or crop length.
+        batch_size: crops of a step; left out, twice the architecture's.
+        balance: see `LabelledCrops`.
+        smoothing: share of each target that is spread over all labels.
+        transpose: semitones to choose from.
+        steps: see `notes.neutral`; it is only stored.
+    """
+
+    arch: str = "gru"
+    preset: str = "small"
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pooling: str = "mean"
+    dropout: float = 0.2
+    frozen: bool = False
+    body_rate: float | None = None
+    length: int | None = None
+    batch_size: int | None = None
+    balance: float = 1.0
+    smoothing: float = 0.1
+    transpose: range = TRANSPOSITIONS
+    steps: int = STEPS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """A validation during a run.
+
+    Attributes:
+        step: steps taken.
+        seconds: training time so far.
+        loss: mean training loss since the last check, in nats, with smoothed labels.
+        validation: cross-entropy of the validation pieces in nats, after temperature scaling; None without any.
+        accuracy: of the validation pieces; None without any.
+        is_best: whether these are the best weights so far.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    validation: float | None
+    accuracy: float | None
+    is_best: bool
+
+
+def train_tagger(
+    learn: Sequence[Labelled],
+    choose: Sequence[Labelled],
+    recipe: Recipe,
+    config: TagConfig,
+    *,
+    labels: Sequence[str],
+    tokenizer: Tokenizer,
+    start: Checkpoint | None = None,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Check | Tagger]:
+    """Yield a `Check` about every twentieth of the budget, and at last the tagger with the best weights, on the CPU.
+
+    Args:
+        learn: the training pieces.
+        choose: the validation pieces; without them the last weights are kept, at temperature 1 and threshold 0.5.
+        recipe: how to train; its learning rate is the head's.
+        config: what to train.
+        labels: their names, two or more.
+        tokenizer: of the ids.
+        start: a language model with this tokenizer, whose body is taken.
+        device: where to train.
+        clock: see `training.loop.fit`.
+
+    Raises:
+        CheckpointError: `start` cannot be a body.
+        DivergedError: a loss, a gradient or a validation loss was not finite.
+        ValueError: nothing to learn from, fewer than two labels, or an impossible config.
+    """
+    if len(labels) < 2:
+        raise ValueError("a tagger needs at least two labels")
+    torch.manual_seed(recipe.seed)
+    arch = start.arch if start is not None else config.arch
+    network = new_network(config, len(labels), tokenizer, start).to(device)
+    average = copy.deepcopy(network)
+    own, body_config = models.training(arch), network_config(network)
+    length = config.length or body_config.get("context") or own["window"]
+    crops = LabelledCrops(
+        [each.ids for each in learn],
+        [each.target for each in learn],
+        tokenizer,
+        length=length,
+        batch_size=config.batch_size or 2 * own["batch_size"],
+        seed=recipe.seed,
+        balance=config.balance,
+        transpose=config.transpose,
+    )
+
+    def before_step(step: int) -> None:
+        for each in (network, average):
+            if isinstance(each.body, LanguageModel) and not config.frozen:
+                each.body.on_step(step)
+
+    steps = fit(
+        network,
+        crops,
+        _loss(recipe, config.smoothing),
+        recipe,
+        average=average,
+        optimizers=[make_optimizer(network, recipe, _body_rate(config, start))],
+        clock=clock,
+        before_step=before_step,
+    )
+    kept = average
+    for check, best in _checks(steps, _ValidationSet(choose, tokenizer, length)):
+        kept = best
+        yield check
+    tagger = Tagger(kept.to("cpu"), arch=arch, tokenizer=tokenizer, labels=labels, length=length, steps=config.steps)
+    calibrate(tagger, choose)
+    yield tagger
+
+
+def new_network(config: TagConfig, num_labels: int, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Network:
+    """Return a new network; its body is that of `start`, or is initialised from torch's global random generator.
+
+    Raises:
+        CheckpointError: `start` is no causal language model or encoder, or there is no such architecture.
+        ValueError: the architecture does not allow the config.
+    """
+    arch = start.arch if start is not None else config.arch
+    if models.kind_of(arch) == models.SEQ2SEQ:
+        raise CheckpointError(f"a body of '{arch}' reads pairs: take one of {', '.join(bodies())}")
+    if start is not None:
+        body: nn.Module = start.model()
+    else:
+        fields = models.preset(arch, config.preset) | dict(config.config) | _of_tokens(arch, tokenizer)
+        body = models.create(arch, tokenizer.vocab_size, **fields)
+    network = Network(body, num_labels, config.pooling, config.dropout)
+    if config.frozen:
+        network.freeze()
+    return network
+
+
+def bodies() -> list[str]:
+    """Return the names of the architectures that can be a tagger's body."""
+    return [*models.names(models.CAUSAL), *models.names(models.ENCODER)]
+
+
+def _of_tokens(arch: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the fields of a body's `Config` that depend on the tokenizer. It has no head, so no relative pitch."""
+    found: dict[str, Any] = {"feature_sizes": tokenizer.feature_sizes}
+    return found | ({"global_ids": tokenizer.global_ids} if "global_ids" in models.fields(arch) else {})
+
+
+def network_config(network: Network) -> dict[str, Any]:
+    """Return the fields of the `Config` of a network's body."""
+    config: Any = network.body.config
+    return dataclasses.asdict(config)
+
+
+def _body_rate(config: TagConfig, start: Checkpoint | None) -> float:
+    if config.body_rate is not None:
+        return config.body_rate
+    return 1.0 if start is None else TUNED_BODY
+
+
+def make_optimizer(network: Network, recipe: Recipe, body_rate: float) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter 2019) with a learning rate of the body's own; vectors have no weight decay.
+
+    Args:
+        network: parameters without a gradient are left out.
+        recipe: its rate is the head's.
+        body_rate: of the body, as a share of it.
+    """
+    groups: list[dict[str, Any]] = []
+    body = {id(p) for p in network.body.parameters()}
+    learned = [p for p in network.parameters() if p.requires_grad]
+    for of_body, scale in ((True, body_rate), (False, 1.0)):
+        for is_vector, decay in ((True, 0.0), (False, recipe.weight_decay)):
+            chosen = [p for p in learned if (id(p) in body) == of_body and (p.ndim == 1) == is_vector]
+            if chosen:
+                groups.append({"params": chosen, "weight_decay": decay, "rate_scale": scale})
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+
+def _loss(recipe: Recipe, smoothing: float) -> Callable[[Network, TagBatch], Loss]:
+    def loss(network: Network, batch: TagBatch) -> Loss:
+        with recipe.autocast(batch.tokens.device):
+            logits_BL = network(batch)
+        nats = F.cross_entropy(logits_BL, batch.targets, label_smoothing=smoothing)
+        return Loss(total=nats, nats=nats, num_targets=len(batch.targets))
+
+    return loss
+
+
+class _ValidationSet:
+    """Some crops of at most `MOST_PIECES` validation pieces, made once."""
+
+    def __init__(self, choose: Sequence[Labelled], tokenizer: Tokenizer, length: int) -> None:
+        step = max(1, math.ceil(len(choose) / MOST_PIECES))
+        chosen = choose[::step]
+        found = [spread_crops(each.ids, tokenizer, length=length, most=QUICK_CROPS) for each in chosen]
+        self.targets = torch.tensor([each.target for each in chosen], dtype=torch.int64)
+        self.owner = torch.tensor([i for i, crops in enumerate(found) for _ in crops], dtype=torch.int64)
+        every = [crop for crops in found for crop in crops]
+        self.batches = [batch_of(every[i : i + BATCH]) for i in range(0, len(every), BATCH)]
+
+    @torch.no_grad()
+    def measured(self, network: Network) -> tuple[float, float] | None:
+        """Return cross-entropy after temperature scaling, and accuracy; None without pieces."""
+        if not self.batches:
+            return None
+        device = next(network.parameters()).device
+        found = torch.cat([network(batch.to(device)).log_softmax(1).cpu() for batch in self.batches])
+        mean_NL = means(found, self.owner, len(self.targets))
+        temperature = _temperature(mean_NL, self.targets)
+        nats = float(F.cross_entropy(mean_NL / temperature, self.targets))
+        return nats, float((mean_NL.argmax(1) == self.targets).double().mean())
+
+
+def means(values_CL: Tensor, owner_C: Tensor, num_pieces: int) -> Tensor:
+    """Return the mean of the values of each piece's crops, (pieces, L)."""
+    sums = torch.zeros(num_pieces, values_CL.shape[1]).index_add_(0, owner_C, values_CL)
+    return sums / torch.bincount(owner_C, minlength=num_pieces)[:, None]
+
+
+def _checks(steps: Iterable[Step[Network]], held_out: _ValidationSet) -> Iterator[tuple[Check, Network]]:
+    """Yield a check about every twentieth of the budget, and the best network so far; stop when it gets no better."""
+    best, next_check, waited = math.inf, 1 / CHECKS, 0
+    losses: list[float] = []
+    kept: Network | None = None
+    for step in steps:
+        losses.append(step.nats)
+        if step.progress < next_check and step.progress < 1:
+            continue
+        next_check = step.progress + 1 / CHECKS
+        found = held_out.measured(step.model)
+        nats = math.inf if found is None else found[0]
+        if found is not None and not math.isfinite(nats):
+            raise DivergedError("the validation loss", step.number)
+        is_best = kept is None or found is None or nats < best
+        if kept is None or is_best:
+            kept, best, waited = copy.deepcopy(step.model), nats, -1
+        waited += 1
+        loss, losses = sum(losses) / len(losses), []
+        yield (
+            Check(
+                step=step.number,
+                seconds=step.seconds,
+                loss=loss,
+                validation=None if found is None else nats,
+                accuracy=None if found is None else found[1],
+                is_best=is_best,
+            ),
+            kept,
+        )
+        if waited >= PATIENCE:
+            return
+
+
+def _temperature(scores_NL: Tensor, targets_N: Tensor) -> float:
+    """Return the temperature of the log probabilities of N pieces: as if there were two more, which say nothing."""
+    smoothing = 1 / (len(targets_N) + 2)
+    return fit_temperature(scores_NL, targets_N, balanced=False, smoothing=smoothing, bounds=TEMPERATURES)
+
+
+def calibrate(tagger: Tagger, choose: Sequence[Labelled]) -> None:
+    """Fit temperature and threshold of a tagger to validation pieces, read as in predictions; without any keep them."""
+    if not choose:
+        return
+    mean_NL = torch.stack([tagger.crop_log_probabilities(each.ids, MAX_CROPS).mean(0) for each in choose])
+    targets = torch.tensor([each.target for each in choose])
+    tagger.temperature = _temperature(mean_NL, targets)
+    confidence, predicted = (mean_NL / tagger.temperature).softmax(1).max(1)
+    tagger.threshold = fit_threshold(confidence, predicted == targets)

@@ -1,0 +1,177 @@
+"""musiclm tag, as a newcomer types it: two folders, a tagger, labels for new files; and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from musiclm.cli import tag as command
+from symusic import Score
+
+from musiclm import checkpoint, midi, models, tokenizers
+from musiclm.tagging.model import Tagger
+from tests.test_tagging import MAJOR, MINOR, counts_pitch, tune
+from tests.test_tagging_labels import folders, table, write
+
+TRAIN = ("--preset", "tiny", "--steps", 6, "--seed", 1)
+
+
+@pytest.fixture
+def tagger(tmp_path: Path, monkeypatch) -> str:
+    """A tagger that says "high" where there is much of the pitch 84; its network is not one of a file."""
+    made = counts_pitch(84)
+    made.network.head.bias.data[0] = 1.5
+    made.threshold = 0.5
+    monkeypatch.setattr(Tagger, "load", classmethod(lambda cls, name=None: made))
+    return "mine.safetensors"
+
+
+def high(num: int = 48) -> Score:
+    return tune((84,), num=num)
+
+
+def low(num: int = 48) -> Score:
+    return tune((40, 41, 42), num=num)
+
+
+def test_two_folders_become_a_tagger_that_labels_a_file(run, tmp_path: Path):
+    folders(tmp_path, 12, 12)
+    code, out, err = run("tag", "train", "a", "b", "-o", "mine.safetensors", *TRAIN)
+    assert code == 0 and out == "mine.safetensors\n"
+    assert "training pieces: " in err and "Next: musiclm tag song.mid --model mine.safetensors" in err
+    code, out, err = run("tag", "a/0.mid", "b", "--model", "mine.safetensors", "--json", "--top", 1)
+    answers = json.loads(out)
+    assert code == 0 and len(answers) == 13 and answers[0]["path"] == "a/0.mid"
+    assert set(answers[0]) == {"path", "label", "probability", "unsure", "top", "num_notes", "seconds"}
+    assert all(len(a["top"]) == 1 and a["label"] in ("a", "b") for a in answers)
+    code, out, _ = run("tag", "evaluate", "a", "b", "--model", "mine.safetensors", "--json", "-o", "c.png")
+    report = json.loads(out)
+    assert code == 0 and report["split"] == "all" and report["num_pieces"] == 24
+    assert sum(map(sum, report["confusion"])) == 24 and (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
+    card = Tagger.load(tmp_path / "mine.safetensors").card
+    assert card["command"] == "musiclm tag train a b -o mine.safetensors --preset tiny --steps 6 --seed 1"
+    assert set(card["labels"]) == {"a", "b"} and "validation_accuracy" in card["figures"]
+
+
+def test_training_starts_from_a_language_model_and_can_leave_it_frozen(run, tmp_path: Path):
+    folders(tmp_path, 3, 3)
+    events = tokenizers.create("performance", features=1)
+    model = models.create("gru", events.vocab_size, size=16, num_layers=1)
+    checkpoint.save(tmp_path / "lm.safetensors", model, arch="gru", tokenizer=events, card={})
+    code, out, _ = run(
+        "tag", "train", "a", "b", "-o", "t.safetensors", "--from", "lm.safetensors", "--frozen", "--steps", 2, "--json",
+        "--pooling", "attention", "--seed", 5,
+    )  # fmt: skip
+    document = json.loads(out)
+    assert code == 0 and document["arch"] == "gru" and document["labels"] == ["a", "b"] and document["steps"] == 2
+    made = Tagger.load(tmp_path / "t.safetensors")
+    assert made.tokenizer.name == "performance" and made.network.pooling == "attention"
+
+
+def test_a_table_with_splits_is_evaluated_on_test(run, tmp_path: Path):
+    folders(tmp_path, 4, 4)
+    splits = ("train", "train", "validation", "test")
+    lines = [f"{f}/{i}.mid,{f},{split}" for f in "ab" for i, split in enumerate(splits)]
+    table(tmp_path / "l.csv", "file,label,split", *lines, "gone.mid,a,train")
+    code, _, err = run("tag", "train", "l.csv", "-o", "t.safetensors", *TRAIN)
+    assert code == 0 and "not there: 1 file of the table: gone.mid" in err
+    code, out, _ = run("tag", "evaluate", "l.csv", "--model", "t.safetensors", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["split"] == "test" and report["num_pieces"] == 2 and report["missing"] == ["gone.mid"]
+
+
+def test_a_table_of_predictions_has_question_marks_where_the_tagger_is_unsure(run, tagger: str, tmp_path: Path):
+    write(high(), tmp_path / "m" / "high.mid")
+    write(high(10), tmp_path / "m" / "short.mid")
+    write(low(), tmp_path / "m" / "low.mid")
+    code, out, err = run("tag", "m", "--model", tagger)
+    lines = {line.split()[0]: line.split() for line in out.splitlines()[1:]}
+    assert code == 0 and "? unsure" in err
+    assert lines["m/high.mid"][2] == "high" and lines["m/short.mid"][2] == "high?" and lines["m/low.mid"][2] == "low"
+
+
+def test_a_folder_of_rubbish_is_counted_and_named_files_are_errors(run, tagger: str, tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.mid").write_bytes(b"hello")
+    (tmp_path / "m" / "b.mid").write_bytes(b"")
+    (tmp_path / "m" / "c.txt").write_text("no music")
+    code, out, err = run("tag", "m", "--model", tagger)
+    assert code == 1 and out == "" and err.count("passed over: 1 file") == 2
+    write(high(), tmp_path / "m" / "d.mid")
+    code, out, err = run("tag", "m", "--model", tagger, "--json")
+    assert code == 0 and [("error" in a) for a in json.loads(out)] == [True, True, False]
+    code, _, err = run("tag", "m/b.mid", "m/d.mid", "--model", tagger)
+    assert code == 1 and "Error: m/b.mid: is empty" in err
+    code, _, err = run("tag", "nowhere.mid", "--model", tagger)
+    assert code == 1 and "cannot be read" in err
+    (tmp_path / "none").mkdir()
+    code, _, err = run("tag", "none", "--model", tagger)
+    assert code == 1 and "Error: none: no music in it" in err
+
+
+def test_the_picture_shows_which_bars_speak_for_the_label(run, tagger: str, tmp_path: Path):
+    score = low()
+    for note in score.tracks[0].notes[24:32]:
+        note.pitch = 84
+    write(score, tmp_path / "s.mid")
+    code, out, err = run("tag", "s.mid", "--model", tagger, "--label", "high", "-o", "why.png", "--json")
+    assert code == 0 and json.loads(out)[0]["picture"] == "why.png"
+    assert "bar 4 speaks most for high" in err and (tmp_path / "why.png").read_bytes()[:4] == b"\x89PNG"
+    code, _, err = run("tag", "s.mid", "--model", tagger, "-o", "why.png")
+    assert code == 1 and "is there already" in err
+    assert run("tag", "s.mid", "--model", tagger, "-o", "w.svg", "--label", "x")[0] == 2
+    assert run("tag", "s.mid", "s.mid", "--model", tagger, "-o", "w.svg")[0] == 2
+    assert run("tag", "s.mid", "--model", tagger, "--label", "high")[0] == 2
+    assert run("tag", "s.mid", "--model", tagger, "-o", "why.pdf")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("tag", "train", "a", "-o", "t.safetensors"), 1, "at least two labels"),
+        (("tag", "train", "a", "c", "-o", "t.safetensors"), 1, "'a' alone"),
+        (("tag", "train", "a", "nowhere", "-o", "t.safetensors"), 1, "neither a folder"),
+        (("tag", "train", "a", "b", "-o", "no/t.safetensors"), 1, "no folder 'no'"),
+        (("tag", "train", "a", "b", "-o", "t.safetensors", "--frozen"), 2, "--from"),
+        (("tag", "train", "a", "b", "-o", "t.safetensors", "--arch", "seq2seq_gru"), 2, "no architecture"),
+        (("tag", "train", "a", "b", "-o", "t.safetensors", "--from", "bach", "--arch", "gru"), 2, "leave out"),
+        (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "nothing"), 1, "no tokenizer"),
+        (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "score-pairs"), 1, "makes pairs"),
+        (("tag", "a/0.mid"), 1, "no tagger 'style' comes with this version"),
+        (("tag", "a/0.mid", "--model", "a/0.mid"), 1, "no checkpoint of musiclm"),
+        (("tag", "evaluate", "a", "b"), 1, "no tagger 'style'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(run, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str):
+    folders(tmp_path, 2, 2, 1)
+    found, out, err = run(*arguments)
+    assert found == code and message in err and out == "" and "Traceback" not in err
+    if code == 1:
+        assert err.splitlines()[-1].startswith("Error: ")
+
+
+def test_labels_that_the_tagger_does_not_have_are_left_out(run, tagger: str, tmp_path: Path):
+    for name in ("high", "low", "other"):
+        write(high() if name == "high" else low(), tmp_path / "m" / name / f"{name}.mid")
+    code, out, err = run("tag", "evaluate", "m", "--model", tagger, "--json")
+    assert (
+        code == 0
+        and json.loads(out)["num_pieces"] == 2
+        and "left out: other" in err.replace("are left out", "left out")
+    )
+    folders(tmp_path / "n", 2, 2)
+    code, _, err = run("tag", "evaluate", "n", "--model", tagger)
+    assert code == 1 and "no pieces with the tagger's labels (high, low)" in err
+
+
+def test_files_may_be_left_out_before_options_too_and_a_command_is_a_command(run, tagger: str, tmp_path: Path):
+    write(high(), tmp_path / "s.mid")
+    assert json.loads(run("tag", "--json", "s.mid")[1])[0]["label"] == "high"
+    assert json.loads(run("tag", "files", "s.mid", "--json")[1])[0]["label"] == "high"
+    assert sorted(command.command.commands) == ["evaluate", "files", "train"]
+    code, out, _ = run("tag", "--help")
+    assert code == 0 and "train" in out
+    midi.write(tune(MINOR), tmp_path / "train.mid")
+    assert run("tag", "train.mid", "--model", tagger)[0] == 0
+    assert len(MAJOR) == len(MINOR)
