@@ -18,6 +18,10 @@ TEMPI = range(-2, 3)  # tempo steps of the vocabulary, about 6 % each
 VELOCITIES = range(-2, 3)  # velocity steps of the vocabulary: 8 of 128 each, where there are 16
 
 
+Pitches = np.ndarray | Sequence[tuple[int, int] | None]
+"""The lowest and highest pitch of each piece, None for a piece without; or an array as `pitch_ends` returns it."""
+
+
 class Variation(NamedTuple):
     """How a crop differs from its piece: see `Tokenizer.varied`."""
 
@@ -57,7 +61,7 @@ class Augmenter:
         transpose: range = TRANSPOSITIONS,
         faster: range = TEMPI,
         louder: range = VELOCITIES,
-        pitches: Sequence[tuple[int, int] | None] | None = None,
+        pitches: Pitches | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         # features that are computed from the beginning of a piece are those of one tempo and loudness
@@ -66,9 +70,7 @@ class Augmenter:
         self.velocities = list(louder) if can_vary and _is_expressed(tokenizer.louder) else []
         tables = {semitones: tokenizer.transposed(semitones) for semitones in transpose}
         self.transpositions: Transpositions = (
-            WithinPitches(pitches, transpose)
-            if pitches is not None and any(p is not None for p in pitches)
-            else WithinIds(pieces, tables)
+            WithinPitches(ends, transpose) if (ends := pitch_ends(pitches)) is not None else WithinIds(pieces, tables)
         )
         self._tables = (
             (tables, {s: tokenizer.faster(s) for s in faster}, {s: tokenizer.louder(s) for s in louder})
@@ -113,17 +115,25 @@ class Augmenter:
         return np.asarray(ids)
 
 
+def pitch_ends(pitches: Pitches | None) -> np.ndarray | None:
+    """Return the lowest and highest pitch of each piece, (pieces, 2) int16, -1 for a piece without; None if none has some."""
+    if pitches is None:
+        return None
+    if not isinstance(pitches, np.ndarray):
+        pitches = np.array([(-1, -1) if p is None else p for p in pitches], np.int16).reshape(-1, 2)
+    return pitches if (pitches[:, 0] >= 0).any() else None
+
+
 class WithinPitches:
     """Transpositions that keep each piece between the lowest and the highest pitch of all.
 
     Args:
-        pitches: the lowest and highest pitch of each piece, None for a piece without; at least one has some.
+        ends: see `pitch_ends`.
         transpose: semitones to choose from.
     """
 
-    def __init__(self, pitches: Sequence[tuple[int, int] | None], transpose: range) -> None:
-        ends = np.array([(0, 0) if p is None else p for p in pitches], np.int16).reshape(-1, 2)
-        has_pitch = np.fromiter((p is not None for p in pitches), bool, len(pitches))
+    def __init__(self, ends: np.ndarray, transpose: range) -> None:
+        has_pitch = ends[:, 0] >= 0
         low, high = ends[has_pitch, 0].min(), ends[has_pitch, 1].max()
         first = np.where(has_pitch, np.maximum(min(transpose), low - ends[:, 0]), 0)
         last = np.where(has_pitch, np.minimum(max(transpose), high - ends[:, 1]), 0)

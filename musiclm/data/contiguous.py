@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from ..tokenizers.base import Tokenizer
-from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter
-from .crops import IGNORE, Batch, sample_permutation
+from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter, Pitches
+from .crops import IGNORE, Batch, lengths_of, sample_permutation
 
 ORDER, PASS = 11, 12  # streams of random numbers: of the order of an epoch, and of a pass through a piece
 
@@ -77,9 +77,9 @@ class ContiguousCrops:
         faster: range = TEMPI,
         louder: range = VELOCITIES,
         weights: Sequence[float] | None = None,
-        pitches: Sequence[tuple[int, int] | None] | None = None,
+        pitches: Pitches | None = None,
     ) -> None:
-        sizes = np.fromiter((len(p) - 1 for p in pieces), np.int64, len(pieces))
+        sizes = lengths_of(pieces) - 1
         if not sizes.any():
             raise ValueError("no pieces to train on")
         self.pieces, self.tokenizer = pieces, tokenizer

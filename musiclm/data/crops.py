@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tokenizers.base import Tokenizer
-from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter
+from ..tokenizers.base import Tokenizer, tells_kinds
+from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter, Pitches
+from .store import StoredTokens
 
 IGNORE = -100  # target id that the loss ignores
 ENDS = (
@@ -122,16 +123,16 @@ class RandomCrops:
         faster: range = TEMPI,
         louder: range = VELOCITIES,
         weights: Sequence[float] | None = None,
-        pitches: Sequence[tuple[int, int] | None] | None = None,
+        pitches: Pitches | None = None,
     ) -> None:
         if not pieces:
             raise ValueError("no pieces to train on")
         self.pieces, self.tokenizer = pieces, tokenizer
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        sizes = np.fromiter((len(p) - 1 for p in pieces), np.int64, len(pieces))
+        sizes = lengths_of(pieces) - 1
         self.tokens_an_epoch = int(sizes.sum())
         by_weight = np.ones(len(pieces)) if weights is None else np.asarray(weights, float)
-        kinds = np.array([tokenizer.kind_of(piece) for piece in pieces])
+        kinds = kinds_of(pieces, tokenizer)
         margin = length // 4 * (sizes > length)
         if kinds.any():
             positions, beginnings = sizes.astype(float), ends_by_kind(kinds, by_weight, sizes)
@@ -205,6 +206,22 @@ class RandomCrops:
             begin, end = end, end + len(crop.ids) - 1
             features[i, : end - begin] = of_ids[begin:end]
         return torch.from_numpy(features)
+
+
+def lengths_of(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the length of each piece in ids, (pieces,) int64; those of a store without reading it."""
+    if isinstance(pieces, StoredTokens):
+        return pieces.lengths
+    return np.fromiter((len(piece) for piece in pieces), np.int64, len(pieces))
+
+
+def kinds_of(pieces: Sequence[np.ndarray], tokenizer: Tokenizer) -> np.ndarray:
+    """Return the kind of music of each piece, (pieces,); those that a store has without reading its ids."""
+    if isinstance(pieces, StoredTokens) and pieces.kinds is not None:
+        return pieces.kinds
+    if not tells_kinds(tokenizer):
+        return np.zeros(len(pieces), np.int64)
+    return np.fromiter((tokenizer.kind_of(piece) for piece in pieces), np.int64, len(pieces))
 
 
 def sample_permutation(tokenizer: Tokenizer, rng: np.random.Generator) -> int:

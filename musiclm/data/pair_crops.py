@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..tokenizers.score_pairs import Pair, ScorePairs
-from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter
-from .crops import IGNORE, Batch, ends_by_kind
+from .augment import TEMPI, TRANSPOSITIONS, VELOCITIES, Augmenter, Pitches
+from .crops import IGNORE, Batch, ends_by_kind, kinds_of
 
 MAX_BARS = 32  # of a crop
 
@@ -68,7 +68,7 @@ class PairCrops:
         faster: range = TEMPI,
         louder: range = VELOCITIES,
         weights: Sequence[float] | None = None,
-        pitches: Sequence[tuple[int, int] | None] | None = None,
+        pitches: Pitches | None = None,
         joined: bool = False,
     ) -> None:
         if not pieces:
@@ -96,7 +96,7 @@ class PairCrops:
 
     def _ends(self, sizes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return for how many further positions beginning and end of each piece count, (pieces,) each."""
-        kinds = np.array([self.tokenizer.kind_of(piece) for piece in self.pieces])
+        kinds = kinds_of(self.pieces, self.tokenizer)
         margin = (self.length // 4 * (sizes > self.length)).astype(float)
         if not kinds.any():
             return margin, margin

@@ -4,6 +4,7 @@
     tokens.bin     the ids of all pieces, one piece after another, uint16 (uint32 for over 65,536 ids)
     pieces.npy     one row per piece: see `PIECE`
     names.bin      the names of the pieces, UTF-8
+    kinds.npy      the kind of music of each piece, uint8, see `Tokenizer.kind_of`; only where the tokenizer tells kinds
     labels.npy     one row per piece, as in pieces.npy: see `LABELS`; only where pieces have labels
     labels.bin     the labels of the pieces, a JSON object each, UTF-8
     files.jsonl    one line per file that was found: kept, or the reason why it was dropped
@@ -14,6 +15,7 @@ and are given as texts by `describe` and `files`. Stores of earlier versions hol
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,28 +52,83 @@ class Labels(NamedTuple):
     rows: np.ndarray
     text: np.ndarray
 
-    def at(self, index: Any) -> Labels:
-        """Return the labels of some pieces."""
-        return Labels(self.rows[index], self.text)
-
     def of_row(self, i: int) -> dict[str, str]:
         """Return the labels of one piece by kind."""
         start, size = self.rows[i].item()
         return json.loads(self.text[start : start + size].tobytes()) if size else {}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """The files of a store, mapped into memory.
+
+    Attributes:
+        rows: of pieces.npy.
+        ids: of tokens.bin.
+        names: of names.bin, bytes.
+        labels: None if there are none.
+        kinds: of kinds.npy; None if there are none.
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    names: np.ndarray
+    labels: Labels | None
+    kinds: np.ndarray | None
+
+
+class StoredTokens(Sequence[np.ndarray]):
+    """The ids of pieces of a store, read on access: what training needs of them takes the same memory however long they are.
+
+    Attributes:
+        lengths: of each piece in ids, (pieces,).
+        kinds: of each piece, (pieces,), see `Tokenizer.kind_of`; None if the store does not have them.
+    """
+
+    def __init__(self, files: _Files, index: np.ndarray) -> None:
+        self._starts = files.rows["start"][index].astype(np.int64)
+        self.lengths = files.rows["length"][index].astype(np.int64)
+        self.kinds = None if files.kinds is None else files.kinds[index]
+        self._ids = files.ids
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, i: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[np.ndarray]: ...
+    def __getitem__(self, i: int | slice) -> np.ndarray | Sequence[np.ndarray]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        start = int(self._starts[i])
+        return self._ids[start : start + int(self.lengths[i])]
+
+
 class Pieces(Sequence[Piece]):
     """Pieces of a store, made on access.
 
-    Attributes:
-        rows: their rows of pieces.npy.
+    Args:
+        files: of the store.
+        index: which rows of pieces.npy they are, (pieces,).
     """
 
-    def __init__(self, rows: np.ndarray, ids: np.ndarray, names: np.ndarray, labels: Labels | None = None) -> None:
-        self.rows, self._ids, self._names, self._labels = rows, ids, names, labels
+    def __init__(self, files: _Files, index: np.ndarray) -> None:
+        self._files, self._index = files, index
+
+    @property
+    def tokens(self) -> StoredTokens:
+        """The ids of the pieces."""
+        return StoredTokens(self._files, self._index)
+
+    @property
+    def pitches(self) -> np.ndarray:
+        """The lowest and the highest pitch of each piece, (pieces, 2); -1 for a piece of drums."""
+        rows = self._files.rows
+        return np.stack([rows["low"][self._index], rows["high"][self._index]], 1)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._index)
 
     @overload
     def __getitem__(self, i: int) -> Piece: ...
@@ -79,24 +136,25 @@ class Pieces(Sequence[Piece]):
     def __getitem__(self, i: slice) -> Pieces: ...
     def __getitem__(self, i: int | slice) -> Piece | Pieces:
         if isinstance(i, slice):
-            labels = None if self._labels is None else self._labels.at(i)
-            return Pieces(self.rows[i], self._ids, self._names, labels)
-        return self._piece(i, self.rows[i].item())
+            return Pieces(self._files, self._index[i])
+        at = int(self._index[i])
+        return self._piece(at, self._files.rows[at].item())
 
     def __iter__(self) -> Iterator[Piece]:
-        for begin in range(0, len(self.rows), 4096):
-            for i, row in enumerate(self.rows[begin : begin + 4096].tolist(), begin):
-                yield self._piece(i, row)
+        for begin in range(0, len(self), 4096):
+            chosen = self._index[begin : begin + 4096]
+            yield from map(self._piece, chosen.tolist(), self._files.rows[chosen].tolist())
 
     def _piece(self, i: int, row: tuple[Any, ...]) -> Piece:
         name, name_size, start, length, num_notes, seconds, _, low, high = row
+        files = self._files
         return Piece(
-            name=self._names[name : name + name_size].tobytes().decode(),
-            tokens=self._ids[start : start + length],
+            name=files.names[name : name + name_size].tobytes().decode(),
+            tokens=files.ids[start : start + length],
             num_notes=num_notes,
             seconds=seconds,
             pitches=(low, high) if low >= 0 else None,
-            labels={} if self._labels is None else self._labels.of_row(i),
+            labels={} if files.labels is None else files.labels.of_row(i),
         )
 
 
@@ -163,7 +221,7 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
         rows = np.load(folder / "pieces.npy", mmap_mode=None if in_memory else "r", allow_pickle=False)
         ids = _mapped(folder / "tokens.bin", np.dtype(document["id_type"]), in_memory)
         names = _mapped(folder / "names.bin", np.dtype("u1"), in_memory)
-        labels = _labels(folder, in_memory)
+        labels, kinds = _labels(folder, in_memory), _kinds(folder)
     except (OSError, ValueError) as error:
         raise CorpusError(f"'{path}' is damaged: {error}; build it again") from error
     rows = np.asarray(rows)
@@ -171,13 +229,16 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
         raise CorpusError(f"'{path}' is damaged: its pieces are not those of its tokens; build it again")
     if labels is not None and (labels.rows.dtype != LABELS or len(labels.rows) != len(rows)):
         raise CorpusError(f"'{path}' is damaged: its labels are not those of its pieces; build it again")
+    if kinds is not None and len(kinds) != len(rows):
+        raise CorpusError(f"'{path}' is damaged: its kinds are not those of its pieces; build it again")
+    opened = _Files(rows, ids, names, labels, kinds)
+    which = np.asarray(rows["split"])
 
     def of(split: int) -> Pieces:
-        chosen = rows["split"] == split
-        return Pieces(rows[chosen], ids, names, None if labels is None else labels.at(chosen))
+        return Pieces(opened, np.flatnonzero(which == split))
 
     splits = {name: of(i) for i, name in enumerate(SPLITS)}
-    whole = of(WHOLE) if (rows["split"] == WHOLE).any() else None
+    whole = of(WHOLE) if (which == WHOLE).any() else None
     return Corpus(
         name=document["name"],
         tokenizer=tokenizer,
@@ -194,6 +255,13 @@ def _labels(folder: Path, in_memory: bool) -> Labels | None:
         return None
     rows = np.load(folder / "labels.npy", mmap_mode=None if in_memory else "r", allow_pickle=False)
     return Labels(np.asarray(rows), _mapped(folder / "labels.bin", np.dtype("u1"), in_memory))
+
+
+def _kinds(folder: Path) -> np.ndarray | None:
+    """Return the kinds of a store; None if it has none, as one of an earlier version."""
+    if not (folder / "kinds.npy").is_file():
+        return None
+    return np.asarray(np.load(folder / "kinds.npy", allow_pickle=False))
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], in_memory: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import midi
 from ..errors import CorpusError, Drop, MidiError, Reason, TokenizerError
-from ..tokenizers.base import Tokenizer
+from ..tokenizers.base import Tokenizer, tells_kinds
 from . import split as splitting
 from .labels import LabelSources
 from .parse import id_type
@@ -57,6 +57,7 @@ def write_store(
     notes += of_files.notes()
     if by_bars:
         notes += _without_held_out(folder)
+    _write_kinds(folder, tokenizer)
     if bpe:
         tokenizer = _merge(folder, tokenizer, bpe)
     document = {
@@ -234,6 +235,18 @@ def _without_held_out(folder: Path) -> list[str]:
         np.save(folder / "labels.npy", np.concatenate([labels, labels[rows["split"] == 0]]).astype(LABELS))
     np.save(folder / "pieces.npy", np.concatenate([rows, again]).astype(PIECE))
     return ["too few bars to hold any out: validation is on the training music"]
+
+
+def _write_kinds(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write the kind of music of each piece, if the tokenizer tells kinds: training need not read the ids for it."""
+    if not tells_kinds(tokenizer):
+        return
+    rows = np.load(folder / "pieces.npy", mmap_mode="r")
+    ids = np.memmap(folder / "tokens.bin", id_type(tokenizer.vocab_size), "r")  # there is at least one piece
+    pieces = (
+        ids[int(start) : int(start + length)] for start, length in zip(rows["start"], rows["length"], strict=True)
+    )
+    np.save(folder / "kinds.npy", np.fromiter(map(tokenizer.kind_of, map(np.asarray, pieces)), np.uint8, len(rows)))
 
 
 def _sizes(folder: Path) -> dict[str, Any]:

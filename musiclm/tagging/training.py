@@ -159,7 +159,7 @@ def train_tagger(
     steps = fit(
         network,
         crops,
-        _loss(recipe, config.smoothing),
+        _losses(recipe, config.smoothing),
         recipe,
         average=average,
         optimizers=[make_optimizer(network, recipe, _body_rate(config, start))],
@@ -238,14 +238,15 @@ def make_optimizer(network: Network, recipe: Recipe, body_rate: float) -> torch.
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
-def _loss(recipe: Recipe, smoothing: float) -> Callable[[Network, TagBatch], Loss]:
-    def loss(network: Network, batch: TagBatch) -> Loss:
+def _losses(recipe: Recipe, smoothing: float) -> Callable[[Network, TagBatch, int], Iterator[Loss]]:
+    def losses(network: Network, batch: TagBatch, _: int) -> Iterator[Loss]:
+        batch = batch.to(next(network.parameters()).device)
         with recipe.autocast(batch.tokens.device):
             logits_BL = network(batch)
         nats = F.cross_entropy(logits_BL, batch.targets, label_smoothing=smoothing)
-        return Loss(total=nats, nats=nats, num_targets=len(batch.targets))
+        yield Loss(total=nats, nats=nats, num_targets=len(batch.targets))
 
-    return loss
+    return losses
 
 
 class _ValidationSet:

@@ -328,3 +328,8 @@ def from_begins(sizes: Sequence[int], begins: Sequence[int]) -> np.ndarray:
     ends = np.cumsum(sizes).tolist()
     parts = [np.arange(end - size + b, end) for size, b, end in zip(sizes, begins, ends, strict=True)]
     return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def tells_kinds(tokenizer: Tokenizer) -> bool:
+    """Return whether a tokenizer tells kinds of music, see `Tokenizer.kind_of`."""
+    return type(tokenizer).kind_of is not Tokenizer.kind_of

@@ -80,7 +80,7 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
     tokenizer = source.tokenizer
     _check_pairs(plan, tokenizer)
     config = _config(plan, started, tokenizer)
-    crops = _crops(plan, list(source.pieces("train")), tokenizer, config.get("context"))
+    crops = _crops(plan, source.pieces("train"), tokenizer, config.get("context"))
     device = resolve_device(plan.device)
     recipe = _recipe(plan, crops, device)
     torch.manual_seed(plan.seed)
@@ -140,6 +140,7 @@ def _crops(
     from ..data.contiguous import ContiguousCrops
     from ..data.crops import RandomCrops
     from ..data.pair_crops import PairCrops
+    from ..data.store import Pieces
 
     training = models.training(plan.arch)
     length = plan.window or context or training["window"]
@@ -149,10 +150,16 @@ def _crops(
         if is_joined:  # its context has both sides
             length = plan.window or (context or training["window"]) // 2
         kind = functools.partial(PairCrops, joined=is_joined)
+    tokens: Sequence[Any]
+    pitches: Any
+    if isinstance(pieces, Pieces):  # of a store, which are read on access
+        tokens, pitches = pieces.tokens, pieces.pitches
+    else:
+        tokens, pitches = [piece.tokens for piece in pieces], [piece.pitches for piece in pieces]
     crops: RandomCrops | ContiguousCrops | PairCrops = kind(
-        [piece.tokens for piece in pieces],
+        tokens,
         tokenizer,
-        pitches=[piece.pitches for piece in pieces],
+        pitches=pitches,
         length=min(length, context or length),
         batch_size=plan.batch_size or training["batch_size"],
         seed=plan.seed,
