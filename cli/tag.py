@@ -28,7 +28,7 @@ class TagGroup(click.Group):
     """A group whose command `files` may be left out: `musiclm tag song.mid`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
