@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--pooling", default="mean")
     parser.add_argument("--tokenizer", help="of bodies from scratch; left out, that of musiclm tag train")
     parser.add_argument("--length", type=int, help="tokens of a crop; left out, the architecture's")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, help="left out, the architecture's")
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
     parser.add_argument("--balance", type=float, default=1.0, help="1: all labels alike; 0: as frequent as they are")
     parser.add_argument("--quick", action="store_true", help="bundled chorales and a few steps: to see that it works")

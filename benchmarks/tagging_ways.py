@@ -19,7 +19,7 @@ import tagging_data as data
 import torch
 from efficient_training import read_json, write_json
 
-from musiclm import checkpoint, tokenizers
+from musiclm import checkpoint, models, tokenizers
 from musiclm.data import sources
 from musiclm.errors import DivergedError, MidiError
 from musiclm.evaluation.classification import f1_of_each
@@ -74,7 +74,8 @@ def trained(
         length=a.length,
         balance=a.balance,
     )
-    recipe = Recipe(seconds=60 * minutes, learning_rate=a.learning_rate, warmup_steps=30, seed=seed)
+    rate = a.learning_rate or models.training(start.arch if start is not None else config.arch)["learning_rate"]
+    recipe = Recipe(seconds=60 * minutes, learning_rate=rate, warmup_steps=30, seed=seed)
     tagger, run = _fitted(way, found, recipe, config, tokenizer, start)
     result: dict[str, Any] = {"way": way.name, "asked": asked} | run
     if tagger is not None:
