@@ -32,6 +32,9 @@ GROUPS = {
     "Computation": ["learning_rate", "seed", "device", "precision"],
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
+model_option = click.option(
+    "--model", metavar="TAGGER", help="A tagger's file or name; default: the bundled one for styles."
+)
 column_option = click.option(
     "--label", "column", metavar="NAME", help="The column of a table, or the kind of label of a corpus; default: label."
 )
