@@ -10,7 +10,7 @@ import click
 from ..errors import CorpusError
 from ..files import write_whole
 from . import _console, _options, _predictions
-from ._tag_training import MOST_LISTED, column_option, data_option
+from ._tag_training import MOST_LISTED, column_option, data_option, model_option
 
 if TYPE_CHECKING:
     from ..tagging.dataset import TagPiece
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate", epilog="Example: musiclm tag evaluate rock/ jazz/ --model mine.safetensors -o confusion.png")
 @click.argument("sources", nargs=-1, required=True, metavar="CSV|CORPUS|FOLDER…")
-@click.option("--model", metavar="TAGGER", help="A tagger's file or name; default: the bundled one for styles.")
+@model_option
 @column_option
 @data_option
 @click.option(

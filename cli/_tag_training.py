@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MINUTES = 2.0
 ARCH = "gru"
-RATE = 2e-3  # of the head; of a body from scratch too
 MOST_LISTED = 5  # files that cannot be used
 GROUPS = {
     "Data": ["column", "data", "min_pieces"],
@@ -33,6 +32,9 @@ GROUPS = {
     "Computation": ["learning_rate", "seed", "device", "precision"],
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
+model_option = click.option(
+    "--model", metavar="TAGGER", help="A tagger's file or name; default: the bundled one for styles."
+)
 column_option = click.option(
     "--label", "column", metavar="NAME", help="The column of a table, or the kind of label of a corpus; default: label."
 )
@@ -63,7 +65,12 @@ data_option = click.option(
 @click.option("--tokenizer", metavar="NAME", help="Default: score, without what a tagger does not read.")
 @click.option("--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; default: 2.")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
-@click.option("--learning-rate", type=_options.FloatRange(0, min_open=True), metavar="R", help=f"Default: {RATE:g}.")
+@click.option(
+    "--learning-rate",
+    type=_options.FloatRange(0, min_open=True),
+    metavar="R",
+    help="Default: that of the architecture.",
+)
 @_options.seed
 @_options.device
 @_options.precision
@@ -92,16 +99,18 @@ def train(
     started, reads = _start(start_from, tokenizer)
     found = read(files, reads, min_pieces=min_pieces, quiet=quiet)
     _say_census(found, seed, quiet=quiet)
+    from .. import models
     from ..tagging.training import TagConfig
     from ..training.optim import Recipe
 
     where = resolve_device(device)
+    own_rate = models.training(started.arch if started is not None else arch or ARCH)["learning_rate"]
     if minutes is None and steps is None:
         minutes = DEFAULT_MINUTES
     recipe = Recipe(
         steps=steps,
         seconds=None if minutes is None else 60 * minutes,
-        learning_rate=learning_rate or RATE,
+        learning_rate=learning_rate or own_rate,
         warmup_steps=30,
         seed=seed,
         bf16=resolve_bf16(precision, where),

@@ -11,7 +11,7 @@ import click
 
 from ..errors import MidiError, MusicLMError
 from ..files import write_whole
-from . import _console, _options, _predictions
+from . import _console, _options, _predictions, _tag_evaluation, _tag_training
 
 if TYPE_CHECKING:
     from symusic import Score
@@ -19,16 +19,13 @@ if TYPE_CHECKING:
     from ..tagging.model import Prediction, Tagger
 
 DEFAULT_COMMAND = "files"
-model_option = click.option(
-    "--model", metavar="TAGGER", help="A tagger's file or name; default: the bundled one for styles."
-)
 
 
 class TagGroup(click.Group):
     """A group whose command `files` may be left out: `musiclm tag song.mid`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
@@ -54,7 +51,7 @@ def command() -> None:
 
 @command.command(DEFAULT_COMMAND, epilog="Example: musiclm tag song.mid --model mine.safetensors -o why.png")
 @click.argument("files", nargs=-1, required=True, metavar="FILE|FOLDER…")
-@model_option
+@_tag_training.model_option
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many labels to list.")
 @click.option("-o", "--output", metavar="PATH", help="Plot which bars speak for the label: a .png or .svg file.")
 @click.option("--label", metavar="LABEL", help="The label that -o is about; default: the most likely one.")
@@ -227,11 +224,5 @@ def _print_answers(answers: Sequence[dict[str, Any]], *, quiet: bool) -> None:
         _console.say("? unsure", quiet=quiet)
 
 
-def _add_commands() -> None:
-    from . import _tag_evaluation, _tag_training
-
-    command.add_command(_tag_training.train)
-    command.add_command(_tag_evaluation.evaluate)
-
-
-_add_commands()
+command.add_command(_tag_training.train)
+command.add_command(_tag_evaluation.evaluate)

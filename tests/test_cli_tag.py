@@ -172,6 +172,8 @@ def test_files_may_be_left_out_before_options_too_and_a_command_is_a_command(run
     assert sorted(command.command.commands) == ["evaluate", "files", "train"]
     code, out, _ = run("tag", "--help")
     assert code == 0 and "train" in out
+    code, _, err = run("tag")
+    assert code == 2 and "Missing argument 'FILE|FOLDER…'" in err
     midi.write(tune(MINOR), tmp_path / "train.mid")
     assert run("tag", "train.mid", "--model", tagger)[0] == 0
     assert len(MAJOR) == len(MINOR)

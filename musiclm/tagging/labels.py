@@ -174,7 +174,7 @@ def _of_corpus(path: Path, kind: str | None) -> list[LabelledFile]:
     labelled = [(split, piece) for split in SPLITS for piece in corpus.pieces(split) if piece.labels]
     kinds = sorted({each for _, piece in labelled for each in piece.labels})
     chosen = kind or (kinds[0] if len(kinds) == 1 else None)
-    if chosen not in kinds:
+    if chosen is None or chosen not in kinds:
         has = (
             f"they have {', '.join(kinds)}: choose one with --label"
             if kinds

@@ -39,6 +39,7 @@ POOLINGS = ("mean", "last", "attention")
 MAX_CROPS = 24  # of a piece
 MIN_NOTES = 16  # with fewer a prediction is always unsure
 MAX_LABELS = 4096
+MAX_NUMBER = 2**20  # in the config of a body
 
 
 class Network(nn.Module):
@@ -176,7 +177,7 @@ class Tagger:
             CheckpointError: there is none, it is damaged, or it is of another version.
         """
         path = find(name)
-        metadata, _ = checkpoint.read_header(path, str(name or path))
+        metadata, shapes = checkpoint.read_header(path, str(name or path))
         try:
             stored = json.loads(metadata["tagger"])
             arch, config, card = str(stored["arch"]), dict(stored["config"]), dict(stored["card"])
@@ -187,6 +188,8 @@ class Tagger:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"'{path}' is not a tagger: {error!r} in its header") from error
         is_sound = 2 <= len(labels) == len(set(labels)) <= MAX_LABELS and temperature > 0 and length > 0
+        largest = max([0, *(value for value in config.values() if isinstance(value, int))])
+        is_sound = is_sound and largest <= MAX_NUMBER and config.get("num_layers", 1) <= len(shapes)
         if not is_sound or pooling not in POOLINGS or models.kind_of(arch) == models.SEQ2SEQ:
             raise CheckpointError(f"the tagger '{path}' is damaged: its config has impossible values")
         if tuple(config.get("feature_sizes", ())) != tokenizer.feature_sizes:
