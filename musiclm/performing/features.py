@@ -19,6 +19,8 @@ DENSITIES = 16
 BARS = 16  # from the start or the end of the piece
 SIGNS = ((4, 4), (2, 2), (2, 4), (3, 4), (3, 8), (6, 8), (9, 8), (12, 8), (3, 2), (6, 4), (4, 8), (12, 16))
 STRENGTHS = 6
+LOUDNESS = np.linspace(-2.0, 2.0, 9)  # standard deviations of a piece's written velocities from their mean
+HIDDEN = 0  # the written dynamics are not known
 
 FEATURES = {
     "duration": len(DURATIONS) + 1,
@@ -43,8 +45,10 @@ FEATURES = {
     "bars_to_end": BARS,
     "in_four": 4,
     "in_eight": 8,
+    "dynamics": len(LOUDNESS) + 2,
 }
 FEATURE_SIZES = tuple(FEATURES.values())
+DYNAMICS = tuple(FEATURES).index("dynamics")  # its column
 
 
 def note_features(notes: ScoreNotes) -> np.ndarray:
@@ -58,7 +62,8 @@ def note_features(notes: ScoreNotes) -> np.ndarray:
     rank_from_top, rank_from_bottom: in its chord, from 0; chord_size: from 0 for one note. outer: 1 in the top line, 2 in
     the bottom line, 3 both. density: other onsets within a quarter. time_since, time_until: buckets of the time since the
     onset before and until the next. sign: class of the time signature. bars_from_start, bars_to_end: bars. in_four,
-    in_eight: the bar's place in groups of so many.
+    in_eight: the bar's place in groups of so many. dynamics: bucket of the written velocity, standardised within the piece,
+    from 1; `HIDDEN` for all if all are equal.
     """
     number, at = onset_numbers(notes), onset_times(notes)
     is_top, is_bottom = _outer(notes, number, len(at))
@@ -75,8 +80,16 @@ def note_features(notes: ScoreNotes) -> np.ndarray:
         "bars_to_end": np.minimum(notes.bar.max(initial=0) - notes.bar, BARS - 1),
         "in_four": notes.bar % 4,
         "in_eight": notes.bar % 8,
+        "dynamics": _dynamics(notes.velocity),
     }
     return np.stack([np.asarray(columns[name], np.int64) for name in FEATURES], axis=1)
+
+
+def _dynamics(velocity: np.ndarray) -> np.ndarray:
+    spread = velocity.std()
+    if spread < 1e-6:
+        return np.full(len(velocity), HIDDEN)
+    return 1 + np.searchsorted(LOUDNESS, (velocity - velocity.mean()) / spread)
 
 
 def _metre(notes: ScoreNotes) -> dict[str, np.ndarray]:

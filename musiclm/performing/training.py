@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,50 @@ from .. import models
 from ..errors import DivergedError
 from ..training.loop import Loss, Step, fit
 from ..training.optim import Recipe, make_adamw
-from .features import note_features
-from .model import PARAMETERS, PEDAL, Network, Noise, Performer, fit_noise, new_network
+from .features import DYNAMICS, HIDDEN, note_features
+from .model import DRUMS, PARAMETERS, PEDAL, PIANO, Network, Noise, Performer, fit_noise, new_network
 from .notes import ScoreNotes
 from .parameters import Parameters
 
 CHECKS = 20  # validations in a run
 TRANSPOSE = 3  # semitones up and down
+P_HIDDEN = 0.5  # of a training crop's written dynamics
+MOST = 4.0  # standard deviations of a parameter that count: wrong alignments and fermatas lie beyond
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerformerRecipe:
+    """How the performer of a kind is trained.
+
+    Attributes:
+        arch: of its encoder.
+        config: fields of the encoder's `Config`; the others are those of the preset small.
+        learning_rate: the peak.
+        weight_decay: of matrices.
+    """
+
+    arch: str
+    config: Mapping[str, Any]
+    learning_rate: float
+    weight_decay: float = 0.1
+
+    def how(self, *, minutes: float | None = None, steps: int | None = None, seed: int = 0) -> Recipe:
+        """Return the recipe of a run with a budget."""
+        seconds = None if minutes is None else 60 * minutes
+        return Recipe(
+            steps=steps,
+            seconds=seconds,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            ema_decay=0.998,
+            seed=seed,
+        )
+
+
+RECIPES = {
+    PIANO: PerformerRecipe(arch="bidirectional_lstm", config={"dropout": 0.3}, learning_rate=3e-3),
+    DRUMS: PerformerRecipe(arch="bidirectional_lstm", config={"dropout": 0.2}, learning_rate=3e-3),
+}
 
 
 class Played(NamedTuple):
@@ -94,7 +132,8 @@ class Check:
 class Crops:
     """Batches of random crops of performances; calling it with a number gives that batch, a function of (seed, number).
 
-    Performances are drawn by their numbers of notes. Each crop is transposed by up to `TRANSPOSE` semitones, but not drums.
+    Performances are sampled by their numbers of notes. Each crop is transposed by up to `TRANSPOSE` semitones, but not drums.
+    Its written dynamics are hidden with probability `P_HIDDEN`, so that scores without them can be performed.
 
     Args:
         prepared: the performances.
@@ -119,8 +158,16 @@ class Crops:
             first = int(rng.integers(max(1, len(each.pitch) - self.length + 1)))
             part = _Prepared(*(array[first : first + self.length] for array in each))
             moved = part.pitch + int(rng.integers(-self.transpose, self.transpose + 1))
-            crops.append(part._replace(pitch=np.clip(moved, 0, 127)))
+            part = part._replace(pitch=np.clip(moved, 0, 127))
+            crops.append(hidden(part) if rng.random() < P_HIDDEN else part)
         return batch_of(crops)
+
+
+def hidden(prepared: _Prepared) -> _Prepared:
+    """Return a performance whose written dynamics are hidden."""
+    features = prepared.features.copy()
+    features[:, DYNAMICS] = HIDDEN
+    return prepared._replace(features=features)
 
 
 def batch_of(crops: Sequence[_Prepared]) -> Batch:
@@ -137,25 +184,42 @@ def batch_of(crops: Sequence[_Prepared]) -> Batch:
 
 
 def prepare(played: Sequence[Played], kind: str, scales: Mapping[str, tuple[float, float]]) -> list[_Prepared]:
-    """Return performances as arrays, their parameters standardised."""
+    """Return performances as arrays, their parameters standardised and within `MOST`.
+
+    The velocity of a piano is standardised within each performance: how loud all of it is has more to do with the piano and
+    the recording than with the score, and would be learned piece by piece.
+    """
     found = []
     for notes, parameters in played:
+        own = _own_scales(parameters) if kind == PIANO else {}
         columns = []
         for name in PARAMETERS[kind]:
-            mean, std = (0.0, 1.0) if name == PEDAL else scales[name]
+            mean, std = (0.0, 1.0) if name == PEDAL else own.get(name, scales[name])
             columns.append((getattr(parameters, name) - mean) / std)
-        values = np.column_stack(columns).astype(np.float32)
+        values = np.clip(np.column_stack(columns), -MOST, MOST).astype(np.float32)
         found.append(_Prepared(notes.pitch, note_features(notes), values, parameters.mask))
     return found
 
 
 def scales_of(played: Sequence[Played], kind: str) -> dict[str, tuple[float, float]]:
-    """Return mean and standard deviation of each parameter over the performed notes."""
+    """Return mean and standard deviation of each parameter over the performed notes.
+
+    Of a piano's velocity they are those within performances: the means of their means and of their variances.
+    """
     found = {}
     for name in PARAMETERS[kind]:
         values = np.concatenate([getattr(p, name)[p.mask] for _, p in played])
         found[name] = float(values.mean()), max(float(values.std()), 1e-6)
+    if kind == PIANO:
+        own = np.array([_own_scales(p)["velocity"] for _, p in played])
+        found["velocity"] = float(own[:, 0].mean()), float(np.sqrt((own[:, 1] ** 2).mean()))
     return found
+
+
+def _own_scales(parameters: Parameters) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of what is standardised within a performance."""
+    velocity = parameters.velocity[parameters.mask]
+    return {"velocity": (float(velocity.mean()), max(float(velocity.std()), 1e-3))}
 
 
 def loss_of(network: Network, batch: Batch, names: Sequence[str]) -> Tensor:
@@ -183,19 +247,21 @@ def train_performer(
     config: Mapping[str, Any] | None = None,
     length: int | None = None,
     batch_size: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Check | Performer]:
     """Yield a `Check` about every twentieth of the budget, and at last the performer with the best weights.
 
     Args:
         learn: the training performances.
-        choose: held-out performances, which choose the weights and give the noise of samples; without them the last weights
-            are kept.
+        choose: held-out performances, their written dynamics hidden, which choose the weights and give the noise of
+            samples; without them the last weights are kept.
         recipe: how to train.
         kind: piano or drums.
         arch: one of `models.names(models.ENCODER)`.
         config: fields of its `Config`; the others are those of the preset small.
         length: notes of a crop; the architecture's own if left out.
         batch_size: crops of a step; the architecture's own if left out.
+        clock: what a budget in seconds counts, see `fit`.
 
     Raises:
         DivergedError: a loss or a gradient was not finite.
@@ -214,7 +280,7 @@ def train_performer(
         batch_size=batch_size or own["batch_size"],
         seed=recipe.seed,
     )
-    held_out = prepare(choose, kind, scales)
+    held_out = [hidden(each) for each in prepare(choose, kind, scales)]
     names = PARAMETERS[kind]
 
     def loss(network: Network, batch: Batch) -> Loss:
@@ -223,7 +289,7 @@ def train_performer(
         return Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
 
     kept = average
-    steps = fit(network, crops, loss, recipe, average=average, optimizers=[make_adamw(network, recipe)])
+    steps = fit(network, crops, loss, recipe, average=average, optimizers=[make_adamw(network, recipe)], clock=clock)
     for check, best in _checks(steps, held_out, names):
         kept = best
         yield check
@@ -273,7 +339,7 @@ def noise_of(performer: Performer, played: Sequence[Played]) -> dict[str, Noise]
     """Return how the deviations of each parameter from the predicted means belong together."""
     found: dict[str, list[tuple[ScoreNotes, np.ndarray, np.ndarray]]] = {}
     for notes, parameters in played:
-        mean, std = performer.distributions(notes)
+        mean, std = performer.distributions(notes, with_dynamics=False)
         for name in performer.names:
             if name != PEDAL:
                 deviations = (getattr(parameters, name) - mean[name]) / np.maximum(std[name], 1e-9)
