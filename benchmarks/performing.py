@@ -1,8 +1,8 @@
 """Measure performers beside trivial rules and other humans; drums beside a mean; architectures beside each other.
 
-    python benchmarks/performing.py --part piano --data ASAP -o work/           # five folds, 4 CPU minutes of training each
-    python benchmarks/performing.py --part drums --data groove-v1.0.0-midi.tar.xz -o work/      # 5 CPU minutes
-    python benchmarks/performing.py --part architectures --data ASAP -o work/   # 2 CPU minutes each
+    python benchmarks/performing.py --part piano --data ASAP -o work/           # five folds, half a CPU minute of training each
+    python benchmarks/performing.py --part drums --data groove-v1.0.0-midi.tar.xz      # the bundled performer
+    python benchmarks/performing.py --part architectures --data ASAP -o work/   # half a CPU minute each
     python benchmarks/performing.py --part piano --quick                        # to see that it works; any part
 
 One thread; budgets are CPU time. An interrupted command continues when it is given again: each run is trained and measured
@@ -12,7 +12,8 @@ piano          ASAP's robust alignments, five folds by piece; of the other folds
                written dynamics are hidden from the model where nothing else is said: rules do not see them either. Means over
                pieces of the means over their performances; standard errors over pieces, of differences paired by piece.
                Performances that are compared with the mean human are of pieces with three or more.
-drums          Groove's official split, test performances; standard errors over these.
+drums          Groove's official split, test performances; standard errors over these. With --minutes a performer is trained,
+               and kept in -o; else --model is measured.
 architectures  the first fold: recurrent encoders and Transformers, that read both directions or the past only.
 """
 
@@ -32,10 +33,11 @@ import torch
 from performing_runs import GIVEN, HUMAN, MEAN, SAMPLE, Human, Run
 from symusic import Note, Score, Track
 
+from musiclm.checkpoint.performer_file import find_performer
 from musiclm.errors import MusicLMError
 from musiclm.performing.asap import folds, read_asap
 from musiclm.performing.groove import read_groove
-from musiclm.performing.model import DRUMS, PIANO
+from musiclm.performing.model import DRUMS, PIANO, Performer
 from musiclm.performing.notes import drum_notes, keyboard_notes
 from musiclm.performing.parameters import Parameters
 
@@ -99,13 +101,16 @@ def drums(a: argparse.Namespace) -> dict[str, Any]:
             [Human((p.name,), p.name, p.notes, p.parameters) for p in read if p.split == split]
             for split in ("train", "validation", "test")
         ]
-    run = Run("drums", DRUMS, None, {}, None if a.quick else a.minutes or 5.0, 4 if a.quick else None, a.seed)
-    found = runs.result(a.output / "drums", run, *sides)
+    if a.quick or a.minutes:
+        run = Run("drums", DRUMS, None, {}, None if a.quick else a.minutes, 4 if a.quick else None, a.seed)
+        found = runs.result(a.output / "drums", run, *sides)
+    else:
+        found = {"rows": runs.rows(Performer.load(find_performer(a.model).path), sides[0], sides[2])}
     rows, rule = found.pop("rows"), "mean per drum and position"
     errors = runs.by_piece(rows, rule, "velocity_error")
     gain = runs.difference(rows, MEAN, rule, "velocity_error")
     return {
-        "runs": [found],
+        "runs": [found] if found else [],
         "performances": len(rows),
         "systems": table(rows, DRUM_SYSTEMS, DRUM_COLUMNS),
         "differences": {f"{MEAN} - {rule}, velocity_error": gain},
@@ -151,7 +156,7 @@ def fold(
         side = 2 if p.piece in parts[number] else int(p.piece in choosing)
         sides[side].append(Human(p.piece, p.name, p.notes, p.parameters))
     name = f"fold{number}" if arch is None else f"{arch}-{'both' if both else 'past'}"
-    minutes = None if a.quick else a.minutes or (4.0 if arch is None else 2.0)
+    minutes = None if a.quick else a.minutes or 0.5
     run = Run(name, PIANO, arch, {} if both else {"both": False}, minutes, 4 if a.quick else None, a.seed)
     return runs.result(a.output / ("piano" if arch is None else "architectures"), run, *sides)
 
@@ -232,6 +237,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--data", type=Path, help="the folder of ASAP; for drums the archive or folder of Groove")
     parser.add_argument("-o", "--output", type=Path, help="where runs are kept")
+    parser.add_argument("--model", default="performer-drums", help="of --part drums: a performer's name or file")
     parser.add_argument("--minutes", type=float, help="CPU minutes of training a run")
     parser.add_argument("--folds", type=int, help="only the first N folds")
     parser.add_argument("--archs", default=",".join(ARCHS), help="of --part architectures")
@@ -239,7 +245,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="made-up data and a few steps")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     a = parser.parse_args()
-    if not a.quick and (a.data is None or a.output is None):
+    needs_output = a.part != "drums" or a.minutes
+    if not a.quick and (a.data is None or (needs_output and a.output is None)):
         parser.error("name the data with --data and a folder with -o, or try --quick")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:

@@ -72,7 +72,7 @@ def result(
         "best_step": best.step,
         "validation_loss": best.validation,
         "cpu_seconds": last.seconds,
-        "rows": rows(performer, learn, test),
+        "rows": rows(performer, learn, test, beside=run.arch is None),
     }
     write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
     return found
@@ -93,8 +93,10 @@ def trained(run: Run, learn: Sequence[Human], choose: Sequence[Human]) -> tuple[
     raise AssertionError("a training ends with its performer")
 
 
-def rows(performer: Performer, learn: Sequence[Human], test: Sequence[Human]) -> list[dict[str, Any]]:
-    """Return a row for each held-out performance: figures of the model, of the rules, and of other humans."""
+def rows(
+    performer: Performer, learn: Sequence[Human], test: Sequence[Human], *, beside: bool = True
+) -> list[dict[str, Any]]:
+    """Return a row for each held-out performance: figures of the model, and `beside` it of the rules and other humans."""
     humans: dict[tuple[str, ...], list[Human]] = {}
     for human in test:
         humans.setdefault(human.piece, []).append(human)
@@ -107,21 +109,20 @@ def rows(performer: Performer, learn: Sequence[Human], test: Sequence[Human]) ->
     found = []
     for number, (piece, of_piece) in enumerate(sorted(humans.items())):
         notes = of_piece[0].notes
-        played = {
-            MEAN: performer.predict(notes, with_dynamics=False),
-            SAMPLE: performer.predict(notes, number, with_dynamics=False),
-            **{name: rule(notes) for name, rule in baselines.items()},
-        }
-        if performer.kind == PIANO:
+        played = {MEAN: performer.predict(notes, with_dynamics=False)}
+        if beside:
+            played[SAMPLE] = performer.predict(notes, number, with_dynamics=False)
+            played |= {name: rule(notes) for name, rule in baselines.items()}
+        if beside and performer.kind == PIANO:
             played[GIVEN] = performer.predict(notes)
         for i, human in enumerate(of_piece):
             systems = {name: metrics.compare(notes, each, human.parameters) for name, each in played.items()}
             others = [other.parameters for j, other in enumerate(of_piece) if j != i]
-            if others:
+            if beside and others:
                 compared = [metrics.compare(notes, other, human.parameters) for other in others]
                 systems[HUMAN] = {key: float(np.mean([c[key] for c in compared])) for key in compared[0]}
             row = {"piece": list(piece), "name": human.name, "systems": systems}
-            if len(of_piece) >= AGAINST_MEAN:
+            if beside and len(of_piece) >= AGAINST_MEAN:
                 row["mean_human"] = against_mean(notes, played, human, others, is_first=i == 0)
             found.append(row)
     return found

@@ -23,7 +23,7 @@ INSTALL = "musiclm models install checkpoints/noncommercial/performer-piano.safe
     "perform",
     cls=_options.GroupedCommand,
     groups={
-        "How to perform": ["strength", "tempo", "velocity_only", "mean", "seed", "model"],
+        "How to perform": ["strength", "tempo", "velocity_only", "mean", "seed", "models"],
         "Output": ["output", "wav", "play", "soundfont", "force", "as_json", "quiet", "verbose"],
     },
     epilog="Example: musiclm perform score.mid --seed 1 -o performance.mid",

@@ -36,6 +36,7 @@ PIANO, DRUMS = "piano", "drums"
 PARAMETERS = {PIANO: ("velocity", "tempo", "deviation", "articulation", "pedal"), DRUMS: ("velocity", "deviation")}
 PEDAL = "pedal"
 MAX_DEVIATIONS = 3.0  # standard deviations of a sample from the mean
+MAX_SPREAD = 4.0
 WINDOW, MARGIN = 512, 128  # notes that are read at once, and those at each end whose predictions are not used
 LOG_STD = (-4.0, 1.5)  # bounds, of standardised parameters
 
@@ -63,10 +64,12 @@ class Noise:
     Attributes:
         shared: the share of their variance that all notes of an onset have in common, 0 … 1.
         correlation: of that common part with itself a quarter later, 0 … 1.
+        spread: their standard deviation over the predicted one, which is too small where a network has overfitted.
     """
 
     shared: float
     correlation: float
+    spread: float = 1.0
 
 
 def new_network(arch: str, kind: str, config: Mapping[str, Any] | None = None) -> Network:
@@ -206,8 +209,9 @@ class Performer:
             if name == PEDAL:
                 values[name] = pedal_down(mean[name], number)
             elif rng is not None:
-                noise = sample_noise(notes, self.noise.get(name, Noise(shared=0.0, correlation=0.0)), rng)
-                values[name] = mean[name] + std[name] * noise
+                how = self.noise.get(name, Noise(shared=0.0, correlation=0.0))
+                deviations = sample_noise(notes, how, rng)
+                values[name] = mean[name] + std[name] * how.spread * deviations
             if name == "tempo":  # one for all notes of an onset
                 values[name] = (np.bincount(number, values[name]) / np.bincount(number))[number]
         zeros = np.zeros(len(notes))
@@ -270,10 +274,12 @@ def fit_noise(performers: Sequence[tuple[ScoreNotes, np.ndarray, np.ndarray]]) -
         products.append((mean[1:] * mean[:-1])[both])
         gaps.append(np.diff(onset_times(notes))[both])
     variance = max(total / max(count, 1.0), 1e-9)
+    spread = min(variance**0.5, MAX_SPREAD)
     product, gap = np.concatenate(products), np.concatenate(gaps)
     next_one = float(product.mean()) / variance if len(product) else 0.0
     shared = min(max(within / pairs / variance if pairs else next_one, next_one, 0.0), 1.0)
     if shared <= 1e-6 or next_one <= 0:
-        return Noise(shared=shared, correlation=0.0)
+        return Noise(shared=shared, correlation=0.0, spread=spread)
     mean_gap = float(np.mean(np.minimum(gap, 4.0)))
-    return Noise(shared=shared, correlation=min((next_one / shared) ** (1 / max(mean_gap, 1e-3)), 0.999))
+    correlation = min((next_one / shared) ** (1 / max(mean_gap, 1e-3)), 0.999)
+    return Noise(shared=shared, correlation=correlation, spread=spread)
