@@ -61,8 +61,9 @@ def picture(curves: Sequence[Curve], kind: str, *, title: str = "") -> bytes:
     return to_bytes(plot, kind)
 
 
-def _ticks(curves: Sequence[Curve]) -> list[float]:
+def _ticks(curves: Sequence[Curve]) -> list[int]:
     """Return round tempi within the range of the curves."""
     low, high = min(float(c.qpm.min()) for c in curves), max(float(c.qpm.max()) for c in curves)
     round_ones = [10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960]
-    return [tick for tick in round_ones if low * 0.9 <= tick <= high * 1.1] or [round((low * high) ** 0.5)]
+    found = [tick for tick in round_ones if low * 0.9 <= tick <= high * 1.1]
+    return found if len(found) > 1 else sorted({round(tick) for tick in np.geomspace(low, high, 4).tolist()})
