@@ -97,9 +97,9 @@ def rows(
     performer: Performer, learn: Sequence[Human], test: Sequence[Human], *, beside: bool = True
 ) -> list[dict[str, Any]]:
     """Return a row for each held-out performance: figures of the model, and `beside` it of the rules and other humans."""
-    humans: dict[tuple[str, ...], list[Human]] = {}
-    for human in test:
-        humans.setdefault(human.piece, []).append(human)
+    humans: dict[tuple[tuple[str, ...], bytes], list[Human]] = {}
+    for human in test:  # some pieces have two scores, with and without repeats
+        humans.setdefault((human.piece, human.notes.onset.tobytes()), []).append(human)
     baselines = dict(rules.RULES)
     if performer.kind != PIANO:
         baselines = {
@@ -107,7 +107,7 @@ def rows(
             "mean per drum and position": rules.DrumMeans([(h.notes, h.parameters) for h in learn]),
         }
     found = []
-    for number, (piece, of_piece) in enumerate(sorted(humans.items())):
+    for number, ((piece, _), of_piece) in enumerate(sorted(humans.items(), key=lambda item: item[0])):
         notes = of_piece[0].notes
         played = {MEAN: performer.predict(notes, with_dynamics=False)}
         if beside:

@@ -73,7 +73,7 @@ def run(a: argparse.Namespace) -> None:
     performer.card = {
         **CARDS[a.kind],
         "command": command(a),
-        "chosen_by": f"highest correlation of velocity (and tempo) with {len(choose)} held-out performances",
+        "chosen_by": f"highest correlation of velocity{' and tempo' * (a.kind == PIANO)} with {len(choose)} held-out performances",
         "steps": last.step,
         "cpu_minutes": round(last.seconds / 60, 1),
         "threads": 1,

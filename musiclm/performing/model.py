@@ -274,7 +274,8 @@ def fit_noise(performers: Sequence[tuple[ScoreNotes, np.ndarray, np.ndarray]]) -
         products.append((mean[1:] * mean[:-1])[both])
         gaps.append(np.diff(onset_times(notes))[both])
     variance = max(total / max(count, 1.0), 1e-9)
-    spread = min(variance**0.5, MAX_SPREAD)
+    own = [np.sqrt(np.mean(deviations[mask] ** 2)) for _, deviations, mask in performers if mask.any()]
+    spread = min(float(np.median(own)), MAX_SPREAD)  # the median: a few pieces have far larger deviations
     product, gap = np.concatenate(products), np.concatenate(gaps)
     next_one = float(product.mean()) / variance if len(product) else 0.0
     shared = min(max(within / pairs / variance if pairs else next_one, next_one, 0.0), 1.0)
