@@ -70,10 +70,11 @@ def run(a: argparse.Namespace) -> None:
     performer, last = trained(learn, choose, a)
     figures = {"validation_loss": last.validation, **measured(performer, choose, "validation")}
     figures |= measured(performer, test, "test") if test else {}
+    judged = "velocity and tempo" if a.kind == PIANO else "velocity"
     performer.card = {
         **CARDS[a.kind],
         "command": command(a),
-        "chosen_by": f"highest correlation of velocity{' and tempo' * (a.kind == PIANO)} with {len(choose)} held-out performances",
+        "chosen_by": f"highest correlation of {judged} with {len(choose)} held-out performances",
         "steps": last.step,
         "cpu_minutes": round(last.seconds / 60, 1),
         "threads": 1,

@@ -29,6 +29,9 @@ SUSTAIN = 64  # controller
 PIANOS = range(8)  # General MIDI programs with a sustain pedal
 RELEASE_S = 0.06  # the pedal goes up so long before an onset that has none, or down so long behind one that has it anew
 SHORTEST = 1  # tick
+HELD_S = (
+    0.5  # a key is held at most so much longer than written: a ratio that fits short notes is too much for long ones
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,7 +232,8 @@ def _times(
         parameters = played[kind]
         begin, end = clock(notes.onset), clock(notes.onset + notes.duration)
         onset_s = begin + parameters.deviation
-        end_s = onset_s + (end - begin) * 2.0**parameters.articulation
+        written = end - begin
+        end_s = onset_s + np.minimum(written * 2.0**parameters.articulation, written + HELD_S)
         if kind == DRUMS:
             end_s = onset_s + (end - begin)
         for track in np.unique(notes.track).tolist():
