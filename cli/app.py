@@ -18,6 +18,7 @@ COMMANDS = {
     "generate": "Write new music, unconditionally or continuing a MIDI file.",
     "accompany": "Write parts beside a song.",
     "restyle": "Write a song in another style: its melody stays.",
+    "perform": "Perform a score: dynamics, timing, articulation, pedal.",
     "repro": "Reproduce a generated file, or say what differs.",
     "train": "Train a model on MIDI files, or on the bundled chorales.",
     "evaluate": "Measure how well a model predicts music.",

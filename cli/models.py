@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +13,7 @@ from . import _console, _options
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..checkpoint.install import Source
+    from ..checkpoint.performer_file import PerformerFile
 
 NONCOMMERCIAL = "not for commercial use"
 
@@ -47,7 +48,6 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
 
     The file is checked first, and nothing in it can run code. Then --model finds it by its name.
     """
-    from .. import checkpoint
     from ..checkpoint import card as cards
     from ..checkpoint import install as installing
 
@@ -55,12 +55,9 @@ def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bo
         blocks = _watched(coming, quiet=quiet)
         found = installing.install(coming, blocks, name=name, force=force)
     (figures,) = cards.figures([found])
-    of_set = found.name.rpartition("-")[0]
-    called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
     _console.say(f"installed {found.name}: {_size(figures)}, trained on {_plain(figures['data'])}", quiet=quiet)
     _console.say(f"licence of the weights: {_licence(figures)}")  # always shown, even with -q
-    command = _console.next_command(str(found.tokenizer_description["name"]))
-    _console.say(f"Next: {command} --model {called}", quiet=quiet)
+    _console.say(f"Next: {_next(found)}", quiet=quiet)
     if as_json:
         _console.print_json(figures | {"installed": True})
     else:
@@ -75,6 +72,18 @@ def remove(name: str, quiet: bool) -> None:
     from ..checkpoint import install as installing
 
     _console.say(f"removed {installing.remove(name)}", quiet=quiet)
+
+
+def _next(found: Checkpoint | PerformerFile) -> str:
+    """Return the command line that uses an installed model."""
+    from .. import checkpoint
+
+    if not isinstance(found, checkpoint.Checkpoint):
+        default = found.name.endswith(f"-{found.kind}")
+        return "musiclm perform score.mid" + ("" if default else f" --model {found.name}")
+    of_set = found.name.rpartition("-")[0]
+    called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
+    return f"{_console.next_command(str(found.tokenizer_description['name']))} --model {called}"
 
 
 def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
@@ -95,12 +104,17 @@ def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
 def _list(*, as_json: bool) -> None:
     from .. import checkpoint
     from ..checkpoint import card as cards
+    from ..checkpoint import performer_file as performers
 
-    loaded: list[Checkpoint] = [checkpoint.load(name) for name in checkpoint.bundled()]
+    loaded: list[Checkpoint | PerformerFile] = [checkpoint.load(name) for name in checkpoint.bundled()]
+    loaded += [performers.find_performer(name) for name in performers.bundled_performers()]
     num_bundled = len(loaded)
-    for name in checkpoint.installed():
+    names: list[tuple[str, Callable[..., Checkpoint | PerformerFile]]]
+    names = [(name, checkpoint.read) for name in checkpoint.installed()]
+    names += [(name, performers.read_performer) for name in performers.installed_performers()]
+    for name, read in names:
         try:
-            loaded.append(checkpoint.read(checkpoint.installed_path(name), name))
+            loaded.append(read(checkpoint.installed_path(name), name))
         except MusicLMError as error:
             _console.say(f"left out: {error}. 'musiclm models remove {name}' removes it")
     listed = [f | {"installed": i >= num_bundled} for i, f in enumerate(cards.figures(loaded))]

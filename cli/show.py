@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("show", epilog="Examples: musiclm show song.mid; musiclm show out.mid --prompt seed.mid -o out.html")
-@click.argument("file", metavar="FILE")
+@click.argument("files", metavar="FILE", nargs=-1, required=True)
 @click.option(
     "-o", "--output", metavar="PATH", help="A page, .html, or a picture, .png or .svg; default: the terminal."
 )
@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 @click.option(
     "--bars", metavar="A-B", help="Only these bars; in the terminal by default the first ones of a long piece."
 )
+@click.option(
+    "--expression", is_flag=True, help="Plot the tempo and the velocity of performances: each FILE of --score."
+)
+@click.option("--score", metavar="FILE", help="The score that the performances of --expression play.")
+@click.option("--drums", is_flag=True, help="With --expression: of the drums, not of the keyboard.")
 @_options.soundfont
 @_options.force
 @_options.quiet
 def command(
-    file: str,
+    files: tuple[str, ...],
     output: str | None,
     prompt_bars: int | None,
     prompt: str | None,
     bars: str | None,
+    expression: bool,
+    score: str | None,
+    drums: bool,
     soundfont: str | None,
     force: bool,
     quiet: bool,
@@ -46,37 +54,72 @@ def command(
 
     The prompt of a file that musiclm wrote is read from the file and shown pale. For infilled music (--infill,
     --keep-tracks, --accompany) name the original file by --prompt: the notes that were kept are shown pale.
+
+    With --expression each FILE is a performance of --score, with exactly its notes, as musiclm perform writes it: tempo and
+    velocity along the score, of several performances over each other.
     """
     from .. import plotting
 
+    path = None if output is None else Path(output)
+    if expression:
+        others = (prompt, prompt_bars, bars, soundfont)
+        _show_expression(files, score, path, others, drums=drums, force=force, quiet=quiet)
+        return
+    if score is not None or drums:
+        raise click.UsageError("--score and --drums are for --expression")
+    if len(files) > 1:
+        raise click.UsageError("one FILE: several are for --expression")
+    (file,) = files
     if prompt is not None and prompt_bars is not None:
         raise click.UsageError("at most one of --prompt and --prompt-bars")
     chosen = _scores.parsed_bars(bars)
-    path = None if output is None else Path(output)
     is_page = path is not None and path.suffix.lower() == ".html"
     if soundfont is not None and not is_page:
         raise click.UsageError("--soundfont is for the sound in a page: -o NAME.html")
     if path is not None:
         plotting.check_output(path, force=force, kinds=(".html", *plotting.KINDS))
-    score, _ = _scores.read(file, None)
-    end, kept = _given(score, prompt, prompt_bars)
+    music, _ = _scores.read(file, None)
+    end, kept = _given(music, prompt, prompt_bars)
     if chosen is not None:
-        score, start = _scores.cut(score, chosen, file)
+        music, start = _scores.cut(music, chosen, file)
         end = None if end is None else max(0.0, end - start)
         kept = None if kept is None else _scores.cut(kept, chosen, str(prompt))[0]
     first = chosen[0] if chosen else 1
     if path is None:
-        _print(score, end, first, is_whole=chosen is not None, quiet=quiet)
+        _print(music, end, first, is_whole=chosen is not None, quiet=quiet)
         return
     if is_page:
         title = "standard input" if file == _console.STANDARD_INPUT else Path(file).name
-        image = _page(score, title, end, kept, first, soundfont, quiet=quiet)
+        image = _page(music, title, end, kept, first, soundfont, quiet=quiet)
     else:
         from ..plotting import piano_roll
 
-        image = piano_roll.piano_roll(score, path.suffix.lower(), prompt=end, kept=kept, first_bar=first)
+        image = piano_roll.piano_roll(music, path.suffix.lower(), prompt=end, kept=kept, first_bar=first)
     write_whole(path, image, force=force)
     click.echo(str(path))
+
+
+def _show_expression(
+    files: tuple[str, ...],
+    score: str | None,
+    path: Path | None,
+    others: tuple[object, ...],
+    *,
+    drums: bool,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Show the curves of performances; `others` are values of options that are for piano rolls."""
+    from .. import plotting
+    from . import _expression
+
+    if score is None:
+        raise click.UsageError("--expression needs the score of the performances: --score score.mid")
+    if any(each is not None for each in others):
+        raise click.UsageError("--prompt, --prompt-bars, --bars and --soundfont are not for --expression")
+    if path is not None:
+        plotting.check_output(path, force=force)
+    _expression.show(files, score, path, drums=drums, force=force, quiet=quiet)
 
 
 def _page(

@@ -92,10 +92,10 @@ def test_only_velocities_change_where_only_velocities_are_asked_for():
     assert {n.velocity for n in played.tracks[1].notes} == {70}  # nobody performs the flute
 
 
-def test_a_strength_of_0_is_flat_and_in_time():
+def test_a_strength_of_0_is_as_written_and_in_time():
     score = song(12)
     played = perform(score, BOTH, Expression(strength=0.0, seed=1))
-    assert len({n.velocity for n in played.tracks[0].notes}) == 1
+    assert {n.velocity for n in played.tracks[0].notes} == {70}
     seconds = sorted({n.time / 960 * 60 / 120 for n in played.tracks[0].notes})
     np.testing.assert_allclose(np.diff(seconds), 240 / 480 * 60 / 90, atol=1e-3)
     assert not any(c.number == SUSTAIN for c in played.tracks[0].controls)
@@ -121,6 +121,15 @@ def test_other_instruments_follow_the_keyboard():
     piano = np.array(sorted(n.time for n in played.tracks[0].notes))
     nearest = [np.abs(piano - time).min() for time in flute]
     assert np.median(nearest) < 300
+
+
+def test_a_last_long_note_is_not_held_for_ever():
+    """Articulation is a ratio; five times a whole note at the end doubled the length of a song."""
+    score = song(8)
+    score.tracks[0].notes.append(Note(240 * 8, 480 * 4, 72, 70))
+    for seed in range(4):
+        played = perform(score, BOTH, Expression(seed=seed, strength=2.0)).to("second")
+        assert max(n.end for n in played.tracks[0].notes) < score.to("second").tracks[0].notes[-1].end + 1.5
 
 
 def test_a_performance_is_no_score():

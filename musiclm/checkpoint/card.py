@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .format import Checkpoint
+from .performer_file import PerformerFile
 
 
-def figures(checkpoints: list[Checkpoint]) -> Iterator[dict[str, Any]]:
+def figures(checkpoints: Sequence[Checkpoint | PerformerFile]) -> Iterator[dict[str, Any]]:
     """Yield the entries of `musiclm models --json`."""
     for c in checkpoints:
         yield {
             "name": c.name,
             "arch": c.arch,
-            "tokenizer": c.tokenizer_description.get("name"),
+            "tokenizer": None if isinstance(c, PerformerFile) else c.tokenizer_description.get("name"),
             "num_parameters": c.num_parameters,
             "bytes": c.path.stat().st_size,
             "data": c.card.get("data"),
@@ -44,6 +45,25 @@ def page(checkpoint: Checkpoint, name: str) -> str:
 |---|---|
 {figure_rows}
 {samples}"""
+
+
+def performer_page(performer: PerformerFile, name: str) -> str:
+    """Return a performer's card as a page of Markdown: checkpoints/NAME.md."""
+    card = dict(performer.card)
+    rows = "\n".join(f"| {k.replace('_', ' ')} | {v} |" for k, v in card.pop("figures", {}).items())
+    facts = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
+    return f"""# {name}
+
+A performer of {performer.kind}: {performer.arch}, {performer.num_parameters:,} parameters.
+
+{facts}
+- **config**: `{json.dumps(performer.described["config"])}`
+- **sha256 of the weights**: `{performer.sha256}`
+
+| figure | value |
+|---|---|
+{rows}
+"""
 
 
 def _critic(described: dict[str, Any]) -> str:

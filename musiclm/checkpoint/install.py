@@ -15,7 +15,15 @@ from typing import Any
 
 from ..errors import CheckpointError, OutputError
 from ..files import written_whole
-from .format import SUFFIX, Checkpoint, check_start, read
+from .format import SUFFIX, Checkpoint, check_start, read, read_tensors
+from .performer_file import (
+    PREFIX,
+    PerformerFile,
+    bundled_performers,
+    installed_performers,
+    is_performer,
+    read_performer,
+)
 from .registry import bundled, find, installed, installed_path, user_folder
 
 MAX_BYTES = 2**30  # of a checkpoint; the largest bundled one is a twentieth of that
@@ -137,13 +145,16 @@ def _blocks(file: Any, size: int | None, given: str) -> Iterator[bytes]:
         yield block
 
 
-def install(source: Source, blocks: Iterable[bytes], *, name: str | None = None, force: bool = False) -> Checkpoint:
+def install(
+    source: Source, blocks: Iterable[bytes], *, name: str | None = None, force: bool = False
+) -> Checkpoint | PerformerFile:
     """Install a checkpoint in the user's folder, after its header, weights and hash were checked, and return it.
 
     Args:
         source: see `opened`.
         blocks: those of the source; the caller may count them on the way.
-        name: SET or SET-ARCH; the source's own name if left out. The architecture is appended if it is missing.
+        name: SET or SET-ARCH; the source's own name if left out. The architecture is appended if it is missing; to the
+            name of a performer, "performer-" in front of it.
         force: replace an installed one of that name.
 
     Raises:
@@ -160,23 +171,33 @@ def install(source: Source, blocks: Iterable[bytes], *, name: str | None = None,
             with written_whole(arrived) as file:
                 for block in blocks:
                     file.write(block)
-            arriving = read(arrived, source.given)
-            arriving.model()  # all of it: weights, their hash, and that they are those of the architecture
-            name = (name or source.name).removesuffix(f"-{arriving.arch}") + f"-{arriving.arch}"
+            name = _checked_name(arrived, name or source.name, source.given)
             _check_name(name, force=force)
-            arrived.replace(installed_path(name))
+            path = installed_path(name)
+            arrived.replace(path)
     except OSError as error:
         raise OutputError(f"the folder '{folder}' cannot be written: {error.strerror}; see MUSICLM_MODELS") from error
-    return read(installed_path(name), name)
+    return read_performer(path, name) if is_performer(path) else read(path, name)
+
+
+def _checked_name(arrived: Path, name: str, given: str) -> str:
+    """Return the whole name of a checkpoint after all of it was checked: weights, their hash, and that they fit."""
+    if is_performer(arrived, given):
+        performer = read_performer(arrived, given)
+        read_tensors(arrived, performer.sha256, f"the performer '{given}'")
+        return PREFIX + name.removeprefix(PREFIX)
+    arriving = read(arrived, given)
+    arriving.model()
+    return name.removesuffix(f"-{arriving.arch}") + f"-{arriving.arch}"
 
 
 def _check_name(name: str, *, force: bool) -> None:
     if not NAME.fullmatch(name):
         allowed = "a to z, 0 to 9, - . _, 64 at most"
         raise CheckpointError(f"'{name}' cannot be a model's name ({allowed}): choose another with --name")
-    if name in bundled():
+    if name in (*bundled(), *bundled_performers()):
         raise CheckpointError(f"'{name}' comes with musiclm: choose another name with --name")
-    if name in installed() and not force:
+    if name in (*installed(), *installed_performers()) and not force:
         raise OutputError(f"'{name}' is installed already: choose another name with --name, or --force to replace it")
 
 
@@ -187,9 +208,9 @@ def remove(name: str) -> Path:
         CheckpointError: none is installed by that name.
         OutputError: its folder cannot be written.
     """
-    if name in bundled():
+    if name in (*bundled(), *bundled_performers()):
         raise CheckpointError(f"'{name}' comes with musiclm and stays: only what was installed can be removed")
-    names = installed()
+    names = [*installed(), *installed_performers()]
     if name not in names:
         raise CheckpointError(f"no model '{name}' is installed: {', '.join(names) or 'none is'}")
     path = installed_path(name)

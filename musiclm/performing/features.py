@@ -19,6 +19,11 @@ DENSITIES = 16
 BARS = 16  # from the start or the end of the piece
 SIGNS = ((4, 4), (2, 2), (2, 4), (3, 4), (3, 8), (6, 8), (9, 8), (12, 8), (3, 2), (6, 4), (4, 8), (12, 16))
 STRENGTHS = 6
+RELATIVE = np.linspace(-2.0, 2.0, 9)  # standard deviations of a piece's notes from their mean
+CHANGES = np.array([-1.5, -0.75, -0.25, 0.25, 0.75, 1.5])  # log2 of a ratio
+PLACES = 16  # parts of a piece
+NEAR, WIDE = 2.0, 4.0  # quarters before and after a note that are its surroundings
+HIDDEN = 0  # the written dynamics are not known
 
 FEATURES = {
     "duration": len(DURATIONS) + 1,
@@ -43,8 +48,15 @@ FEATURES = {
     "bars_to_end": BARS,
     "in_four": 4,
     "in_eight": 8,
+    "height": len(RELATIVE) + 1,
+    "register": len(RELATIVE) + 1,
+    "fullness": len(RELATIVE) + 1,
+    "fullness_change": len(CHANGES) + 1,
+    "place": PLACES,
+    "dynamics": len(RELATIVE) + 2,
 }
 FEATURE_SIZES = tuple(FEATURES.values())
+DYNAMICS = tuple(FEATURES).index("dynamics")  # its column
 
 
 def note_features(notes: ScoreNotes) -> np.ndarray:
@@ -58,7 +70,10 @@ def note_features(notes: ScoreNotes) -> np.ndarray:
     rank_from_top, rank_from_bottom: in its chord, from 0; chord_size: from 0 for one note. outer: 1 in the top line, 2 in
     the bottom line, 3 both. density: other onsets within a quarter. time_since, time_until: buckets of the time since the
     onset before and until the next. sign: class of the time signature. bars_from_start, bars_to_end: bars. in_four,
-    in_eight: the bar's place in groups of so many.
+    in_eight: the bar's place in groups of so many. dynamics: bucket of the written velocity, standardised within the piece,
+    from 1; `HIDDEN` for all if all are equal. height: of the pitch, standardised in the same way; register: the mean pitch of
+    the notes within 4 quarters; fullness: their number within 2 quarters. fullness_change: of the number of notes from the
+    4 quarters before to those behind. place: sixteenth of the piece.
     """
     number, at = onset_numbers(notes), onset_times(notes)
     is_top, is_bottom = _outer(notes, number, len(at))
@@ -75,8 +90,43 @@ def note_features(notes: ScoreNotes) -> np.ndarray:
         "bars_to_end": np.minimum(notes.bar.max(initial=0) - notes.bar, BARS - 1),
         "in_four": notes.bar % 4,
         "in_eight": notes.bar % 8,
+        **_relative(notes),
+        "dynamics": _dynamics(notes.velocity),
     }
     return np.stack([np.asarray(columns[name], np.int64) for name in FEATURES], axis=1)
+
+
+def _relative(notes: ScoreNotes) -> dict[str, np.ndarray]:
+    """Return what a note and its surroundings are in comparison with the rest of the piece."""
+    passed = np.append(0, np.cumsum(notes.pitch))
+
+    def around(before: float, after: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of notes that begin so many quarters before and after each note, and their mean pitch."""
+        begin = np.searchsorted(notes.onset, notes.onset - before - TOGETHER)
+        end = np.searchsorted(notes.onset, notes.onset + after + TOGETHER)
+        return np.maximum(end - begin, 1), (passed[end] - passed[begin]) / np.maximum(end - begin, 1)
+
+    wide = around(WIDE, WIDE)
+    change = np.log2(around(0, WIDE)[0] / around(WIDE, 0)[0])
+    last = max(float(notes.onset[-1]), TOGETHER)
+    return {
+        "height": _standardised(notes.pitch),
+        "register": _standardised(wide[1]),
+        "fullness": _standardised(around(NEAR, NEAR)[0]),
+        "fullness_change": np.searchsorted(CHANGES, change),
+        "place": np.minimum(notes.onset / last * PLACES, PLACES - 1),
+    }
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Return the buckets of values in standard deviations from their mean; those of the mean if all are equal."""
+    return np.searchsorted(RELATIVE, (values - values.mean()) / max(float(values.std()), 1e-6))
+
+
+def _dynamics(velocity: np.ndarray) -> np.ndarray:
+    if velocity.std() < 1e-6:
+        return np.full(len(velocity), HIDDEN)
+    return 1 + _standardised(velocity)
 
 
 def _metre(notes: ScoreNotes) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ GRIDS = (4, 6, 8)  # positions per quarter: sixteenths, triplets of them, thirty
 WEIGHTS = (1.0, 2.0, 2.0)  # of the distances to a finer grid, which are smaller by themselves
 MERGED = 0.05  # quarters, that a hit lost by a grid counts
 HIT = 0.25  # quarters: how long a quantized hit is; how long a drum is held means nothing
+WRITTEN = 64  # the velocity of all hits of a score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,14 +82,16 @@ def quantized(score: Score) -> tuple[ScoreNotes, Parameters] | None:
     if played is None:
         return None
     onset = _on_grid(played.onset, played.pitch)
-    velocity = np.concatenate([t.notes.numpy()["velocity"] for t in score.tracks if t.is_drum]).astype(np.int64)
-    where = np.cumsum([0] + [len(t.notes) if t.is_drum else 0 for t in score.tracks])
-    velocity = velocity[where[played.track] + played.index]
+    velocity = played.velocity
     order = np.lexsort((played.onset, -velocity, played.pitch, onset))
     is_first = np.append(True, (np.diff(onset[order]) > 0) | (np.diff(played.pitch[order]) > 0))
     kept = order[is_first]
     notes = dataclasses.replace(
-        played.take(kept), onset=onset[kept], duration=np.full(len(kept), HIT), **in_bars(score, onset[kept])
+        played.take(kept),
+        onset=onset[kept],
+        duration=np.full(len(kept), HIT),
+        velocity=np.full(len(kept), WRITTEN),  # what was played is what is to be predicted
+        **in_bars(score, onset[kept]),
     )
     period = 60 / midi.TempoMap(score).main_tempo(float(onset.max()))
     zero = np.zeros(len(kept))

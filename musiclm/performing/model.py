@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint, models
+from ..checkpoint.performer_file import METADATA, read_performer
 from ..errors import CheckpointError
 from ..files import write_whole
 from ..models.encoder import EncoderModel
-from .features import FEATURE_SIZES, note_features
+from .features import DYNAMICS, FEATURE_SIZES, HIDDEN, note_features
 from .notes import ScoreNotes, onset_numbers, onset_times
 from .parameters import Parameters
 
@@ -35,6 +36,7 @@ PIANO, DRUMS = "piano", "drums"
 PARAMETERS = {PIANO: ("velocity", "tempo", "deviation", "articulation", "pedal"), DRUMS: ("velocity", "deviation")}
 PEDAL = "pedal"
 MAX_DEVIATIONS = 3.0  # standard deviations of a sample from the mean
+MAX_SPREAD = 4.0
 WINDOW, MARGIN = 512, 128  # notes that are read at once, and those at each end whose predictions are not used
 LOG_STD = (-4.0, 1.5)  # bounds, of standardised parameters
 
@@ -62,10 +64,12 @@ class Noise:
     Attributes:
         shared: the share of their variance that all notes of an onset have in common, 0 … 1.
         correlation: of that common part with itself a quarter later, 0 … 1.
+        spread: their standard deviation over the predicted one, which is too small where a network has overfitted.
     """
 
     shared: float
     correlation: float
+    spread: float = 1.0
 
 
 def new_network(arch: str, kind: str, config: Mapping[str, Any] | None = None) -> Network:
@@ -119,10 +123,10 @@ class Performer:
         Raises:
             CheckpointError: there is no such file, it is damaged, or it reads other features than this version has.
         """
-        metadata, _ = checkpoint.read_header(path)
+        file = read_performer(path)
+        stored, arch, kind = file.described, file.arch, file.kind
         try:
-            stored = json.loads(metadata["performer"])
-            arch, kind, config = stored["arch"], stored["kind"], dict(stored["config"])
+            config = dict(stored["config"])
             scales = {name: (float(mean), float(std)) for name, (mean, std) in stored["scales"].items()}
             noise = {name: Noise(**fields) for name, fields in stored["noise"].items()}
             is_complete = set(scales) == set(PARAMETERS[kind]) and all(std > 0 for _, std in scales.values())
@@ -131,10 +135,10 @@ class Performer:
         if tuple(config.get("feature_sizes", ())) != FEATURE_SIZES or not is_complete:
             raise CheckpointError(f"'{path}' was trained on other features or parameters than this version has")
         called = f"the performer '{path}'"
-        tensors = checkpoint.read_tensors(path, metadata["sha256"], called)
+        tensors = checkpoint.read_tensors(path, file.sha256, called)
         config.pop("vocab_size", None)
         network = checkpoint.load_weights(lambda: new_network(arch, kind, config), tensors, called, "its network")
-        return cls(network, arch=arch, kind=kind, scales=scales, noise=noise, card=dict(stored["card"]))
+        return cls(network, arch=arch, kind=kind, scales=scales, noise=noise, card=file.card)
 
     def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
         """Write the performer to a file, whole or not at all, with its weights in half precision.
@@ -154,15 +158,25 @@ class Performer:
             "noise": {name: dataclasses.asdict(noise) for name, noise in self.noise.items()},
             "card": self.card,
         }
-        write_whole(path, checkpoint.pack(tensors, {"performer": json.dumps(stored, sort_keys=True)}))
+        write_whole(path, checkpoint.pack(tensors, {METADATA: json.dumps(stored, sort_keys=True)}))
 
     @torch.inference_mode()
-    def distributions(self, notes: ScoreNotes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def distributions(
+        self, notes: ScoreNotes, *, with_dynamics: bool = True
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return mean and standard deviation of each parameter of each note, (N,) float64 each; of the pedal its probability.
 
         Long scores are read in overlapping windows, so that memory does not grow with the square of their length.
+
+        Args:
+            notes: N of them, at least one.
+            with_dynamics: whether the written velocities are an input. Performers of drums never have them: they learn
+                from performances, whose velocities they predict.
         """
-        pitches, features = torch.from_numpy(notes.pitch)[None], torch.from_numpy(note_features(notes))[None]
+        columns = note_features(notes)
+        if not with_dynamics or self.kind == DRUMS:
+            columns[:, DYNAMICS] = HIDDEN
+        pitches, features = torch.from_numpy(notes.pitch)[None], torch.from_numpy(columns)[None]
         means, stds = [], []
         for begin, first, last, end in windows(len(notes)):
             mean_BNP, log_std_BNP = self.network(pitches[:, begin:end], features[:, begin:end])
@@ -178,14 +192,15 @@ class Performer:
                 mean[name], std[name] = centre + scale * mean_NP[:, i], scale * std_NP[:, i]
         return mean, std
 
-    def predict(self, notes: ScoreNotes, seed: int | None = None) -> Parameters:
+    def predict(self, notes: ScoreNotes, seed: int | None = None, *, with_dynamics: bool = True) -> Parameters:
         """Return the parameters of a performance: a sample, or the means.
 
         Args:
             notes: N of them, at least one.
             seed: of the sample; None for the means.
+            with_dynamics: see `distributions`.
         """
-        mean, std = self.distributions(notes)
+        mean, std = self.distributions(notes, with_dynamics=with_dynamics)
         number = onset_numbers(notes)
         rng = None if seed is None else np.random.default_rng(seed)
         values = {}
@@ -194,8 +209,9 @@ class Performer:
             if name == PEDAL:
                 values[name] = pedal_down(mean[name], number)
             elif rng is not None:
-                noise = sample_noise(notes, self.noise.get(name, Noise(shared=0.0, correlation=0.0)), rng)
-                values[name] = mean[name] + std[name] * noise
+                how = self.noise.get(name, Noise(shared=0.0, correlation=0.0))
+                deviations = sample_noise(notes, how, rng)
+                values[name] = mean[name] + std[name] * how.spread * deviations
             if name == "tempo":  # one for all notes of an onset
                 values[name] = (np.bincount(number, values[name]) / np.bincount(number))[number]
         zeros = np.zeros(len(notes))
@@ -258,10 +274,13 @@ def fit_noise(performers: Sequence[tuple[ScoreNotes, np.ndarray, np.ndarray]]) -
         products.append((mean[1:] * mean[:-1])[both])
         gaps.append(np.diff(onset_times(notes))[both])
     variance = max(total / max(count, 1.0), 1e-9)
+    own = [np.sqrt(np.mean(deviations[mask] ** 2)) for _, deviations, mask in performers if mask.any()]
+    spread = min(float(np.median(own)), MAX_SPREAD)  # the median: a few pieces have far larger deviations
     product, gap = np.concatenate(products), np.concatenate(gaps)
     next_one = float(product.mean()) / variance if len(product) else 0.0
     shared = min(max(within / pairs / variance if pairs else next_one, next_one, 0.0), 1.0)
     if shared <= 1e-6 or next_one <= 0:
-        return Noise(shared=shared, correlation=0.0)
+        return Noise(shared=shared, correlation=0.0, spread=spread)
     mean_gap = float(np.mean(np.minimum(gap, 4.0)))
-    return Noise(shared=shared, correlation=min((next_one / shared) ** (1 / max(mean_gap, 1e-3)), 0.999))
+    correlation = min((next_one / shared) ** (1 / max(mean_gap, 1e-3)), 0.999)
+    return Noise(shared=shared, correlation=correlation, spread=spread)

@@ -36,6 +36,7 @@ class ScoreNotes:
         numerator, denominator: of the time signature, (N,) int64.
         track: number of the track in the score, (N,) int64.
         index: number of the note in its track, (N,) int64.
+        velocity: as written, which in many scores stands for dynamics, 0 to 127, (N,) int64.
     """
 
     onset: np.ndarray
@@ -48,6 +49,7 @@ class ScoreNotes:
     denominator: np.ndarray
     track: np.ndarray
     index: np.ndarray
+    velocity: np.ndarray
 
     def __len__(self) -> int:
         """Return N."""
@@ -152,7 +154,7 @@ def _notes(score: Score, tracks: list[int]) -> ScoreNotes | None:
     columns = [(i, score.tracks[i].notes.numpy()) for i in tracks if len(score.tracks[i].notes)]
     if not columns:
         return None
-    pitch = np.concatenate([c["pitch"].astype(np.int64) for _, c in columns])
+    pitch, velocity = (np.concatenate([c[name].astype(np.int64) for _, c in columns]) for name in ("pitch", "velocity"))
     onset, duration = (
         np.concatenate([c[name].astype(np.float64) for _, c in columns]) / score.ticks_per_quarter
         for name in ("time", "duration")
@@ -167,5 +169,6 @@ def _notes(score: Score, tracks: list[int]) -> ScoreNotes | None:
         pitch=pitch[order],
         track=track[order],
         index=index[order],
+        velocity=velocity[order],
         **in_bars(score, onset),
     )

@@ -122,6 +122,13 @@ def times_of(
     return onset_s, onset_s + notated * 2.0**parameters.articulation
 
 
+def tempo_curve(notes: ScoreNotes, parameters: Parameters) -> np.ndarray:
+    """Return log2 of the beat period over the mean one at each onset, (M,) float64."""
+    first = np.unique(onset_numbers(notes), return_index=True)[1]
+    curve: np.ndarray = parameters.tempo[first]
+    return curve
+
+
 class _Curve:
     """Seconds as a function of quarters: linear between M onsets, and at the period `last` behind them."""
 

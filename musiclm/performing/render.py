@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from symusic import ControlChange, Note, Score, Tempo
+from symusic import ControlChange, Note, Score, Tempo, Track
 
-from .. import midi
+from .. import __version__, midi
 from ..errors import MidiError
 from .model import DRUMS, PIANO, Performer
-from .notes import ScoreNotes, drum_notes, is_score, keyboard_notes, onset_times
-from .parameters import Parameters, times_of
+from .notes import TOGETHER, ScoreNotes, drum_notes, is_score, keyboard_notes, onset_numbers, onset_times
+from .parameters import Parameters, tempo_curve
 
 TICKS = 960  # per quarter; at 120 quarters per minute a tick is half a millisecond
 QPM = 120.0  # of performances, whose times are real
 SUSTAIN = 64  # controller
+PIANOS = range(8)  # General MIDI programs with a sustain pedal
 RELEASE_S = 0.06  # the pedal goes up so long before an onset that has none, or down so long behind one that has it anew
 SHORTEST = 1  # tick
+HELD_S = (
+    0.5  # a key is held at most so much longer than written: a ratio that fits short notes is too much for long ones
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +39,9 @@ class Expression:
     """How a score is performed.
 
     Attributes:
-        strength: factor of all deviations from a flat performance, 0 … 2: 0 is flat, 1 as the model plays.
+        strength: 0 … 2: 0 is the score as it is written, 1 as the model plays, 2 twice its deviations.
         seed: of the sample; None for the means.
-        quarters_per_minute: the mean tempo; that of the score if None.
+        quarters_per_minute: the mean tempo; the score's own tempi if None.
         velocity_only: whether times and pedal stay as they are.
     """
 
@@ -86,26 +93,43 @@ def perform(
     return _in_real_time(score, found, played, expression)
 
 
-def scaled(parameters: Parameters, notes: ScoreNotes, strength: float) -> Parameters:
-    """Return parameters whose deviations from those of a flat performance are multiplied by a strength.
+def record(expression: Expression, models: Mapping[str, str]) -> str:
+    """Return a text for a performance's file that says how it was made, without any path or date.
 
-    Flat are the mean velocity, the mean tempo, chords together, and notes as long as they are written.
+    Args:
+        expression: how.
+        models: names of the performers, and the SHA-256 of their weights.
     """
-    mean = float(parameters.velocity.mean())
-    velocity = np.clip(mean + strength * (parameters.velocity - mean), 1 / 127, 1.0)
+    by = {Path(name).stem: sha256[:16] for name, sha256 in models.items()}
+    made = {"version": __version__, "models": by, **dataclasses.asdict(expression)}
+    return "performed by musiclm: " + json.dumps(made, sort_keys=True)
+
+
+def scaled(parameters: Parameters, notes: ScoreNotes, strength: float) -> Parameters:
+    """Return parameters at a strength: 0 is the score as it is written, 1 the performance, 2 twice its deviations.
+
+    Velocities below 1 are between those of the score and of the performance; above 1 their deviations from the mean grow.
+    Times and durations deviate from the written ones by so much; notes that are longer than written, at most as at 1.
+    """
+    mean, part = float(parameters.velocity.mean()), min(strength, 1.0)
+    velocity = (1 - part) * notes.velocity / 127 + part * mean + strength * (parameters.velocity - mean)
+    shorter, longer = np.minimum(parameters.articulation, 0.0), np.maximum(parameters.articulation, 0.0)
     return dataclasses.replace(
         parameters,
-        velocity=velocity,
+        velocity=np.clip(velocity, 1 / 127, 1.0),
         tempo=strength * parameters.tempo,
         deviation=strength * parameters.deviation,
-        articulation=strength * np.minimum(parameters.articulation, 0.0) + np.maximum(parameters.articulation, 0.0),
-        pedal=parameters.pedal if strength > 0 else np.zeros(len(notes)),
+        articulation=strength * shorter + part * longer,
     )
 
 
 def _seed(seed: int | None, kind: str) -> int | None:
     """Return the seed of one kind of players."""
-    return None if seed is None else int(np.random.SeedSequence([seed, len(kind)]).generate_state(1, np.uint64)[0])
+    return (
+        None
+        if seed is None
+        else int(np.random.SeedSequence([seed, (PIANO, DRUMS).index(kind)]).generate_state(1, np.uint64)[0])
+    )
 
 
 def _with_velocities(score: Score, groups: Mapping[str, ScoreNotes], played: Mapping[str, Parameters]) -> Score:
@@ -122,14 +146,20 @@ def _midi_velocity(velocity: float) -> int:
 
 
 class _Clock:
-    """Seconds of the performance as a function of quarters of the score: linear between onsets of the leading group."""
+    """Seconds of the performance as a function of quarters of the score: linear between its nodes.
 
-    def __init__(self, at: np.ndarray, seconds: np.ndarray, period: float) -> None:
-        self.at, self.seconds, self.period = at, seconds, period
+    Args:
+        at: quarters, rising, at least two.
+        seconds: at these, rising.
+    """
+
+    def __init__(self, at: np.ndarray, seconds: np.ndarray) -> None:
+        self.at, self.seconds = at, seconds
+        self.last = float((seconds[-1] - seconds[-2]) / (at[-1] - at[-2]))
 
     def __call__(self, quarters: np.ndarray) -> np.ndarray:
-        outside = np.minimum(quarters - self.at[0], 0.0) + np.maximum(quarters - self.at[-1], 0.0)
-        seconds: np.ndarray = np.interp(quarters, self.at, self.seconds) + outside * self.period
+        behind = np.maximum(quarters - self.at[-1], 0.0) * self.last
+        seconds: np.ndarray = np.interp(quarters, self.at, self.seconds) + behind
         return seconds
 
 
@@ -137,37 +167,55 @@ def _in_real_time(
     score: Score, groups: Mapping[str, ScoreNotes], played: Mapping[str, Parameters], expression: Expression
 ) -> Score:
     """Return the performance in real time, at `TICKS` ticks per quarter of `QPM`."""
-    tempo = expression.quarters_per_minute or 60 * midi.end(score) / max(midi.seconds(score), 1e-3)
-    period = 60 / tempo
     leader = PIANO if PIANO in groups else DRUMS
-    clock = _clock(groups[leader], played[leader], period)
+    clock = _clock(score, groups[leader], played[leader], expression.quarters_per_minute)
+
+    def moved(events: Iterable[Any]) -> list[Any]:
+        copies = [each.copy() for each in events]
+        for each in copies:
+            each.time = _tick(float(clock(np.array([each.time / score.ticks_per_quarter]))[0]))
+        return copies
+
     performance = Score(TICKS)
     performance.tempos.append(Tempo(0, QPM))
-    for signature in score.time_signatures:
-        moved = signature.copy()
-        moved.time = _tick(float(clock(np.array([signature.time / score.ticks_per_quarter]))[0]))
-        performance.time_signatures.append(moved)
+    performance.time_signatures = type(score.time_signatures)(moved(score.time_signatures))
+    performance.key_signatures = type(score.key_signatures)(moved(score.key_signatures))
     times = _times(score, groups, played, clock)
+    pedalled = _pedalled(score, groups) if expression.strength > 0 else []
     for i, track in enumerate(score.tracks):
         copy = type(track)(track.name, track.program, track.is_drum)
-        onset_s, end_s, velocity = times[i]
-        copy.notes = type(copy.notes)(_ordered(track.notes, onset_s, end_s, velocity))
+        copy.notes = type(copy.notes)(_ordered(track.notes, *times[i]))
+        kept = [c for c in track.controls if not (i in pedalled and c.number == SUSTAIN)]
+        copy.controls = type(copy.controls)(moved(kept))
+        copy.pitch_bends = type(copy.pitch_bends)(moved(track.pitch_bends))
+        copy.lyrics = type(copy.lyrics)(moved(track.lyrics))
         performance.tracks.append(copy)
-    if PIANO in groups:
-        _add_pedal(performance, groups[PIANO], played[PIANO], clock)
+    for i in pedalled:
+        if performance.tracks[i].notes:
+            _add_pedal(performance.tracks[i], groups[PIANO], played[PIANO], clock)
     return performance
 
 
-def _clock(notes: ScoreNotes, parameters: Parameters, period: float) -> _Clock:
-    """Return when each quarter of the score is, by the tempo of one group; the whole lasts as long as at the mean tempo."""
-    at = onset_times(notes)
-    flat = dataclasses.replace(parameters, deviation=np.zeros(len(notes)))
-    first = np.unique(np.searchsorted(at, notes.onset + 1e-6, side="right") - 1, return_index=True)[1]
-    seconds = times_of(notes, flat, period)[0][first]
-    if len(at) > 1 and seconds[-1] > seconds[0]:  # tempi are relative to a mean that is only nearly theirs
-        factor = (at[-1] - at[0]) * period / (seconds[-1] - seconds[0])
-        seconds = at[0] * period + (seconds - seconds[0]) * factor
-    return _Clock(at, seconds, period)
+def _pedalled(score: Score, groups: Mapping[str, ScoreNotes]) -> list[int]:
+    """Return the tracks whose pedal is played: the pianos of a group; an organ has none."""
+    if PIANO not in groups:
+        return []
+    return [i for i in np.unique(groups[PIANO].track).tolist() if score.tracks[i].program in PIANOS]
+
+
+def _clock(score: Score, notes: ScoreNotes, parameters: Parameters, quarters_per_minute: float | None) -> _Clock:
+    """Return when each quarter of the score is: its own tempi, times those of the group that leads.
+
+    The whole lasts as long as the score does, or as it would at the tempo that is asked for.
+    """
+    tempi, end = midi.TempoMap(score), max(midi.end(score), TOGETHER)
+    onsets = onset_times(notes)
+    at = np.unique([0.0, *(start for start in tempi.starts if start < end), *onsets.tolist(), end])
+    written = np.array([tempi.seconds_at(quarters) for quarters in at.tolist()])
+    curve = np.append(0.0, tempo_curve(notes, parameters))  # 0 before the first onset
+    steps = np.diff(written) * 2.0 ** curve[np.searchsorted(onsets, at[:-1], side="right")]
+    total = end * 60 / quarters_per_minute if quarters_per_minute else float(written[-1])
+    return _Clock(at, np.append(0.0, np.cumsum(steps) * (total / steps.sum())))
 
 
 def _times(
@@ -184,7 +232,8 @@ def _times(
         parameters = played[kind]
         begin, end = clock(notes.onset), clock(notes.onset + notes.duration)
         onset_s = begin + parameters.deviation
-        end_s = onset_s + (end - begin) * 2.0**parameters.articulation
+        written = end - begin
+        end_s = onset_s + np.minimum(written * 2.0**parameters.articulation, written + HELD_S)
         if kind == DRUMS:
             end_s = onset_s + (end - begin)
         for track in np.unique(notes.track).tolist():
@@ -218,12 +267,11 @@ def _ordered(notes: Sequence[Note], onset_s: np.ndarray, end_s: np.ndarray, velo
     return [Note(int(onset[i]), int(end[i] - onset[i]), int(pitches[i]), int(velocity[i])) for i in order.tolist()]
 
 
-def _add_pedal(performance: Score, notes: ScoreNotes, parameters: Parameters, clock: _Clock) -> None:
-    """Add the sustain pedal to the first track of a group: it changes a little behind the onset, as pianists do."""
+def _add_pedal(track: Track, notes: ScoreNotes, parameters: Parameters, clock: _Clock) -> None:
+    """Add the sustain pedal to a track: it changes a little behind the onset, as pianists do."""
     at = onset_times(notes)
-    first = np.searchsorted(notes.onset, at - 1e-6)
-    is_down = parameters.pedal[np.minimum(first, len(notes) - 1)] > 0.5
-    track = performance.tracks[int(notes.track[0])]
+    first = np.unique(onset_numbers(notes), return_index=True)[1]
+    is_down = parameters.pedal[first] > 0.5
     down = False
     for seconds, wanted in zip(clock(at).tolist(), is_down.tolist(), strict=True):
         if down:  # lifted at each onset, so that harmonies do not blur

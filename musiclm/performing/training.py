@@ -12,7 +12,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,53 @@ from .. import models
 from ..errors import DivergedError
 from ..training.loop import Loss, Step, fit
 from ..training.optim import Recipe, make_adamw
-from .features import note_features
-from .model import PARAMETERS, PEDAL, Network, Noise, Performer, fit_noise, new_network
+from .features import DYNAMICS, HIDDEN, note_features
+from .metrics import pearson
+from .model import DRUMS, PARAMETERS, PEDAL, PIANO, Network, Noise, Performer, fit_noise, new_network
 from .notes import ScoreNotes
 from .parameters import Parameters
 
-CHECKS = 20  # validations in a run
+OUTLIER = 6.0  # standard deviations from the predicted mean, beyond which a note is a wrong alignment
+CHECKS = 10  # validations in a run
+LENGTH, BATCH_SIZE = 128, 16  # notes of a crop, crops of a step
 TRANSPOSE = 3  # semitones up and down
+P_HIDDEN = 0.5  # of a training crop's written dynamics
+MOST = 4.0  # standard deviations of a parameter that count: wrong alignments and fermatas lie beyond
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerformerRecipe:
+    """How the performer of a kind is trained.
+
+    Attributes:
+        arch: of its encoder.
+        config: fields of the encoder's `Config`; the others are those of the preset small.
+        learning_rate: the peak.
+        weight_decay: of matrices.
+    """
+
+    arch: str
+    config: Mapping[str, Any]
+    learning_rate: float
+    weight_decay: float = 0.1
+
+    def how(self, *, minutes: float | None = None, steps: int | None = None, seed: int = 0) -> Recipe:
+        """Return the recipe of a run with a budget."""
+        seconds = None if minutes is None else 60 * minutes
+        return Recipe(
+            steps=steps,
+            seconds=seconds,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            ema_decay=0.995,
+            seed=seed,
+        )
+
+
+RECIPES = {
+    PIANO: PerformerRecipe(arch="bidirectional_lstm", config={"size": 96, "dropout": 0.4}, learning_rate=3e-3),
+    DRUMS: PerformerRecipe(arch="bidirectional_lstm", config={"size": 96, "dropout": 0.1}, learning_rate=3e-3),
+}
 
 
 class Played(NamedTuple):
@@ -81,6 +122,8 @@ class Check:
         seconds: training time so far.
         loss: mean training loss since the last check.
         validation: mean loss of held-out performances, as in training; None without any.
+        correlation: of the predicted velocity, and of a piano's tempo, with those of held-out performances: the mean of
+            Pearson's; None without any.
         is_best: whether these are the best weights so far.
     """
 
@@ -88,13 +131,15 @@ class Check:
     seconds: float
     loss: float
     validation: float | None
+    correlation: float | None
     is_best: bool
 
 
 class Crops:
     """Batches of random crops of performances; calling it with a number gives that batch, a function of (seed, number).
 
-    Performances are drawn by their numbers of notes. Each crop is transposed by up to `TRANSPOSE` semitones, but not drums.
+    Performances are sampled by their numbers of notes. Each crop is transposed by up to `TRANSPOSE` semitones, but not drums.
+    Its written dynamics are hidden with probability `P_HIDDEN`, so that scores without them can be performed.
 
     Args:
         prepared: the performances.
@@ -119,8 +164,16 @@ class Crops:
             first = int(rng.integers(max(1, len(each.pitch) - self.length + 1)))
             part = _Prepared(*(array[first : first + self.length] for array in each))
             moved = part.pitch + int(rng.integers(-self.transpose, self.transpose + 1))
-            crops.append(part._replace(pitch=np.clip(moved, 0, 127)))
+            part = part._replace(pitch=np.clip(moved, 0, 127))
+            crops.append(hidden(part) if rng.random() < P_HIDDEN else part)
         return batch_of(crops)
+
+
+def hidden(prepared: _Prepared) -> _Prepared:
+    """Return a performance whose written dynamics are hidden."""
+    features = prepared.features.copy()
+    features[:, DYNAMICS] = HIDDEN
+    return prepared._replace(features=features)
 
 
 def batch_of(crops: Sequence[_Prepared]) -> Batch:
@@ -137,30 +190,53 @@ def batch_of(crops: Sequence[_Prepared]) -> Batch:
 
 
 def prepare(played: Sequence[Played], kind: str, scales: Mapping[str, tuple[float, float]]) -> list[_Prepared]:
-    """Return performances as arrays, their parameters standardised."""
+    """Return performances as arrays, their parameters standardised and within `MOST`.
+
+    The velocity of a piano is standardised within each performance: how loud all of it is has more to do with the piano and
+    the recording than with the score, and would be learned piece by piece.
+    """
     found = []
     for notes, parameters in played:
+        own = _own_scales(parameters) if kind == PIANO else {}
         columns = []
         for name in PARAMETERS[kind]:
-            mean, std = (0.0, 1.0) if name == PEDAL else scales[name]
+            mean, std = (0.0, 1.0) if name == PEDAL else own.get(name, scales[name])
             columns.append((getattr(parameters, name) - mean) / std)
-        values = np.column_stack(columns).astype(np.float32)
+        values = np.clip(np.column_stack(columns), -MOST, MOST).astype(np.float32)
         found.append(_Prepared(notes.pitch, note_features(notes), values, parameters.mask))
     return found
 
 
 def scales_of(played: Sequence[Played], kind: str) -> dict[str, tuple[float, float]]:
-    """Return mean and standard deviation of each parameter over the performed notes."""
+    """Return mean and standard deviation of each parameter over the performed notes.
+
+    Of a piano's velocity they are those within performances: the means of their means and of their variances.
+    """
     found = {}
     for name in PARAMETERS[kind]:
         values = np.concatenate([getattr(p, name)[p.mask] for _, p in played])
         found[name] = float(values.mean()), max(float(values.std()), 1e-6)
+    if kind == PIANO:
+        own = np.array([_own_scales(p)["velocity"] for _, p in played])
+        found["velocity"] = float(own[:, 0].mean()), float(np.sqrt((own[:, 1] ** 2).mean()))
     return found
 
 
-def loss_of(network: Network, batch: Batch, names: Sequence[str]) -> Tensor:
-    """Return the mean loss of the known notes over all parameters, a scalar."""
-    mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
+def _own_scales(parameters: Parameters) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of what is standardised within a performance."""
+    velocity = parameters.velocity[parameters.mask]
+    return {"velocity": (float(velocity.mean()), max(float(velocity.std()), 1e-3))}
+
+
+def loss_of(mean_BNP: Tensor, log_std_BNP: Tensor, batch: Batch, names: Sequence[str]) -> Tensor:
+    """Return the mean loss of the known notes over all parameters, a scalar.
+
+    Args:
+        mean_BNP: what the network predicts for the batch: means, of the pedal logits.
+        log_std_BNP: log standard deviations.
+        batch: with the values.
+        names: of the parameters.
+    """
     losses = []
     for i, name in enumerate(names):
         mean, value = mean_BNP[..., i][batch.known], batch.values[..., i][batch.known]
@@ -181,21 +257,27 @@ def train_performer(
     kind: str,
     arch: str,
     config: Mapping[str, Any] | None = None,
-    length: int | None = None,
-    batch_size: int | None = None,
+    length: int = LENGTH,
+    batch_size: int = BATCH_SIZE,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Check | Performer]:
-    """Yield a `Check` about every twentieth of the budget, and at last the performer with the best weights.
+    """Yield a `Check` about every tenth of the budget, and at last the performer with the best weights.
+
+    The best ones have the highest correlation with held-out performances. The loss is at its lowest long before, as
+    networks soon are too sure of themselves; what they are wrong about is measured on the same performances and gives the
+    spread of samples.
 
     Args:
         learn: the training performances.
-        choose: held-out performances, which choose the weights and give the noise of samples; without them the last weights
-            are kept.
+        choose: held-out performances, their written dynamics hidden, which choose the weights and give the noise of
+            samples; without them the last weights are kept.
         recipe: how to train.
         kind: piano or drums.
         arch: one of `models.names(models.ENCODER)`.
         config: fields of its `Config`; the others are those of the preset small.
-        length: notes of a crop; the architecture's own if left out.
-        batch_size: crops of a step; the architecture's own if left out.
+        length: notes of a crop.
+        batch_size: crops of a step.
+        clock: what a budget in seconds counts, see `fit`.
 
     Raises:
         DivergedError: a loss or a gradient was not finite.
@@ -204,26 +286,27 @@ def train_performer(
     if not learn:
         raise ValueError("no performances to learn from")
     torch.manual_seed(recipe.seed)
-    own, scales = models.training(arch), scales_of(learn, kind)
+    scales = scales_of(learn, kind)
     fields = models.preset(arch, "small") | dict(config or {})
     network, average = (new_network(arch, kind, fields) for _ in range(2))
     crops = Crops(
         prepare(learn, kind, scales),
         kind,
-        length=length or own["window"],
-        batch_size=batch_size or own["batch_size"],
+        length=length,
+        batch_size=batch_size,
         seed=recipe.seed,
     )
-    held_out = prepare(choose, kind, scales)
+    held_out = [hidden(each) for each in prepare(choose, kind, scales)]
     names = PARAMETERS[kind]
 
     def losses(network: Network, batch: Batch, _: int) -> Iterator[Loss]:
         with recipe.autocast(batch.pitches.device):
-            total = loss_of(network, batch, names)
+            mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
+            total = loss_of(mean_BNP, log_std_BNP, batch, names)
         yield Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
 
     kept = average
-    steps = fit(network, crops, losses, recipe, average=average, optimizers=[make_adamw(network, recipe)])
+    steps = fit(network, crops, losses, recipe, average=average, optimizers=[make_adamw(network, recipe)], clock=clock)
     for check, best in _checks(steps, held_out, names):
         kept = best
         yield check
@@ -235,8 +318,8 @@ def train_performer(
 def _checks(
     steps: Iterable[Step[Network]], held_out: Sequence[_Prepared], names: Sequence[str]
 ) -> Iterator[tuple[Check, Network]]:
-    """Yield a check about every twentieth of the budget, and the best network so far."""
-    best, next_check = math.inf, 1 / CHECKS
+    """Yield a check about every tenth of the budget, and the best network so far: that of the highest correlation."""
+    best, next_check = -math.inf, 1 / CHECKS
     losses: list[float] = []
     kept: Network | None = None
     for step in steps:
@@ -244,38 +327,66 @@ def _checks(
         if step.progress < next_check and step.progress < 1:
             continue
         next_check = step.progress + 1 / CHECKS
-        validation = validated(step.model, held_out, names) if held_out else None
-        if validation is not None and not math.isfinite(validation):
+        loss, correlation = validated(step.model, held_out, names) if held_out else (None, None)
+        if loss is not None and not math.isfinite(loss):
             raise DivergedError("the validation loss", step.number)
-        is_best = kept is None or validation is None or validation < best
+        is_best = kept is None or correlation is None or correlation > best
         if kept is None or is_best:
-            kept, best = copy.deepcopy(step.model), best if validation is None else validation
+            kept, best = copy.deepcopy(step.model), best if correlation is None else correlation
         mean = sum(losses) / len(losses)
         losses = []
-        yield Check(step=step.number, seconds=step.seconds, loss=mean, validation=validation, is_best=is_best), kept
+        check = Check(
+            step=step.number,
+            seconds=step.seconds,
+            loss=mean,
+            validation=loss,
+            correlation=correlation,
+            is_best=is_best,
+        )
+        yield check, kept
 
 
 @torch.no_grad()
-def validated(network: Network, prepared: Sequence[_Prepared], names: Sequence[str], window: int = 512) -> float:
-    """Return the mean loss of whole performances in windows of so many notes, weighted by their known notes."""
+def validated(
+    network: Network, prepared: Sequence[_Prepared], names: Sequence[str], window: int = 512
+) -> tuple[float, float]:
+    """Return the mean loss and the mean correlation of velocity and tempo over whole performances.
+
+    Args:
+        network: in evaluation mode.
+        prepared: the performances, read in windows of so many notes; the loss is weighted by their known notes.
+        names: of the parameters.
+        window: notes.
+    """
     total = count = 0.0
+    correlations = []
+    judged = [i for i, name in enumerate(names) if name in ("velocity", "tempo")]
     for each in prepared:
+        predicted = []
         for first in range(0, len(each.pitch), window):
             batch = batch_of([_Prepared(*(array[first : first + window] for array in each))])
+            mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
+            predicted.append(mean_BNP[0].numpy())
             known = int(batch.known.sum())
             if known:
-                total += float(loss_of(network, batch, names)) * known
+                total += float(loss_of(mean_BNP, log_std_BNP, batch, names)) * known
                 count += known
-    return total / max(count, 1.0)
+        mean_NP = np.concatenate(predicted)[each.mask]
+        correlations += [pearson(mean_NP[:, i], each.values[each.mask, i]) for i in judged]
+    return total / max(count, 1.0), float(np.mean(correlations))
 
 
 def noise_of(performer: Performer, played: Sequence[Played]) -> dict[str, Noise]:
     """Return how the deviations of each parameter from the predicted means belong together."""
     found: dict[str, list[tuple[ScoreNotes, np.ndarray, np.ndarray]]] = {}
     for notes, parameters in played:
-        mean, std = performer.distributions(notes)
+        mean, std = performer.distributions(notes, with_dynamics=False)
+        own = _own_scales(parameters) if performer.kind == PIANO else {}
         for name in performer.names:
             if name != PEDAL:
-                deviations = (getattr(parameters, name) - mean[name]) / np.maximum(std[name], 1e-9)
+                scale = performer.scales[name]
+                centre, width = own.get(name, scale)
+                values = scale[0] + scale[1] * (getattr(parameters, name) - centre) / width
+                deviations = np.clip((values - mean[name]) / np.maximum(std[name], 1e-9), -OUTLIER, OUTLIER)
                 found.setdefault(name, []).append((notes, deviations, parameters.mask))
     return {name: fit_noise(each) for name, each in found.items()}
