@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from ..checkpoint import pack, read_header, rename_tensors
 from ..errors import DivergedError, RunError
@@ -51,6 +52,25 @@ def digest(path: Path) -> str | None:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
+
+
+def check_shapes(state: TrainingState, model: nn.Module, folder: Path, tokenizer: str) -> None:
+    """Check that a model has the shapes of the state that it is to resume from.
+
+    Args:
+        state: of the run.
+        model: of this version of the package.
+        folder: of the run.
+        tokenizer: its name.
+
+    Raises:
+        RunError: it has not.
+    """
+    shapes = {f"weights.{name}": tensor.shape for name, tensor in model.state_dict().items()}
+    if shapes != {name: t.shape for name, t in state.tensors.items() if name.startswith("weights.")}:
+        raise RunError(
+            f"the run '{folder}' was begun by another version of musiclm: '{tokenizer}' has other features now; begin a new one"
+        )
 
 
 def metrics_until(path: Path, step: int) -> list[str]:

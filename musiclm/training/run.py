@@ -194,14 +194,12 @@ class Run:
         try:
             yield from self._train(clock, should_stop)
         except DivergedError as error:
-            raise DivergedError(error.what, error.step, self._after_divergence()) from error
+            advice = after_divergence(self.folder, self.plan, self.best, self.best_step)
+            raise DivergedError(error.what, error.step, advice) from error
         except RuntimeError as error:
             if self.ranks.is_joined and is_loss_of_a_rank(error):
                 raise RunError(after_loss_of_a_rank(self.folder, error)) from error
             raise
-
-    def _after_divergence(self) -> str:
-        return after_divergence(self.folder, self.plan, self.best, self.best_step)
 
     def _train(
         self, clock: Callable[[], float], should_stop: Callable[[], bool]
@@ -296,22 +294,16 @@ class Run:
                 different ones.
             FailedElsewhere: see `Ranks.agreed`.
         """
+        from .resume import check_shapes
+
         state = self._load_state()
         if state is None:
             if self.plan.start_from is not None:
                 self._keep_start(setup)
             return None
         self.saved_step = state.step
-        self.ranks.agreed(lambda: self._check_shapes(setup, state))
+        self.ranks.agreed(lambda: check_shapes(state, setup.model, self.folder, setup.tokenizer.name))
         return state
-
-    def _check_shapes(self, setup: TrainingSetup, state: TrainingState) -> None:
-        shapes = {f"weights.{name}": tensor.shape for name, tensor in setup.model.state_dict().items()}
-        if shapes != {name: t.shape for name, t in state.tensors.items() if name.startswith("weights.")}:
-            raise RunError(
-                f"the run '{self.folder}' was begun by another version of musiclm: '{setup.tokenizer.name}' has other "
-                "features now; begin a new one"
-            )
 
     def _validate(self, setup: TrainingSetup, step: Step[LanguageModel], losses: Sequence[float]) -> Validation:
         """Return the validation of the EMA weights after a step, with the temperature that suits them best."""
