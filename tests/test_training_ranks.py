@@ -240,5 +240,8 @@ def test_the_first_process_prepares_midi_files_for_all(tmp_path: Path, monkeypat
     folder_of(tmp_path / "broken", {f"{i:02d}.mid": b"no music" for i in range(60)})
     run = launch(tmp_path, "broken", *MODEL, "--steps", "2", "-o", "other")
     _, err = run.communicate(timeout=240)
-    assert run.returncode != 0 and err.count("Error: ") == 1 and "process 1:" not in err
+    said = [
+        line for line in err.splitlines() if line.startswith(("Error: ", "process 1: "))
+    ]  # torchrun has a report, too
+    assert run.returncode != 0 and len(said) == 1, err
     assert not (tmp_path / "other").exists()
