@@ -44,12 +44,15 @@ class Interrupts:
 
     Attributes:
         seen: whether it was.
-        is_patient: whether the current step and its save are finished first; a second Ctrl-C interrupts at once.
+        is_patient: whether the current step and its save are finished first; a second Ctrl-C interrupts at once. A second
+            SIGTERM does not: schedulers and `torchrun` may each send one.
         exit_code: that of a process which ended because of it.
+        is_quiet: whether another process tells what happens.
     """
 
-    def __init__(self) -> None:
-        self.seen = self.is_patient = False
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.is_quiet = quiet
+        self.seen = self.is_patient = self._was_pressed = False
         self.exit_code = 128 + signal.SIGINT
 
     def check(self) -> None:
@@ -58,18 +61,22 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, _: object) -> None:
+        if number == signal.SIGTERM and self.seen:
+            return
         self.exit_code = 128 + number
-        if self.seen or not self.is_patient:
-            self.seen = True
-            raise KeyboardInterrupt
+        was_pressed, self._was_pressed = self._was_pressed, number == signal.SIGINT
         self.seen = True
-        os.write(2, b"\nStopping after this step; Ctrl-C again: at once\n")  # print may be what was interrupted
+        if was_pressed or not self.is_patient:
+            raise KeyboardInterrupt
+        if not self.is_quiet:
+            again = b"; Ctrl-C again: at once" if number == signal.SIGINT else b""
+            os.write(2, b"\nStopping after this step" + again + b"\n")  # print may be what was interrupted
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[Interrupts]:
-    """Watch for Ctrl-C and SIGTERM, with which schedulers end a job."""
-    watching = Interrupts()
+def interrupts(*, quiet: bool = False) -> Iterator[Interrupts]:
+    """Watch for Ctrl-C and SIGTERM, with which schedulers end a job; see `Interrupts`."""
+    watching = Interrupts(quiet=quiet)
     before = {number: signal.signal(number, watching._handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield watching

@@ -96,7 +96,7 @@ def command(resume: str | None, lengths: str | None, as_json: bool, quiet: bool,
             report = _compared(comparison, interrupts, quiet=quiet)
     except KeyboardInterrupt:
         _console.say(f"\nStopped. To continue: musiclm compare --resume {shlex.quote(str(comparison.folder))}")
-        sys.exit(130)
+        sys.exit(interrupts.exit_code)
     except MusicLMError:
         if resume is None:
             comparison.discard()

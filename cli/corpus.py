@@ -53,8 +53,8 @@ BUILD_GROUPS = {
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Number of processes; default: one per core.")
 @click.option(
     "--dask",
-    metavar="ADDRESS",
-    help="Read the files by the workers of a Dask scheduler; local: of a cluster on this machine.",
+    metavar="SCHEDULER",
+    help="Read the files by the workers of a Dask scheduler, tcp://…; local: of a cluster on this machine.",
 )
 @click.option(
     "--time-limit",
@@ -62,7 +62,7 @@ BUILD_GROUPS = {
     default=60.0,
     show_default=True,
     metavar="S",
-    help="CPU seconds a file may take.",
+    help="CPU seconds a file may take; seconds on the clock where the system does not report those of a process.",
 )
 @click.option("--keep-duplicates", is_flag=True, help="Keep copies; they share a split.")
 @click.option(
@@ -134,7 +134,7 @@ def build(
         _watch(progress, quiet=quiet)
     except KeyboardInterrupt:
         progress.close()
-        _console.say(f"\nStopped. To go on: {shlex.join(['musiclm', *sys.argv[1:]])}")
+        _console.say(f"\nStopped. To continue: {shlex.join(['musiclm', *sys.argv[1:]])}")
         sys.exit(130)
     document = describe(output)
     _say_result(document, quiet=quiet)

@@ -123,7 +123,7 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
     --from fine-tunes: with a lower learning rate, a dropout of at least 0.1 and the tokenizer of the model. It stops early
     when the validation loss no longer improves. The best checkpoint is kept, even if it is the one it started from.
     """
-    ranks = _ranks.joined()
+    ranks = _ranks.joined(resume, asked["device"])
     run = _ranks.opened(
         ranks, lambda: _begun(force=force, **asked) if resume is None else _resumed(Path(resume), asked)
     )
@@ -131,12 +131,11 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
     among = f" by {ranks.size} processes" if ranks.size > 1 else ""
     _console.say(f"run {run.folder}: {_described(run.plan)}{among}, seed {run.plan.seed}", quiet=quiet)
     try:
-        _train(run, as_json=as_json, quiet=quiet)
+        _train(run, is_new=resume is None, as_json=as_json, quiet=quiet)
     except MusicLMError as error:
         if resume is None:
             run.discard()
-        if not ranks.is_first:
-            _console.say(f"process {ranks.rank}: {error}")
+        if _ranks.end_silently(ranks, error):
             sys.exit(1)
         raise
     finally:
@@ -227,11 +226,13 @@ def _begun(
     return Run.create(Path(output) if output else _training.new_folder(Path("runs") / plan.arch), plan, force=force)
 
 
-def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
+def _train(run: Run, *, is_new: bool, as_json: bool, quiet: bool) -> None:
     """Train a run to its end or to Ctrl-C, and report the result."""
+    from ..training.ranks import FailedElsewhere
+
     step, tokens_per_second, exit_code = None, 0.0, 0
     try:
-        with _training.interrupts() as interrupts:
+        with _training.interrupts(quiet=not run.ranks.is_first) as interrupts:
             steps = run.train(should_stop=lambda: interrupts.seen)
             try:
                 for followed in _followed(run, steps, quiet=quiet):
@@ -243,15 +244,29 @@ def _train(run: Run, *, as_json: bool, quiet: bool) -> None:
                 steps.close()
             exit_code = interrupts.exit_code if stopped_because == "interrupted" else 0
         if step is None and stopped_because == "budget":
+            if not run.ranks.is_first:
+                raise FailedElsewhere("the budget of the run is used up")
             raise RunError(f"the budget of the run '{run.folder}' is used up: give a larger one with --resume")
     finally:
         run.close()
     if stopped_because == "interrupted" and run.ranks.is_first:
-        _console.say(f"\nStopped and saved. To continue: musiclm train --resume {shlex.quote(str(run.folder))}")
+        if is_new and run.saved_step is None:
+            run.discard()
+        _console.say(f"\n{_stopped(run, step)}")
     if run.ranks.is_first:
         _tell(run, _result(run, step, tokens_per_second, stopped_because), as_json=as_json, quiet=quiet)
     if exit_code:
         sys.exit(exit_code)
+
+
+def _stopped(run: Run, step: Step | None) -> str:
+    """Return what is left of a run that was interrupted after a step, or before its first one, and how to continue."""
+    if run.saved_step is None:
+        return "Stopped. Nothing was saved."
+    again = f"To continue: musiclm train --resume {shlex.quote(str(run.folder))}"
+    if step is None or step.number == run.saved_step:
+        return f"Stopped and saved. {again}"
+    return f"Stopped. Step {run.saved_step:,} was saved last. {again}"
 
 
 def _tell(run: Run, result: dict[str, Any], *, as_json: bool, quiet: bool) -> None:

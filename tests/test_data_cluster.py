@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from musiclm import tokenizers
-from musiclm.data import Options, build_corpus, files
+from musiclm.data import Options, build_corpus, files, remote, sources, workers
 from musiclm.data import build as building
+from musiclm.data import cluster as reading
+from musiclm.data.parse import Record
 from musiclm.data.remote import is_address
-from musiclm.errors import CorpusError
+from musiclm.data.sources import Found
+from musiclm.errors import CorpusError, Drop, Reason
 from tests.data_files import built, contents, folder_of, midi_bytes
 
 distributed = pytest.importorskip("distributed")
@@ -57,15 +62,167 @@ def memory():
 def test_a_cluster_of_which_a_worker_is_killed_builds_the_same_bytes(cluster, tmp_path: Path):
     folder = folder_of(tmp_path / "music", MUSIC)
     built(tmp_path / "one" / "corpus", folder)
-    pids = list(distributed.Client(cluster).run(os.getpid).values())
-    options = Options(dask=cluster.scheduler_address)
-    killed = False
-    for now in build_corpus([folder], tmp_path / "two" / "corpus", tokenizers.create("score"), options):
-        if not killed and now.found >= 10:
-            os.kill(pids[0], signal.SIGKILL)
-            killed = True
+    killed: list[str] = []
+    with distributed.Client(cluster) as client:
+        pids = client.run(os.getpid)
+
+        def kill_a_worker_with_a_task() -> None:
+            until = time.monotonic() + 60
+            while not killed and time.monotonic() < until:
+                killed.extend(address for address, tasks in client.processing().items() if tasks)
+                time.sleep(0.02)
+            os.kill(pids[killed[0]], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_a_worker_with_a_task)
+        killer.start()
+        options = Options(dask=cluster.scheduler_address)
+        for _ in build_corpus([folder], tmp_path / "two" / "corpus", tokenizers.create("score"), options):
+            pass
+        killer.join()
     assert killed
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_the_readers_of_a_build_end_with_it(cluster, tmp_path: Path):
+    folder_of(tmp_path / "music", MUSIC)
+    with distributed.Client(cluster) as client:
+        client.run(os.chdir, "/")  # workers are in other folders than the one who calls
+        before = Path.cwd()
+        os.chdir(tmp_path)
+        try:
+            document = built(tmp_path / "corpus", Path("music"), dask=cluster.scheduler_address)
+        finally:
+            os.chdir(before)
+        assert document["kept"] == 30
+        assert set(client.run(num_pools).values()) == {0}
+        assert all(client.run(is_daemon).values())
+
+
+def num_pools() -> int:
+    from musiclm.data import cluster as reading
+
+    return len(reading._pools)
+
+
+def is_daemon() -> bool:
+    import multiprocessing
+
+    return multiprocessing.current_process().daemon
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_lost_is_said_in_a_line(cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the workers gone the build waited without end and without a word."""
+    monkeypatch.setattr(reading, "START_SECONDS", 4.0)
+    monkeypatch.setattr(reading, "COUNT_SECONDS", 0.5)
+    reader = reading.ClusterReader(cluster.scheduler_address, tokenizers.create("score"), {}, 60.0)
+    try:
+        cluster.scale(0)
+        while reader._client.ncores():
+            time.sleep(0.1)
+        with pytest.raises(CorpusError, match="no worker for 4 s"):
+            for i in range(40):
+                for _ in reader.take(Found(0, f"{i}.mid", 0, "", data=midi_bytes(i))):
+                    pass
+            for _ in reader.finish():
+                pass
+        cluster.scheduler.close()
+        with pytest.raises(CorpusError, match="The same command continues"):
+            reader._counted = 0.0
+            for _ in reader.finish():
+                pass
+    finally:
+        reader.close()
+
+
+def test_a_file_that_cannot_be_read_is_not_read_again(tmp_path: Path):
+    """Errors of a file system are for the next build; a reader that was busy or died may do better a moment later."""
+    assert set(reading.READ_AGAIN) == {reason for reason in Reason if reason.is_transient} - {Reason.UNREADABLE}
+
+
+def test_a_reader_that_fails_is_not_used_again(monkeypatch: pytest.MonkeyPatch):
+    made = []
+
+    class Failing:
+        is_free = True
+
+        def __init__(self, *_, **__) -> None:
+            made.append(self)
+            self.is_closed = False
+
+        def give(self, _) -> None:
+            raise MemoryError
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    monkeypatch.setattr(reading, "Pool", Failing)
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            reading.read_here("build", "{}", {}, 1.0, [(None, b"x", "x.mid")])
+    assert len(made) == 2 and all(each.is_closed for each in made) and not reading._pools
+
+
+class Refusing(type(Path())):  # type: ignore[misc]
+    """A path whose file system raises what is no OSError, as those of clouds do."""
+
+    def open(self, *_, **__):
+        raise RuntimeError("403: the key has expired\nand more")
+
+
+def test_errors_of_any_kind_are_the_reason_of_a_file(tmp_path: Path):
+    path = Refusing(tmp_path / "a.mid")
+    expected = Record(Drop(Reason.UNREADABLE, "403: the key has expired"))
+    assert workers.read(path, None, "a.mid", None) == expected
+    missing = workers.read(tmp_path / "missing.mid", None, "missing.mid", None)
+    assert missing == Record(Drop(Reason.UNREADABLE, "No such file or directory"))
+    (tmp_path / "large.mid").write_bytes(bytes(sources.MAX_BYTES + 1))
+    assert workers.read(tmp_path / "large.mid", None, "large.mid", None) == Record(sources.too_large())
+
+
+def test_a_listing_that_fails_is_a_problem_of_its_folder(memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a.mid", "more/b.mid", "rest/c.mid"):
+        memory.pipe(f"/bucket/{name}", MUSIC["01.mid"])
+    whole = type(memory).ls
+    asked = []
+
+    def ls(self, path, detail=True, **how):
+        asked.append(path.rstrip("/"))
+        if path.rstrip("/").endswith("more"):
+            raise RuntimeError("403")
+        found = whole(self, path, detail=True, **how)
+        return [{**info, "size": None} if info["type"] == "file" else info for info in found]
+
+    monkeypatch.setattr(type(memory), "ls", ls)
+    events = sources.walk([remote.opened("memory://bucket")])
+    first = next(events)
+    assert first.name == "a.mid" and not any(path.endswith("more") for path in asked)  # folder by folder
+    assert first.identity.startswith(f"{len(MUSIC['01.mid'])}:")  # the listing had no size
+    problem, last = events
+    assert "more' cannot be read: 403" in problem.text and last.name == "rest/c.mid"
+
+
+def test_an_address_that_fails_is_said(memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    memory.pipe("/bucket/a.mid", b"x")
+    path = remote.opened("memory://bucket/a.mid")
+
+    def fails(*_, **__):
+        raise RuntimeError("403")
+
+    monkeypatch.setattr(type(path), "stat", fails)
+    with pytest.raises(CorpusError, match=r"a\.mid' cannot be reached: 403"):
+        for _ in build_corpus(
+            ["memory://bucket/a.mid"], tmp_path / "corpus", tokenizers.create("score"), Options(workers=0)
+        ):
+            pass
+    with pytest.raises(CorpusError, match="s3fs"):
+        remote.opened("s3://bucket")
+
+
+def test_addresses_are_told_by_their_protocol(tmp_path: Path):
+    assert remote.is_remote(remote.opened(f"file://{tmp_path}"))  # a Path in some versions of universal_pathlib
+    assert not remote.is_remote(tmp_path)
 
 
 @pytest.mark.slow

@@ -69,8 +69,9 @@ PROGRAM = """
         return Batch(tokens=torch.tensor([[os.getpid()]]), targets=torch.tensor([[number]]), features=None)
 
     interrupted = []
-    signal.signal(signal.SIGINT, lambda *_: interrupted.append(1))  # as a training run does: the step is finished first
-    batches = iter(loader.load(batch, 0, torch.device("cpu"), workers=2))
+    for number in (signal.SIGINT, signal.SIGTERM):  # as a training run does: the step is finished first
+        signal.signal(number, lambda *_: interrupted.append(1))
+    batches = iter(loader.load(batch, 0, torch.device("cpu"), workers=WORKERS))
     for count in range(40):
         found = next(batches)
         assert int(found.targets) == count
@@ -79,9 +80,25 @@ PROGRAM = """
 """
 
 
-def begun(program: str) -> tuple[subprocess.Popen, list[int]]:
-    """Return a process in a group of its own that loads batches by two workers, and the workers' ids."""
-    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
+FAILING = """
+    import os, torch
+    from musiclm.data import loader
+    from musiclm.data.crops import Batch
+
+    def batch(number):
+        return Batch(tokens=torch.tensor([[os.getpid()]]), targets=torch.tensor([[number]]), features=None)
+
+    batches = iter(loader.load(batch, 0, torch.device("cpu"), workers=WORKERS))
+    for count in range(4):
+        print(int(next(batches).tokens), flush=True)
+    raise ValueError("a step failed")  # its traceback keeps the loader alive until Python ends the workers
+"""
+
+
+def begun(program: str, workers: int = 2) -> tuple[subprocess.Popen, list[int]]:
+    """Return a process in a group of its own that loads batches by some workers, and the workers' ids."""
+    program = textwrap.dedent(program).replace("WORKERS", str(workers))
+    command = [sys.executable, "-W", "ignore", "-c", program]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -91,20 +108,34 @@ def begun(program: str) -> tuple[subprocess.Popen, list[int]]:
         cwd=Path(__file__).parent,
     )
     assert process.stdout is not None
-    workers = sorted({int(process.stdout.readline()) for _ in range(4)})
-    assert len(workers) == 2 and process.pid not in workers
-    return process, workers
+    pids = sorted({int(process.stdout.readline()) for _ in range(4)})
+    assert len(pids) == workers and process.pid not in pids
+    return process, pids
 
 
 @pytest.mark.slow
 @forks
-def test_workers_leave_ctrl_c_to_the_process_that_trains():
-    """A terminal sends it to all of them; the loader still gives every batch, so that the step can be finished and saved."""
-    process, _ = begun(PROGRAM)
-    os.killpg(process.pid, signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_leave_signals_to_the_process_that_trains(number: signal.Signals):
+    """A terminal, and torchrun, sends it to all of them; the loader still gives every batch, so that the step can be saved.
+
+    SIGTERM ended the workers: the step that was to be saved never got its batch.
+    """
+    process, _ = begun(PROGRAM, 1)
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert out.splitlines()[-1] == "interrupted" and "Traceback" not in err
+
+
+@pytest.mark.slow
+@forks
+def test_workers_end_with_a_process_that_fails():
+    """Python ends them with SIGTERM and waits for them: workers that ignored it would never end."""
+    process, workers = begun(FAILING)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "a step failed" in err
+    assert not any(is_running(pid) for pid in workers)
 
 
 @forks

@@ -30,7 +30,7 @@ from typing import Any
 from symusic import Score
 
 from .. import midi, tokenizers
-from ..errors import Drop, MidiError, Reason
+from ..errors import Drop, MidiError
 from ..midi.reader import VERSION as READER
 from ..tokenizers.base import Tokenizer
 from . import sources as finding
@@ -140,11 +140,10 @@ def each_score(source: str | Path) -> Iterator[tuple[str, Score | MidiError]]:
             try:
                 if event.reason is not None:
                     raise MidiError(event.reason.text, event.reason)
-                data = event.path.read_bytes() if event.path is not None else event.data or b""
+                data = finding.read_bytes(event.path) if event.path is not None else event.data or b""
+                if isinstance(data, Drop):
+                    raise MidiError(data.text, data)
                 yield event.name, parse_clean(data, event.name)
-            except OSError as error:
-                drop = Drop(Reason.UNREADABLE, str(error.strerror or error))
-                yield event.name, MidiError(drop.text, drop)
             except MidiError as error:
                 yield event.name, error
 

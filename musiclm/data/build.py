@@ -114,7 +114,9 @@ def build_corpus(
     """
     paths: list[Any] = [remote.opened(s) if remote.is_address(s) else Path(s) for s in sources]
     output = Path(output)
-    finding.check(paths)
+    for path in paths:
+        with remote.reached(path):
+            finding.check([path])
     check_output(output, force=force)
     if options.bpe:
         tokenizer = tokenizer.mergeable
@@ -156,7 +158,8 @@ def _plan(paths: Sequence[Path], tokenizer: Tokenizer, options: Options) -> dict
     description = json.dumps(tokenizer.describe(), sort_keys=True)
     identities = []
     for path in paths:
-        same = "" if path.is_dir() else _identity(path)
+        with remote.reached(path):
+            same = "" if path.is_dir() else _identity(path)
         identities.append([str(path.resolve()), same])
     return {
         "version": 1,

@@ -60,6 +60,10 @@ class Batch:
         """Return the batch on another device; the copy of a pinned batch to a GPU does not wait."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=device.type == "cuda"))
 
+    def elements(self, chosen: slice) -> Batch:
+        """Return some elements of the batch."""
+        return self._each(lambda tensor: tensor[chosen])
+
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from which copies to a GPU are asynchronous."""
         return self._each(Tensor.pin_memory)

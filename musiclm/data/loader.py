@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -62,7 +63,7 @@ def load(batches: Callable[[int], T], start: int, device: torch.device, *, worke
     """Return a loader of batches `start`, `start` + 1, …: iterate over it for as many as are wanted.
 
     Workers are forked, so that they share what the batches are made of: pickled, a memory-mapped corpus would be read into
-    the memory of each. They ignore Ctrl-C, which is for the process that trains, and end with it, however it ends.
+    the memory of each. They ignore Ctrl-C and SIGTERM, which are for the process that trains, and end with it, however it ends.
 
     Args:
         batches: returns batch `number`, always the same.
@@ -84,6 +85,19 @@ def load(batches: Callable[[int], T], start: int, device: torch.device, *, worke
 
 
 def _begin_worker(_: int) -> None:
-    """Leave Ctrl-C to the parent process, and end with it: a worker would keep the lock of its run."""
+    """Leave signals to the parent process, and end with it: a worker would keep the lock of its run.
+
+    A terminal sends SIGINT, and `torchrun` SIGTERM, to all processes of a group.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
     end_with_parent()
+
+
+def _obey_parent(parent: int) -> None:
+    """End this process when its parent sends SIGTERM, which it does where it ends with an error; ignore that of others."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

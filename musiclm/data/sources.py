@@ -102,6 +102,25 @@ def check(sources: Sequence[Path]) -> None:
             raise CorpusError(f"'{source}' is neither a folder nor a file with music in it: one of {kinds}")
 
 
+def read_bytes(path: Any) -> bytes | Drop:
+    """Return the bytes of a file, or why they cannot be had: file systems behind addresses raise errors of any kind."""
+    blocks, size = [], 0
+    try:
+        with path.open("rb") as file:
+            while size <= MAX_BYTES and (block := file.read(MAX_BYTES + 1 - size)):  # a stream may give less
+                blocks.append(block)
+                size += len(block)
+    except Exception as error:
+        return Drop(Reason.UNREADABLE, why(error))
+    return b"".join(blocks) if size <= MAX_BYTES else too_large()
+
+
+def why(error: Exception) -> str:
+    """Return the cause that an error states, in one line."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def walk(sources: Sequence[Path], is_done: IsDone = lambda *_: False) -> Iterator[Event]:
     """Yield every file with a music suffix, every official split file, and the problems on the way.
 
@@ -112,7 +131,7 @@ def walk(sources: Sequence[Path], is_done: IsDone = lambda *_: False) -> Iterato
     from . import remote
 
     for number, source in enumerate(sources):
-        if not isinstance(source, Path):
+        if remote.is_remote(source):
             yield from remote.walk(number, source, is_done)
         elif source.is_dir():
             yield from _folder(number, source, is_done)
@@ -158,12 +177,11 @@ def _file(number: int, path: Path, name: str) -> Iterator[Event]:
     elif status.st_size > MAX_BYTES:
         yield Found(number, name, 0, identity, reason=too_large())
     elif name.lower().endswith(".abc"):
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            yield Found(number, name, 0, identity, reason=Drop(Reason.UNREADABLE, str(error.strerror)))
-            return
-        yield from each_tune(number, name, 0, identity, data)
+        data = read_bytes(path)
+        if isinstance(data, Drop):
+            yield Found(number, name, 0, identity, reason=data)
+        else:
+            yield from each_tune(number, name, 0, identity, data)
     else:
         yield Found(number, name, 0, identity, path=path)
 

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import forkserver
@@ -23,7 +24,7 @@ from typing import Any
 from ..errors import CorpusError, Drop, Reason
 from . import parse as parsing
 from .parse import Record
-from .sources import Found
+from .sources import Found, read_bytes
 
 START_SECONDS = 300.0  # in which a worker must have finished its imports, on a busy machine
 MAX_FAILED_STARTS = 3
@@ -40,7 +41,8 @@ class Worker:
         self.process = context.Process(
             target=_work, args=(theirs, description, dict(programs), time_limit), daemon=True, name="musiclm reader"
         )
-        self.process.start()
+        with _able_to_have_children():
+            self.process.start()
         theirs.close()
         self.is_ready = False
         self.on: Found | None = None
@@ -115,7 +117,7 @@ class Pool:
                     record = worker.connection.recv()
                 except (EOFError, OSError):
                     worker.process.join(1)
-                    lost = self._late() if worker.process.exitcode == -_alarm() else Drop(Reason.READER_KILLED)
+                    lost = self._late() if worker.process.exitcode in _alarms() else Drop(Reason.READER_KILLED)
                 else:
                     if record is None:
                         worker.is_ready = True
@@ -172,6 +174,22 @@ def _context() -> Any:
     return context
 
 
+_starting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _able_to_have_children() -> Iterator[None]:
+    """Let this process start others even if it is a daemon, which `multiprocessing` forbids: Dask's workers are."""
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    with _starting:
+        before = config.get("daemon")
+        config["daemon"] = False
+        try:
+            yield
+        finally:
+            config["daemon"] = before
+
+
 @contextlib.contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
     """Set an environment variable for a while."""
@@ -186,8 +204,17 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _alarm() -> int:
-    return int(getattr(signal, "SIGPROF", 0))
+def _alarms() -> set[int]:
+    """Return the exit codes of a worker that its own timers ended."""
+    return {-int(getattr(signal, name)) for name in ("SIGPROF", "SIGALRM") if hasattr(signal, name)}
+
+
+def _set_timers(time_limit: float) -> None:
+    """Let the system end this process, even within C code and without the parent, when a file takes too long; 0: no more."""
+    if hasattr(signal, "setitimer"):
+        late = 1.2 * time_limit + 1 if time_limit else 0
+        signal.setitimer(signal.ITIMER_PROF, late)  # in CPU seconds
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE * late)  # it may sleep, or wait for a file system
 
 
 def _cpu_seconds(pid: int | None) -> float:
@@ -231,11 +258,9 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
             path, data, name = connection.recv()
         except (EOFError, OSError):
             return
-        if hasattr(signal, "setitimer"):  # ends this process even within C code and without the parent
-            signal.setitimer(signal.ITIMER_PROF, 1.2 * time_limit + 1)
+        _set_timers(time_limit)
         record = read(path, data, name, lambda d, n: parsing.read_piece(d, n, tokenizer, programs))
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_PROF, 0)
+        _set_timers(0)
         try:
             connection.send(record)
         except OSError:
@@ -248,10 +273,9 @@ def _work(connection: Connection, description: dict[str, Any], programs: dict[in
 def read(path: Path | None, data: bytes | None, name: str, read_piece: Any) -> Record:
     """Return the record of a file given by its path or its bytes."""
     if data is None:
-        assert path is not None
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            return Record(Drop(Reason.UNREADABLE, str(error.strerror)))
+        found = read_bytes(path)
+        if isinstance(found, Drop):
+            return Record(found)
+        data = found
     record: Record = read_piece(data, name)
     return record

@@ -26,9 +26,14 @@ class Cadence:
         self.last_seconds, self.interval = seconds, 20.0
 
     def is_due(self, step: Step) -> bool:
-        """Return whether to validate after this step; the last step of a run is always validated."""
+        """Return whether to validate after this step; the last step of a run is always validated.
+
+        No other is if the run is to stop: who asked for that waits for the state to be saved.
+        """
         if step.progress >= 1:
             return True
+        if step.is_stopping:
+            return False
         if self.every_steps is not None:
             return step.number % self.every_steps == 0
         return step.seconds - self.last_seconds >= self.interval

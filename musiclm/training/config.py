@@ -32,6 +32,7 @@ class TrainConfig:
         patient_from: validations up to this step do not count for that: the step at which the budget was renewed.
         seed: of weights, batches and dropout.
         threads: of torch.
+        processes: how many trained the run last; the threads were chosen for that number.
         device: cpu, cuda or mps.
         precision: fp32 or bf16; None until it was measured which is faster.
         compile: use torch.compile, where there is a C++ compiler.
@@ -60,6 +61,7 @@ class TrainConfig:
     patient_from: int = 0
     seed: int = 0
     threads: int = 1
+    processes: int = 1
     device: str = "auto"
     precision: str | None = None
     compile: bool = False

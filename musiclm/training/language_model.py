@@ -18,7 +18,7 @@ from ..data.crops import IGNORE, Batch
 from ..data.loader import load
 from ..evaluation.paired import predict
 from ..models.base import LanguageModel, State
-from ..models.layers.dropout import by_element
+from ..models.layers.dropout import Dropout, by_element
 from .carry import CarriedState
 from .loop import Loss, Step, TrainingState, fit
 from .optim import Recipe, make_optimizers
@@ -128,6 +128,7 @@ class BatchLoss:
     ) -> None:
         self.predicting, self.recipe, self.elements, self.carried = predicting, recipe, elements, carried
         self.ranks, self.teacher, self.distillation_weight = ranks, teacher, distillation_weight
+        self.has_dropout = any(isinstance(module, Dropout) and module.p for module in predicting.modules())
 
     def __call__(self, model: LanguageModel, parts: Sequence[Batch], step: int) -> Iterator[Loss]:
         """Yield the loss of each part; all of them, of all processes, sum to the mean over the targets of the batch."""
@@ -136,7 +137,7 @@ class BatchLoss:
         for i, part in enumerate(parts):
             batch = part.to(device)
             elements = range(len(batch.tokens)) if self.elements is None else self.elements[i]
-            with by_element(self.recipe.seed, step, elements, device), self._gathering(is_last=i == len(parts) - 1):
+            with self._masks(step, elements, device), self._gathering(is_last=i == len(parts) - 1):
                 with self.recipe.autocast(device):
                     logits, state = self.predicting(batch, self.carried.before(batch, i))
                 self.carried.keep(batch, state, i)
@@ -144,6 +145,10 @@ class BatchLoss:
                 share = part.num_tokens / max(1.0, num_targets)
                 gradient_share = share * self.ranks.size  # gradients are averaged over the processes
                 yield Loss(total=total * gradient_share, nats=nats.detach() * share, num_targets=part.num_tokens)
+
+    def _masks(self, step: int, elements: range, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        """Return the context of a part's dropout; without dropout, a generator for each element is a waste of time."""
+        return by_element(self.recipe.seed, step, elements, device) if self.has_dropout else contextlib.nullcontext()
 
     def _gathering(self, *, is_last: bool) -> contextlib.AbstractContextManager[None]:
         """Return the context of a part: the processes exchange gradients in the last one."""
@@ -167,7 +172,9 @@ def _parts(batches: Callable[..., Batch], elements: Sequence[range] | None, numb
     """Return the parts of batch `number` that a process computes; the whole of it without `elements`."""
     if elements is None:
         return [batches(number)]
-    return [batches(number, slice(part.start, part.stop)) for part in elements]
+    first = elements[0].start
+    share = batches(number, slice(first, elements[-1].stop))
+    return [share.elements(slice(part.start - first, part.stop - first)) for part in elements]
 
 
 @torch.no_grad()

@@ -70,6 +70,7 @@ class Step(Generic[ModelT]):
         seconds: the training time so far.
         rate: the learning rate of this step.
         progress: the share of the budget that is used, 0 … 1; at 1 the run is over.
+        is_stopping: whether a process asked for the end of the run meanwhile: no step follows.
         model: the EMA weights, in evaluation mode: the model to validate and to save.
         state: returns the state to resume from. It shares memory with the run: save it before the next step.
     """
@@ -82,6 +83,7 @@ class Step(Generic[ModelT]):
     progress: float
     model: ModelT
     state: Callable[[], TrainingState]
+    is_stopping: bool = False
 
 
 def fit(
@@ -139,9 +141,11 @@ def fit(
         norm = _update(model, optimizers, recipe.clip)
         update_ema(average, model, recipe.ema_decay_at(step))
         number = step + 1
-        nats, num_targets = _finite_nats(found, norm, number, ranks)  # behind the update: it waits for the GPU
+        read = _read(found, norm)  # behind the update: it waits for the GPU
+        seconds = clock() - begin if ranks.is_first else 0.0
+        *read, seconds, num_stopping = ranks.total([*read, seconds, float(should_stop())])
+        nats, num_targets = _finite_nats(*read, step=number)
         tokens += num_targets
-        (seconds,) = ranks.total([clock() - begin if ranks.is_first else 0.0])
         yield Step(
             number=number,
             nats=nats,
@@ -151,6 +155,7 @@ def fit(
             progress=recipe.progress(number, seconds),
             model=average,
             state=functools.partial(_state, number, tokens, clock, begin, tensors),
+            is_stopping=bool(num_stopping),
         )
 
 
@@ -208,15 +213,18 @@ def _update(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], clip:
     return norm
 
 
-def _finite_nats(loss: Loss, norm: Tensor, step: int, ranks: Ranks) -> tuple[float, int]:
+def _read(loss: Loss, norm: Tensor) -> list[float]:
+    """Return the total of a loss, its nats, the norm of the gradient and the number of targets, as numbers."""
+    return [*torch.stack([loss.total, loss.nats, norm.to(loss.nats.device)]).tolist(), loss.num_targets]  # at once
+
+
+def _finite_nats(total: float, nats: float, norm: float, num_targets: float, *, step: int) -> tuple[float, int]:
     """Return the reported loss and the number of targets, of all processes.
 
     Raises:
         DivergedError: the loss, its total or the norm of the gradient is not finite.
     """
-    read = torch.stack([loss.total, loss.nats, norm.to(loss.nats.device)]).tolist()  # at once
-    total, nats, norm_read, num_targets = ranks.total([*read, loss.num_targets])
-    if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm_read)):
+    if not (math.isfinite(total) and math.isfinite(nats) and math.isfinite(norm)):
         raise DivergedError("the gradient" if math.isfinite(total + nats) else "the loss", step)
     return nats, round(num_targets)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from ..checkpoint import pack, read_header, rename_tensors
 from ..errors import DivergedError, RunError
@@ -38,6 +41,46 @@ def save(path: Path, state: TrainingState, best: float, best_step: int) -> None:
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.tensors.items()}
     write_whole(path, pack(tensors, {"run": json.dumps(numbers)}))
+
+
+def digest(path: Path) -> str | None:
+    """Return a hash of the file, so that processes can compare theirs; None if there is none."""
+    if not path.exists():
+        return None
+    found = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def check_shapes(state: TrainingState, model: nn.Module, folder: Path, tokenizer: str) -> None:
+    """Check that a model has the shapes of the state that it is to resume from.
+
+    Args:
+        state: of the run.
+        model: of this version of the package.
+        folder: of the run.
+        tokenizer: its name.
+
+    Raises:
+        RunError: it has not.
+    """
+    shapes = {f"weights.{name}": tensor.shape for name, tensor in model.state_dict().items()}
+    if shapes != {name: t.shape for name, t in state.tensors.items() if name.startswith("weights.")}:
+        raise RunError(
+            f"the run '{folder}' was begun by another version of musiclm: '{tokenizer}' has other features now; begin a new one"
+        )
+
+
+def metrics_until(path: Path, step: int) -> list[str]:
+    """Return the lines of a file of metrics up to a step; the last one may be half written, and is left out then."""
+    kept = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+    return kept
 
 
 def load(path: Path) -> tuple[TrainingState, float, int]:

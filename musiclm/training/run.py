@@ -16,16 +16,14 @@ was killed and resumed has the weights of an uninterrupted one, bit for bit (CPU
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
-import shlex
 import shutil
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +32,7 @@ from ..errors import DivergedError, RunError
 from ..files import lock, write_whole
 from .cadence import Cadence, EarlyStopping
 from .config import TrainConfig, stored_config
+from .messages import STATE, after_divergence, after_loss_of_a_rank, card
 from .ranks import ALONE, Ranks, is_loss_of_a_rank
 from .setup import TrainingSetup, prepare
 from .tensorboard import FOLDER
@@ -70,6 +69,7 @@ class Run:
         before: the validation loss of the checkpoint that the run starts from, nats/token; None without one, and on
             resume.
         last_validation: the last line of metrics.jsonl.
+        saved_step: the step whose state was saved last; None if there is none.
         stopped_because: after the run: "budget", "validation" if it stopped early, or "interrupted".
         ranks: the processes that train the run.
     """
@@ -78,6 +78,7 @@ class Run:
         self.folder, self.plan, self.ranks = folder, plan, ranks
         self.last_validation: dict[str, Any] | None = None
         self.stopped_because = "budget"
+        self.saved_step: int | None = None
         self.before: float | None = None
         self._stopping = EarlyStopping()
         self._lock = lock(folder / "lock") if ranks.is_first else None
@@ -110,7 +111,7 @@ class Run:
         except OSError as error:
             raise RunError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
         run = cls(folder, plan, ranks)
-        for name in ("resume.safetensors", "best.safetensors", "last.safetensors", "metrics.jsonl"):
+        for name in (STATE, "best.safetensors", "last.safetensors", "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         run.write_plan()
@@ -138,8 +139,8 @@ class Run:
         from ..checkpoint import read_header
 
         self.plan.minutes, self.plan.steps, self.plan.epochs = minutes, steps, epochs
-        if (self.folder / "resume.safetensors").exists():
-            metadata, _ = read_header(self.folder / "resume.safetensors")
+        if (self.folder / STATE).exists():
+            metadata, _ = read_header(self.folder / STATE)
             self.plan.patient_from = json.loads(metadata["run"])["step"]
         self.write_plan()
 
@@ -177,8 +178,9 @@ class Run:
 
         The step that uses up the budget always is.
 
-        Closing the generator saves the step that was yielded last, as `should_stop` does. An exception within a step or its
-        validation leaves the last save as it is: the weights may be half updated, or the validation may be missing.
+        Closing the generator saves the step that was yielded last, as `should_stop` does, unless several processes train the
+        run: they may have yielded different steps. An exception within a step or its validation leaves the last save as it
+        is: the weights may be half updated, or the validation may be missing.
 
         Args:
             clock: what a budget in minutes counts, see `loop.fit`.
@@ -186,33 +188,18 @@ class Run:
 
         Raises:
             DivergedError: a loss, a gradient or a weight was not finite; the message names the checkpoint that is kept.
-            RunError: another process of the run has ended.
+            RunError: another process of the run has ended, or continues another state.
+            FailedElsewhere: another process of the run could not begin it.
         """
         try:
             yield from self._train(clock, should_stop)
         except DivergedError as error:
-            raise DivergedError(error.what, error.step, self._advice()) from error
+            advice = after_divergence(self.folder, self.plan, self.best, self.best_step)
+            raise DivergedError(error.what, error.step, advice) from error
         except RuntimeError as error:
             if self.ranks.is_joined and is_loss_of_a_rank(error):
-                raise RunError(
-                    f"another process of the run has ended. To continue: --resume {shlex.quote(str(self.folder))}"
-                ) from error
+                raise RunError(after_loss_of_a_rank(self.folder, error)) from error
             raise
-
-    def _advice(self) -> str:
-        """Return what is kept of a run that diverged, and how to train on."""
-        from .. import models
-
-        usual = models.training(self.plan.arch)["learning_rate"]
-        lower = min(usual, (self.plan.learning_rate or usual) / 10)
-        best = self.folder / "best.safetensors"
-        kept = "no checkpoint was saved"
-        if best.exists():
-            kept = f"'{best}' of step {self.best_step:,} is kept, validation {self.best:.4f} nats/token"
-        if (self.folder / "resume.safetensors").exists():
-            again = f"musiclm train --resume {shlex.quote(str(self.folder))} --learning-rate {lower:g}"
-            return f"{kept}. Continue with a lower rate: {again}"
-        return f"{kept}. Begin again with a lower rate: --learning-rate {lower:g}"
 
     def _train(
         self, clock: Callable[[], float], should_stop: Callable[[], bool]
@@ -220,11 +207,10 @@ class Run:
         import torch
 
         from .language_model import train
-        from .tensorboard import TensorBoard
 
         torch.set_num_threads(self.plan.threads)
         self._resolve_precision()
-        setup = prepare(self.plan)
+        setup = self.ranks.in_turns(self._prepare)
         state = self._start(setup)
         self.stopped_because = "validation" if self.is_stale else "budget"
         if self.is_stale:
@@ -241,8 +227,28 @@ class Run:
             accumulation=self.plan.accumulation,
             ranks=self.ranks,
         )
-        cadence = Cadence(setup.recipe, state.seconds if state else 0.0)
-        curves = TensorBoard(self.folder, state.step if state else 0) if self.ranks.is_first else None
+        yield from self._validated(setup, steps, state, clock)
+        if self.stopped_because == "budget" and any(self.ranks.total([float(should_stop())])):
+            self.stopped_because = "interrupted"
+
+    def _prepare(self) -> TrainingSetup:
+        setup = prepare(self.plan)
+        if self.ranks.is_joined or self.plan.accumulation > 1:
+            self.ranks.elements(setup.crops.batch_size, self.plan.accumulation)  # raises if that cannot be
+        return setup
+
+    def _validated(
+        self,
+        setup: TrainingSetup,
+        steps: Iterable[Step[LanguageModel]],
+        start: TrainingState | None,
+        clock: Callable[[], float],
+    ) -> Generator[tuple[Step[LanguageModel], Validation | None], None, None]:
+        """Yield each step with its validation, if one is due, and save the run; see `train`."""
+        from .tensorboard import TensorBoard
+
+        cadence = Cadence(setup.recipe, start.seconds if start else 0.0)
+        curves = TensorBoard(self.folder, start.step if start else 0) if self.ranks.is_first else None
         losses: list[float] = []  # since the last validation
         unsaved: Step[LanguageModel] | None = None  # a step that is complete, its validation included, but not saved
         try:
@@ -261,17 +267,14 @@ class Run:
                 try:
                     yield step, validation
                 except GeneratorExit:
-                    if unsaved is not None:
+                    if unsaved is not None and not self.ranks.is_joined:
                         self._save_state(unsaved)
                     raise
                 if validation is not None and self.is_stale:
                     self.stopped_because = "validation"
-                    break
-            else:
-                if unsaved is not None:
-                    self._save_state(unsaved)
-                if any(self.ranks.total([float(should_stop())])):
-                    self.stopped_because = "interrupted"
+                    return
+            if unsaved is not None:
+                self._save_state(unsaved)
         finally:
             if curves is not None:
                 curves.close()
@@ -279,7 +282,7 @@ class Run:
     def _resolve_precision(self) -> None:
         """Keep the precision that is faster on the first process's device, unless one was chosen."""
         if self.plan.precision is None:
-            bf16 = resolve_bf16(None, resolve_device(self.plan.device))
+            bf16 = self.ranks.agreed(lambda: resolve_bf16(None, resolve_device(self.plan.device)))
             self.plan.precision = self.ranks.of_first("bf16" if bf16 else "fp32")
             self.write_plan()
 
@@ -287,19 +290,19 @@ class Run:
         """Return the state to resume from; None for a new run, whose starting checkpoint is then kept as the best.
 
         Raises:
-            RunError: the saved state is damaged, or has other shapes than the model of this version.
+            RunError: the saved state is damaged, or has other shapes than the model of this version; or processes have
+                different ones.
+            FailedElsewhere: see `Ranks.agreed`.
         """
+        from .resume import check_shapes
+
         state = self._load_state()
         if state is None:
             if self.plan.start_from is not None:
                 self._keep_start(setup)
             return None
-        shapes = {f"weights.{name}": tensor.shape for name, tensor in setup.model.state_dict().items()}
-        if shapes != {name: t.shape for name, t in state.tensors.items() if name.startswith("weights.")}:
-            raise RunError(
-                f"the run '{self.folder}' was begun by another version of musiclm: '{setup.tokenizer.name}' has other "
-                "features now; begin a new one"
-            )
+        self.saved_step = state.step
+        self.ranks.agreed(lambda: check_shapes(state, setup.model, self.folder, setup.tokenizer.name))
         return state
 
     def _validate(self, setup: TrainingSetup, step: Step[LanguageModel], losses: Sequence[float]) -> Validation:
@@ -336,11 +339,11 @@ class Run:
             raise DivergedError("a weight", step.number)
         nats, temperature = validation.validation_nats_per_token, validation.temperature
         calibrated = scale_logits(setup.average, temperature)
-        card = self._card(setup, nats, step, temperature)
+        words = card(self.plan, setup, nats, step, temperature)
         self._stopping.add(step.number, nats)
         if validation.is_best:
-            self._save_checkpoint("best", setup, calibrated, card)
-        self._save_checkpoint("last", setup, calibrated, card)
+            self._save_checkpoint("best", setup, calibrated, words)
+        self._save_checkpoint("last", setup, calibrated, words)
         self._append(validation)
         self._save_state(step)
 
@@ -350,11 +353,12 @@ class Run:
 
         setup.model.eval()
         found = measure_loss(setup.model, setup.tokenizer, setup.validation, bf16=setup.recipe.bf16)
-        if not math.isfinite(found.nats_per_token):
+        nats = self.ranks.of_first(found.nats_per_token)
+        if not math.isfinite(nats):
             raise RunError(f"the loss of the model '{setup.started.name}' is not finite: start from another one")
-        self.before = found.nats_per_token
-        self._stopping = EarlyStopping(best=found.nats_per_token)
-        self._save_checkpoint("best", setup, setup.model, self._card(setup, found.nats_per_token, None))
+        self.before = nats
+        self._stopping = EarlyStopping(best=nats)
+        self._save_checkpoint("best", setup, setup.model, card(self.plan, setup, nats))
 
     def _save_checkpoint(self, name: str, setup: TrainingSetup, model: LanguageModel, card: dict[str, Any]) -> None:
         from ..checkpoint import save
@@ -363,32 +367,6 @@ class Run:
             return
         path = self.folder / f"{name}.safetensors"
         save(path, model, arch=self.plan.arch, tokenizer=setup.tokenizer, card=card)
-
-    def _card(
-        self, setup: TrainingSetup, nats: float, step: Step[LanguageModel] | None, temperature: float | None = None
-    ) -> dict[str, Any]:
-        """Return the model card of a checkpoint; the step is None for the checkpoint that the run starts from."""
-        card = {
-            "data": setup.corpus.name,
-            "licence": "the trainer's own data: yours to say",
-            "command": self.plan.command,
-            "steps": step.number if step else 0,
-            "tokens": step.tokens if step else 0,
-            "minutes": round(step.seconds / 60, 1) if step else 0.0,
-            "precision": self.plan.precision,
-            "figures": {"validation_nats_per_token": nats},
-        }
-        if temperature is not None:
-            card["calibrated"] = f"logits divided by {temperature:g}, chosen on validation"
-        if self.plan.teachers:
-            card["teachers"] = ", ".join(Path(name).name for name in self.plan.teachers)
-        if setup.started is not None:
-            name = Path(setup.started.name).name
-            card["started_from"] = f"{name}: {setup.started.card.get('data')}"
-            card["licence"] = (
-                f"that of {name} ({setup.started.card.get('licence')}), and that of the trainer's own data"
-            )
-        return card
 
     def _append(self, validation: Validation) -> None:
         self.last_validation = dataclasses.asdict(validation)
@@ -404,28 +382,28 @@ class Run:
 
         state = step.state()  # of all processes
         if self.ranks.is_first:
-            save(self.folder / "resume.safetensors", state, self.best, self.best_step)
+            save(self.folder / STATE, state, self.best, self.best_step)
+        self.saved_step = step.number
 
     def _load_state(self) -> TrainingState | None:
         """Return the state that was saved last, and remove later lines of metrics.jsonl; None if there is none."""
-        from .resume import load
+        from .resume import digest, load, metrics_until
 
-        path, metrics = self.folder / "resume.safetensors", self.folder / "metrics.jsonl"
+        path, metrics = self.folder / STATE, self.folder / "metrics.jsonl"
+        if self.ranks.is_joined:
+            self.ranks.require_same(
+                self.ranks.agreed(lambda: digest(path)),
+                f"'{path}' is not the same for all processes of the run: it must be in a folder that all of them can read",
+            )
         if not path.exists():
             if self.ranks.is_first:
                 metrics.unlink(missing_ok=True)
             return None
-        state, best, best_step = load(path)
-        lines = metrics.read_text("utf-8").splitlines() if metrics.exists() else []
-        kept = []
-        for line in lines:
-            with contextlib.suppress(ValueError):  # the last line may be half written
-                if json.loads(line)["step"] <= state.step:
-                    kept.append(line)
+        state, best, best_step = self.ranks.agreed(lambda: load(path))
+        kept = self.ranks.of_first(metrics_until(metrics, state.step) if self.ranks.is_first else [])
         if self.ranks.is_first:
             write_whole(metrics, "".join(line + "\n" for line in kept).encode())
-        self.last_validation = json.loads(kept[-1]) if kept else None
-        self._stopping = EarlyStopping(
-            best=best, best_step=best_step, validated=[json.loads(line)["step"] for line in kept]
-        )
+        validated = [json.loads(line) for line in kept]
+        self.last_validation = validated[-1] if validated else None
+        self._stopping = EarlyStopping(best=best, best_step=best_step, validated=[each["step"] for each in validated])
         return state
