@@ -195,7 +195,7 @@ def _read_all(work: BuildState, paths: Sequence[Path], tokenizer: Tokenizer, opt
             yield Progress("reading", found, dropped, resumed)
 
     try:
-        for event in finding.walk(paths, work.is_done):
+        for event in remote.walk(paths, work.is_done):
             if isinstance(event, OfficialSplit):
                 work.add_official(event, options.labels.columns)
             elif not isinstance(event, Found):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,13 @@ def _unreached(address: Any, error: Exception) -> CorpusError:
     return CorpusError(f"'{address}' cannot be reached: {sources.why(error)}")
 
 
-def walk(number: int, source: Any, is_done: sources.IsDone) -> Iterator[sources.Event]:
+def walk(each: Sequence[Any], is_done: sources.IsDone) -> Iterator[sources.Event]:
+    """Yield what `sources.walk` yields, of paths on this machine and of addresses, which are `opened`."""
+    for number, source in enumerate(each):
+        yield from (_of_address if is_remote(source) else sources.of_source)(number, source, is_done)
+
+
+def _of_address(number: int, source: Any, is_done: sources.IsDone) -> Iterator[sources.Event]:
     """Yield what `sources.walk` yields, of an address.
 
     Folders are listed one after the other, so that memory does not grow with the number of files.

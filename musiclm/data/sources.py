@@ -125,20 +125,21 @@ def walk(sources: Sequence[Path], is_done: IsDone = lambda *_: False) -> Iterato
     """Yield every file with a music suffix, every official split file, and the problems on the way.
 
     Args:
-        sources: folders, archives and single files; of addresses what `remote.opened` returns.
+        sources: folders, archives and single files on this machine.
         is_done: whether a file was read before: then its bytes are not needed.
     """
-    from . import remote
-
     for number, source in enumerate(sources):
-        if remote.is_remote(source):
-            yield from remote.walk(number, source, is_done)
-        elif source.is_dir():
-            yield from _folder(number, source, is_done)
-        elif source.name.lower().endswith(ARCHIVES):
-            yield from in_archive(number, source, "", is_done)
-        else:
-            yield from _file(number, source, source.name)
+        yield from of_source(number, source, is_done)
+
+
+def of_source(number: int, source: Path, is_done: IsDone) -> Iterator[Event]:
+    """Yield what `walk` yields, of one source with its number."""
+    if source.is_dir():
+        yield from _folder(number, source, is_done)
+    elif source.name.lower().endswith(ARCHIVES):
+        yield from in_archive(number, source, "", is_done)
+    else:
+        yield from _file(number, source, source.name)
 
 
 def _folder(number: int, folder: Path, is_done: IsDone) -> Iterator[Event]:
