@@ -195,7 +195,7 @@ def test_a_listing_that_fails_is_a_problem_of_its_folder(memory, tmp_path: Path,
         return [{**info, "size": None} if info["type"] == "file" else info for info in found]
 
     monkeypatch.setattr(type(memory), "ls", ls)
-    events = sources.walk([remote.opened("memory://bucket")])
+    events = remote.walk([remote.opened("memory://bucket")], lambda *_: False)
     first = next(events)
     assert first.name == "a.mid" and not any(path.endswith("more") for path in asked)  # folder by folder
     assert first.identity.startswith(f"{len(MUSIC['01.mid'])}:")  # the listing had no size
