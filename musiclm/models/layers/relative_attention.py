@@ -10,7 +10,7 @@ B batch, H heads, T queries, S keys, E size of a head, R distances, N queries in
 
 from __future__ import annotations
 
-import functools
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from .attention_recording import recordable
 
+KERNELS: Any = None  # imported here: torch.compile must not meet an import
+if torch.version.cuda is not None and importlib.util.find_spec("triton") is not None:
+    KERNELS = importlib.import_module(".relative_attention_triton", __package__)
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
 
 
@@ -51,11 +54,8 @@ def relative_attention(
         (B, H, T, E), in the queries' dtype.
     """
     attend: Any = _RelativeAttention.apply
-    if q_BHTE.is_cuda and _has_triton():
-        from . import relative_attention_triton as kernels
-
-        if kernels.is_supported(q_BHTE, v_BHSE):
-            attend = kernels.triton_relative_attention
+    if q_BHTE.is_cuda and KERNELS is not None and KERNELS.is_supported(q_BHTE, v_BHSE):
+        attend = KERNELS.triton_relative_attention
     return _attend(attend, q_BHTE, k_BHSE, v_BHSE, distances_HRE, position_q_BHTE, num_absent_B)
 
 
@@ -85,11 +85,6 @@ def _attend(
     scale = q_BHTE.shape[-1] ** -0.5
     p_BHTE = None if position_q_BHTE is None else position_q_BHTE * scale
     return attend(q_BHTE * scale, p_BHTE, k_BHSE, v_BHSE, distances_HRE.to(q_BHTE.dtype), num_absent_B)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def _blocks(num_queries: int, num_keys: int, num_distances: int) -> Iterator[tuple[slice, slice]]:
