@@ -13,6 +13,7 @@ from ..models.base import LanguageModel, State, rows
 from .sampler import Constraint, Sampler
 
 CHUNK = 1024  # prompt tokens per forward pass; bounds the memory that a long prompt takes
+AHEAD = 64  # random numbers that are copied to a GPU at once
 
 
 Features = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -47,9 +48,9 @@ def sample_ids(
     model_ids = prompt if model_ids is None else model_ids
     sampler = sampler or Sampler()
     batch = prompt.shape[0]
-    generators = [np.random.default_rng((seed, index)) for index in range(batch)]
+    uniforms = _uniforms(seed, batch, prompt.device)
     with torch.inference_mode():
-        is_shared = bool((model_ids == model_ids[:1]).all())
+        is_shared = _is_shared(model_ids)
         first = model_ids[:1] if is_shared else model_ids
         given, feature_state = features(model_ids, None) if features else (None, None)
         last_given = None if given is None else given[:, -1]
@@ -65,16 +66,19 @@ def sample_ids(
     penalty_states = [_after_prompt(penalty, prompt) for penalty in sampler.penalties]
     while True:
         with torch.inference_mode():
+            is_constrained = False
             for constraint, constraint_state in zip(sampler.constraints, constraint_states, strict=True):
                 added = constraint.allow(constraint_state)
                 if added is not None:
-                    logits = logits + added.to(logits.device)
-            if bool(torch.isneginf(logits).all(1).any()):
+                    is_constrained, logits = True, logits + added.to(logits.device)
+            if is_constrained and bool(
+                torch.isneginf(logits).all(1).any()
+            ):  # on a GPU, reading it waits for the logits
                 raise ValueError("the constraints ban every token")
             exempt = sampler.exempt(last_given) if sampler.exempt is not None else None
             penalty = _sum(sampler.penalties, penalty_states)
             tempered = sampler.tempers_rhythm(last_given) if sampler.tempers_rhythm is not None else None
-            token = _sample(sampler.probabilities(logits, exempt, penalty, tempered), generators)
+            token = _sample(sampler.probabilities(logits, exempt, penalty, tempered), next(uniforms))
         yield token
         with torch.inference_mode():
             constraint_states = [
@@ -89,6 +93,11 @@ def sample_ids(
                 given, feature_state = features(token[:, None], feature_state)
                 last_given = given[:, -1]
             logits, state = _run(model, token[:, None], state, given)
+
+
+def _is_shared(ids: Tensor) -> bool:
+    """Return whether all batch elements have the same ids."""
+    return bool((ids == ids[:1]).all())
 
 
 def _after_prompt(constraint: Constraint, prompt: Tensor) -> Any:
@@ -112,9 +121,20 @@ def _run(model: LanguageModel, tokens: Tensor, state: State | None, features: Te
     return logits[:, -1], state
 
 
-def _sample(probabilities: Tensor, generators: list[np.random.Generator]) -> Tensor:
-    """Return one token per batch element, (B,): inverse transform sampling with one uniform number each."""
+def _uniforms(seed: int, batch: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield uniform numbers in [0, 1), (B, 1) float64 on a device, endlessly; each element has its own generator.
+
+    They are copied to a GPU `AHEAD` steps at a time: a copy in each step would make it wait.
+    """
+    generators = [np.random.default_rng((seed, index)) for index in range(batch)]
+    num_steps = 1 if device.type == "cpu" else AHEAD
+    while True:
+        block = torch.from_numpy(np.stack([generator.random(num_steps) for generator in generators])).to(device)
+        yield from block.split(1, 1)
+
+
+def _sample(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return one token per batch element, (B,): inverse transform sampling with a uniform number each, (B, 1)."""
     cumulated = probabilities.double().cumsum(1)
-    uniform = torch.tensor([[g.random()] for g in generators], dtype=torch.float64, device=probabilities.device)
     token = torch.searchsorted(cumulated, uniform * cumulated[:, -1:], right=True)
     return token.squeeze(1).clamp_(max=probabilities.shape[1] - 1)

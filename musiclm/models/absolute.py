@@ -17,7 +17,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from .base import Embedding, Head, LanguageModel, State
+from .base import Embedding, Head, LanguageModel, State, host_counts
 from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, run_blocks, split_heads
 from .layers.dropout import Dropout
 from .layers.fused_attention import attention
@@ -72,7 +72,7 @@ class Model(LanguageModel):
         positions_T = torch.arange(num_before, num_before + tokens.shape[1], device=tokens.device)
         x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + sinusoids(positions_T, size))
         x_BTD, after = run_blocks(self.blocks, x_BTD, None if state is None else state[1:])
-        return self.norm(x_BTD), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
+        return self.norm(x_BTD), (host_counts(num_before + tokens.shape[1], len(tokens)), *after)
 
 
 class Attention(nn.Module):

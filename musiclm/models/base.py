@@ -23,7 +23,11 @@ MAX_INTERVAL = 24  # of a relative-pitch head, in ids from the reference; two oc
 TEMPERATURE = "temperature"  # the buffer of a model whose head cannot be rescaled
 
 State = tuple[Tensor, ...]
-"""A streaming state (recurrent state or KV cache): flat, batch first in every tensor, its order private to the model."""
+"""A streaming state (recurrent state or KV cache): flat, batch first in every tensor, its order private to the model.
+
+Numbers that Python reads in each step, `host_counts`, are on the CPU whatever the model's device: reading a number from a GPU
+waits for all that it computes.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,6 +282,16 @@ class Head(nn.Linear):
             by_id = F.pad(by_interval, (1, 1)).gather(-1, intervals)
             logits_BTV = logits_BTV + F.pad(by_id, (first, self.out_features - last - 1))
         return logits_BTV
+
+
+def host_counts(count: int, batch_size: int) -> Tensor:
+    """Return a count for each batch element, (B,) int64, on the CPU: the part of a state that Python reads."""
+    return torch.full((batch_size,), count, dtype=torch.int64, device="cpu")
+
+
+def on_device(counts: Tensor, device: torch.device) -> Tensor:
+    """Return counts, (B,), on a device, copied without waiting for what it computes."""
+    return counts.to(device, non_blocking=True)
 
 
 def detach(state: State) -> State:

@@ -39,7 +39,7 @@ class Ensemble(LanguageModel):
             logits_BTV, new_state = member(tokens, own_state, own_features)
             log_probs.append(logits_BTV.float().log_softmax(-1))
             after.append(new_state)
-        counts = torch.tensor([len(s) for s in after], device=tokens.device).repeat(tokens.shape[0], 1)
+        counts = torch.tensor([len(s) for s in after], device="cpu").repeat(tokens.shape[0], 1)
         return torch.stack(log_probs).movedim(0, 2), (counts, *itertools.chain.from_iterable(after))
 
 

@@ -102,7 +102,7 @@ class Model(LinearTransformer):
             return None
         counts, redraws, *sums = state
         is_current = redraws == self.redraws
-        if bool(is_current.all()):
+        if is_current.device.type == "cpu" and bool(is_current.all()):  # elsewhere reading it would wait for the device
             return counts, *sums
         return tuple(torch.where(is_current.view(-1, *[1] * (t.ndim - 1)), t, 0) for t in (counts, *sums))
 

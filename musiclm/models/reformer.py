@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import Embedding, Head, LanguageModel, State
+from .base import Embedding, Head, LanguageModel, State, host_counts, on_device
 from .layers import quantized
 from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
@@ -107,7 +107,7 @@ class Model(LanguageModel):
         x_BTD = self.dropout(self.embedding(tokens, features) * size**0.5 + sinusoids(positions_T, size))
         layers: Any = list(self.blocks)
         first, second, after = run_layers(layers, x_BTD, split_state(state, len(layers)))
-        return self.norm((first + second) / 2), (torch.full_like(tokens[:, 0], num_before + tokens.shape[1]), *after)
+        return self.norm((first + second) / 2), (host_counts(num_before + tokens.shape[1], len(tokens)), *after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
         return IncrementalReformer(self, resolve_precision(precision, next(self.parameters()).device))
@@ -152,7 +152,7 @@ class Attention(nn.Module):
 
     def buckets(self, k_BHTE: Tensor) -> Tensor:
         """Return the buckets of keys, (B, H, R, T)."""
-        return hash_buckets(k_BHTE, rotations(*self._rotations).to(k_BHTE.device))
+        return hash_buckets(k_BHTE, rotations(*self._rotations).to(k_BHTE.device, non_blocking=True))
 
     def forward(self, x_BTD: Tensor, kept: State | None, chosen: Tensor | None = None) -> tuple[Tensor, State, Tensor]:
         """Return the output, (B, T, D), what the next tokens attend to, and the tokens' buckets, (B, H, R, T).
@@ -202,7 +202,9 @@ class IncrementalReformer(IncrementalModel):
             hidden_BTD, state = self.whole.encode(tokens, state, features)
             return hidden_BTD, state
         size = self.config.size
-        first_BD = self._embedding(tokens, features)[:, 0] * size**0.5 + sinusoids(state[0], size)
+        first_BD = self._embedding(tokens, features)[:, 0] * size**0.5 + sinusoids(
+            on_device(state[0], tokens.device), size
+        )
         second_BD = first_BD
         after: list[Tensor] = []
         for step, kept in zip(self._steps, split_state(state, len(self._steps)), strict=True):

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import Embedding, Head, LanguageModel, State
+from .base import Embedding, Head, LanguageModel, State, host_counts, on_device
 from .layers.blocks import TransformerConfig, initialize, merge_heads
 from .layers.dropout import Dropout
 from .layers.fused_attention import attention
@@ -73,8 +73,8 @@ class Model(LanguageModel):
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, State]:
         x_BTD = self.dropout(self.embedding(tokens, features))
-        counts = torch.zeros_like(tokens[:1, 0]) if state is None else state[0]  # (1,) or (B,)
-        positions = counts[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
+        counts = host_counts(0, 1) if state is None else state[0]  # (1,) or (B,)
+        positions = on_device(counts, tokens.device)[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         rotations_BTR = rotations(positions, self.config.size // self.config.num_heads)
         after: list[Tensor] = []
         for i, block in enumerate(self.blocks):

@@ -13,10 +13,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .base import Embedding, Head, State
+from .base import Embedding, Head, State, host_counts
 from .layers.bidirectional_attention import BidirectionalAttention
 from .layers.blocks import INIT_STD, Block, TransformerConfig, initialize
 from .layers.cross_attention import CrossAttention
@@ -77,7 +76,7 @@ class Model(Seq2SeqModel):
         for block in self.encoder:
             x_BSD, _ = block(x_BSD, mask_BS)
         memory_BSD = self.encoder_norm(x_BSD)
-        state = [torch.zeros_like(source[:, 0]), self.aligned(source, source_features), mask_BS]
+        state = [host_counts(0, len(source)), self.aligned(source, source_features), mask_BS]
         for decoder_block in self.decoder:
             cross: Any = decoder_block.cross
             keys, values = cross.cache(memory_BSD)
@@ -97,7 +96,7 @@ class Model(Seq2SeqModel):
             keys, values, *of_source = state[3 + 4 * i : 7 + 4 * i]
             x_BTD, (keys, values, count) = block(x_BTD, (keys, values, num_cached), (*of_source, added_BHTS))
             after += keys, values, *of_source
-        return self.norm(x_BTD), (torch.full_like(state[0], count), *where, *after)
+        return self.norm(x_BTD), (host_counts(count, len(tokens)), *where, *after)
 
 
 class DecoderBlock(Block):

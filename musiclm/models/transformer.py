@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import Embedding, Head, LanguageModel, State
+from .base import Embedding, Head, LanguageModel, State, host_counts
 from .layers.blocks import Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.relative_attention import relative_attention
@@ -72,8 +72,7 @@ class Model(LanguageModel):
             cache = None if state is None else (state[1 + 2 * i], state[2 + 2 * i], num_cached)
             x_BTD, (keys, values, count) = block(x_BTD, cache)
             after += keys, values
-        counts = torch.full((tokens.shape[0],), count, dtype=torch.int64, device=tokens.device)
-        return self.norm(x_BTD), (counts, *after)
+        return self.norm(x_BTD), (host_counts(count, len(tokens)), *after)
 
     def for_generation(self, precision: str = "auto") -> LanguageModel:
         precision = resolve_precision(precision, next(self.parameters()).device)

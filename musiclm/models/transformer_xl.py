@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import resolve_precision
-from .base import Embedding, Head, LanguageModel, State, detach
+from .base import Embedding, Head, LanguageModel, State, detach, on_device
 from .layers.blocks import INIT_STD, Block, TransformerConfig, initialize, merge_heads, split_heads
 from .layers.dropout import Dropout
 from .layers.positions import sinusoids
@@ -83,7 +83,7 @@ class Model(LanguageModel):
         c = self.config
         x_BTD = self.dropout(self.embedding(tokens, features))
         distances_RD = sinusoids(torch.arange(c.memory, device=tokens.device), c.size).to(x_BTD.dtype)
-        num_before_B = tokens.new_zeros(len(tokens)) if state is None else state[0]
+        num_before_B = tokens.new_zeros(len(tokens)) if state is None else on_device(state[0], tokens.device)
         num_absent_B = None if state is None else state[1].shape[2] - num_before_B
         after: list[Tensor] = []
         for i, block in enumerate(self.blocks):

@@ -141,7 +141,7 @@ class BatchLoss:
                 with self.recipe.autocast(device):
                     logits, state = self.predicting(batch, self.carried.before(batch, i))
                 self.carried.keep(batch, state, i)
-                total, nats = self._means(logits.float(), batch)
+                total, nats = self._means(logits.float(), batch, part.num_tokens)
                 share = part.num_tokens / max(1.0, num_targets)
                 gradient_share = share * self.ranks.size  # gradients are averaged over the processes
                 yield Loss(total=total * gradient_share, nats=nats.detach() * share, num_targets=part.num_tokens)
@@ -156,9 +156,9 @@ class BatchLoss:
             return contextlib.nullcontext()
         return self.predicting.no_sync()  # type: ignore[operator]
 
-    def _means(self, logits_BTV: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _means(self, logits_BTV: Tensor, batch: Batch, num_targets: int) -> tuple[Tensor, Tensor]:
         """Return the minimized loss and the cross-entropy, means over the targets of a part."""
-        if not batch.mask.any():
+        if not num_targets:  # counted on the CPU: to count on a GPU is to wait for it
             return logits_BTV.sum() * 0.0, logits_BTV.new_zeros(())
         nats = F.cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         if self.teacher is None:

@@ -25,7 +25,9 @@ class FloatWindow:
     def __init__(self, num_heads: int, size: int, context: int) -> None:
         self.num_heads, self.size, self.context = num_heads, size, context
 
-    def attend(self, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+    def attend(
+        self, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, num_before: int | Tensor
+    ) -> tuple[Tensor, State]:
         """Return the output of attention for a token, (B, H E), and the new cache.
 
         Args:
@@ -33,13 +35,29 @@ class FloatWindow:
             k_BHE: its keys.
             v_BHE: its values.
             kept: the cache of the tokens before it; it is written into.
-            num_before: the number of tokens before it.
+            num_before: the number of tokens before it; or that in a tensor, (1,), with a cache that has room for all slots:
+                then the same operations are computed at each position, see `step_graph`.
         """
+        if isinstance(num_before, Tensor):
+            return self._attend_at(num_before, q_BHE, k_BHE, v_BHE, kept, 0.0), kept
         slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
         keys, values = (_with_room(t, 2, slot, self.context) for t in kept)
         keys[:, :, slot], values[:, :, slot] = k_BHE, v_BHE
         scores_BH1S = q_BHE[:, :, None] @ keys[:, :, :num_seen].transpose(2, 3)
         return (scores_BH1S.softmax(-1) @ values[:, :, :num_seen]).flatten(1), (keys, values)
+
+    def _attend_at(
+        self, position: Tensor, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, far_BHS: Tensor | float
+    ) -> Tensor:
+        """Return the output of attention, (B, H E), at a position in a tensor, (1,); `far_BHS` is added to the scores."""
+        keys, values = kept
+        slot = position % self.context
+        keys.index_copy_(2, slot, k_BHE[:, :, None])
+        values.index_copy_(2, slot, v_BHE[:, :, None])
+        is_empty = torch.arange(self.context, device=position.device) > position
+        scores_BHS = (q_BHE[:, :, None] @ keys.transpose(2, 3))[:, :, 0] + far_BHS
+        weights_BHS = scores_BHS.masked_fill(is_empty, float("-inf")).softmax(-1)
+        return (weights_BHS[:, :, None] @ values).flatten(1)
 
     def closed(self, keys: Tensor, values: Tensor, num_seen: int) -> State:
         """Return the cache of the last keys and values, (B, H, at most `context`, E), after `num_seen` tokens."""
@@ -67,15 +85,23 @@ class FloatAttention(FloatWindow):
         self.distances_HRE = torch.cat([far_HRE, far_HRE], 1)
         self.bias_HR = None if bias_HR is None else bias_HR.flip(1).repeat(1, 2)
 
-    def __call__(self, qkv: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+    def __call__(self, qkv: Tensor, kept: State, num_before: int | Tensor) -> tuple[Tensor, State]:
         """Return the output of attention for a token, (B, H E), and the new cache.
 
         Args:
             qkv: scaled queries, keys and values of the token, (B, 3 H E).
             kept: the cache of the tokens before it; it is written into.
-            num_before: the number of tokens before it.
+            num_before: the number of tokens before it; see `attend`.
         """
         q_BHE, k_BHE, v_BHE = qkv.view(len(qkv), 3, self.num_heads, -1).unbind(1)
+        if isinstance(num_before, Tensor):
+            # of each slot, where its distance is: the farthest first
+            at_S = (torch.arange(self.context, device=qkv.device) - num_before - 1) % self.context
+            far_HBS = torch.bmm(q_BHE.transpose(0, 1), self.distances_HRE[:, : self.context].transpose(1, 2))
+            if self.bias_HR is not None:
+                far_HBS += self.bias_HR[:, None, : self.context]
+            far_BHS = far_HBS.index_select(2, at_S).transpose(0, 1)
+            return self._attend_at(num_before, q_BHE, k_BHE, v_BHE, kept, far_BHS), kept
         slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
         keys, values = (_with_room(t, 2, slot, self.context) for t in kept)
         keys[:, :, slot], values[:, :, slot] = k_BHE, v_BHE
@@ -104,8 +130,11 @@ class PackedWindow:
     def __init__(self, num_heads: int, size: int, context: int) -> None:
         self.num_heads, self.size, self.context = num_heads, size, context
 
-    def attend(self, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+    def attend(
+        self, q_BHE: Tensor, k_BHE: Tensor, v_BHE: Tensor, kept: State, num_before: int | Tensor
+    ) -> tuple[Tensor, State]:
         """Return the output of attention for a token, (B, H E), and the new cache: see `FloatWindow`."""
+        num_before = int(num_before)
         num_bags, num_seen = len(q_BHE) * self.num_heads, min(num_before + 1, self.context)
         keys, values = self._stored(k_BHE, v_BHE, kept, num_before % self.context)
         scores = self._scores(q_BHE.reshape(-1), keys, num_bags)
@@ -161,8 +190,9 @@ class PackedAttention(PackedWindow):
         self.distances = {n: _pack(far[:, self.context - n :].contiguous()) for n in lengths}
         self.bias_HR = None if bias_HR is None else bias_HR.float().flip(1)
 
-    def __call__(self, qkv: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+    def __call__(self, qkv: Tensor, kept: State, num_before: int | Tensor) -> tuple[Tensor, State]:
         """Return the output of attention for a token, and the new cache: see `FloatAttention`."""
+        num_before = int(num_before)
         num_bags = len(qkv) * self.num_heads
         q, k, v = qkv.view(len(qkv), 3, -1).unbind(1)
         slot, num_seen = num_before % self.context, min(num_before + 1, self.context)
@@ -213,6 +243,11 @@ def _rows_of_values(num_bags: int, room: int, num_seen: int) -> tuple[Tensor, Te
     first = torch.arange(0, num_bags * room, room, dtype=torch.int32)
     rows = (first[:, None] + torch.arange(num_seen, dtype=torch.int32)).view(-1)
     return rows, torch.arange(0, num_bags * num_seen, num_seen, dtype=torch.int32)
+
+
+def with_all_slots(kept: State, context: int) -> State:
+    """Return caches of a `FloatWindow` with room for all slots; themselves if they have that."""
+    return tuple(_with_room(t, 2, context - 1, context) for t in kept)
 
 
 def _room(num_slots: int, context: int) -> int:

@@ -5,6 +5,7 @@ Positions are tensors of integers of any shape, so that each batch element may h
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -32,10 +33,17 @@ def rotations(positions: Tensor, size: int) -> Tensor:
     of two rotated vectors depend on the distance alone, to less than 1e-6 rad at any position; a float32 angle would be off
     by 0.03 rad at a position of a million. The rounding of the rates shifts an angle by up to 7e-10 rad per position.
     """
-    rates = [round(BASE ** (-2 * i / size) / (2 * math.pi) * TURN) for i in range(size // 2)]
-    parts = (positions[..., None] * torch.tensor(rates, device=positions.device)) % TURN
+    parts = (positions[..., None] * _rates(size, positions.device)) % TURN
     angles = parts.float() * (2 * math.pi / TURN)
     return torch.complex(angles.cos(), angles.sin())
+
+
+@functools.lru_cache(maxsize=8)  # made again, it would be copied to the device in each step, which waits for it
+def _rates(size: int, device: torch.device) -> Tensor:
+    """Return the parts of a turn per position, (size / 2,) int64."""
+    rates = [round(BASE ** (-2 * i / size) / (2 * math.pi) * TURN) for i in range(size // 2)]
+    with torch.inference_mode(mode=False):  # for training too
+        return torch.tensor(rates, device=device)
 
 
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:

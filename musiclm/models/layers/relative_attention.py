@@ -2,14 +2,17 @@
 
 The skewing of the Music Transformer (Huang et al. 2018) turns (query, distance) into (query, key) without a tensor of
 queries x keys x size. Queries are processed in blocks, so that keys in a block's future or behind its context are not
-computed: with a fixed context, time and memory are linear in the number of queries.
+computed: with a fixed context, time and memory are linear in the number of queries. On CUDA, where Triton is installed (PyTorch
+for CUDA brings it on Linux), `relative_attention_triton` computes the same.
 
 B batch, H heads, T queries, S keys, E size of a head, R distances, N queries in a block, M keys that they may attend to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +22,9 @@ from torch.autograd.function import once_differentiable
 
 from .attention_recording import recordable
 
+KERNELS: Any = None  # imported here: torch.compile must not meet an import
+if torch.version.cuda is not None and importlib.util.find_spec("triton") is not None:
+    KERNELS = importlib.import_module(".relative_attention_triton", __package__)
 BLOCK = 128  # queries; measured on two cores: 64 and 256 are slower at 512 tokens
 
 
@@ -47,10 +53,38 @@ def relative_attention(
     Returns:
         (B, H, T, E), in the queries' dtype.
     """
-    attend, scale = _RelativeAttention.apply, q_BHTE.shape[-1] ** -0.5
+    attend: Any = _RelativeAttention.apply
+    if q_BHTE.is_cuda and KERNELS is not None and KERNELS.is_supported(q_BHTE, v_BHSE):
+        attend = KERNELS.triton_relative_attention
+    return _attend(attend, q_BHTE, k_BHSE, v_BHSE, distances_HRE, position_q_BHTE, num_absent_B)
+
+
+def reference_relative_attention(
+    q_BHTE: Tensor,
+    k_BHSE: Tensor,
+    v_BHSE: Tensor,
+    distances_HRE: Tensor,
+    *,
+    position_q_BHTE: Tensor | None = None,
+    num_absent_B: Tensor | None = None,
+) -> Tensor:
+    """Return `relative_attention` by blocks of torch's operations, which is the same on every device."""
+    attend: Any = _RelativeAttention.apply
+    return _attend(attend, q_BHTE, k_BHSE, v_BHSE, distances_HRE, position_q_BHTE, num_absent_B)
+
+
+def _attend(
+    attend: Callable[..., Tensor],
+    q_BHTE: Tensor,
+    k_BHSE: Tensor,
+    v_BHSE: Tensor,
+    distances_HRE: Tensor,
+    position_q_BHTE: Tensor | None,
+    num_absent_B: Tensor | None,
+) -> Tensor:
+    scale = q_BHTE.shape[-1] ** -0.5
     p_BHTE = None if position_q_BHTE is None else position_q_BHTE * scale
-    attended: Tensor = attend(q_BHTE * scale, p_BHTE, k_BHSE, v_BHSE, distances_HRE.to(q_BHTE.dtype), num_absent_B)
-    return attended
+    return attend(q_BHTE * scale, p_BHTE, k_BHSE, v_BHSE, distances_HRE.to(q_BHTE.dtype), num_absent_B)
 
 
 def _blocks(num_queries: int, num_keys: int, num_distances: int) -> Iterator[tuple[slice, slice]]:

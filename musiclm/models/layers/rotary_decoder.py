@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import devices
-from ..base import Embedding, LanguageModel, State
+from ..base import Embedding, LanguageModel, State, on_device
 from . import quantized
-from .cached_attention import FloatWindow, PackedWindow
+from .cached_attention import FloatWindow, PackedWindow, with_all_slots
 from .incremental import IncrementalModel
 from .positions import rotate, rotations
 from .rms_norm import RMSNorm, inverse_rms
+from .step_graph import GraphedStep, capture
 
 
 class IncrementalRotary(IncrementalModel):
@@ -41,6 +42,11 @@ class IncrementalRotary(IncrementalModel):
         self._embedding = quantized.fuse_embedding(whole.embedding)
         self.norm = norm
         self._steps = [_Step(block, self.config, precision) for block in blocks]
+        self._graphed = None
+        if norm.weight.is_cuda:
+            self._graphed = GraphedStep(
+                lambda tokens, features, caches, at: self._step(tokens, features, caches, at, at)[0], capture
+            )
 
     def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
@@ -48,13 +54,23 @@ class IncrementalRotary(IncrementalModel):
         if state is None or tokens.shape[1] > 1:
             return self._read(tokens, state, features)
         num_before = int(state[0][0])
+        if self._graphed is not None and bool((state[0] == num_before).all()):
+            caches = with_all_slots(state[1:], self.config.context)
+            return self._graphed(tokens, features, caches, num_before)[:, None], (state[0] + 1, *caches)
+        x_BD, after = self._step(tokens, features, state[1:], num_before, on_device(state[0], tokens.device))
+        return x_BD[:, None], (state[0] + 1, *after)
+
+    def _step(
+        self, tokens: Tensor, features: Tensor | None, caches: State, num_before: int | Tensor, positions: Tensor
+    ) -> tuple[Tensor, State]:
+        """Return the hidden states of a token at some positions, (B,) or (1,), as (B, D), and the new caches."""
         x_BD = self._embedding(tokens, features)[:, 0]
-        rotations_B1R = rotations(state[0], self.config.size // self.config.num_heads)[:, None]
+        rotations_B1R = rotations(positions, self.config.size // self.config.num_heads)[:, None]
         after: list[Tensor] = []
         for i, step in enumerate(self._steps):
-            x_BD, kept = step(x_BD, rotations_B1R, state[1 + 2 * i : 3 + 2 * i], num_before)
+            x_BD, kept = step(x_BD, rotations_B1R, caches[2 * i : 2 * i + 2], num_before)
             after += kept
-        return (x_BD * inverse_rms(x_BD)).mul_(self.norm.weight)[:, None], (state[0] + 1, *after)
+        return (x_BD * inverse_rms(x_BD)).mul_(self.norm.weight), tuple(after)
 
     def _read(self, tokens: Tensor, state: State | None, features: Tensor | None) -> tuple[Tensor, State]:
         """Return the hidden states of the whole model, run on a state of its own kind, and the new state of this one."""
@@ -89,7 +105,9 @@ class _Step:
         kind = PackedWindow if is_int8 else FloatWindow
         self.attention = kind(config.num_heads, head_size, config.context)
 
-    def __call__(self, x_BD: Tensor, rotations_B1R: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+    def __call__(
+        self, x_BD: Tensor, rotations_B1R: Tensor, kept: State, num_before: int | Tensor
+    ) -> tuple[Tensor, State]:
         """Return the residual stream after the block, and the KV cache of its attention."""
         qkv = self.queries_keys_values(x_BD * inverse_rms(x_BD)).view(len(x_BD), 3, self.attention.num_heads, -1)
         q_k = rotate(qkv[:, :2], rotations_B1R[:, None])  # (B, 2, H, E)

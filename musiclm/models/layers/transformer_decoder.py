@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ... import devices
-from ..base import Embedding, LanguageModel, State
+from ..base import Embedding, LanguageModel, State, host_counts
 from . import quantized
-from .cached_attention import FloatAttention, PackedAttention
+from .cached_attention import FloatAttention, PackedAttention, with_all_slots
 from .incremental import IncrementalBlock, IncrementalModel
+from .step_graph import GraphedStep, capture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,9 @@ class IncrementalTransformer(IncrementalModel):
         ]
         self._context = blocks[0].distances_HRE.shape[1]
         self.norm = norm
+        self._graphed = None
+        if blocks[0].distances_HRE.is_cuda:
+            self._graphed = GraphedStep(lambda *given: self._step(*given)[0], capture)
 
     def encode(
         self, tokens: Tensor, state: State | None = None, features: Tensor | None = None
@@ -75,13 +78,23 @@ class IncrementalTransformer(IncrementalModel):
         if state is None or tokens.shape[1] > 1:
             return self._read(tokens, state, features)
         num_before = int(state[0][0])
+        if self._graphed is not None:
+            caches = with_all_slots(state[1:], self._context)
+            return self._graphed(tokens, features, caches, num_before)[:, None], (state[0] + 1, *caches)
+        x_BD, after = self._step(tokens, features, state[1:], num_before)
+        return x_BD[:, None], (state[0] + 1, *after)
+
+    def _step(
+        self, tokens: Tensor, features: Tensor | None, caches: State, num_before: int | Tensor
+    ) -> tuple[Tensor, State]:
+        """Return the hidden states of a token, (B, D), and the new caches."""
         x_BD = self._embedding(tokens, features)[:, 0]
         after: list[Tensor] = []
-        each = (len(state) - 1) // len(self._steps)
+        each = len(caches) // len(self._steps)
         for i, step in enumerate(self._steps):
-            x_BD, kept = step(x_BD, state[1 + each * i : 1 + each * (i + 1)], num_before)
+            x_BD, kept = step(x_BD, caches[each * i : each * (i + 1)], num_before)
             after += kept
-        return self.norm(x_BD)[:, None], (state[0] + 1, *after)
+        return self.norm(x_BD), tuple(after)
 
     def _read(self, tokens: Tensor, state: State | None, features: Tensor | None) -> tuple[Tensor, State]:
         """Return the hidden states of the whole model, run on a state of its own kind, and the new state of this one."""
@@ -92,14 +105,14 @@ class IncrementalTransformer(IncrementalModel):
             opened: list[Tensor] = []
             for i, attention in enumerate(self._attentions):
                 opened += attention.cached.opened(state[1 + each * i : 1 + each * (i + 1)], num_before)
-            state = (torch.full_like(state[0], min(num_before, self._context)), *opened)
+            state = (host_counts(min(num_before, self._context), len(tokens)), *opened)
         hidden_BTD, after = self.whole.encode(tokens, state, features)
         count, num_seen = int(after[0][0]), num_before + tokens.shape[1]
         closed: list[Tensor] = []
         for i, attention in enumerate(self._attentions):
             keys, values = (t[:, :, max(0, count - self._context) : count] for t in after[1 + 2 * i : 3 + 2 * i])
             closed += attention.cached.closed(keys, values, num_seen)
-        return hidden_BTD, (torch.full_like(after[0], num_seen), *closed)
+        return hidden_BTD, (host_counts(num_seen, len(tokens)), *closed)
 
 
 class _Attention:
@@ -118,6 +131,6 @@ class _Attention:
         bias_HR = None if block.distance_bias_HR is None else block.distance_bias_HR.detach() * scale
         self.cached = kind(distances_HRE, bias_HR)
 
-    def __call__(self, x_BD: Tensor, kept: State, num_before: int) -> tuple[Tensor, State]:
+    def __call__(self, x_BD: Tensor, kept: State, num_before: int | Tensor) -> tuple[Tensor, State]:
         """Return attention, (B, D), and the KV cache."""
         return self.cached(self.queries_keys_values(x_BD), kept, num_before)
