@@ -79,6 +79,7 @@ def trained(
     tagger, run = _fitted(way, found, recipe, config, tokenizer, start)
     result: dict[str, Any] = {"way": way.name, "asked": asked} | run
     if tagger is not None:
+        tagger.seen = found.seen()
         tagger.card = {"labels": dict(Counter(piece.label for piece in found.pieces("train")))}
         folder.mkdir(parents=True, exist_ok=True)
         tagger.save(folder / FILE)

@@ -97,7 +97,7 @@ def test_a_folder_of_rubbish_is_counted_and_named_files_are_errors(run, tagger: 
     (tmp_path / "m" / "b.mid").write_bytes(b"")
     (tmp_path / "m" / "c.txt").write_text("no music")
     code, out, err = run("tag", "m", "--model", tagger)
-    assert code == 1 and out == "" and err.count("passed over: 1 file") == 2
+    assert code == 1 and out == "" and err.count("left out: 1 file: ") == 2
     write(high(), tmp_path / "m" / "d.mid")
     code, out, err = run("tag", "m", "--model", tagger, "--json")
     assert code == 0 and [("error" in a) for a in json.loads(out)] == [True, True, False]
