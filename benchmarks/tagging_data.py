@@ -20,6 +20,7 @@ from musiclm.tagging.dataset import TagData, TagPiece, read_pieces, split_pieces
 from musiclm.tagging.labels import LabelledFile, find_labelled, read_found
 from musiclm.tokenizers.base import Tokenizer
 
+CACHE = 2  # version of what is kept of pieces
 VALIDATION_SHARE = 5  # labelled pieces for one of validation, in the curve
 
 
@@ -62,9 +63,15 @@ def subset(files: list[LabelledFile], count: int, seed: int) -> list[LabelledFil
     return found
 
 
+def digest(files: list[LabelledFile]) -> str:
+    """Return a hash of names, labels and splits: what is kept of other labels or splits is not read for these."""
+    rows = sorted([file.name, file.label, file.split or ""] for file in files)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
 def pieces(files: list[LabelledFile], tokenizer: Tokenizer, steps: int, folder: Path) -> TagData:
     """Return the pieces of files by split; copies stay where the official split has them. Tokens are kept in a folder."""
-    described = json.dumps([tokenizer.describe(), steps, sorted(file.name for file in files)], sort_keys=True)
+    described = json.dumps([CACHE, tokenizer.describe(), steps, digest(files)], sort_keys=True)
     cache = folder / f"tokens-{hashlib.sha256(described.encode()).hexdigest()[:16]}.pickle"
     if cache.exists():
         found: list[TagPiece] = pickle.loads(cache.read_bytes())

@@ -58,7 +58,7 @@ def trained(
 ) -> dict[str, Any]:
     """Return the figures of a way on the test pieces, after training and measuring what is missing."""
     seed = a.seeds[0] if seed is None else seed
-    asked = {"way": list(way), "minutes": minutes, "seed": seed, "files": len(files), "tokenizer": a.tokenizer}
+    asked = {"way": list(way), "minutes": minutes, "seed": seed, "files": data.digest(files), "tokenizer": a.tokenizer}
     asked |= {name: getattr(a, name) for name in ("preset", "pooling", "length", "learning_rate", "balance")}
     stored = read_json(folder / "result.json")
     if stored is not None and stored["asked"] == json.loads(json.dumps(asked)):
@@ -79,6 +79,7 @@ def trained(
     tagger, run = _fitted(way, found, recipe, config, tokenizer, start)
     result: dict[str, Any] = {"way": way.name, "asked": asked} | run
     if tagger is not None:
+        tagger.seen = found.seen()
         tagger.card = {"labels": dict(Counter(piece.label for piece in found.pieces("train")))}
         folder.mkdir(parents=True, exist_ok=True)
         tagger.save(folder / FILE)

@@ -10,7 +10,7 @@ import click
 from ..errors import CorpusError
 from ..files import write_whole
 from . import _console, _options, _predictions
-from ._tag_training import MOST_LISTED, column_option, data_option, model_option
+from ._tag_training import MOST_LISTED, column_option, data_option, model_option, say_missing
 
 if TYPE_CHECKING:
     from ..tagging.dataset import TagPiece
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..tagging.model import Tagger
 
 
-@click.command("evaluate", epilog="Example: musiclm tag evaluate rock/ jazz/ --model mine.safetensors -o confusion.png")
+@click.command("evaluate", epilog="Example: musiclm tag evaluate held_out/ --model mine.safetensors -o confusion.png")
 @click.argument("sources", nargs=-1, required=True, metavar="CSV|CORPUS|FOLDER…")
 @model_option
 @column_option
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test", "all"]),
-    help="Default: test where the labels come with a split, else all.",
+    help="Default: test where the labels come with a split, else all, without pieces of its training. Train, validation and "
+    "all keep those.",
 )
 @click.option("-o", "--output", metavar="PATH", help="Plot the confusion matrix: a .png or .svg file.")
 @_options.force
@@ -43,7 +44,11 @@ def evaluate(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Evaluate a tagger on labelled pieces (the sources are those of train): accuracy, macro-F1, calibration."""
+    """Evaluate a tagger on labelled pieces.
+
+    It prints accuracy, macro-F1 and calibration. The sources are those of train. Pieces that trained the tagger or selected
+    its weights, and copies of them, are left out unless --split asks for train, validation or all.
+    """
     if output is not None:
         from .. import plotting
 
@@ -54,10 +59,11 @@ def evaluate(
 
     files = find_labelled(sources, column=column, data=data)
     tagger = Tagger.load(model)
+    keeps_seen = split not in (None, "test")
     split = split or ("test" if files.is_split else "all")
-    pieces = _pieces(files, tagger, split, quiet=quiet)
+    pieces, num_seen = _unseen(_pieces(files, tagger, split, quiet=quiet), tagger, keeps_seen=keeps_seen, quiet=quiet)
     report: dict[str, Any] = {"model": model or "bundled", "data": list(sources), "split": split}
-    report |= {"missing": files.missing} | measure(tagger, pieces)
+    report |= {"missing": files.missing, "left_out": num_seen} | measure(tagger, pieces)
     if output is not None:
         from ..plotting import confusion
 
@@ -82,10 +88,9 @@ def _pieces(files: LabelledFiles, tagger: Tagger, split: str, *, quiet: bool) ->
     from ..tagging.dataset import TagPiece, read_pieces, split_pieces
     from ..tagging.labels import named
 
-    if files.missing:
-        _console.say(f"not there: {_console.counted(len(files.missing), 'file')}: {named(files.missing)}", quiet=quiet)
+    say_missing(files, quiet=quiet)
     every = _predictions.with_progress(
-        read_pieces(files.files, tagger.tokenizer, tagger.steps), len(files.files), "reading", quiet=quiet
+        read_pieces(files.files, tagger.tokenizer, tagger.steps, min_notes=1), len(files.files), "reading", quiet=quiet
     )
     found: list[TagPiece] = []
     num_failed = 0
@@ -105,6 +110,25 @@ def _pieces(files: LabelledFiles, tagger: Tagger, split: str, *, quiet: bool) ->
         labels = named(tagger.labels)
         raise CorpusError(f"no {'' if split == 'all' else split + ' '}pieces with the tagger's labels ({labels})")
     return known
+
+
+def _unseen(pieces: list[TagPiece], tagger: Tagger, *, keeps_seen: bool, quiet: bool) -> tuple[list[TagPiece], int]:
+    """Return the pieces without those of the tagger's training, and how many those were; say it.
+
+    Raises:
+        CorpusError: none are left.
+    """
+    if keeps_seen:
+        return pieces, 0
+    left = [piece for piece in pieces if not tagger.has_seen(piece.form)]
+    num_seen = len(pieces) - len(left)
+    if num_seen:
+        _console.say(f"left out: {_console.counted(num_seen, 'piece')} of its training", quiet=quiet)
+    if not left:
+        raise CorpusError(
+            f"all {num_seen:,} pieces are of the tagger's training: name others, or keep them with --split all"
+        )
+    return left, num_seen
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..tokenizers.base import Tokenizer
 
 DEFAULT_MINUTES = 2.0
-ARCH = "gru"
+ARCH, PRESET = "gru", "tiny"
 MOST_LISTED = 5  # files that cannot be used
 GROUPS = {
     "Data": ["column", "data", "min_pieces"],
@@ -33,7 +33,7 @@ GROUPS = {
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
 model_option = click.option(
-    "--model", metavar="TAGGER", help="A tagger's file or name; default: the bundled one for styles."
+    "--model", metavar="TAGGER", help="A tagger's file, which 'musiclm tag train' makes, or its name."
 )
 column_option = click.option(
     "--label", "column", metavar="NAME", help="The column of a table, or the kind of label of a corpus; default: label."
@@ -55,12 +55,17 @@ data_option = click.option(
 @column_option
 @data_option
 @click.option(
-    "--min-pieces", type=click.IntRange(2), default=2, show_default=True, metavar="N", help="That a label needs."
+    "--min-pieces",
+    type=click.IntRange(2),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Leave out labels with fewer pieces.",
 )
 @click.option("--from", "start_from", metavar="MODEL", help="Start from the body of a language model.")
-@click.option("--frozen", is_flag=True, help="Keep that body as it is; only the head learns.")
+@click.option("--frozen", is_flag=True, help="Train the head only; with --from.")
 @click.option("--arch", metavar="NAME", help=f"The architecture of the body; default: {ARCH}.")
-@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Its size; default: small.")
+@click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Its size; default: tiny.")
 @click.option("--pooling", type=click.Choice(["mean", "last", "attention"]), default="mean", show_default=True)
 @click.option("--tokenizer", metavar="NAME", help="Default: score, without what a tagger does not read.")
 @click.option("--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; default: 2.")
@@ -95,7 +100,7 @@ def train(
     from ..tagging.labels import find_labelled
 
     files = find_labelled(sources, column=column, data=data)
-    _say_missing(files, quiet=quiet)
+    say_missing(files, quiet=quiet)
     started, reads = _start(start_from, tokenizer)
     found = read(files, reads, min_pieces=min_pieces, quiet=quiet)
     _say_census(found, seed, quiet=quiet)
@@ -115,7 +120,7 @@ def train(
         seed=seed,
         bf16=resolve_bf16(precision, where),
     )
-    config = TagConfig(arch=arch or ARCH, preset=preset or "small", pooling=pooling, frozen=frozen)
+    config = TagConfig(arch=arch or ARCH, preset=preset or PRESET, pooling=pooling, frozen=frozen)
     tagger, last = _fitted(found, recipe, config, reads, started, where, quiet=quiet)
     figures = measured(tagger, found, quiet=quiet)
     tagger.card = {
@@ -124,6 +129,7 @@ def train(
         "labels": dict(Counter(piece.label for piece in found.pieces("train"))),
         "figures": figures,
     }
+    tagger.seen = found.seen()
     tagger.save(output)
     if as_json:
         document = {"tagger": str(output), "seed": seed, "arch": tagger.arch, "labels": list(tagger.labels)}
@@ -172,8 +178,12 @@ def _start(start_from: str | None, tokenizer: str | None) -> tuple[Checkpoint | 
     return started, reads
 
 
-def _say_missing(files: LabelledFiles, *, quiet: bool) -> None:
+def say_missing(files: LabelledFiles, *, quiet: bool) -> None:
+    """Say which files of a table are not there, and what could not be read of folders and archives."""
     from ..tagging.labels import named
+
+    for problem in files.problems:
+        _console.say(f"Warning: {problem}")
 
     if files.missing:
         count = _console.counted(len(files.missing), "file")
@@ -256,10 +266,11 @@ def measured(tagger: Tagger, found: TagData, *, quiet: bool) -> dict[str, float]
         if not found.pieces(split):
             continue
         report = measure(tagger, found.pieces(split))
+        selected = " (they selected the weights)" if split == "validation" else ""
         figures |= {f"{split}_{name}": round(report[name], 4) for name in ("accuracy", "macro_f1", "majority")}
         _console.say(
             f"{split}: {report['accuracy']:.0%} of {_console.counted(report['num_pieces'], 'piece')} right "
-            f"(always the most frequent label: {report['majority']:.0%}), macro-F1 {report['macro_f1']:.2f}",
+            f"(always the most frequent label: {report['majority']:.0%}), macro-F1 {report['macro_f1']:.2f}{selected}",
             quiet=quiet,
         )
     return figures

@@ -29,6 +29,15 @@ class TagGroup(click.Group):
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options of `files` too, which may be left out."""
+        given = self.commands[DEFAULT_COMMAND]
+        inner = click.Context(given, info_name=DEFAULT_COMMAND, parent=ctx)
+        rows = [row for parameter in given.get_params(inner) if (row := parameter.get_help_record(inner)) is not None]
+        with formatter.section("Options"):
+            formatter.write_dl(rows)
+        self.format_commands(ctx, formatter)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -44,8 +53,8 @@ class TagGroup(click.Group):
 def command() -> None:
     """Label pieces of music: style, composer, or labels of your own.
 
-    'musiclm tag FILE|FOLDER...' labels files: it is short for 'musiclm tag files', whose --help has the options. 'musiclm tag
-    train' makes a tagger from your labels.
+    'musiclm tag FILE|FOLDER...' labels files: it is short for 'musiclm tag files'. 'musiclm tag train' makes a tagger from
+    your labels.
     """
 
 
@@ -68,23 +77,22 @@ def files(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Predict the label of each MIDI file; a folder or an archive stands for all files in it, - for standard input.
+    """Predict the label of each MIDI file.
 
+    A folder or an archive stands for all files in it, - for standard input.
     A tagger reads pitches, times and durations on a grid, and instrument families: no velocity, tempo or name. A prediction
     that is likely to be wrong is followed by a question mark, as is one for fewer than 16 notes.
     """
     if output is None and label is not None:
         raise click.UsageError("--label says what -o is about: name a picture with -o")
     if output is not None:
-        from .. import plotting
-
-        if len(files) != 1 or Path(files[0]).is_dir():
-            raise click.UsageError("-o plots one piece: name one file")
-        plotting.check_output(Path(output), force=force)
+        _check_picture(files, Path(output), force=force)
     inputs = _inputs(files)
     from ..tagging.model import Tagger
 
     tagger = Tagger.load(model)
+    if label is not None and label not in tagger.labels:
+        raise click.BadParameter(f"no label '{label}': one of {', '.join(tagger.labels)}", param_hint="--label")
     answers = [
         _answer(tagger, each, top)
         for each in _predictions.with_progress(inputs, None, "tagging", quiet=quiet or as_json)
@@ -101,10 +109,22 @@ def files(
         _print_answers([answer for answer in answers if "error" not in answer], quiet=quiet)
     passed = Counter(a["error"] for a in answers if "error" in a and a["path"] not in named)
     for reason, count in sorted(passed.items()):
-        _console.say(f"passed over: {_console.counted(count, 'file')}: {reason}", quiet=quiet)
+        _console.say(f"left out: {_console.counted(count, 'file')}: {reason}", quiet=quiet)
     is_failed = any("error" in a and a["path"] in named for a in answers)
     if is_failed or all("error" in a for a in answers):
         click.get_current_context().exit(1)
+
+
+def _check_picture(files: Sequence[str], output: Path, *, force: bool) -> None:
+    """Check that one file is plotted, which can be read twice, and that the picture can be written."""
+    from .. import plotting
+    from ..data.sources import ARCHIVES
+
+    if len(files) != 1 or Path(files[0]).is_dir() or files[0].lower().endswith(ARCHIVES):
+        raise click.UsageError("-o plots one piece: name one file")
+    if files[0] == _console.STANDARD_INPUT:
+        raise click.UsageError("-o reads the file twice: name a file, not -")
+    plotting.check_output(output, force=force)
 
 
 class _Input(NamedTuple):
@@ -187,12 +207,8 @@ def _explain(tagger: Tagger, file: str, label: str | None, output: str, *, force
     from ..plotting import evidence as plots
     from ..tagging.occlusion import evidence
 
-    if file == _console.STANDARD_INPUT:
-        raise click.UsageError("-o reads the file twice: name a file, not -")
     score = _read(file)
     label = label or tagger.predict(score).label
-    if label not in tagger.labels:
-        raise click.BadParameter(f"no label '{label}': one of {', '.join(tagger.labels)}", param_hint="--label")
     found = list(_predictions.with_progress(evidence(tagger, score, label), None, "taking bars away", quiet=quiet))
     path = Path(output)
     title = f"{Path(file).name}: which bars speak for {label}"

@@ -14,7 +14,7 @@ from musiclm.tagging.model import Tagger
 from tests.test_tagging import MAJOR, MINOR, counts_pitch, tune
 from tests.test_tagging_labels import folders, table, write
 
-TRAIN = ("--preset", "tiny", "--steps", 6, "--seed", 1)
+TRAIN = ("--steps", 6, "--seed", 1)
 
 
 @pytest.fixture
@@ -45,12 +45,17 @@ def test_two_folders_become_a_tagger_that_labels_a_file(run, tmp_path: Path):
     assert code == 0 and len(answers) == 13 and answers[0]["path"] == "a/0.mid"
     assert set(answers[0]) == {"path", "label", "probability", "unsure", "top", "num_notes", "seconds"}
     assert all(len(a["top"]) == 1 and a["label"] in ("a", "b") for a in answers)
-    code, out, _ = run("tag", "evaluate", "a", "b", "--model", "mine.safetensors", "--json", "-o", "c.png")
+    code, out, err = run("tag", "evaluate", "a", "b", "--model", "mine.safetensors", "--json")
     report = json.loads(out)
-    assert code == 0 and report["split"] == "all" and report["num_pieces"] == 24
+    assert code == 0 and 0 < report["num_pieces"] < 8 and report["num_pieces"] + report["left_out"] == 24
+    assert f"left out: {report['left_out']} pieces of its training" in err
+    options = ("--split", "all", "--json", "-o", "c.png")
+    code, out, _ = run("tag", "evaluate", "a", "b", "--model", "mine.safetensors", *options)
+    report = json.loads(out)
+    assert code == 0 and report["split"] == "all" and report["num_pieces"] == 24 and report["left_out"] == 0
     assert sum(map(sum, report["confusion"])) == 24 and (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"
     card = Tagger.load(tmp_path / "mine.safetensors").card
-    assert card["command"] == "musiclm tag train a b -o mine.safetensors --preset tiny --steps 6 --seed 1"
+    assert card["command"] == "musiclm tag train a b -o mine.safetensors --steps 6 --seed 1"
     assert set(card["labels"]) == {"a", "b"} and "validation_accuracy" in card["figures"]
 
 
@@ -97,7 +102,7 @@ def test_a_folder_of_rubbish_is_counted_and_named_files_are_errors(run, tagger: 
     (tmp_path / "m" / "b.mid").write_bytes(b"")
     (tmp_path / "m" / "c.txt").write_text("no music")
     code, out, err = run("tag", "m", "--model", tagger)
-    assert code == 1 and out == "" and err.count("passed over: 1 file") == 2
+    assert code == 1 and out == "" and err.count("left out: 1 file: ") == 2
     write(high(), tmp_path / "m" / "d.mid")
     code, out, err = run("tag", "m", "--model", tagger, "--json")
     assert code == 0 and [("error" in a) for a in json.loads(out)] == [True, True, False]
@@ -121,6 +126,7 @@ def test_the_picture_shows_which_bars_speak_for_the_label(run, tagger: str, tmp_
     code, _, err = run("tag", "s.mid", "--model", tagger, "-o", "why.png")
     assert code == 1 and "is there already" in err
     assert run("tag", "s.mid", "--model", tagger, "-o", "w.svg", "--label", "x")[0] == 2
+    assert run("tag", "s.zip", "--model", tagger, "-o", "w.svg")[0] == 2
     assert run("tag", "s.mid", "s.mid", "--model", tagger, "-o", "w.svg")[0] == 2
     assert run("tag", "s.mid", "--model", tagger, "--label", "high")[0] == 2
     assert run("tag", "s.mid", "--model", tagger, "-o", "why.pdf")[0] == 1
@@ -140,6 +146,7 @@ def test_the_picture_shows_which_bars_speak_for_the_label(run, tagger: str, tmp_
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "score-pairs"), 1, "makes pairs"),
         (("tag", "a/0.mid"), 1, "no tagger 'style' comes with this version"),
         (("tag", "a/0.mid", "--model", "a/0.mid"), 1, "no checkpoint of musiclm"),
+        (("tag", "a/0.mid", "--model", "bach-gru"), 1, "is not a tagger"),
         (("tag", "evaluate", "a", "b"), 1, "no tagger 'style'"),
     ],
 )

@@ -17,11 +17,11 @@ from musiclm import checkpoint, models, tokenizers
 from musiclm.errors import CheckpointError, MidiError
 from musiclm.evaluation.classification import confusion, f1_of_each, fit_threshold, report
 from musiclm.tagging import training
-from musiclm.tagging.crops import Crop, LabelledCrops, batch_of, spread_crops
+from musiclm.tagging.crops import Crop, LabelledCrops, batch_of, spread, spread_crops
 from musiclm.tagging.dataset import TOKENIZER
 from musiclm.tagging.model import MIN_NOTES, POOLINGS, Network, Tagger
 from musiclm.tagging.notes import neutral
-from musiclm.tagging.occlusion import evidence
+from musiclm.tagging.occlusion import MOST_CROPS, evidence, moved
 from musiclm.tagging.training import Check, Labelled, TagConfig, train_tagger
 from musiclm.tokenizers.vocabulary import Kind, Token
 from musiclm.training.optim import Recipe, set_rate
@@ -283,6 +283,9 @@ def test_training_stops_when_validation_gets_no_better(monkeypatch):
     monkeypatch.setattr(training, "PATIENCE", 2)
     swapped = [Labelled(each.ids, 1 - each.target) for each in labelled(6, 60)]
     _, checks = trained(labelled(12), swapped, steps=60)
+    assert checks[-1].step == 60  # it is too early for patience
+    monkeypatch.setattr(training, "LEAST_STEPS", 5)
+    _, checks = trained(labelled(12), swapped, steps=60)
     assert checks[-1].step < 60
     assert not checks[-1].is_best and not checks[-2].is_best
 
@@ -369,12 +372,14 @@ def test_f1_and_the_report_by_hand():
 @pytest.mark.parametrize("arch", ["gru", "bidirectional_transformer", "performer"])
 def test_a_saved_tagger_is_the_same_when_it_is_loaded(arch: str, tmp_path: Path):
     made = tagger(network=network(arch), arch=arch, temperature=0.7, threshold=0.4, card={"data": "tunes"})
+    made.seen = [b"0123456789abcdef", b"abcdefghijklmnop"]
     made.save(tmp_path / "t.safetensors", dtype=None)
     again = Tagger.load(tmp_path / "t.safetensors")
     score = tune(MAJOR)
     assert again.predict(score) == made.predict(score)
     fields = ("arch", "labels", "length", "steps", "temperature", "threshold", "card")
     assert all(getattr(again, name) == getattr(made, name) for name in fields)
+    assert again.seen == {b"01234567", b"abcdefgh"}
 
 
 def test_what_is_no_tagger_is_refused(tmp_path: Path):
@@ -405,11 +410,40 @@ def test_occlusion_points_to_the_bar_that_decides():
     found = list(evidence(made, score, "high"))
     assert [each.first_bar for each in found] == [1, 2, 3, 4, 5, 6]
     assert max(found, key=lambda each: each.nats).first_bar == 4
-    assert all(each.nats > 0 if each.first_bar == 4 else each.nats < 0 for each in found)
+    assert all(each.nats > 0 if each.first_bar == 4 else each.nats <= 0 for each in found)
+    assert found[2].nats < 0 and found[4].nats < 0
     against = list(evidence(made, score, "low"))
     np.testing.assert_allclose([e.nats for e in against], [-e.nats for e in found], atol=1e-5)
     with pytest.raises(ValueError, match="no label"):
         next(evidence(made, score, "lydian"))
+
+
+def test_bars_that_no_crop_reads_are_worth_nothing_in_a_long_piece():
+    score = tune((60, 84), num=600)
+    made = counts_pitch(84)
+    ids, _ = made.encode(score)
+    ranges = spread(len(ids), length=made.length, most=MOST_CROPS)
+    assert sum(stop - start for start, stop in ranges) < len(ids) / 3
+    found = list(evidence(made, score, "high"))
+    assert len(found) == 38  # spans of two bars
+    silent = [each.nats == 0 for each in found]
+    assert 10 < sum(silent) < 30
+
+
+def test_crops_without_a_bar_begin_and_end_at_the_same_music():
+    ids = np.array([1, 5, 6, 7, 8, 9, 10, 11, 2])
+    without = np.array([1, 5, 6, 3, 10, 11, 2])  # 7, 8, 9 became 3
+    found = moved([(0, 3), (2, 5), (4, 7), (6, 9), (3, 6)], ids, without)
+    assert [without[a:b].tolist() for a, b in found] == [[1, 5, 6], [6, 3], [10], [10, 11, 2], [3]]
+    assert moved([(0, 4), (2, 9)], ids, ids) == [(0, 4), (2, 9)]
+
+
+def test_with_few_validation_pieces_the_threshold_has_a_floor():
+    for count, is_floor in ((8, True), (24, False)):
+        made = counts_pitch(63)
+        training.calibrate(made, [Labelled(each.ids, 1 - each.target) for each in labelled(count)])
+        right = fit_threshold(torch.ones(count), torch.ones(count, dtype=torch.bool))
+        assert right < 0.75 and (made.threshold >= 0.75) == is_floor
 
 
 def test_silent_bars_are_worth_nothing_and_the_rest_does_not_move(monkeypatch):

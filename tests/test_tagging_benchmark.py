@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -44,6 +45,15 @@ def test_a_subset_has_so_many_training_pieces_of_each_label_and_all_test_pieces(
     }
     assert [f.name for f in few] == [f.name for f in data.subset(every, 10, seed=1)]
     assert [f.name for f in few] != [f.name for f in data.subset(every, 10, seed=2)]
+
+
+def test_what_is_kept_of_pieces_is_not_read_for_other_labels_or_splits(tmp_path: Path):
+    tokenizer = tokenizers.parse(TOKENIZER)
+    every = [*files(2, "train"), *files(1, "test")]
+    assert len(data.pieces(every, tokenizer, 12, tmp_path).pieces("test")) == 2
+    moved = [dataclasses.replace(file, split="train", label="c") for file in every]
+    found = data.pieces(moved, tokenizer, 12, tmp_path)
+    assert not found.pieces("test") and found.labels == ["c"]
 
 
 def test_the_error_of_macro_f1_shrinks_with_the_number_of_pieces():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from symusic import Score
 
 from musiclm import midi, tokenizers
 from musiclm.data import Options, build_corpus, datasets, open_store
+from musiclm.data.fingerprint import are_copies
 from musiclm.data.labels import LabelSources, read_labels
+from musiclm.data.split import by_key
 from musiclm.errors import CorpusError
 from musiclm.tagging.dataset import TOKENIZER, TagPiece, Unusable, read_pieces, split_pieces
-from musiclm.tagging.labels import find_labelled
+from musiclm.tagging.labels import LabelledFile, find_labelled
 from tests.test_tagging import MAJOR, MINOR, tune
 
 TOKENS = tokenizers.parse(TOKENIZER)
@@ -109,6 +112,58 @@ def test_copies_are_in_one_split_and_one_of_them_is_taken(tmp_path: Path):
     assert any("1 copy of other files" in note for note in found.notes)
 
 
+def test_a_copy_at_another_tempo_is_found(tmp_path: Path):
+    score = tune(MINOR, 3)
+    slower = score.copy()
+    for note in slower.tracks[0].notes:
+        note.time, note.duration = round(1.1 * note.time), round(1.1 * note.duration)
+    given = [
+        LabelledFile(name=name, label="a", split=None, read=lambda s=s: s) for name, s in (("1", score), ("2", slower))
+    ]
+    one, other = (each.form for each in read_pieces(given, TOKENS))
+    assert are_copies(one, other)
+
+
+def test_a_copy_with_two_labels_is_not_taken_where_no_split_is_given(tmp_path: Path):
+    a, b = folders(tmp_path, 4, 4)
+    write(tune(MINOR, 1), b / "clash.mid")
+    found = split_pieces(pieces(a, b))
+    assert {p.name for p in found.pieces("all")} == {f"{n}/{i}.mid" for n in "ab" for i in range(4)} - {"a/1.mid"}
+
+
+def test_files_with_few_notes_are_not_for_training(tmp_path: Path):
+    write(tune(MAJOR, num=15), tmp_path / "a" / "short.mid")
+    write(tune(MAJOR, num=16), tmp_path / "a" / "long.mid")
+    files = find_labelled([tmp_path / "a"]).files
+    long, short = read_pieces(files, TOKENS)
+    assert isinstance(long, TagPiece) and isinstance(short, Unusable) and "has 15 notes" in short.reason
+    assert all(isinstance(each, TagPiece) for each in read_pieces(files, TOKENS, min_notes=1))
+
+
+def test_pieces_of_one_hash_stay_together(tmp_path: Path):
+    read = pieces(*folders(tmp_path, 4, 4))
+    train = next(p.form.key for p in read if by_key(p.form.key) == "train")
+    other = b"\xff" * 16
+
+    def label(name: str, keys: list[bytes]) -> list[TagPiece]:
+        of_label = [p for p in read if p.label == name]
+        forms = [dataclasses.replace(p.form, key=key) for p, key in zip(of_label, keys, strict=True)]
+        return [dataclasses.replace(p, form=form) for p, form in zip(of_label, forms, strict=True)]
+
+    lowest = min(train, other)
+    found = split_pieces([*label("a", [train, train, other, other]), *label("b", [b"\xee" * 16] * 4)])
+    of_a = [p for p in found.pieces("validation") if p.label == "a"]
+    assert len(of_a) == 2 and {p.form.key for p in of_a} == {lowest}
+    assert [p.split for p in found.pieces("all") if p.label == "b"] == ["train"] * 4
+
+
+def test_a_damaged_archive_in_a_folder_is_said(tmp_path: Path):
+    (a,) = folders(tmp_path, 2)
+    (a / "bad.zip").write_bytes(b"PK no archive")
+    found = find_labelled([a])
+    assert len(found.files) == 2 and len(found.problems) == 1 and "bad.zip" in found.problems[0]
+
+
 def test_a_copy_of_a_held_out_piece_is_not_for_training(tmp_path: Path):
     a, b = folders(tmp_path, 3, 3)
     write(tune(MINOR, 0), a / "again.mid")
@@ -193,7 +248,7 @@ def test_slices_splits_and_parts_by_bars_keep_their_labels(tmp_path: Path):
 def test_a_corpus_without_labels_has_no_files_for_them_and_old_ones_open(tmp_path: Path):
     folders(tmp_path / "music", 3)
     made = built(tmp_path / "music", tmp_path / "corpus")
-    assert {p.name for p in made.iterdir()} == {"corpus.json", "tokens.bin", "pieces.npy", "names.bin", "files.jsonl"}
+    assert not {p.name for p in made.iterdir()} & {"labels.npy", "labels.bin"}
     assert all(piece.labels == {} for piece in open_store(made).pieces("all"))
 
 
@@ -203,6 +258,30 @@ def test_labels_that_are_not_those_of_the_pieces_are_damage(tmp_path: Path):
     np.save(made / "labels.npy", np.load(made / "labels.npy")[1:])
     with pytest.raises(CorpusError, match="labels are not those of its pieces"):
         open_store(made)
+
+
+def test_labels_that_are_cut_off_are_damage_when_the_corpus_is_opened(tmp_path: Path):
+    folders(tmp_path / "music", 3)
+    made = built(tmp_path / "music", tmp_path / "corpus", of_all={"style": "piano"})
+    (made / "labels.bin").write_bytes((made / "labels.bin").read_bytes()[:-4])
+    with pytest.raises(CorpusError, match="labels are not those of its pieces"):
+        open_store(made)
+
+
+def test_the_pieces_of_a_small_corpus_are_whole_and_each_is_in_one_split(tmp_path: Path):
+    folders(tmp_path / "music", 2, 2)
+    of_files = {f"{folder}/{i}.mid": {"mood": folder} for folder in "ab" for i in range(2)}
+    made = built(tmp_path / "music", tmp_path / "corpus", of_files=of_files)
+    assert open_store(made).whole is not None
+    found = find_labelled([made])
+    assert len(found.files) == 4 and not found.is_split
+    splits = split_pieces(pieces(made)).splits
+    assert sorted(len(each) for each in splits.values()) == [0, 2, 2]
+
+
+def test_the_more_specific_name_of_a_file_wins():
+    labels = LabelSources(of_all={"x": "all"}, of_files={"1.mid": {"x": "any", "y": "any"}, "m/1.mid": {"x": "this"}})
+    assert labels.of_piece("1.mid", "m/1.mid", {}) == {"x": "this", "y": "any"}
 
 
 def test_a_known_data_set_brings_the_labels_of_its_table(tmp_path: Path):

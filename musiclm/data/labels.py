@@ -23,7 +23,8 @@ class LabelSources:
     Attributes:
         of_all: by kind, of every piece.
         columns: by kind, the column of a table with official splits; see `sources.OfficialSplit`.
-        of_files: by name of a file, within its source or with the name of the source before it, the labels by kind.
+        of_files: by name of a file, within its source or with the name of the source before it, the labels by kind; the
+            longer name replaces the shorter one.
     """
 
     of_all: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -38,8 +39,7 @@ class LabelSources:
             shown: with the name of the source before it.
             official: what the table that came with it says, by kind.
         """
-        of_file = self.of_files.get(file) or self.of_files.get(shown) or {}
-        return {**self.of_all, **official, **of_file}
+        return {**self.of_all, **official, **self.of_files.get(file, {}), **self.of_files.get(shown, {})}
 
 
 def read_labels(path: str | Path) -> dict[str, dict[str, str]]:

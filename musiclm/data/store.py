@@ -52,6 +52,13 @@ class Labels(NamedTuple):
     rows: np.ndarray
     text: np.ndarray
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the rows are rows of labels, and all of what they refer to is in the text."""
+        if self.rows.dtype != LABELS:
+            return False
+        return not len(self.rows) or int((self.rows["start"] + self.rows["size"]).max()) <= len(self.text)
+
     def of_row(self, i: int) -> dict[str, str]:
         """Return the labels of one piece by kind."""
         start, size = self.rows[i].item()
@@ -227,7 +234,7 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
     rows = np.asarray(rows)
     if rows.dtype != PIECE or (len(rows) and int((rows["start"] + rows["length"]).max()) > len(ids)):
         raise CorpusError(f"'{path}' is damaged: its pieces are not those of its tokens; build it again")
-    if labels is not None and (labels.rows.dtype != LABELS or len(labels.rows) != len(rows)):
+    if labels is not None and (len(labels.rows) != len(rows) or not labels.is_whole):
         raise CorpusError(f"'{path}' is damaged: its labels are not those of its pieces; build it again")
     if kinds is not None and len(kinds) != len(rows):
         raise CorpusError(f"'{path}' is damaged: its kinds are not those of its pieces; build it again")

@@ -74,11 +74,21 @@ def spread_crops(ids: np.ndarray, tokenizer: Tokenizer, *, length: int, most: in
         length: T, of a crop; a shorter piece is one crop.
         most: the largest number of crops; a piece that needs more has gaps between them.
     """
+    return cut(ids, tokenizer, spread(len(ids), length=length, most=most))
+
+
+def spread(size: int, *, length: int, most: int) -> list[tuple[int, int]]:
+    """Return beginning and end of the crops of a piece of so many ids; see `spread_crops`."""
+    number = min(most, max(1, math.ceil(size / length)))
+    starts = np.linspace(0, max(0, size - length), number).round().astype(int).tolist()
+    return [(start, min(size, start + length)) for start in starts]
+
+
+def cut(ids: np.ndarray, tokenizer: Tokenizer, ranges: Sequence[tuple[int, int]]) -> list[Crop]:
+    """Return the crops of a piece at some places, (first id, end) each, with the features that they have in the piece."""
     ids = np.asarray(ids, np.int64)
-    number = min(most, max(1, math.ceil(len(ids) / length)))
-    starts = np.linspace(0, max(0, len(ids) - length), number).round().astype(int).tolist()
     features = _features(tokenizer, [ids])
-    return [Crop(ids[start : start + length], features[start : start + length]) for start in starts]
+    return [Crop(ids[start:stop], features[start:stop]) for start, stop in ranges]
 
 
 def _features(tokenizer: Tokenizer, sequences: Sequence[np.ndarray], begins: Sequence[int] | None = None) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..data.split import MIN_PIECES, by_key
 from ..errors import CorpusError, MusicLMError
 from ..tokenizers.base import Tokenizer
 from .labels import LabelledFile, named
+from .model import MIN_NOTES
 from .notes import STEPS, neutral
 
 TOKENIZER = (
@@ -35,7 +36,7 @@ class TagPiece:
         split: train, validation or test; None before `split_pieces` if the source does not say.
         ids: of its neutral copy, (T,) int64.
         num_notes: that the ids have.
-        form: by which copies are found.
+        form: of the piece as it was read, by which copies are found: a grid would hide copies at another tempo.
     """
 
     name: str
@@ -72,9 +73,13 @@ class TagData:
         """Return the pieces of train, validation, test or all."""
         return [p for name in SPLITS for p in self.splits[name]] if split == "all" else self.splits[split]
 
+    def seen(self) -> set[bytes]:
+        """Return the fingerprint keys of the pieces for training and validation."""
+        return {piece.form.key for split in ("train", "validation") for piece in self.splits[split]}
+
 
 def read_pieces(
-    files: Sequence[LabelledFile], tokenizer: Tokenizer, steps: int = STEPS
+    files: Sequence[LabelledFile], tokenizer: Tokenizer, steps: int = STEPS, *, min_notes: int = MIN_NOTES
 ) -> Iterator[TagPiece | Unusable]:
     """Yield each file as a piece, or why it cannot be used, in order.
 
@@ -82,6 +87,7 @@ def read_pieces(
         files: see `labels.find_labelled`.
         tokenizer: encodes the neutral copies.
         steps: of their grid; see `notes.neutral`.
+        min_notes: a file with fewer cannot be used; of a piece below the default every prediction is unsure.
     """
     for file in files:
         try:
@@ -92,13 +98,17 @@ def read_pieces(
             yield Unusable(name=file.name, reason=str(error))
             continue
         num_notes = int(copy.note_num()) - max(0, left_out)
+        if num_notes < min_notes:
+            notes = "1 note" if num_notes == 1 else f"{num_notes} notes"
+            yield Unusable(name=file.name, reason=f"has {notes}: at least {min_notes} are needed")
+            continue
         yield TagPiece(
             name=file.name,
             label=file.label,
             split=file.split,
             ids=ids.astype(np.int32),
             num_notes=num_notes,
-            form=fingerprint(copy),
+            form=fingerprint(score),
         )
 
 
@@ -107,7 +117,7 @@ def split_pieces(pieces: Sequence[TagPiece], *, min_pieces: int = 2) -> TagData:
 
     A split that the source gives stays, but a copy of a held-out piece is not for training. Of the other pieces about a tenth
     are for validation and a tenth for testing; where a label has fewer than ten pieces, none are for testing. Each label has
-    at least one piece for validation.
+    at least one piece for validation, unless a hash of the notes is all that its pieces have: pieces of one hash stay together.
 
     Args:
         pieces: as they were read.
@@ -154,22 +164,32 @@ def _split_label(pieces: Sequence[TagPiece], *, may_move: bool) -> dict[str, lis
             split = "train"
         found[split].append(dataclasses.replace(piece, split=split))
     given = {piece.name for piece in pieces if piece.split is not None}
-    free = [piece for piece in found["train"] if may_move or piece.name not in given]
-    if not found["validation"] and free and len(found["train"]) > 1:
-        moved = min(free, key=lambda piece: (piece.form.key, piece.name))
-        found["train"] = [piece for piece in found["train"] if piece is not moved]
-        found["validation"] = [dataclasses.replace(moved, split="validation")]
-    elif not found["train"] and len(found["validation"]) > 1 and not given:
-        found["train"] = [dataclasses.replace(piece, split="train") for piece in found["validation"][1:]]
-        found["validation"] = found["validation"][:1]
+    fixed = set() if may_move else {piece.form.key for piece in found["train"] if piece.name in given}
+    free = [piece for piece in found["train"] if piece.form.key not in fixed]
+    if not found["validation"] and free:
+        _move(found, "train", "validation", {min(piece.form.key for piece in free)})
+    elif not found["train"] and found["validation"] and not given:
+        keys = {piece.form.key for piece in found["validation"]}
+        _move(found, "validation", "train", keys - {min(keys)})
     return found
 
 
+def _move(found: dict[str, list[TagPiece]], start: str, to: str, keys: set[bytes]) -> None:
+    """Move all pieces of these hashes from one split to another, unless none would be left in the first."""
+    left = [piece for piece in found[start] if piece.form.key not in keys]
+    if left:
+        found[to] += [dataclasses.replace(piece, split=to) for piece in found[start] if piece.form.key in keys]
+        found[start] = left
+
+
 def _without_copies(pieces: Sequence[TagPiece]) -> tuple[list[TagPiece], list[str]]:
-    """Return one piece of each group of copies, a held-out one if there is one, in order; and what was left out."""
+    """Return one piece of each group of copies, a held-out one if there is one, in order; and what was left out.
+
+    Of a group with two labels none is taken, unless the source gives one of them a split.
+    """
     order = {"test": 0, "validation": 1, "train": 2, None: 3}
     firsts: dict[bytes, list[TagPiece]] = defaultdict(list)
-    copies, clashes = 0, []
+    copies, clashes, disputed = 0, [], set()
     for piece in sorted(pieces, key=lambda p: order[p.split]):
         first = next((other for other in firsts[piece.form.key] if are_copies(other.form, piece.form)), None)
         if first is None:
@@ -178,8 +198,10 @@ def _without_copies(pieces: Sequence[TagPiece]) -> tuple[list[TagPiece], list[st
         copies += 1
         if first.label != piece.label:
             clashes.append(f"{piece.name} ({piece.label}) is {first.name} ({first.label})")
-    kept = {id(piece) for group in firsts.values() for piece in group}
+            disputed |= {id(first)} if first.split is None else set()
+    kept = {id(piece) for group in firsts.values() for piece in group} - disputed
     notes = [f"left out: {copies:,} {'copy' if copies == 1 else 'copies'} of other files"] if copies else []
     if clashes:
-        notes.append(f"copies with two labels, of which the first is taken: {named(clashes)}")
+        taken = "left out unless the source gives them a split"
+        notes.append(f"copies with two labels, {taken}: {named(clashes)}")
     return [piece for piece in pieces if id(piece) in kept], notes

@@ -14,8 +14,8 @@ from symusic import Score
 from ..data import is_store, open_store
 from ..data import sources as finding
 from ..data.parse import parse_clean
-from ..data.pieces import SPLITS
-from ..data.sources import SPLIT_NAMES, Found
+from ..data.pieces import SPLITS, Piece
+from ..data.sources import SPLIT_NAMES, Found, Problem
 from ..errors import CorpusError, MidiError
 
 FILE_COLUMNS = ("file", "midi_filename")
@@ -47,11 +47,13 @@ class LabelledFiles:
     Attributes:
         files: in the order of the sources.
         missing: names in tables that are no files.
+        problems: sentences about archives and folders that could not be read.
         is_split: whether the sources say which pieces are for training.
     """
 
     files: list[LabelledFile]
     missing: list[str]
+    problems: list[str]
     is_split: bool
 
 
@@ -84,10 +86,12 @@ def find_labelled(
             folders.append(source)
         else:
             raise CorpusError(f"'{source}' is neither a folder, nor a table (.csv), nor a corpus")
-    found += _of_folders(folders)
+    of_folders, problems = _of_folders(folders)
+    found += of_folders
     if missing and not found:
         raise CorpusError(f"none of the files of the table is there: {named(missing)}; --data names their folder")
-    return LabelledFiles(files=found, missing=missing, is_split=any(file.split for file in found))
+    is_split = any(file.split for file in found)
+    return LabelledFiles(files=found, missing=missing, problems=problems, is_split=is_split)
 
 
 def named(names: Sequence[str]) -> str:
@@ -139,14 +143,14 @@ def _of_table(table: Path, column: str | None, folder: Path) -> tuple[list[Label
     return found, missing
 
 
-def _of_folders(folders: Sequence[Path]) -> list[LabelledFile]:
-    """Return the files of folders, the name of each folder being the label.
+def _of_folders(folders: Sequence[Path]) -> tuple[list[LabelledFile], list[str]]:
+    """Return the files of folders, the name of each folder being the label, and the problems on the way.
 
     Raises:
         CorpusError: two folders have one name, or one has no music.
     """
     if not folders:
-        return []
+        return [], []
     if len(folders) == 1:
         inner = sorted(p for p in folders[0].iterdir() if p.is_dir() and not p.name.startswith("."))
         folders = inner or folders
@@ -157,21 +161,32 @@ def _of_folders(folders: Sequence[Path]) -> list[LabelledFile]:
             raise CorpusError(f"'{by_name[name]}' and '{folder}' would both be the label '{name}': rename one")
         by_name[name] = folder
     found: list[LabelledFile] = []
+    problems: list[str] = []
     for label, folder in by_name.items():
-        inside = [event for event in finding.walk([folder]) if isinstance(event, Found)]
+        events = list(finding.walk([folder]))
+        inside = [event for event in events if isinstance(event, Found)]
+        here = [event.text for event in events if isinstance(event, Problem)]
         if not inside:
-            raise CorpusError(f"no music in the folder '{folder}', which stands for the label '{label}'")
+            why = f": {named(here)}" if here else ""
+            raise CorpusError(f"no music in the folder '{folder}', which stands for the label '{label}'{why}")
+        problems += here
         found += [
             LabelledFile(name=f"{label}/{each.name}", label=label, split=None, read=functools.partial(read_found, each))
             for each in inside
         ]
-    return found
+    return found, problems
 
 
 def _of_corpus(path: Path, kind: str | None) -> list[LabelledFile]:
-    """Return the pieces of a corpus that have a label of this kind, or of its only kind."""
+    """Return the pieces of a corpus that have a label of this kind, or of its only kind.
+
+    Where its splits are parts of pieces, the whole pieces are taken, without a split.
+    """
     corpus = open_store(path)
-    labelled = [(split, piece) for split in SPLITS for piece in corpus.pieces(split) if piece.labels]
+    by_split: dict[str | None, Sequence[Piece]] = {name: corpus.pieces(name) for name in SPLITS}
+    if corpus.whole is not None:
+        by_split = {None: corpus.whole}
+    labelled = [(split, piece) for split, pieces in by_split.items() for piece in pieces if piece.labels]
     kinds = sorted({each for _, piece in labelled for each in piece.labels})
     chosen = kind or (kinds[0] if len(kinds) == 1 else None)
     if chosen is None or chosen not in kinds:

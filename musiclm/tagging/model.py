@@ -12,9 +12,10 @@ B batch, T tokens, D size of a hidden state, L labels.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ from symusic import Score
 from torch import Tensor, nn
 
 from .. import checkpoint, models, tokenizers
+from ..data.fingerprint import Fingerprint
 from ..errors import CheckpointError
 from ..files import write_whole
 from ..models.base import TEMPERATURE, LanguageModel
 from ..models.layers.dropout import Dropout
 from ..tokenizers.base import Tokenizer
-from .crops import BATCH, TagBatch, batch_of, spread_crops
+from .crops import BATCH, Crop, TagBatch, batch_of, spread_crops
 from .notes import STEPS, neutral
 
 DEFAULT = "style"
@@ -40,6 +42,7 @@ MAX_CROPS = 24  # of a piece
 MIN_NOTES = 16  # with fewer a prediction is always unsure
 MAX_LABELS = 4096
 MAX_NUMBER = 2**20  # in the config of a body
+KEY_BYTES = 8  # kept of a fingerprint's key: of a million pieces, two share them with a chance of 3 in 10^8
 
 
 class Network(nn.Module):
@@ -162,12 +165,14 @@ class Tagger:
         temperature: float = 1.0,
         threshold: float = 0.5,
         card: dict[str, Any] | None = None,
+        seen: Iterable[bytes] = (),
     ) -> None:
         self.network = network.eval()
         self.arch, self.tokenizer, self.labels = arch, tokenizer, tuple(labels)
         self.length, self.steps = length, steps
         self.temperature, self.threshold = temperature, threshold
         self.card = card or {}
+        self.seen = seen
 
     @classmethod
     def load(cls, name: str | Path | None = None) -> Tagger:
@@ -178,6 +183,8 @@ class Tagger:
         """
         path = find(name)
         metadata, shapes = checkpoint.read_header(path, str(name or path))
+        if "tagger" not in metadata:
+            raise CheckpointError(f"'{path}' is not a tagger ('musiclm tag train' makes one)")
         try:
             stored = json.loads(metadata["tagger"])
             arch, config, card = str(stored["arch"]), dict(stored["config"]), dict(stored["card"])
@@ -185,8 +192,9 @@ class Tagger:
             length, steps = int(stored["length"]), int(stored["steps"])
             temperature, threshold = float(stored["temperature"]), float(stored["threshold"])
             tokenizer = tokenizers.from_description(dict(stored["tokenizer"]))
+            seen = _unpacked(str(stored.get("seen", "")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"'{path}' is not a tagger: {error!r} in its header") from error
+            raise CheckpointError(f"the tagger '{path}' is damaged: {error!r} in its header") from error
         is_sound = 2 <= len(labels) == len(set(labels)) <= MAX_LABELS and temperature > 0 and length > 0
         largest = max([0, *(value for value in config.values() if isinstance(value, int))])
         is_sound = is_sound and largest <= MAX_NUMBER and config.get("num_layers", 1) <= len(shapes)
@@ -209,6 +217,7 @@ class Tagger:
             temperature=temperature,
             threshold=threshold,
             card=card,
+            seen=seen,
         )
 
     def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
@@ -233,8 +242,22 @@ class Tagger:
             "temperature": self.temperature,
             "threshold": self.threshold,
             "card": self.card,
+            "seen": base64.b64encode(b"".join(sorted(self.seen))).decode(),
         }
         write_whole(path, checkpoint.pack(tensors, {"tagger": json.dumps(stored, sort_keys=True)}))
+
+    @property
+    def seen(self) -> frozenset[bytes]:
+        """The first `KEY_BYTES` of the fingerprint keys of the pieces that trained it and selected its weights."""
+        return self._seen
+
+    @seen.setter
+    def seen(self, keys: Iterable[bytes]) -> None:
+        self._seen = frozenset(key[:KEY_BYTES] for key in keys)
+
+    def has_seen(self, form: Fingerprint) -> bool:
+        """Return whether a piece, or one with the same intervals, trained the tagger or selected its weights."""
+        return form.key[:KEY_BYTES] in self.seen
 
     def encode(self, score: Score, *, start: int | None = None) -> tuple[np.ndarray, int]:
         """Return the ids of the neutral copy of a score, and the number of notes that they have.
@@ -250,18 +273,24 @@ class Tagger:
         ids, left_out = self.tokenizer.encode(copy)
         return ids, int(copy.note_num()) - max(0, left_out)
 
-    @torch.inference_mode()
     def crop_log_probabilities(self, ids: np.ndarray, most: int = MAX_CROPS) -> Tensor:
         """Return the log probabilities of the labels for each crop of a piece, (crops, L), not calibrated."""
-        crops = spread_crops(ids, self.tokenizer, length=self.length, most=most)
+        return self.log_probabilities_of(spread_crops(ids, self.tokenizer, length=self.length, most=most))
+
+    @torch.inference_mode()
+    def log_probabilities_of(self, crops: Sequence[Crop]) -> Tensor:
+        """Return the log probabilities of the labels for each crop, (crops, L), not calibrated."""
         device = next(self.network.parameters()).device
         parts = [batch_of(crops[i : i + BATCH]).to(device) for i in range(0, len(crops), BATCH)]
         return torch.cat([self.network(part).log_softmax(1).cpu() for part in parts])
 
     def log_probabilities(self, ids: np.ndarray, most: int = MAX_CROPS) -> Tensor:
         """Return the calibrated log probabilities of the labels for a piece, (L,)."""
-        mean_L = self.crop_log_probabilities(ids, most).mean(0)
-        return (mean_L / self.temperature).log_softmax(0)
+        return self.calibrated(self.crop_log_probabilities(ids, most))
+
+    def calibrated(self, of_crops: Tensor) -> Tensor:
+        """Return the calibrated log probabilities of the labels for a piece, (L,), from those of its crops, (crops, L)."""
+        return (of_crops.mean(0) / self.temperature).log_softmax(0)
 
     def predict_ids(self, ids: np.ndarray, num_notes: int) -> Prediction:
         """Return the prediction for a piece of which `encode` returned these."""
@@ -282,6 +311,12 @@ class Tagger:
         best = self.labels[order[0]]
         unsure = by_label[best] < self.threshold or num_notes < MIN_NOTES or best == UNSURE
         return Prediction(probabilities=dict(by_label), unsure=unsure, num_notes=num_notes)
+
+
+def _unpacked(text: str) -> list[bytes]:
+    """Return the keys in `seen` of a file."""
+    keys = base64.b64decode(text, validate=True)
+    return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)]
 
 
 def find(name: str | Path | None = None) -> Path:

@@ -1,20 +1,22 @@
 """Which bars speak for a label: occlusion (Zeiler and Fergus 2014).
 
 The notes of a bar are taken away, and what the log odds of the label lose is what the bar is worth. The bar stays as silence,
-so that nothing else moves.
+so that nothing else moves. Crops are chosen once, on the whole piece, and cover the same music without the bar.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from symusic import Score
 
 from .. import midi
 from ..errors import MidiError
+from .crops import cut, spread
 from .model import Tagger
 from .notes import first_quarter
 
@@ -55,7 +57,9 @@ def evidence(tagger: Tagger, score: Score, label: str) -> Iterator[Evidence]:
         raise ValueError(f"the tagger has no label '{label}': one of {', '.join(tagger.labels)}")
     number = tagger.labels.index(label)
     begin = first_quarter(score, tagger.steps)
-    whole = _log_odds(tagger, score, number, begin)
+    ids, _ = tagger.encode(score, start=begin)
+    ranges = spread(len(ids), length=tagger.length, most=MOST_CROPS)
+    whole = _log_odds(tagger, ids, ranges, number)
     bar_map = midi.BarMap(score)
     num_bars = bar_map.num_bars(midi.end(score))
     span = math.ceil(num_bars / MOST_SPANS)
@@ -66,16 +70,44 @@ def evidence(tagger: Tagger, score: Score, label: str) -> Iterator[Evidence]:
         nats = 0.0
         if without is not None:
             try:
-                nats = whole - _log_odds(tagger, without, number, begin)
+                others, _ = tagger.encode(without, start=begin)
+                nats = whole - _log_odds(tagger, others, moved(ranges, ids, others), number)
             except MidiError:  # these bars have all notes that can be expressed: the label has no other evidence
                 nats = whole - math.log(1 / max(1, len(tagger.labels) - 1))
         yield Evidence(first_bar=first + 1, last_bar=last, start=start, stop=stop, nats=nats)
 
 
-def _log_odds(tagger: Tagger, score: Score, number: int, begin: int) -> float:
-    """Return ln p - ln (1 - p) of a label; the copy that is read begins with a quarter of the score."""
-    ids, _ = tagger.encode(score, start=begin)
-    found = tagger.log_probabilities(ids, MOST_CROPS)
+def moved(ranges: Sequence[tuple[int, int]], ids: np.ndarray, without: np.ndarray) -> list[tuple[int, int]]:
+    """Return where crops of a piece begin and end when some of its ids are others; each has at least one id.
+
+    What the two have in common at their beginnings and at their ends stays in the crops that it was in.
+
+    Args:
+        ranges: first id and end of each crop.
+        ids: of the piece.
+        without: of the piece without some notes.
+    """
+    shorter = min(len(ids), len(without))
+    differs = ids[:shorter] != without[:shorter]
+    first = int(differs.argmax()) if differs.any() else shorter
+    differs = ids[len(ids) - shorter :][::-1] != without[len(without) - shorter :][::-1]
+    same_end = min(int(differs.argmax()) if differs.any() else shorter, shorter - first)
+    ends, now_ends = len(ids) - same_end, len(without) - same_end
+
+    def now(place: int) -> int:
+        return place + now_ends - ends if place >= ends else min(place, now_ends)
+
+    longest = max(stop - start for start, stop in ranges)
+    found = []
+    for start, stop in ranges:
+        begin = min(now(start), len(without) - 1)
+        found.append((begin, min(max(now(stop), begin + 1), begin + longest)))
+    return found
+
+
+def _log_odds(tagger: Tagger, ids: np.ndarray, ranges: Sequence[tuple[int, int]], number: int) -> float:
+    """Return ln p - ln (1 - p) of a label, as the crops of a piece say."""
+    found = tagger.calibrated(tagger.log_probabilities_of(cut(ids, tagger.tokenizer, ranges)))
     others = torch.cat([found[:number], found[number + 1 :]])
     return float(found[number] - others.logsumexp(0))
 

@@ -33,6 +33,8 @@ from .notes import STEPS
 
 CHECKS = 20  # validations in a run
 PATIENCE = 7  # validations without a better one that end a run
+LEAST_STEPS = 200  # of a run before patience counts, and at least the warm-up
+FEW_PIECES = 20  # with fewer validation pieces the threshold has a floor
 QUICK_CROPS = 4  # of a piece, in a validation during a run
 MOST_PIECES = 200  # in a validation during a run
 TUNED_BODY = 0.3  # learning rate of a body from a language model, as a share of the head's
@@ -67,7 +69,7 @@ class TagConfig:
     """
 
     arch: str = "gru"
-    preset: str = "small"
+    preset: str = "tiny"
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pooling: str = "mean"
     dropout: float = 0.2
@@ -167,7 +169,8 @@ def train_tagger(
         before_step=before_step,
     )
     kept = average
-    for check, best in _checks(steps, _ValidationSet(choose, tokenizer, length)):
+    least = max(LEAST_STEPS, recipe.warmup_steps)
+    for check, best in _checks(steps, _ValidationSet(choose, tokenizer, length), least):
         kept = best
         yield check
     tagger = Tagger(kept.to("cpu"), arch=arch, tokenizer=tokenizer, labels=labels, length=length, steps=config.steps)
@@ -280,8 +283,11 @@ def means(values_CL: Tensor, owner_C: Tensor, num_pieces: int) -> Tensor:
     return sums / torch.bincount(owner_C, minlength=num_pieces)[:, None]
 
 
-def _checks(steps: Iterable[Step[Network]], held_out: _ValidationSet) -> Iterator[tuple[Check, Network]]:
-    """Yield a check about every twentieth of the budget, and the best network so far; stop when it gets no better."""
+def _checks(steps: Iterable[Step[Network]], held_out: _ValidationSet, least: int) -> Iterator[tuple[Check, Network]]:
+    """Yield a check about every twentieth of the budget, and the best network so far; stop when it gets no better.
+
+    Checks in the first `least` steps do not count for that.
+    """
     best, next_check, waited = math.inf, 1 / CHECKS, 0
     losses: list[float] = []
     kept: Network | None = None
@@ -296,8 +302,9 @@ def _checks(steps: Iterable[Step[Network]], held_out: _ValidationSet) -> Iterato
             raise DivergedError("the validation loss", step.number)
         is_best = kept is None or found is None or nats < best
         if kept is None or is_best:
-            kept, best, waited = copy.deepcopy(step.model), nats, -1
-        waited += 1
+            kept, best, waited = copy.deepcopy(step.model), nats, 0
+        elif step.number > least:
+            waited += 1
         loss, losses = sum(losses) / len(losses), []
         yield (
             Check(
@@ -321,7 +328,10 @@ def _temperature(scores_NL: Tensor, targets_N: Tensor) -> float:
 
 
 def calibrate(tagger: Tagger, choose: Sequence[Labelled]) -> None:
-    """Fit temperature and threshold of a tagger to validation pieces, read as in predictions; without any keep them."""
+    """Fit temperature and threshold of a tagger to validation pieces, read as in predictions; without any keep them.
+
+    Fewer than `FEW_PIECES` say little about the threshold: it is at least halfway between the chance of a guess, 1/L, and 1.
+    """
     if not choose:
         return
     mean_NL = torch.stack([tagger.crop_log_probabilities(each.ids, MAX_CROPS).mean(0) for each in choose])
@@ -329,3 +339,5 @@ def calibrate(tagger: Tagger, choose: Sequence[Labelled]) -> None:
     tagger.temperature = _temperature(mean_NL, targets)
     confidence, predicted = (mean_NL / tagger.temperature).softmax(1).max(1)
     tagger.threshold = fit_threshold(confidence, predicted == targets)
+    if len(choose) < FEW_PIECES:
+        tagger.threshold = max(tagger.threshold, (1 + 1 / len(tagger.labels)) / 2)
