@@ -48,7 +48,7 @@ class TagGroup(click.Group):
 @click.group(
     "tag",
     cls=TagGroup,
-    epilog="Examples: musiclm tag songs/ --model mine.safetensors; musiclm tag train A/ B/ -o mine.safetensors",
+    epilog="Examples: musiclm tag songs/ --model mine.safetensors; musiclm tag train rock/ jazz/ -o mine.safetensors",
 )
 def command() -> None:
     """Label pieces of music: style, composer, or labels of your own.
@@ -214,8 +214,10 @@ def _explain(tagger: Tagger, file: str, label: str | None, output: str, *, force
     title = f"{Path(file).name}: which bars speak for {label}"
     write_whole(path, plots.picture(score, found, path.suffix.lower(), title=title), force=force)
     best = max(found, key=lambda each: each.nats)
-    where = f"bar {best.first_bar}" if best.first_bar == best.last_bar else f"bars {best.first_bar}-{best.last_bar}"
-    _console.say(f"plotted {output}: {where} speaks most for {label} ({best.nats:+.2f} nats)", quiet=quiet)
+    where = f"bars {best.first_bar}-{best.last_bar} speak"
+    if best.first_bar == best.last_bar:
+        where = f"bar {best.first_bar} speaks"
+    _console.say(f"plotted {output}: {where} most for {label} ({best.nats:+.2f} nats)", quiet=quiet)
     return output
 
 

@@ -11,7 +11,7 @@ from symusic import Score
 
 from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.tagging.model import Tagger
-from tests.test_tagging import MAJOR, MINOR, counts_pitch, tune
+from tests.test_tagging import MINOR, counts_pitch, tune
 from tests.test_tagging_labels import folders, table, write
 
 TRAIN = ("--steps", 6, "--seed", 1)
@@ -162,11 +162,8 @@ def test_labels_that_the_tagger_does_not_have_are_left_out(run, tagger: str, tmp
     for name in ("high", "low", "other"):
         write(high() if name == "high" else low(), tmp_path / "m" / name / f"{name}.mid")
     code, out, err = run("tag", "evaluate", "m", "--model", tagger, "--json")
-    assert (
-        code == 0
-        and json.loads(out)["num_pieces"] == 2
-        and "left out: other" in err.replace("are left out", "left out")
-    )
+    assert code == 0 and json.loads(out)["num_pieces"] == 2
+    assert "labels that the tagger does not have are left out: other" in err
     folders(tmp_path / "n", 2, 2)
     code, _, err = run("tag", "evaluate", "n", "--model", tagger)
     assert code == 1 and "no pieces with the tagger's labels (high, low)" in err
@@ -183,4 +180,3 @@ def test_files_may_be_left_out_before_options_too_and_a_command_is_a_command(run
     assert code == 2 and "Missing argument 'FILE|FOLDER…'" in err
     midi.write(tune(MINOR), tmp_path / "train.mid")
     assert run("tag", "train.mid", "--model", tagger)[0] == 0
-    assert len(MAJOR) == len(MINOR)

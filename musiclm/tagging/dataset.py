@@ -117,7 +117,7 @@ def split_pieces(pieces: Sequence[TagPiece], *, min_pieces: int = 2) -> TagData:
 
     A split that the source gives stays, but a copy of a held-out piece is not for training. Of the other pieces about a tenth
     are for validation and a tenth for testing; where a label has fewer than ten pieces, none are for testing. Each label has
-    at least one piece for validation, unless a hash of the notes is all that its pieces have: pieces of one hash stay together.
+    at least one piece for validation, unless all its pieces have one hash: these stay together.
 
     Args:
         pieces: as they were read.
