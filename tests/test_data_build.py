@@ -381,7 +381,7 @@ def test_ctrl_c_stops_with_130_and_says_how_to_go_on(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "To go on: musiclm corpus build music -o mine" in told and "Traceback" not in told
+    assert "To continue: musiclm corpus build music -o mine" in told and "Traceback" not in told
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH is of Python 3.11")

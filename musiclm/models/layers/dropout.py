@@ -2,7 +2,7 @@
 
 Masks come from torch's global random generator, or, within `by_element`, from a generator of each batch element. Then the mask
 of an element does not depend on which other elements are computed with it: a batch that is split over processes, or computed
-in parts, has the masks of the whole.
+in parts, has the masks of the whole. A compiled model (`torch.compile`) has masks of the global generator in both cases.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ class Dropout(nn.Module):
         """Return the input, (B, …), with numbers dropped."""
         if not self.training or not self.p:
             return x
-        if x.device.type != "cpu" and not _generators:
-            return F.dropout(x, self.p)  # fused
+        if torch.compiler.is_compiling() or (x.device.type != "cpu" and not _generators):
+            return F.dropout(x, self.p)  # fused; for the generators of each step it would be compiled again
         return x * _mask(x, self.p)
 
 
-@torch.compiler.disable  # it would be compiled again for the generators of each step
 def _mask(x: Tensor, p: float) -> Tensor:
     """Return 1 / (1 - p) where a number is kept and 0 where it is dropped, like `x`."""
     generators: list[torch.Generator | None] = [*_generators] or [None]
