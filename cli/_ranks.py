@@ -1,4 +1,4 @@
-"""A command that `torchrun` starts in several processes: the first one decides and says what is wrong, the others are told."""
+"""A command that `torchrun` starts in several processes: the first one decides and says what is wrong, the others follow."""
 
 from __future__ import annotations
 

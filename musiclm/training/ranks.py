@@ -72,7 +72,8 @@ class Ranks:
         """
         size, rest = divmod(batch_size, self.size * num_parts)
         if rest or not size:
-            share = f"{self.size} processes" if num_parts == 1 else f"{self.size} x {num_parts} parts"
+            parts = f"{num_parts} parts" if self.size == 1 else f"{self.size} x {num_parts} parts"
+            share = f"{self.size} processes" if num_parts == 1 else parts
             raise RunError(f"a batch of {batch_size} sequences cannot be divided among {share}: choose --batch-size")
         first = self.rank * num_parts
         return [range((first + i) * size, (first + i + 1) * size) for i in range(num_parts)]
