@@ -34,6 +34,7 @@ from .parameters import Parameters
 OUTLIER = 6.0  # standard deviations from the predicted mean, beyond which a note is a wrong alignment
 CHECKS = 10  # validations in a run
 LENGTH, BATCH_SIZE = 128, 16  # notes of a crop, crops of a step
+WINDOWS = 32  # in one forward pass of a validation
 TRANSPOSE = 3  # semitones up and down
 P_HIDDEN = 0.5  # of a training crop's written dynamics
 MOST = 4.0  # standard deviations of a parameter that count: wrong alignments and fermatas lie beyond
@@ -359,20 +360,25 @@ def validated(
         window: notes.
     """
     total = count = 0.0
-    correlations = []
+    predicted = [np.zeros_like(each.values) for each in prepared]
+    places = [(i, first) for i, each in enumerate(prepared) for first in range(0, len(each.pitch), window)]
+    for k in range(0, len(places), WINDOWS):
+        part = places[k : k + WINDOWS]
+        batch = batch_of([_Prepared(*(array[first : first + window] for array in prepared[i])) for i, first in part])
+        mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
+        for (i, first), mean_NP in zip(part, mean_BNP.numpy(), strict=True):
+            kept = predicted[i][first : first + window]
+            kept[:] = mean_NP[: len(kept)]
+        known = int(batch.known.sum())
+        if known:
+            total += float(loss_of(mean_BNP, log_std_BNP, batch, names)) * known
+            count += known
     judged = [i for i, name in enumerate(names) if name in ("velocity", "tempo")]
-    for each in prepared:
-        predicted = []
-        for first in range(0, len(each.pitch), window):
-            batch = batch_of([_Prepared(*(array[first : first + window] for array in each))])
-            mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
-            predicted.append(mean_BNP[0].numpy())
-            known = int(batch.known.sum())
-            if known:
-                total += float(loss_of(mean_BNP, log_std_BNP, batch, names)) * known
-                count += known
-        mean_NP = np.concatenate(predicted)[each.mask]
-        correlations += [pearson(mean_NP[:, i], each.values[each.mask, i]) for i in judged]
+    correlations = [
+        pearson(mean_NP[each.mask, i], each.values[each.mask, i])
+        for mean_NP, each in zip(predicted, prepared, strict=True)
+        for i in judged
+    ]
     return total / max(count, 1.0), float(np.mean(correlations))
 
 
