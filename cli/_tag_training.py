@@ -33,7 +33,9 @@ GROUPS = {
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
 model_option = click.option(
-    "--model", metavar="TAGGER", help="A tagger's file, which 'musiclm tag train' makes, or its name."
+    "--model",
+    metavar="TAGGER",
+    help="A tagger's file, which 'musiclm tag train' makes, or its name; default: style-tagger.",
 )
 column_option = click.option(
     "--label", "column", metavar="NAME", help="The column of a table, or the kind of label of a corpus; default: label."

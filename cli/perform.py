@@ -14,7 +14,7 @@ from ..generation.config import GenerationConfig
 from . import _console, _options, _paths
 
 if TYPE_CHECKING:
-    from ..checkpoint.performer_file import PerformerFile
+    from ..checkpoint.model_file import ModelFile
 
 INSTALL = "musiclm models install checkpoints/noncommercial/performer-piano.safetensors"
 
@@ -140,7 +140,7 @@ def _run(
         play_score(performance, soundfont, quiet=quiet)
 
 
-def _performers(models: tuple[str, ...], there: list[str]) -> list[PerformerFile]:
+def _performers(models: tuple[str, ...], there: list[str]) -> list[ModelFile]:
     """Return the performers of what is there: those that were named, else the default ones.
 
     Raises:
@@ -148,18 +148,18 @@ def _performers(models: tuple[str, ...], there: list[str]) -> list[PerformerFile
         MidiError: there is neither a keyboard nor drums.
         click.UsageError: two of those that were named perform the same.
     """
-    from ..checkpoint.performer_file import PREFIX, bundled_performers, find_performer, installed_performers
+    from ..checkpoint.model_file import PERFORMER, bundled_models, find_model, installed_models
 
     if not there:
         raise MidiError("there is nothing to perform: the score has neither a keyboard nor drums")
-    named = [find_performer(name) for name in models]
+    named = [find_model(PERFORMER, name) for name in models]
     found = {file.kind: file for file in named}
     if len(found) < len(named):
         raise click.UsageError(f"two models for {named[-1].kind}: name one for piano and one for drums")
-    names = (*bundled_performers(), *installed_performers())
+    names = (*bundled_models(PERFORMER), *installed_models(PERFORMER))
     for kind in there:
-        if kind not in found and PREFIX + kind in names:
-            found[kind] = find_performer(PREFIX + kind)
+        if kind not in found and PERFORMER.full_name(kind) in names:
+            found[kind] = find_model(PERFORMER, PERFORMER.full_name(kind))
     chosen = [found[kind] for kind in there if kind in found]
     if not chosen:
         raise CheckpointError(_lacking(there[0]))
