@@ -131,7 +131,7 @@ def trained(learn: Sequence[Played], choose: Sequence[Played], a: argparse.Names
         if isinstance(each, Performer):
             assert best is not None
             return each, best
-        figures = f"loss {each.loss:.4f}, {each.validation or 0:.4f}, r {each.correlation or 0:.3f}"
+        figures = f"loss {each.loss:.4f}, {each.validation or 0:.4f}, r {each.figure or 0:.3f}"
         print(f"step {each.step:,}, {each.seconds:.0f} s: {figures}", file=sys.stderr)
         best = each if each.is_best or best is None else best
     raise AssertionError("a training ends with its performer")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from musiclm.cli import _tag_training
 from musiclm.cli import tag as command
 from symusic import Score
 
@@ -76,6 +81,72 @@ def test_training_starts_from_a_language_model_and_can_leave_it_frozen(run, tmp_
     assert code == 0 and document["arch"] == "gru" and document["labels"] == ["a", "b"] and document["steps"] == 2
     made = Tagger.load(tmp_path / "t.safetensors")
     assert made.tokenizer.name == "performance" and made.network.pooling == "attention"
+
+
+INTERRUPTED = ("tag", "train", "a", "b", "-o", "t.safetensors", "--minutes", 0.5, "--seed", 1)
+
+
+def signalled(folder: Path, number: signal.Signals, behind: str) -> tuple[int, str, str]:
+    """Train in a process of its own, send it a signal behind a line of its log, and return what `run` does."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "musiclm", *map(str, INTERRUPTED)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, where tests run behind an "&"
+    )
+    assert process.stderr is not None
+    before = ""
+    for line in process.stderr:
+        before += line
+        if line.startswith(behind):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, before + err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=lambda each: str(each))
+def test_an_interrupted_training_saves_the_best_tagger_so_far(tmp_path: Path, number: signal.Signals, code: int):
+    """Nothing of it was saved, however long it had trained."""
+    folders(tmp_path, 12, 12)
+    found, out, err = signalled(tmp_path, number, "step ")
+    assert (found, out) == (code, "") and "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("Stopped and saved: the best tagger so far, of step ") and "'t.safetensors'" in last
+    made = Tagger.load(tmp_path / "t.safetensors")
+    assert made.labels == ("a", "b") and made.card["figures"] == {} and made.card["interrupted_at_step"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_training_that_is_interrupted_before_its_first_validation_says_that_nothing_was_saved(tmp_path: Path):
+    folders(tmp_path, 12, 12)
+    code, out, err = signalled(tmp_path, signal.SIGTERM, "training pieces: ")
+    assert (code, out) == (143, "") and err.splitlines()[-1] == "Stopped. Nothing was saved."
+    assert not (tmp_path / "t.safetensors").exists()
+
+
+@pytest.mark.parametrize("when", ["_say_check", "measured"])
+def test_ctrl_c_after_a_validation_and_while_the_tagger_is_measured_loses_nothing(
+    run, tmp_path, monkeypatch, when: str
+):
+    def pressed(*_arguments, **_options):
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.getsignal(signal.SIGINT)  # a moment for the handler to run in
+
+    folders(tmp_path, 12, 12)
+    monkeypatch.setattr(_tag_training, when, pressed)
+    code, out, err = run("tag", "train", "a", "b", "-o", "t.safetensors", *TRAIN, "--json")
+    document = json.loads(out)
+    assert code == 130 and document["interrupted"] and document["figures"] == {} and "Stopped and saved" in err
+    assert document["steps"] == (1 if when == "_say_check" else 6)
+    assert Tagger.load("t.safetensors").card["interrupted_at_step"] == document["steps"]
 
 
 def saved(path: Path, licence: str = "MIT") -> Path:
