@@ -14,7 +14,12 @@ from ..generation.config import GenerationConfig
 from . import _console, _options, _paths
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from symusic import Score
+
     from ..checkpoint.model_file import ModelFile
+    from ..performing.render import Expression
 
 INSTALL = "musiclm models install checkpoints/noncommercial/performer-piano.safetensors"
 
@@ -100,8 +105,7 @@ def _run(
     written = midi.parse(data, score)
     there = {"piano": keyboard_notes(written), "drums": drum_notes(written)}
     files = _performers(models, [kind for kind, notes in there.items() if notes is not None])
-    from ..performing.model import Performer
-    from ..performing.render import Expression, perform, record
+    from ..performing.render import Expression
 
     expression = Expression(
         strength=strength,
@@ -109,35 +113,59 @@ def _run(
         quarters_per_minute=tempo,
         velocity_only=velocity_only,
     )
+    performance = _performed(written, files, expression, force=force)
+    _write(midi.to_bytes(performance), paths, force=force)
+    sounds: list[Path] = []
+    if wav:
+        from .play import write_sound
+
+        sounds = write_sound([performance], paths, soundfont=soundfont, force=force)
+    if as_json:
+        figures = {"num_notes": performance.note_num(), "seconds": midi.seconds(performance)}
+        document: dict[str, Any] = {"models": [file.name for file in files], "seed": expression.seed}
+        document |= {"outputs": [{"path": str(path), **figures} for path in paths]}
+        document |= {"sounds": [str(path) for path in sounds], "seconds_elapsed": time.monotonic() - began}
+        _console.print_json(document)
+    else:
+        _tell(performance, [*paths, *sounds], files, expression, quiet=quiet)
+    if play:
+        from .play import play_score
+
+        play_score(performance, soundfont, quiet=quiet)
+
+
+def _performed(written: Score, files: list[ModelFile], expression: Expression, *, force: bool) -> Score:
+    """Return a performance of a score, with the record of how it was made."""
+    from .. import midi
+    from ..performing.model import Performer
+    from ..performing.render import perform, record
+
     performers = {file.kind: Performer.load(file.path) for file in files}
     performance = perform(written, performers, expression, force=force)
     midi.add_text(performance, record(expression, {file.name: file.sha256 for file in files}))
-    made = midi.to_bytes(performance)
+    return performance
+
+
+def _write(made: bytes, paths: list[Path], *, force: bool) -> None:
+    """Write the bytes of a performance to its paths, or to standard output if it has none."""
     for path in paths:
         write_whole(path, made, force=force)
-    if output == "-":
+    if not paths:
         _console.standard_output().write(made)
         sys.stdout.buffer.flush()
-    sounds = []
-    if wav or play:
-        from .play import play_score, write_sound
 
-        sounds = write_sound([performance], paths, soundfont=soundfont, force=force) if wav else []
-    figures = {"num_notes": performance.note_num(), "seconds": midi.seconds(performance)}
-    if as_json:
-        outputs = [{"path": str(path), **figures} for path in paths]
-        made_by = {"models": [file.name for file in files], "seed": expression.seed, "outputs": outputs}
-        _console.print_json(
-            made_by | {"sounds": [str(path) for path in sounds], "seconds_elapsed": time.monotonic() - began}
-        )
-    else:
-        for path in (*paths, *sounds):
-            click.echo(str(path))
-        notes, length = _console.counted(performance.note_num(), "note"), _console.duration(midi.seconds(performance))
-        _console.say(f"{notes}, {length}, by {' and '.join(file.name for file in files)}", quiet=quiet)
-        _console.say("the mean performance" if expression.seed is None else f"seed {expression.seed}")
-    if play:
-        play_score(performance, soundfont, quiet=quiet)
+
+def _tell(
+    performance: Score, written: list[Path], files: list[ModelFile], expression: Expression, *, quiet: bool
+) -> None:
+    """Print what was written, and by which performers."""
+    from .. import midi
+
+    for path in written:
+        click.echo(str(path))
+    notes, length = _console.counted(performance.note_num(), "note"), _console.duration(midi.seconds(performance))
+    _console.say(f"{notes}, {length}, by {' and '.join(file.name for file in files)}", quiet=quiet)
+    _console.say("the mean performance" if expression.seed is None else f"seed {expression.seed}")
 
 
 def _performers(models: tuple[str, ...], there: list[str]) -> list[ModelFile]:
