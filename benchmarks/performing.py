@@ -37,7 +37,7 @@ from performing_runs import GIVEN, HUMAN, MEAN, SAMPLE, Human, Run
 from symusic import Note, Score, Track
 
 from musiclm import midi
-from musiclm.checkpoint.performer_file import find_performer
+from musiclm.checkpoint.model_file import PERFORMER, find_model
 from musiclm.errors import MusicLMError
 from musiclm.files import write_whole
 from musiclm.performing.asap import folds, read_asap
@@ -113,7 +113,7 @@ def drums(a: argparse.Namespace) -> dict[str, Any]:
         run = Run("drums", DRUMS, None, {}, None if a.quick else a.minutes, 4 if a.quick else None, a.seed)
         found = runs.result(a.output / "drums", run, *sides)
     else:
-        found = {"rows": runs.rows(Performer.load(find_performer(a.model).path), sides[0], sides[2])}
+        found = {"rows": runs.rows(Performer.load(find_model(PERFORMER, a.model).path), sides[0], sides[2])}
     rows, rule = found.pop("rows"), "mean per drum and position"
     errors = runs.by_piece(rows, rule, "velocity_error")
     gain = runs.difference(rows, MEAN, rule, "velocity_error")

@@ -119,7 +119,7 @@ def _fitted(
             best = " best" if event.is_best else ""
             print(
                 f"{way.name}: step {event.step:,}, {event.seconds:.0f} CPU s, validation {event.validation:.3f} nats, "
-                f"{event.accuracy:.3f}{best}",
+                f"{event.figure:.3f}{best}",
                 file=sys.stderr,
             )
     except DivergedError as error:

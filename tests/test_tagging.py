@@ -383,7 +383,7 @@ def test_a_saved_tagger_is_the_same_when_it_is_loaded(arch: str, tmp_path: Path)
 
 
 def test_what_is_no_tagger_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no tagger 'style' comes with"):
+    with pytest.raises(CheckpointError, match="no 'style-tagger' comes with"):
         Tagger.load()
     with pytest.raises(CheckpointError, match="no tagger 'nobody'"):
         Tagger.load("nobody")
