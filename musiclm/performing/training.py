@@ -274,7 +274,9 @@ def train_performer(
         return validated(network, held_out, names) if held_out else None
 
     kept = average
-    for check in check_steps(_steps(network, average, crops, recipe, names, clock), measure, CHECKS):
+    for check in check_steps(
+        _steps(network, average, crops, recipe, names, clock), measure, CHECKS, clock=clock, seconds=recipe.seconds
+    ):
         kept = check.best
         yield check
     performer = Performer(kept, arch=arch, kind=kind, scales=scales)

@@ -104,9 +104,13 @@ class Network(nn.Module):
         scores_BT = self.scores(hidden_BTD)[..., 0].float().masked_fill(~mask_BT, float("-inf"))
         return torch.einsum("bt,btd->bd", scores_BT.softmax(1).to(hidden_BTD.dtype), hidden_BTD)
 
+    def pooled(self, batch: TagBatch) -> Tensor:
+        """Return the normalised vector of each sequence that the head reads, (B, D)."""
+        vectors_BD: Tensor = self.norm(self.pool(self.encode(batch), batch.mask))
+        return vectors_BD
+
     def forward(self, batch: TagBatch) -> Tensor:
-        pooled_BD = self.norm(self.pool(self.encode(batch), batch.mask))
-        logits_BL: Tensor = self.head(self.dropout(pooled_BD)).float()
+        logits_BL: Tensor = self.head(self.dropout(self.pooled(batch))).float()
         return logits_BL
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from ..training.optim import Recipe
 from .crops import BATCH, LabelledCrops, TagBatch, batch_of, spread_crops
 from .model import MAX_CROPS, Network, Tagger
 from .notes import STEPS
+from .probe import pooled, train_head
 
 CHECKS = 20  # validations in a run
 PATIENCE = 7  # validations without a better one that end a run
@@ -127,9 +129,15 @@ def train_tagger(
     arch = start.arch if start is not None else config.arch
     length = config.length or network_config(network).get("context") or models.training(arch)["window"]
     crops = _crops(learn, tokenizer, config, arch, length, recipe.seed)
-    steps = _steps(network, crops, recipe, config, _body_rate(config, start), clock, should_stop)
+    held_out = _ValidationSet(choose, tokenizer, length)
+    if config.frozen and config.pooling != "attention":
+        measure = functools.partial(held_out.judged, held_out.read(functools.partial(pooled, network, recipe=recipe)))
+        checks = train_head(network, crops, measure, recipe, clock=clock, should_stop=should_stop)
+    else:
+        steps = _steps(network, crops, recipe, config, _body_rate(config, start), clock, should_stop)
+        checks = check_steps(steps, held_out.measured, CHECKS, clock=clock, seconds=recipe.seconds)
     kept, waited = None, 0
-    for check in check_steps(steps, _ValidationSet(choose, tokenizer, length).measured, CHECKS):
+    for check in checks:
         kept = check.best
         yield check
         counts = check.step > max(LEAST_STEPS, recipe.warmup_steps)
@@ -275,14 +283,27 @@ class _ValidationSet:
         every = [crop for crops in found for crop in crops]
         self.batches = [batch_of(every[i : i + BATCH]) for i in range(0, len(every), BATCH)]
 
-    @torch.no_grad()
     def measured(self, network: Network) -> Measured | None:
-        """Return cross-entropy after temperature scaling, which selects the weights, and accuracy; None without pieces."""
+        """Return what a network reaches, see `judged`."""
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            return self.judged(self.read(lambda batch: network(batch.to(device)).cpu()), nn.Identity())
+
+    def read(self, function: Callable[[TagBatch], Tensor]) -> Tensor:
+        """Return a function's rows for all crops, (crops, ...); no rows without pieces."""
+        return torch.cat([function(batch) for batch in self.batches]) if self.batches else torch.zeros(0)
+
+    @torch.no_grad()
+    def judged(self, vectors: Tensor, head: nn.Module) -> Measured | None:
+        """Return cross-entropy after temperature scaling, which selects the weights, and accuracy; None without pieces.
+
+        Args:
+            vectors: what the head reads of each crop.
+            head: returns logits, (crops, L).
+        """
         if not self.batches:
             return None
-        device = next(network.parameters()).device
-        found = torch.cat([network(batch.to(device)).log_softmax(1).cpu() for batch in self.batches])
-        mean_NL = means(found, self.owner, len(self.targets))
+        mean_NL = means(head(vectors).log_softmax(1), self.owner, len(self.targets))
         temperature = _temperature(mean_NL, self.targets)
         nats = float(F.cross_entropy(mean_NL / temperature, self.targets))
         accuracy = float((mean_NL.argmax(1) == self.targets).double().mean())

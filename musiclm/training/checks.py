@@ -11,6 +11,8 @@ from typing import Generic
 from ..errors import DivergedError
 from .loop import ModelT, Step
 
+SHARE = 0.15  # of a budget in seconds that checks may take
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -51,14 +53,23 @@ class Check(Generic[ModelT]):
 
 
 def check_steps(
-    steps: Iterable[Step[ModelT]], measure: Callable[[ModelT], Measured | None], number: int
+    steps: Iterable[Step[ModelT]],
+    measure: Callable[[ModelT], Measured | None],
+    number: int,
+    *,
+    clock: Callable[[], float],
+    seconds: float | None,
 ) -> Iterator[Check[ModelT]]:
     """Yield a check about each `number`-th part of the budget, and one after the step that uses it up.
+
+    Checks are part of a budget in seconds. They are rarer where they would take more than `SHARE` of it.
 
     Args:
         steps: of a run, see `fit`.
         measure: returns what a model reaches; None without held-out data.
-        number: of checks in a run that uses its budget up.
+        number: of checks in a run that uses its budget up, at most.
+        clock: of the run, see `fit`.
+        seconds: the run's budget in seconds; None if it has none.
 
     Raises:
         DivergedError: the loss of the held-out data was not finite.
@@ -70,8 +81,10 @@ def check_steps(
         losses.append(step.nats)
         if step.progress < next_check and step.progress < 1:
             continue
-        next_check = step.progress + 1 / number
+        begin = clock()
         found = measure(step.model)
+        cost = (clock() - begin) / seconds if seconds else 0.0
+        next_check = step.progress + max(1 / number, cost / SHARE)
         if found is not None and not math.isfinite(found.loss):
             raise DivergedError("the validation loss", step.number)
         is_best = best is None or found is None or found.merit > merit
