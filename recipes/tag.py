@@ -128,7 +128,11 @@ def quick_pieces(folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s KIND [DATA] -o OUTPUT [options] [-- options of musiclm tag train]",
+    )
     parser.add_argument("kind", choices=list(FACTS))
     parser.add_argument("data", type=Path, nargs="?", help="prepared scores, or MAESTRO v3 unpacked")
     parser.add_argument("-o", "--output", type=Path, help="where all of it is made")
@@ -141,8 +145,12 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=600, help="style: training files of a style from one set (600)")
     parser.add_argument("--unsure", action="store_true", help="style: files without one are examples of none")
     parser.add_argument("--quick", action="store_true", help="a few steps on bundled chorales; style only")
-    parser.add_argument("options", nargs="*", help="behind --: options of musiclm tag train")
-    a = parser.parse_args()
+    given, options = sys.argv[1:], []
+    if "--" in given:
+        at = given.index("--")
+        given, options = given[:at], given[at + 1 :]
+    a = parser.parse_args(given)
+    a.options = options
     with tempfile.TemporaryDirectory() as temporary:
         if a.quick:
             a.kind, a.output = "style", a.output or Path(temporary) / "work"
