@@ -68,7 +68,7 @@ data_option = click.option(
     help="Leave out labels with fewer pieces.",
 )
 @click.option("--from", "start_from", metavar="MODEL", help="Start from the body of a language model.")
-@click.option("--frozen", is_flag=True, help="Train the head only; with --from.")
+@click.option("--frozen", is_flag=True, help="Fit the head only, by logistic regression; with --from.")
 @click.option("--arch", metavar="NAME", help=f"The architecture of the body; default: {ARCH}.")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Its size; default: tiny.")
 @click.option("--pooling", type=click.Choice(["mean", "last", "attention"]), default="mean", show_default=True)
