@@ -498,3 +498,30 @@ def test_a_head_without_validation_pieces_has_the_usual_penalty(tmp_path: Path):
     learn = [Labelled(EVENTS.encode(neutral(tune(p, s)))[0], i) for s in range(4) for i, p in enumerate((MINOR, MAJOR))]
     made, checks = trained(learn, [], steps=4, start=start, tokenizer=EVENTS, frozen=True)
     assert checks[-1].validation is None and checks[-1].is_best and made.temperature == 1
+
+
+def test_the_file_of_a_frozen_body_names_the_language_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MUSICLM_MODELS", str(tmp_path))
+    language_model(tmp_path / "tunes-gru.safetensors")
+    learn = [Labelled(EVENTS.encode(neutral(tune(p, s)))[0], i) for s in range(4) for i, p in enumerate((MINOR, MAJOR))]
+    start = checkpoint.load("tunes")
+    made, _ = trained(learn, learn, steps=4, start=start, tokenizer=EVENTS, frozen=True)
+    made.save(tmp_path / "own-tagger.safetensors", dtype=None)
+    assert (tmp_path / "own-tagger.safetensors").stat().st_size < (tmp_path / "tunes-gru.safetensors").stat().st_size
+    read = Tagger.load("own")
+    torch.testing.assert_close(read.log_probabilities(learn[0].ids), made.log_probabilities(learn[0].ids))
+    read.save(tmp_path / "again-tagger.safetensors", dtype=None)
+    assert Tagger.load("again").body.sha256 == start.sha256
+    torch.manual_seed(4)
+    checkpoint.save(
+        tmp_path / "tunes-gru.safetensors",
+        models.create("gru", EVENTS.vocab_size, size=16, num_layers=1, dropout=0.0),
+        arch="gru",
+        tokenizer=EVENTS,
+        card={},
+    )
+    with pytest.raises(CheckpointError, match="other weights of 'tunes-gru'"):
+        Tagger.load("own")
+    (tmp_path / "tunes-gru.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="needs the model 'tunes-gru': see 'musiclm models install'"):
+        Tagger.load("own")

@@ -25,6 +25,7 @@ from symusic import Score
 from torch import Tensor, nn
 
 from .. import checkpoint, models, tokenizers
+from ..checkpoint import Checkpoint
 from ..checkpoint.model_file import DEFAULT_TAGGER, TAGGER, ModelFile, bundled_models, find_model, installed_models
 from ..data.fingerprint import Fingerprint
 from ..errors import CheckpointError
@@ -36,6 +37,7 @@ from .crops import BATCH, Crop, TagBatch, batch_of, spread_crops
 from .notes import STEPS, neutral
 
 UNSURE = "unsure"  # pieces with this label are examples of what has none of the others
+BODY = "body."  # the beginning of the names of a body's tensors
 POOLINGS = ("mean", "last", "attention")
 MAX_CROPS = 24  # of a piece
 MIN_NOTES = 16  # with fewer a prediction is always unsure
@@ -153,6 +155,7 @@ class Tagger:
         temperature: the divisor of log probabilities that calibrates them.
         threshold: the probability below which a prediction is unsure.
         card: data, licence, command, figures.
+        body: the bundled or installed language model whose body the network has unchanged, which `save` leaves out; or None.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class Tagger:
         threshold: float = 0.5,
         card: dict[str, Any] | None = None,
         seen: Iterable[bytes] = (),
+        body: Checkpoint | None = None,
     ) -> None:
         self.network = network.eval()
         self.arch, self.tokenizer, self.labels = arch, tokenizer, tuple(labels)
@@ -175,13 +179,15 @@ class Tagger:
         self.temperature, self.threshold = temperature, threshold
         self.card = card or {}
         self.seen = seen
+        self.body = body
 
     @classmethod
     def load(cls, name: str | Path | None = None) -> Tagger:
         """Return the tagger of a file or a name, or the default one.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or it is of another version.
+            CheckpointError: there is none, it is damaged, or it is of another version; or its body is that of a language
+                model that is not installed, or that has other weights now.
         """
         file = find(name)
         stored = file.described
@@ -201,6 +207,9 @@ class Tagger:
             raise CheckpointError(f"the tagger '{file.name}' is of another version of musiclm: train it again")
         called = f"the tagger '{file.name}'"
         tensors = checkpoint.read_tensors(file.path, file.sha256, called)
+        body = _body(stored.get("body"), called)
+        if body is not None:
+            tensors |= {f"{BODY}{key}": value for key, value in network_of(body).body.state_dict().items()}
         network = checkpoint.load_weights(
             lambda: Network(models.create(file.arch, **config), len(labels), pooling), tensors, called, "its network"
         )
@@ -215,10 +224,13 @@ class Tagger:
             threshold=threshold,
             card=file.card,
             seen=seen,
+            body=body,
         )
 
     def save(self, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
         """Write the tagger to a file, whole or not at all, with its weights in half precision.
+
+        Of a body that is a language model's, `body`, the name and the hash are written, not the weights.
 
         Raises:
             OutputError: the place cannot be written.
@@ -226,6 +238,7 @@ class Tagger:
         tensors = {
             name: t.detach().to("cpu", dtype if t.is_floating_point() else None).contiguous()
             for name, t in self.network.state_dict().items()
+            if self.body is None or not name.startswith(BODY)
         }
         config: Any = self.network.body.config
         stored = {
@@ -241,6 +254,8 @@ class Tagger:
             "card": self.card,
             "seen": base64.b64encode(b"".join(sorted(self.seen))).decode(),
         }
+        if self.body is not None:
+            stored["body"] = {"name": self.body.name, "sha256": self.body.sha256}
         write_whole(path, checkpoint.pack(tensors, {TAGGER.name: json.dumps(stored, sort_keys=True)}))
 
     @property
@@ -308,6 +323,31 @@ class Tagger:
         best = self.labels[order[0]]
         unsure = by_label[best] < self.threshold or num_notes < MIN_NOTES or best == UNSURE
         return Prediction(probabilities=dict(by_label), unsure=unsure, num_notes=num_notes)
+
+
+def network_of(start: Checkpoint, num_labels: int = 2, pooling: str = "mean", dropout: float = 0.1) -> Network:
+    """Return a network with the body of a language model."""
+    return Network(start.model(), num_labels, pooling, dropout)
+
+
+def _body(stored: Any, called: str) -> Checkpoint | None:
+    """Return the language model that a tagger's header names as its body; None if the body is in the file.
+
+    Raises:
+        CheckpointError: it is not installed, or has other weights now.
+    """
+    if stored is None:
+        return None
+    try:
+        name, sha256 = str(stored["name"]), str(stored["sha256"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{called} is damaged: {error!r} in its header") from error
+    if name not in (*checkpoint.bundled(), *checkpoint.installed()):
+        raise CheckpointError(f"{called} needs the model '{name}': see 'musiclm models install'")
+    found = checkpoint.load(name)
+    if found.sha256 != sha256:
+        raise CheckpointError(f"{called} was trained on other weights of '{name}' than those here: train it again")
+    return found
 
 
 def _unpacked(text: str) -> list[bytes]:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import models
+from .. import checkpoint, models
 from ..checkpoint import Checkpoint
 from ..data.augment import TRANSPOSITIONS
 from ..errors import CheckpointError
@@ -30,7 +30,7 @@ from ..training.checks import Check, Measured, check_steps
 from ..training.loop import Loss, Step, fit
 from ..training.optim import Recipe
 from .crops import BATCH, LabelledCrops, TagBatch, batch_of, spread_crops
-from .model import MAX_CROPS, Network, Tagger
+from .model import MAX_CROPS, Network, Tagger, network_of
 from .notes import STEPS
 from .probe import pooled, train_head
 
@@ -147,6 +147,8 @@ def train_tagger(
     if kept is None:
         return
     tagger = Tagger(kept.to("cpu"), arch=arch, tokenizer=tokenizer, labels=labels, length=length, steps=config.steps)
+    if config.frozen and start is not None and start.name in (*checkpoint.bundled(), *checkpoint.installed()):
+        tagger.body = start
     calibrate(tagger, choose)
     yield tagger
 
@@ -208,11 +210,11 @@ def new_network(config: TagConfig, num_labels: int, tokenizer: Tokenizer, start:
     if models.kind_of(arch) == models.SEQ2SEQ:
         raise CheckpointError(f"a body of '{arch}' reads pairs: take one of {', '.join(bodies())}")
     if start is not None:
-        body: nn.Module = start.model()
+        network = network_of(start, num_labels, config.pooling, config.dropout)
     else:
         fields = models.preset(arch, config.preset) | dict(config.config) | _of_tokens(arch, tokenizer)
         body = models.create(arch, tokenizer.vocab_size, **fields)
-    network = Network(body, num_labels, config.pooling, config.dropout)
+        network = Network(body, num_labels, config.pooling, config.dropout)
     if config.frozen:
         network.freeze()
     return network
