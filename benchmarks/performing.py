@@ -17,12 +17,14 @@ drums          Groove's official split, test performances; standard errors over 
                and kept in -o; else --model is measured.
 architectures  the first fold: recurrent encoders and Transformers, that read both directions or the past only.
 curves         three pieces that the first fold's performer has not seen, the shortest of their composers with two humans or
-               more: its mean and a sample over the humans, OUTPUT/curves/*.png, and both as MIDI files.
+               more: its mean and a sample over the humans, OUTPUT/curves/*.png, and both as MIDI files. The model's curves
+               have the mean tempo of the first human.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -153,7 +155,9 @@ def curves(a: argparse.Namespace) -> dict[str, Any]:
         first = humans[0]
         name = f"{first.piece[0]}-{first.piece[1]}".replace(" ", "_")
         played = {f"human {i + 1}": each.parameters for i, each in enumerate(humans[:HUMANS])}
-        played |= {MEAN: performer.predict(first.notes), SAMPLE: performer.predict(first.notes, a.seed)}
+        pace = first.parameters.seconds_per_quarter
+        for label, seed in ((MEAN, None), (SAMPLE, a.seed)):
+            played[label] = dataclasses.replace(performer.predict(first.notes, seed), seconds_per_quarter=pace)
         plotted = [expression.curve(label, first.notes, each) for label, each in played.items()]
         write_whole(folder / f"{name}.png", expression.picture(plotted, ".png", title=name), force=True)
         files.append(f"{name}.png")
