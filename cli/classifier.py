@@ -13,7 +13,9 @@ from ..files import check_writable, write_whole
 from . import _console, _options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
     from ..audio.classifier import NoteClassifier
     from ..audio.dataset import LabelledNote
@@ -45,7 +47,7 @@ TRAIN_GROUPS = {
 )
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The classifier file to write.")
-@click.option("--arch", metavar="NAME", help="The architecture; default: cnn.")
+@click.option("--arch", metavar="NAME", help="The architecture, cnn or ast; default: cnn.")
 @click.option(
     "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; default: 10."
 )
@@ -228,37 +230,67 @@ def evaluate(
     "--data",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Notes, to find those that excite each kernel most.",
+    help="Notes, to find those that excite each kernel of a CNN most.",
 )
-@click.option("--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording whose saliency map to plot.")
+@click.option(
+    "--note",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A recording whose saliency map, and of an AST the attention rollout, to plot.",
+)
 @_options.force
 @_options.quiet
 def show(model: str | None, output: Path, data: Path | None, note: Path | None, force: bool, quiet: bool) -> None:
-    """Plot a classifier: its first kernels, the notes that excite each most, and the saliency map of a note."""
+    """Plot what a classifier has learned, and what its answer for a note depends on.
+
+    Of a CNN: its first kernels, and with --data the notes that excite each most. Of an AST: the principal components of
+    its patch filters, and the similarity of its positional embeddings. With --note a saliency map, and of an AST the
+    attention rollout, too.
+    """
     _make_folder(output)
-    wanted = ["kernels.png"] + (["excitation.png"] if data else []) + (["saliency.png"] if note else [])
-    for name in wanted:
+    from ..audio import plots
+    from ..audio.classifier import NoteClassifier
+
+    loaded = NoteClassifier.load(model)
+    made: dict[str, Callable[[], bytes]] = {}
+    if plots.has_kernels(loaded):
+        made["kernels.png"] = lambda: plots.kernels(loaded)
+        if data is not None:
+            made["excitation.png"] = lambda: plots.excitation(loaded, _all_prepared(data, quiet=quiet))
+    elif data is not None:
+        _console.say("this architecture has no kernels: --data has no effect", quiet=quiet)
+    if plots.has_patches(loaded):
+        made |= {"patches.png": lambda: plots.patches(loaded), "positions.png": lambda: plots.positions(loaded)}
+    if note is not None:
+        picture = _picture_of(note)
+        made["saliency.png"] = lambda: plots.saliency(loaded, picture, note.name)
+        if plots.has_patches(loaded):
+            made["rollout.png"] = lambda: plots.rollout(loaded, picture, note.name)
+    if not made:
+        _console.say("this architecture has neither kernels nor patches to plot: name a recording with --note")
+    for name in made:
         _check_png(output / name, force=force)
-    from ..audio import classifier, dataset, plots
+    for name, plot in made.items():
+        write_whole(output / name, plot(), force=force)
+        click.echo(output / name)
+
+
+def _all_prepared(data: Path, *, quiet: bool) -> PreparedNotes:
+    """Return all notes of a set, prepared without distortions."""
+    from ..audio import dataset
+
+    return _prepare(dataset.read_notes(data), versions=1, seed=0, quiet=quiet)
+
+
+def _picture_of(note: Path) -> Tensor:
+    """Return the picture of the loudest note of a recording."""
+    from ..audio import classifier
     from ..audio import io as audio_io
 
-    loaded = classifier.NoteClassifier.load(model)
-    if not plots.has_kernels(loaded):
-        wanted = [name for name in wanted if name == "saliency.png"]
-        _console.say("this architecture has no kernels to plot", quiet=quiet)
-    if "kernels.png" in wanted:
-        write_whole(output / "kernels.png", plots.kernels(loaded), force=force)
-    if data is not None and "excitation.png" in wanted:
-        prepared = _prepare(dataset.read_notes(data), versions=1, seed=0, quiet=quiet)
-        write_whole(output / "excitation.png", plots.excitation(loaded, prepared), force=force)
-    if note is not None:
-        try:
-            picture = classifier.loudest_picture(audio_io.read(note).audio)
-        except AudioError as error:
-            raise AudioError(f"{note}: {error}") from error
-        write_whole(output / "saliency.png", plots.saliency(loaded, picture, note.name), force=force)
-    for name in wanted:
-        click.echo(output / name)
+    try:
+        return classifier.loudest_picture(audio_io.read(note).audio)
+    except AudioError as error:
+        raise AudioError(f"{note}: {error}") from error
 
 
 def _make_folder(path: Path) -> None:
