@@ -216,6 +216,27 @@ def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run("classifier", "show", "-o", tmp_path / "pictures") == 1  # nothing is overwritten without --force
 
 
+def test_an_ast_is_trained_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes, mine, pictures = families(tmp_path / "notes"), tmp_path / "mine.safetensors", tmp_path / "pictures"
+    options = ["--arch", "ast", "--steps", "1", "--seed", "3", "--versions", "1", "--json"]
+    assert run("classifier", "train", notes, "-o", mine, *options) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1
+    assert "--arch ast" in NoteClassifier.load(mine).card["command"]
+    one = notes / "flute/0/0.wav"
+    assert run("classifier", "show", "--model", mine, "-o", pictures, "--note", one, "--data", notes) == 0
+    captured = capsys.readouterr()
+    made = [Path(p) for p in captured.out.split()]
+    assert [p.name for p in made] == ["patches.png", "positions.png", "saliency.png", "rollout.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in made)
+    assert "no kernels: --data has no effect" in captured.err
+    assert run("classifier", "show", "--model", mine, "-o", pictures) == 1  # nothing is overwritten without --force
+
+
+def test_an_architecture_of_another_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classifier", "train", tmp_path, "-o", tmp_path / "mine.safetensors", "--arch", "vit") == 2
+    assert "one of ast, cnn" in capsys.readouterr().err
+
+
 def test_help_answers_without_torch() -> None:
     code = (
         "import sys; from musiclm.cli import main\n"

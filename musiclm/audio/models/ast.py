@@ -24,7 +24,7 @@ MAX_LAYERS = 24
 MAX_PATCHES = 1024
 MLP_RATIO = 4  # width of the hidden layer of each block, relative to the width of the tokens
 NUM_CLASS_TOKENS = 2  # the class token and the distillation token
-INITIAL_STD = 0.02  # of embeddings, as in ViT
+INITIAL_STD = 0.02  # of the patch filters and of the embeddings, as in DeiT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ PRESETS: dict[str, dict[str, int]] = {
     "small": {"patch": 16, "stride": 8, "width": 128, "layers": 6, "heads": 4},
     "base": {"patch": 16, "stride": 8, "width": 256, "layers": 8, "heads": 8},
 }
-TRAINING = {"learning_rate": 1e-3, "batch": 64, "warmup_steps": 300, "weight_decay": 0.05, "clip": 1.0}
+TRAINING = {"learning_rate": 1e-3, "batch": 32, "warmup_steps": 100, "weight_decay": 0.05, "clip": 1.0}
 
 
 class Attention(nn.Module):
@@ -136,6 +136,7 @@ class Model(NoteModel):
         side = config.patches_per_side
         self.padding = (side - 1) * config.stride + config.patch - mel.NUM_BANDS
         self.patches = nn.Conv2d(1, config.width, config.patch, stride=config.stride)
+        nn.init.normal_(self.patches.weight, std=INITIAL_STD)
         self.class_tokens = nn.Parameter(torch.randn(NUM_CLASS_TOKENS, config.width) * INITIAL_STD)
         self.positions = nn.Parameter(torch.randn(NUM_CLASS_TOKENS + side**2, config.width) * INITIAL_STD)
         self.dropout = Dropout(config.dropout)
