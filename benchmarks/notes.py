@@ -8,7 +8,7 @@
 
 Folders of notes are what `musiclm classifier train` takes; recipes/soundfonts.py renders some. Tables are printed as Markdown,
 and written to PART.json in -o. One thread; budgets are CPU time. An interrupted command continues when it is given again: each
-run is trained and measured once. A tenth of the rendered instruments chooses weights and temperature.
+run is trained and measured once. A tenth of the instruments of --train chooses weights and temperature.
 
 architectures  --archs with equal data and CPU time, --seeds; a recorded training note counts as two rendered ones. Of --train
                the splits dev and test are left out, and all notes of measured sources. Of a measured set with splits dev or

@@ -144,6 +144,35 @@ def test_a_part_is_trained_once_and_then_read(part, tmp_path, monkeypatch, capsy
         run(monkeypatch, capsys, *asked)
 
 
+@pytest.mark.parametrize("part", ["architectures", "sources"])
+def test_no_measured_source_is_learnt_from_or_chooses(part, tmp_path, monkeypatch, capsys):
+    """The made-up measured notes are among the training notes, too: their sources must be left out."""
+    seen = []
+
+    def result(_, run, learn, choose, sets):
+        measured = {n.source for each in sets.values() for n in each.notes}
+        assert not measured & {n.source for n in [*learn.notes, *choose.notes]}
+        seen.append((run.name, measured, {n.source for n in learn.notes}))
+        probabilities = {name: torch.full((len(each.notes), 11), 1 / 11).tolist() for name, each in sets.items()}
+        figures = {"steps": 1, "cpu_seconds": 1.0, "validation_mean_family_recall": 0.0}
+        return figures | {"num_parameters": 1, "num_learnt": len(learn.notes), "probabilities": probabilities}
+
+    make_quick = notes.make_quick
+
+    def with_all(a, folder):
+        make_quick(a, folder)
+        a.train = [*a.train, folder / "measured"]
+
+    monkeypatch.setattr(notes, "make_quick", with_all)
+    monkeypatch.setattr(notes_runs, "result", result)
+    run(monkeypatch, capsys, "--part", part, "--quick", "--archs", "cnn", "--seeds", "1")
+    rendered, others = {"made-1", "made-2"}, {"other-1", "other-2", "other-3"}
+    assert set().union(*(measured for _, measured, _ in seen)) == others
+    for _, measured, learnt in seen:
+        assert learnt == rendered | (others - measured)
+    assert len(seen) == (1 if part == "architectures" else 2)
+
+
 def test_failures_run_for_the_bundled_classifier(monkeypatch, capsys):
     told = run(monkeypatch, capsys, "--part", "failures", "--quick")
     assert "the bundled classifier: mean family recall" in told

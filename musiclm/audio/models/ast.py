@@ -43,7 +43,7 @@ class Config:
     """
 
     patch: int = 16
-    stride: int = 8
+    stride: int = 12
     width: int = 128
     layers: int = 6
     heads: int = 4
@@ -73,8 +73,8 @@ class Config:
 
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"patch": 16, "stride": 16, "width": 64, "layers": 2, "heads": 2},
-    "small": {"patch": 16, "stride": 8, "width": 128, "layers": 6, "heads": 4},
-    "base": {"patch": 16, "stride": 8, "width": 256, "layers": 8, "heads": 8},
+    "small": {"patch": 16, "stride": 12, "width": 128, "layers": 6, "heads": 4},
+    "base": {"patch": 16, "stride": 12, "width": 256, "layers": 8, "heads": 8},
 }
 TRAINING = {"learning_rate": 1e-3, "batch": 32, "warmup_steps": 100, "weight_decay": 0.05, "clip": 1.0}
 
