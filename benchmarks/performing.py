@@ -3,6 +3,7 @@
     python benchmarks/performing.py --part piano --data ASAP -o work/           # five folds, half a CPU minute of training each
     python benchmarks/performing.py --part drums --data groove-v1.0.0-midi.tar.xz      # the bundled performer
     python benchmarks/performing.py --part architectures --data ASAP -o work/   # half a CPU minute each
+    python benchmarks/performing.py --part curves --data ASAP -o work/          # pictures and MIDI files of held-out pieces
     python benchmarks/performing.py --part piano --quick                        # to see that it works; any part
 
 One thread; budgets are CPU time. An interrupted command continues when it is given again: each run is trained and measured
@@ -15,6 +16,8 @@ piano          ASAP's robust alignments, five folds by piece; of the other folds
 drums          Groove's official split, test performances; standard errors over these. With --minutes a performer is trained,
                and kept in -o; else --model is measured.
 architectures  the first fold: recurrent encoders and Transformers, that read both directions or the past only.
+curves         three pieces that the first fold's performer has not seen, the shortest of their composers with two humans or
+               more: its mean and a sample over the humans, OUTPUT/curves/*.png, and both as MIDI files.
 """
 
 from __future__ import annotations
@@ -33,15 +36,20 @@ import torch
 from performing_runs import GIVEN, HUMAN, MEAN, SAMPLE, Human, Run
 from symusic import Note, Score, Track
 
-from musiclm.checkpoint.performer_file import find_performer
+from musiclm import midi
+from musiclm.checkpoint.model_file import PERFORMER, find_model
 from musiclm.errors import MusicLMError
+from musiclm.files import write_whole
 from musiclm.performing.asap import folds, read_asap
 from musiclm.performing.groove import read_groove
 from musiclm.performing.model import DRUMS, PIANO, Performer
 from musiclm.performing.notes import drum_notes, keyboard_notes
 from musiclm.performing.parameters import Parameters
+from musiclm.performing.render import Expression, perform
+from musiclm.plotting import expression
 
 FOLDS = 5
+HUMANS = 3  # at most, in a picture
 VELOCITY_RULES = ("pitch", "pitch, top of chord", "pitch, top line")
 SYSTEMS = (MEAN, SAMPLE, GIVEN, "flat", *VELOCITY_RULES, "slow ending", HUMAN)
 DRUM_SYSTEMS = (MEAN, SAMPLE, "mean per drum and position", "flat")
@@ -105,7 +113,7 @@ def drums(a: argparse.Namespace) -> dict[str, Any]:
         run = Run("drums", DRUMS, None, {}, None if a.quick else a.minutes, 4 if a.quick else None, a.seed)
         found = runs.result(a.output / "drums", run, *sides)
     else:
-        found = {"rows": runs.rows(Performer.load(find_performer(a.model).path), sides[0], sides[2])}
+        found = {"rows": runs.rows(Performer.load(find_model(PERFORMER, a.model).path), sides[0], sides[2])}
     rows, rule = found.pop("rows"), "mean per drum and position"
     errors = runs.by_piece(rows, rule, "velocity_error")
     gain = runs.difference(rows, MEAN, rule, "velocity_error")
@@ -130,6 +138,47 @@ def architectures(a: argparse.Namespace) -> dict[str, Any]:
             figures = {key: each[key] for key in ("num_parameters", "steps", "best_step", "validation_loss")}
             found[name] = figures | table(each["rows"], (MEAN,), {"velocity_r": "", "tempo_r": ""})[MEAN]
     return {"systems": found}
+
+
+def curves(a: argparse.Namespace) -> dict[str, Any]:
+    """Plot and perform three held-out pieces; return the files that were written."""
+    performances = asap(a)
+    parts = folds(performances, FOLDS)
+    fold(a, performances, parts, 0)
+    performer = Performer.load(a.output / "piano" / "fold0.safetensors")
+    folder = a.output / "curves"
+    folder.mkdir(exist_ok=True)
+    files = []
+    for humans in shown(performances, parts[0]):
+        first = humans[0]
+        name = f"{first.piece[0]}-{first.piece[1]}".replace(" ", "_")
+        played = {f"human {i + 1}": each.parameters for i, each in enumerate(humans[:HUMANS])}
+        played |= {MEAN: performer.predict(first.notes), SAMPLE: performer.predict(first.notes, a.seed)}
+        plotted = [expression.curve(label, first.notes, each) for label, each in played.items()]
+        write_whole(folder / f"{name}.png", expression.picture(plotted, ".png", title=name), force=True)
+        files.append(f"{name}.png")
+        if not a.quick:
+            score = midi.read((a.data / first.name).with_name("midi_score.mid"))
+            for label, seed in (("mean", None), ("sample", a.seed)):
+                heard = perform(score, {PIANO: performer}, Expression(seed=seed))
+                write_whole(folder / f"{name}-{label}.mid", midi.to_bytes(heard), force=True)
+                files.append(f"{name}-{label}.mid")
+    return {"files": files}
+
+
+def shown(performances: Sequence[Any], pieces: Sequence[tuple[str, str]]) -> list[list[Any]]:
+    """Return the performances of three pieces: the shortest of their composers with two performances of one score or more."""
+    of_score: dict[tuple[Any, int], list[Any]] = {}
+    for each in performances:
+        if each.piece in pieces:
+            of_score.setdefault((each.piece, len(each.notes)), []).append(each)
+    several = sorted(
+        (humans for humans in of_score.values() if len(humans) > 1), key=lambda humans: len(humans[0].notes)
+    )
+    of_composer: dict[str, list[Any]] = {}
+    for humans in several:
+        of_composer.setdefault(humans[0].piece[0], humans)
+    return list(of_composer.values())[:3]
 
 
 def asap(a: argparse.Namespace) -> list[Any]:
@@ -202,6 +251,8 @@ def made_up(count: int, kind: str, seed: int = 0) -> list[Human]:
 
 def show(found: dict[str, Any]) -> None:
     """Print the tables."""
+    for name in found.get("files", ()):
+        print(name)
     for part in ("systems", "mean_human"):
         systems = found.get(part)
         if not systems:
@@ -229,7 +280,7 @@ def cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
-PARTS = {"piano": piano, "drums": drums, "architectures": architectures}
+PARTS = {"piano": piano, "drums": drums, "architectures": architectures, "curves": curves}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
     python benchmarks/tagging.py --part composer --data maestro-v3.0.0/ -o work/ --archs "" --from piano-transformer.safetensors
     python benchmarks/tagging.py --part curve --data maestro-v3.0.0/ -o work/ --archs gru --from work/lm.safetensors
     python benchmarks/tagging.py --part style --data prepared/ --labels work/labels-style.csv -o work/ \\
-        --model work/style.safetensors \\
+        --model work/style-tagger.safetensors \\
         --other chorale=jsb/ --other piano=asap-scores/ --other unsure=nottingham/
     python benchmarks/tagging.py --part composer --quick                 # to see that it works; any part
 

@@ -21,6 +21,7 @@ from efficient_training import read_json, write_json
 
 from musiclm import checkpoint, models, tokenizers
 from musiclm.data import sources
+from musiclm.devices import faster_in_bf16
 from musiclm.errors import DivergedError, MidiError
 from musiclm.evaluation.classification import f1_of_each
 from musiclm.tagging.dataset import TOKENIZER
@@ -75,7 +76,7 @@ def trained(
         balance=a.balance,
     )
     rate = a.learning_rate or models.training(start.arch if start is not None else config.arch)["learning_rate"]
-    recipe = Recipe(seconds=60 * minutes, learning_rate=rate, warmup_steps=30, seed=seed)
+    recipe = Recipe(seconds=60 * minutes, learning_rate=rate, warmup_steps=30, seed=seed, bf16=faster_in_bf16())
     tagger, run = _fitted(way, found, recipe, config, tokenizer, start)
     result: dict[str, Any] = {"way": way.name, "asked": asked} | run
     if tagger is not None:
@@ -119,7 +120,7 @@ def _fitted(
             best = " best" if event.is_best else ""
             print(
                 f"{way.name}: step {event.step:,}, {event.seconds:.0f} CPU s, validation {event.validation:.3f} nats, "
-                f"{event.accuracy:.3f}{best}",
+                f"{event.figure:.3f}{best}",
                 file=sys.stderr,
             )
     except DivergedError as error:

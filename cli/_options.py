@@ -9,6 +9,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -160,6 +161,7 @@ seed: Decorator = click.option(
     metavar="S",
     help="Makes a run repeatable; random and printed if left out.",
 )
+steps: Decorator = click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
 model: Decorator = click.option("--model", metavar="MODEL", help="A name, a checkpoint file or a run folder.")
 wav: Decorator = click.option("--wav", is_flag=True, help="Write a WAV file beside each MIDI file, too.")
 html: Decorator = click.option(
@@ -180,6 +182,17 @@ def quiet(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, quiet=quiet, **options)
 
     return _quiet(_verbose(run))
+
+
+def minutes(default: float) -> Decorator:
+    """Return the option of a training budget in minutes; `default` is what the help says holds without any budget."""
+    kind = FloatRange(0, min_open=True)
+    return click.option("--minutes", type=kind, metavar="M", help=f"Training budget; default: {default:g}.")
+
+
+def output_file(help: str) -> Decorator:
+    """Return the option of the file that a command writes, which it needs."""
+    return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=help)
 
 
 def draw_seed(given: int | None) -> int:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..devices import resolve_bf16, resolve_device
 from ..errors import CorpusError, RunError
 from ..files import check_writable
-from . import _console, _options, _predictions
+from . import _console, _options, _predictions, _training
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..tagging.dataset import TagData
     from ..tagging.labels import LabelledFiles
     from ..tagging.model import Tagger
-    from ..tagging.training import Check
+    from ..tagging.training import TagConfig
     from ..tokenizers.base import Tokenizer
+    from ..training.checks import Check
+    from ..training.optim import Recipe
 
 DEFAULT_MINUTES = 2.0
 ARCH, PRESET = "gru", "tiny"
@@ -33,7 +36,9 @@ GROUPS = {
     "Output": ["output", "force", "as_json", "quiet", "verbose"],
 }
 model_option = click.option(
-    "--model", metavar="TAGGER", help="A tagger's file, which 'musiclm tag train' makes, or its name."
+    "--model",
+    metavar="TAGGER",
+    help="A tagger's file, which 'musiclm tag train' makes, or its name; default: style-tagger.",
 )
 column_option = click.option(
     "--label", "column", metavar="NAME", help="The column of a table, or the kind of label of a corpus; default: label."
@@ -51,7 +56,7 @@ data_option = click.option(
     "musiclm tag songs/ --model mine.safetensors",
 )
 @click.argument("sources", nargs=-1, required=True, metavar="CSV|CORPUS|FOLDER…")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The tagger's file to write.")
+@_options.output_file("The tagger's file to write.")
 @column_option
 @data_option
 @click.option(
@@ -63,13 +68,13 @@ data_option = click.option(
     help="Leave out labels with fewer pieces.",
 )
 @click.option("--from", "start_from", metavar="MODEL", help="Start from the body of a language model.")
-@click.option("--frozen", is_flag=True, help="Train the head only; with --from.")
+@click.option("--frozen", is_flag=True, help="Fit the head only, by logistic regression; with --from.")
 @click.option("--arch", metavar="NAME", help=f"The architecture of the body; default: {ARCH}.")
 @click.option("--preset", type=click.Choice(["tiny", "small", "base"]), help="Its size; default: tiny.")
 @click.option("--pooling", type=click.Choice(["mean", "last", "attention"]), default="mean", show_default=True)
 @click.option("--tokenizer", metavar="NAME", help="Default: score, without what a tagger does not read.")
-@click.option("--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; default: 2.")
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
+@_options.minutes(DEFAULT_MINUTES)
+@_options.steps
 @click.option(
     "--learning-rate",
     type=_options.FloatRange(0, min_open=True),
@@ -93,49 +98,58 @@ def train(
     Each FOLDER is a label, with its MIDI files; a single folder stands for the folders in it. CSV is a table with the
     columns file, label and optionally split; CORPUS was built with labels. About a tenth of each label's pieces selects the
     weights; copies of a piece are in one split.
+
+    Ctrl-C or SIGTERM saves the best tagger so far, unmeasured, once a validation has passed; before, nothing.
     """
     _check(start_from, frozen=frozen, arch=arch, preset=preset, tokenizer=tokenizer)
     check_writable(output, force=force)
     seed = _options.draw_seed(seed)
-    from ..tagging.labels import find_labelled
+    with _training.interrupts() as interrupts:
+        try:
+            found, started, reads = _read(sources, column, data, start_from, tokenizer, min_pieces, seed, quiet=quiet)
+            where = resolve_device(device)
+            own_arch = started.arch if started is not None else arch or ARCH
+            recipe = _recipe(minutes, steps, learning_rate, own_arch, seed, bf16=resolve_bf16(precision, where))
+            config = _config(arch, preset, pooling, frozen=frozen)
+            tagger, checks = _fitted(found, recipe, config, reads, started, where, interrupts, quiet=quiet)
+            tagger.seen = found.seen()
+            counts = dict(Counter(piece.label for piece in found.pieces("train")))
+            command = shlex.join(["musiclm", "tag", "train", *_spelled(sources, seed, output)])
+            tagger.card = {"data": ", ".join(sources), "command": command, "labels": counts}
+            tagger.card["figures"] = _figures(tagger, found, interrupts, quiet=quiet)
+            if interrupts.seen:
+                tagger.card["interrupted_at_step"] = checks[-1].step
+            tagger.save(output)
+        except KeyboardInterrupt:
+            _console.say("\nStopped. Nothing was saved.")
+            sys.exit(interrupts.exit_code)
+    _tell(tagger, found, checks, output, seed, is_interrupted=interrupts.seen, as_json=as_json, quiet=quiet)
+    if interrupts.seen:
+        sys.exit(interrupts.exit_code)
 
-    files = find_labelled(sources, column=column, data=data)
-    say_missing(files, quiet=quiet)
-    started, reads = _start(start_from, tokenizer)
-    found = read(files, reads, min_pieces=min_pieces, quiet=quiet)
-    _say_census(found, seed, quiet=quiet)
-    from .. import models
-    from ..tagging.training import TagConfig
-    from ..training.optim import Recipe
 
-    where = resolve_device(device)
-    own_rate = models.training(started.arch if started is not None else arch or ARCH)["learning_rate"]
-    if minutes is None and steps is None:
-        minutes = DEFAULT_MINUTES
-    recipe = Recipe(
-        steps=steps,
-        seconds=None if minutes is None else 60 * minutes,
-        learning_rate=learning_rate or own_rate,
-        warmup_steps=30,
-        seed=seed,
-        bf16=resolve_bf16(precision, where),
-    )
-    config = TagConfig(arch=arch or ARCH, preset=preset or PRESET, pooling=pooling, frozen=frozen)
-    tagger, last = _fitted(found, recipe, config, reads, started, where, quiet=quiet)
-    figures = measured(tagger, found, quiet=quiet)
-    tagger.card = {
-        "data": ", ".join(sources),
-        "command": shlex.join(["musiclm", "tag", "train", *_spelled(sources, seed, output)]),
-        "labels": dict(Counter(piece.label for piece in found.pieces("train"))),
-        "figures": figures,
-    }
-    tagger.seen = found.seen()
-    tagger.save(output)
+def _tell(
+    tagger: Tagger,
+    found: TagData,
+    checks: list[Check],
+    output: Path,
+    seed: int,
+    *,
+    is_interrupted: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Print the result of a training: as JSON, or its file and what to do with it."""
     if as_json:
         document = {"tagger": str(output), "seed": seed, "arch": tagger.arch, "labels": list(tagger.labels)}
         document |= {"pieces": {split: len(found.pieces(split)) for split in ("train", "validation", "test")}}
-        _console.print_json(document | {"steps": last.step, "seconds": round(last.seconds, 1), "figures": figures})
-    else:
+        document |= {"steps": checks[-1].step, "seconds": round(checks[-1].seconds, 1)}
+        _console.print_json(document | {"figures": tagger.card["figures"], "interrupted": is_interrupted})
+    if is_interrupted:
+        step = [check.step for check in checks if check.is_best][-1]
+        _console.say(f"\nStopped and saved: the best tagger so far, of step {step:,}, is in '{output}'.")
+        return
+    if not as_json:
         click.echo(output)
     _console.say(f"Next: musiclm tag song.mid --model {shlex.quote(str(output))}", quiet=quiet)
 
@@ -162,6 +176,28 @@ def _check(
         tokenizers.check_name(tokenizer)
 
 
+def _read(
+    sources: tuple[str, ...],
+    column: str | None,
+    data: Path | None,
+    start_from: str | None,
+    tokenizer: str | None,
+    min_pieces: int,
+    seed: int,
+    *,
+    quiet: bool,
+) -> tuple[TagData, Checkpoint | None, Tokenizer]:
+    """Return the pieces, the language model to start from, if there is one, and the tokenizer; say what was found."""
+    from ..tagging.labels import find_labelled
+
+    files = find_labelled(sources, column=column, data=data)
+    say_missing(files, quiet=quiet)
+    started, reads = _start(start_from, tokenizer)
+    found = read(files, reads, min_pieces=min_pieces, quiet=quiet)
+    _say_census(found, seed, quiet=quiet)
+    return found, started, reads
+
+
 def _start(start_from: str | None, tokenizer: str | None) -> tuple[Checkpoint | None, Tokenizer]:
     """Return the language model to start from, if there is one, and the tokenizer.
 
@@ -176,6 +212,32 @@ def _start(start_from: str | None, tokenizer: str | None) -> tuple[Checkpoint | 
     if reads.is_paired:
         raise RunError(f"a tagger reads whole pieces, and '{reads.name}' makes pairs: take another tokenizer or model")
     return started, reads
+
+
+def _recipe(
+    minutes: float | None, steps: int | None, learning_rate: float | None, arch: str, seed: int, *, bf16: bool
+) -> Recipe:
+    """Return the recipe of a run, by default of `DEFAULT_MINUTES` and with the learning rate of the architecture."""
+    from .. import models
+    from ..tagging.training import WARM_UP
+    from ..training.optim import Recipe
+
+    if minutes is None and steps is None:
+        minutes = DEFAULT_MINUTES
+    return Recipe(
+        steps=steps,
+        seconds=None if minutes is None else 60 * minutes,
+        learning_rate=learning_rate or models.training(arch)["learning_rate"],
+        warmup_steps=WARM_UP,
+        seed=seed,
+        bf16=bf16,
+    )
+
+
+def _config(arch: str | None, preset: str | None, pooling: str, *, frozen: bool) -> TagConfig:
+    from ..tagging.training import TagConfig
+
+    return TagConfig(arch=arch or ARCH, preset=preset or PRESET, pooling=pooling, frozen=frozen)
 
 
 def say_missing(files: LabelledFiles, *, quiet: bool) -> None:
@@ -224,37 +286,63 @@ def _say_census(found: TagData, seed: int, *, quiet: bool) -> None:
 
 def _fitted(
     found: TagData,
-    recipe: Any,
-    config: Any,
+    recipe: Recipe,
+    config: TagConfig,
     tokenizer: Tokenizer,
     started: Checkpoint | None,
     device: str,
+    interrupts: _training.Interrupts,
     *,
     quiet: bool,
-) -> tuple[Tagger, Check]:
-    """Train, reporting each validation; return the tagger and the last validation."""
-    from ..tagging.training import Check, Labelled, train_tagger
+) -> tuple[Tagger, list[Check]]:
+    """Train, reporting each validation; return the tagger and the validations.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted before its first validation, or a second time.
+    """
+    from ..tagging.training import Labelled, train_tagger
+    from ..training.checks import Check
 
     number = {label: i for i, label in enumerate(found.labels)}
     learn, choose = (
         [Labelled(piece.ids, number[piece.label]) for piece in found.pieces(split)] for split in ("train", "validation")
     )
-    last = None
-    events = train_tagger(
-        learn, choose, recipe, config, labels=found.labels, tokenizer=tokenizer, start=started, device=device
-    )
-    for event in events:
+    checks: list[Check] = []
+    for event in train_tagger(
+        learn,
+        choose,
+        recipe,
+        config,
+        labels=found.labels,
+        tokenizer=tokenizer,
+        start=started,
+        device=device,
+        should_stop=lambda: interrupts.seen,
+    ):
         if not isinstance(event, Check):
-            assert last is not None, "a run has at least one validation"
-            return event, last
-        last = event
-        held_out = (
-            "" if event.accuracy is None else f"  validation {event.validation:.3f} nats, {event.accuracy:.0%} right"
-        )
-        best = "  best" if event.is_best else ""
-        when = f"step {event.step:,}  {_console.duration(event.seconds)}  train {event.loss:.3f} nats"
-        _console.say(f"{when}{held_out}{best}", quiet=quiet)
-    raise AssertionError("train_tagger yields the tagger at last, or raises")
+            return event, checks
+        checks.append(event)
+        interrupts.is_patient = True  # from here on there is something to save
+        _say_check(event, quiet=quiet)
+    interrupts.check()
+    raise RunError("the budget was used up before the first validation: give a larger one")
+
+
+def _say_check(check: Check, *, quiet: bool) -> None:
+    held_out = "" if check.figure is None else f"  validation {check.validation:.3f} nats, {check.figure:.0%} right"
+    when = f"step {check.step:,}  {_console.duration(check.seconds)}  train {check.loss:.3f} nats"
+    _console.say(f"{when}{held_out}{'  best' if check.is_best else ''}", quiet=quiet)
+
+
+def _figures(tagger: Tagger, found: TagData, interrupts: _training.Interrupts, *, quiet: bool) -> dict[str, float]:
+    """Return the figures of the held-out pieces; none if the run is interrupted, which does not wait for them."""
+    interrupts.is_patient = False
+    try:
+        return {} if interrupts.seen else measured(tagger, found, quiet=quiet)
+    except KeyboardInterrupt:
+        return {}
+    finally:
+        interrupts.is_patient = True
 
 
 def measured(tagger: Tagger, found: TagData, *, quiet: bool) -> dict[str, float]:

@@ -46,12 +46,10 @@ TRAIN_GROUPS = {
     epilog="Example: musiclm classifier train nsynth/ -o mine.safetensors --minutes 10",
 )
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The classifier file to write.")
+@_options.output_file("The classifier file to write.")
 @click.option("--arch", metavar="NAME", help="The architecture, cnn or ast; default: cnn.")
-@click.option(
-    "--minutes", type=_options.FloatRange(0, min_open=True), metavar="M", help="Training budget; default: 10."
-)
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Training budget.")
+@_options.minutes(DEFAULT_MINUTES)
+@_options.steps
 @click.option(
     "--versions", type=click.IntRange(1, 10), default=3, show_default=True, help="Of each note; one is unchanged."
 )
@@ -225,7 +223,7 @@ def evaluate(
 
 @command.command("show", epilog="Example: musiclm classifier show -o pictures/ --data notes/ --note cello.wav")
 @model_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder for the plots.")
+@_options.output_file("The folder for the plots.")
 @click.option(
     "--data",
     metavar="DIR",

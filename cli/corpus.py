@@ -6,12 +6,15 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import CorpusError
 from . import _console, _options
+
+if TYPE_CHECKING:
+    from ..data.labels import LabelSources
 
 
 @click.group("corpus", epilog="Example: musiclm corpus build my_midis/ -o corpora/mine")
@@ -99,27 +102,13 @@ def build(
     a build that was stopped.
     """
     began = time.monotonic()
-    for source in sources:
-        if "://" not in source and not Path(source).exists():
-            raise CorpusError(f"no folder or file '{source}'")
-    if dask is not None and workers is not None and dask != "local":
-        raise click.UsageError("--workers is for this machine: a Dask scheduler has workers of its own")
+    _check_build(sources, workers, dask)
     from .. import tokenizers
 
     tokenizers.check_name(tokenizer or "score")
-    from dataclasses import replace
+    from ..data import Options, build_corpus, describe
 
-    from ..data import Options, build_corpus, datasets, describe
-    from ..data.labels import LabelSources, read_labels
-
-    found = LabelSources()
-    if dataset is not None:
-        known = datasets.get(dataset)
-        tokenizer, programs = tokenizer or known.tokenizer, {**known.programs, **programs}
-        found = known.label_sources
-    if labels is not None:
-        found = replace(found, of_files=read_labels(labels))
-
+    tokenizer, programs, found = _known(dataset, tokenizer, programs, labels)
     settings = Options(
         bpe=bpe or 0,
         workers=workers,
@@ -145,6 +134,34 @@ def build(
         _console.print_json(result | {"seconds_elapsed": time.monotonic() - began})
     else:
         click.echo(output)
+
+
+def _check_build(sources: tuple[str, ...], workers: int | None, dask: str | None) -> None:
+    """Check what can be checked before anything is loaded."""
+    for source in sources:
+        if "://" not in source and not Path(source).exists():
+            raise CorpusError(f"no folder or file '{source}'")
+    if dask is not None and workers is not None and dask != "local":
+        raise click.UsageError("--workers is for this machine: a Dask scheduler has workers of its own")
+
+
+def _known(
+    dataset: str | None, tokenizer: str | None, programs: dict[int, int], labels: str | None
+) -> tuple[str | None, dict[int, int], LabelSources]:
+    """Return tokenizer, programs and labels: those that were given, and beside them those of a known data set."""
+    from dataclasses import replace
+
+    from ..data import datasets
+    from ..data.labels import LabelSources, read_labels
+
+    found = LabelSources()
+    if dataset is not None:
+        known = datasets.get(dataset)
+        tokenizer, programs = tokenizer or known.tokenizer, {**known.programs, **programs}
+        found = known.label_sources
+    if labels is not None:
+        found = replace(found, of_files=read_labels(labels))
+    return tokenizer, programs, found
 
 
 def _watch(progress: Any, *, quiet: bool) -> None:

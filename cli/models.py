@@ -13,7 +13,7 @@ from . import _console, _options
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..checkpoint.install import Source
-    from ..checkpoint.performer_file import PerformerFile
+    from ..checkpoint.model_file import ModelFile
 
 NONCOMMERCIAL = "not for commercial use"
 
@@ -46,7 +46,8 @@ def command(context: click.Context, as_json: bool) -> None:
 def install(source: str, name: str | None, force: bool, as_json: bool, quiet: bool) -> None:
     """Install a checkpoint into your folder of models: a file, a run folder, or an https, http or file address.
 
-    The file is checked first, and nothing in it can run code. Then --model finds it by its name.
+    The file is checked first, and nothing in it can run code. Then --model finds it by its name. The name of a performer
+    begins with performer-, that of a tagger ends with -tagger.
     """
     from ..checkpoint import card as cards
     from ..checkpoint import install as installing
@@ -74,13 +75,17 @@ def remove(name: str, quiet: bool) -> None:
     _console.say(f"removed {installing.remove(name)}", quiet=quiet)
 
 
-def _next(found: Checkpoint | PerformerFile) -> str:
+def _next(found: Checkpoint | ModelFile) -> str:
     """Return the command line that uses an installed model."""
     from .. import checkpoint
 
     if not isinstance(found, checkpoint.Checkpoint):
-        default = found.name.endswith(f"-{found.kind}")
-        return "musiclm perform score.mid" + ("" if default else f" --model {found.name}")
+        from ..checkpoint.model_file import DEFAULT_TAGGER, PERFORMER
+
+        is_performer = found.role is PERFORMER
+        default = PERFORMER.full_name(found.kind) if is_performer else DEFAULT_TAGGER
+        beginning = "musiclm perform score.mid" if is_performer else "musiclm tag song.mid"
+        return beginning + ("" if found.name == default else f" --model {found.name}")
     of_set = found.name.rpartition("-")[0]
     called = of_set if checkpoint.find(of_set)[1] == found.name else found.name
     return f"{_console.next_command(str(found.tokenizer_description['name']))} --model {called}"
@@ -104,14 +109,14 @@ def _watched(source: Source, *, quiet: bool) -> Iterator[bytes]:
 def _list(*, as_json: bool) -> None:
     from .. import checkpoint
     from ..checkpoint import card as cards
-    from ..checkpoint import performer_file as performers
+    from ..checkpoint.model_file import bundled_models, installed_models, read_model
 
-    loaded: list[Checkpoint | PerformerFile] = [checkpoint.load(name) for name in checkpoint.bundled()]
-    loaded += [performers.find_performer(name) for name in performers.bundled_performers()]
+    loaded: list[Checkpoint | ModelFile] = [checkpoint.load(name) for name in checkpoint.bundled()]
+    loaded += [read_model(checkpoint.bundled_path(name), name) for name in bundled_models()]
     num_bundled = len(loaded)
-    names: list[tuple[str, Callable[..., Checkpoint | PerformerFile]]]
+    names: list[tuple[str, Callable[..., Checkpoint | ModelFile]]]
     names = [(name, checkpoint.read) for name in checkpoint.installed()]
-    names += [(name, performers.read_performer) for name in performers.installed_performers()]
+    names += [(name, read_model) for name in installed_models()]
     for name, read in names:
         try:
             loaded.append(read(checkpoint.installed_path(name), name))

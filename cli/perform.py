@@ -14,7 +14,12 @@ from ..generation.config import GenerationConfig
 from . import _console, _options, _paths
 
 if TYPE_CHECKING:
-    from ..checkpoint.performer_file import PerformerFile
+    from pathlib import Path
+
+    from symusic import Score
+
+    from ..checkpoint.model_file import ModelFile
+    from ..performing.render import Expression
 
 INSTALL = "musiclm models install checkpoints/noncommercial/performer-piano.safetensors"
 
@@ -100,8 +105,7 @@ def _run(
     written = midi.parse(data, score)
     there = {"piano": keyboard_notes(written), "drums": drum_notes(written)}
     files = _performers(models, [kind for kind, notes in there.items() if notes is not None])
-    from ..performing.model import Performer
-    from ..performing.render import Expression, perform, record
+    from ..performing.render import Expression
 
     expression = Expression(
         strength=strength,
@@ -109,38 +113,62 @@ def _run(
         quarters_per_minute=tempo,
         velocity_only=velocity_only,
     )
-    performers = {file.kind: Performer.load(file.path) for file in files}
-    performance = perform(written, performers, expression, force=force)
-    midi.add_text(performance, record(expression, {file.name: file.sha256 for file in files}))
-    made = midi.to_bytes(performance)
-    for path in paths:
-        write_whole(path, made, force=force)
-    if output == "-":
-        _console.standard_output().write(made)
-        sys.stdout.buffer.flush()
-    sounds = []
-    if wav or play:
-        from .play import play_score, write_sound
+    performance = _performed(written, files, expression, force=force)
+    _write(midi.to_bytes(performance), paths, force=force)
+    sounds: list[Path] = []
+    if wav:
+        from .play import write_sound
 
-        sounds = write_sound([performance], paths, soundfont=soundfont, force=force) if wav else []
-    figures = {"num_notes": performance.note_num(), "seconds": midi.seconds(performance)}
+        sounds = write_sound([performance], paths, soundfont=soundfont, force=force)
     if as_json:
-        outputs = [{"path": str(path), **figures} for path in paths]
-        made_by = {"models": [file.name for file in files], "seed": expression.seed, "outputs": outputs}
-        _console.print_json(
-            made_by | {"sounds": [str(path) for path in sounds], "seconds_elapsed": time.monotonic() - began}
-        )
+        figures = {"num_notes": performance.note_num(), "seconds": midi.seconds(performance)}
+        document: dict[str, Any] = {"models": [file.name for file in files], "seed": expression.seed}
+        document |= {"outputs": [{"path": str(path), **figures} for path in paths]}
+        document |= {"sounds": [str(path) for path in sounds], "seconds_elapsed": time.monotonic() - began}
+        _console.print_json(document)
     else:
-        for path in (*paths, *sounds):
-            click.echo(str(path))
-        notes, length = _console.counted(performance.note_num(), "note"), _console.duration(midi.seconds(performance))
-        _console.say(f"{notes}, {length}, by {' and '.join(file.name for file in files)}", quiet=quiet)
-        _console.say("the mean performance" if expression.seed is None else f"seed {expression.seed}")
+        _tell(performance, [*paths, *sounds], files, expression, quiet=quiet)
     if play:
+        from .play import play_score
+
         play_score(performance, soundfont, quiet=quiet)
 
 
-def _performers(models: tuple[str, ...], there: list[str]) -> list[PerformerFile]:
+def _performed(written: Score, files: list[ModelFile], expression: Expression, *, force: bool) -> Score:
+    """Return a performance of a score, with the record of how it was made."""
+    from .. import midi
+    from ..performing.model import Performer
+    from ..performing.render import perform, record
+
+    performers = {file.kind: Performer.load(file.path) for file in files}
+    performance = perform(written, performers, expression, force=force)
+    midi.add_text(performance, record(expression, {file.name: file.sha256 for file in files}))
+    return performance
+
+
+def _write(made: bytes, paths: list[Path], *, force: bool) -> None:
+    """Write the bytes of a performance to its paths, or to standard output if it has none."""
+    for path in paths:
+        write_whole(path, made, force=force)
+    if not paths:
+        _console.standard_output().write(made)
+        sys.stdout.buffer.flush()
+
+
+def _tell(
+    performance: Score, written: list[Path], files: list[ModelFile], expression: Expression, *, quiet: bool
+) -> None:
+    """Print what was written, and by which performers."""
+    from .. import midi
+
+    for path in written:
+        click.echo(str(path))
+    notes, length = _console.counted(performance.note_num(), "note"), _console.duration(midi.seconds(performance))
+    _console.say(f"{notes}, {length}, by {' and '.join(file.name for file in files)}", quiet=quiet)
+    _console.say("the mean performance" if expression.seed is None else f"seed {expression.seed}")
+
+
+def _performers(models: tuple[str, ...], there: list[str]) -> list[ModelFile]:
     """Return the performers of what is there: those that were named, else the default ones.
 
     Raises:
@@ -148,18 +176,18 @@ def _performers(models: tuple[str, ...], there: list[str]) -> list[PerformerFile
         MidiError: there is neither a keyboard nor drums.
         click.UsageError: two of those that were named perform the same.
     """
-    from ..checkpoint.performer_file import PREFIX, bundled_performers, find_performer, installed_performers
+    from ..checkpoint.model_file import PERFORMER, bundled_models, find_model, installed_models
 
     if not there:
         raise MidiError("there is nothing to perform: the score has neither a keyboard nor drums")
-    named = [find_performer(name) for name in models]
+    named = [find_model(PERFORMER, name) for name in models]
     found = {file.kind: file for file in named}
     if len(found) < len(named):
         raise click.UsageError(f"two models for {named[-1].kind}: name one for piano and one for drums")
-    names = (*bundled_performers(), *installed_performers())
+    names = (*bundled_models(PERFORMER), *installed_models(PERFORMER))
     for kind in there:
-        if kind not in found and PREFIX + kind in names:
-            found[kind] = find_performer(PREFIX + kind)
+        if kind not in found and PERFORMER.full_name(kind) in names:
+            found[kind] = find_model(PERFORMER, PERFORMER.full_name(kind))
     chosen = [found[kind] for kind in there if kind in found]
     if not chosen:
         raise CheckpointError(_lacking(there[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from ..devices import resolve_device
 from ..errors import MusicLMError
 from ..files import check_writable, write_whole
 from . import _console, _options
+
+if TYPE_CHECKING:
+    from ..generation.provenance import Record
 
 
 @click.command("repro", epilog="Example: musiclm repro out.mid --prompt seed.mid")
@@ -61,20 +65,10 @@ def command(
     from ..generation.composer import Composer
 
     where = resolve_device(device)
-    if where != record.device:
-        differences.append(f"it was computed on {record.device}, this is {where}")
-    engine, because_of_engine = provenance.check_engine(record, where)
-    differences += because_of_engine
-    for difference in differences:
-        _console.say(f"may differ: {difference}", quiet=quiet)
-    if not differences:
-        _console.say(f"the same bytes are expected on a CPU like that of the file: engine {engine}", quiet=quiet)
+    differences += _of_machine(record, where)
+    _say_expectation(differences, provenance.check_engine(record, where)[0], quiet=quiet)
     made = provenance.reproduce(record, Composer(loaded, where), score)
-    if output == "-":
-        _console.standard_output().write(made)
-        sys.stdout.buffer.flush()
-    elif output is not None:
-        write_whole(Path(output), made, force=force)
+    _write(made, output, force=force)
     at = provenance.first_difference(data, made)
     if as_json:
         report = {"path": file, "same": at is None, "first_difference": at, "bytes": len(data), "bytes_made": len(made)}
@@ -87,3 +81,28 @@ def command(
         raise MusicLMError(
             f"'{file}' has {len(data)} bytes, the new one has {len(made)}; they differ from byte {at} on{why}"
         )
+
+
+def _of_machine(record: Record, device: str) -> list[str]:
+    """Return what of the device and the engine differs from when the file was made, a sentence each."""
+    from ..generation import provenance
+
+    elsewhere = [] if device == record.device else [f"it was computed on {record.device}, this is {device}"]
+    return elsewhere + provenance.check_engine(record, device)[1]
+
+
+def _say_expectation(differences: list[str], engine: str, *, quiet: bool) -> None:
+    """Say what may change the bytes, or that the same ones are expected."""
+    for difference in differences:
+        _console.say(f"may differ: {difference}", quiet=quiet)
+    if not differences:
+        _console.say(f"the same bytes are expected on a CPU like that of the file: engine {engine}", quiet=quiet)
+
+
+def _write(made: bytes, output: str | None, *, force: bool) -> None:
+    """Write a file's bytes to a path or to standard output, if one is asked for."""
+    if output == "-":
+        _console.standard_output().write(made)
+        sys.stdout.buffer.flush()
+    elif output is not None:
+        write_whole(Path(output), made, force=force)

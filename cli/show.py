@@ -69,15 +69,32 @@ def command(
         raise click.UsageError("--score and --drums are for --expression")
     if len(files) > 1:
         raise click.UsageError("one FILE: several are for --expression")
-    (file,) = files
     if prompt is not None and prompt_bars is not None:
         raise click.UsageError("at most one of --prompt and --prompt-bars")
     chosen = _scores.parsed_bars(bars)
-    is_page = path is not None and path.suffix.lower() == ".html"
-    if soundfont is not None and not is_page:
+    if soundfont is not None and not _is_page(path):
         raise click.UsageError("--soundfont is for the sound in a page: -o NAME.html")
     if path is not None:
         plotting.check_output(path, force=force, kinds=(".html", *plotting.KINDS))
+    _show(files[0], path, chosen, prompt, prompt_bars, soundfont, force=force, quiet=quiet)
+
+
+def _is_page(path: Path | None) -> bool:
+    return path is not None and path.suffix.lower() == ".html"
+
+
+def _show(
+    file: str,
+    path: Path | None,
+    chosen: tuple[int, int] | None,
+    prompt: str | None,
+    prompt_bars: int | None,
+    soundfont: str | None,
+    *,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Show the chosen bars of a file, or all of them, in the terminal, or write them as a page or a picture."""
     music, _ = _scores.read(file, None)
     end, kept = _given(music, prompt, prompt_bars)
     if chosen is not None:
@@ -88,7 +105,7 @@ def command(
     if path is None:
         _print(music, end, first, is_whole=chosen is not None, quiet=quiet)
         return
-    if is_page:
+    if _is_page(path):
         title = "standard input" if file == _console.STANDARD_INPUT else Path(file).name
         image = _page(music, title, end, kept, first, soundfont, quiet=quiet)
     else:

@@ -182,18 +182,12 @@ def _begun(
     **asked: Any,
 ) -> Run:
     """Return a new run; the other options are fields of `TrainConfig` with the same name."""
-    from .. import checkpoint, models, tokenizers
+    from .. import checkpoint, tokenizers
     from ..training.config import TrainConfig
     from ..training.run import DEFAULT_MINUTES, Run
     from ..training.setup import PATIENCE, resolve_crops
 
-    known = [*models.names(), *models.names(models.SEQ2SEQ)]  # an encoder of notes has no tokens to predict
-    if arch is not None and arch not in known:
-        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(known)}", param_hint="--arch")
-    if start_from is not None and (arch is not None or preset is not None):
-        raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
-    if data is not None and not Path(data).exists():
-        raise CorpusError(f"no folder or file '{data}'")
+    _check(data, arch, preset, start_from)
     if start_from is not None:
         arch = checkpoint.load(start_from).arch
     if tokenizer is not None:
@@ -224,6 +218,19 @@ def _begun(
     except RunError as error:
         raise click.UsageError(str(error)) from error
     return Run.create(Path(output) if output else _training.new_folder(Path("runs") / plan.arch), plan, force=force)
+
+
+def _check(data: str | None, arch: str | None, preset: str | None, start_from: str | None) -> None:
+    """Check options against each other, before anything is read."""
+    from .. import models
+
+    known = [*models.names(), *models.names(models.SEQ2SEQ)]  # an encoder of notes has no tokens to predict
+    if arch is not None and arch not in known:
+        raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(known)}", param_hint="--arch")
+    if start_from is not None and (arch is not None or preset is not None):
+        raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
+    if data is not None and not Path(data).exists():
+        raise CorpusError(f"no folder or file '{data}'")
 
 
 def _train(run: Run, *, is_new: bool, as_json: bool, quiet: bool) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from musiclm.checkpoint import card as cards
-from musiclm.checkpoint.performer_file import PREFIX, read_performer
+from musiclm.checkpoint.model_file import PERFORMER, read_model
 from musiclm.errors import MusicLMError
 from musiclm.files import write_whole
 from musiclm.performing import metrics
@@ -83,9 +83,9 @@ def run(a: argparse.Namespace) -> None:
         "figures": {k: round(float(v), 4) for k, v in figures.items() if v is not None},
     }
     folder = a.bundle or a.output
-    path = folder / f"{PREFIX}{a.kind}.safetensors"
+    path = folder / f"{PERFORMER.full_name(a.kind)}.safetensors"
     performer.save(path)
-    write_whole(path.with_suffix(".md"), cards.performer_page(read_performer(path), path.stem).encode())
+    write_whole(path.with_suffix(".md"), cards.model_page(read_model(path, role=PERFORMER), path.stem).encode())
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {performer.card['figures']}")
 
 
@@ -131,7 +131,7 @@ def trained(learn: Sequence[Played], choose: Sequence[Played], a: argparse.Names
         if isinstance(each, Performer):
             assert best is not None
             return each, best
-        figures = f"loss {each.loss:.4f}, {each.validation or 0:.4f}, r {each.correlation or 0:.3f}"
+        figures = f"loss {each.loss:.4f}, {each.validation or 0:.4f}, r {each.figure or 0:.3f}"
         print(f"step {each.step:,}, {each.seconds:.0f} s: {figures}", file=sys.stderr)
         best = each if each.is_best or best is None else best
     raise AssertionError("a training ends with its performer")

@@ -12,7 +12,7 @@ files, else by hash. Files without a marker are left out, or with --unsure are e
 composer: the --num-labels most frequent single composers, official split. MAESTRO is CC BY-NC-SA 4.0: such a tagger belongs in
 checkpoints/noncommercial/.
 
-Writes OUTPUT/labels-NAME.csv, OUTPUT/NAME.safetensors and its card, OUTPUT/NAME.md.
+Writes OUTPUT/labels-NAME.csv, OUTPUT/NAME-tagger.safetensors and its card, OUTPUT/NAME-tagger.md.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ import zipfile
 from collections import Counter, defaultdict
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from musiclm import midi
+from musiclm.checkpoint import card as cards
+from musiclm.checkpoint.model_file import TAGGER, read_model
 from musiclm.errors import MidiError
 from musiclm.tagging.model import UNSURE, Tagger
 from musiclm.tokenizers.score import style_of
@@ -91,7 +92,7 @@ def composers(maestro: Path, num_labels: int) -> list[Row]:
 def train(rows: list[Row], data: Path, a: argparse.Namespace) -> Tagger:
     """Write the table, train on it, and return the tagger with its card."""
     a.output.mkdir(parents=True, exist_ok=True)
-    table, tagger = a.output / f"labels-{a.kind}.csv", a.output / f"{a.kind}.safetensors"
+    table, tagger = a.output / f"labels-{a.kind}.csv", a.output / f"{TAGGER.full_name(a.kind)}.safetensors"
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("file", "label", "split"))
@@ -104,33 +105,10 @@ def train(rows: list[Row], data: Path, a: argparse.Namespace) -> Tagger:
     made = Tagger.load(tagger)
     made.card |= FACTS[a.kind] | {"command": " ".join(["python", "recipes/tag.py", a.kind, *options])}
     made.save(tagger)
-    tagger.with_suffix(".md").write_text(page(a.kind, made), encoding="utf-8")
-    return made
-
-
-def page(name: str, tagger: Tagger) -> str:
-    """Return the card of a tagger as a page of Markdown."""
-    card: dict[str, Any] = dict(tagger.card)
-    figures, labels = card.pop("figures", {}), card.pop("labels", {})
-    count = sum(p.numel() for p in tagger.network.parameters())
-    facts = [f"- **{key.replace('_', ' ')}**: {value}" for key, value in card.items()]
-    return "\n".join(
-        [
-            f"# {name}",
-            "",
-            f"A tagger of {len(tagger.labels)} labels: {tagger.arch}, {tagger.network.pooling} pooling, {count:,} parameters, "
-            f"tokenizer `{tagger.tokenizer.name}`, temperature {tagger.temperature:.3f}, unsure below "
-            f"{tagger.threshold:.2f}.",
-            "",
-            *facts,
-            f"- **training pieces**: {', '.join(f'{label} {number:,}' for label, number in sorted(labels.items()))}",
-            "",
-            "| figure | value |",
-            "|---|---|",
-            *(f"| {key.replace('_', ' ')} | {value} |" for key, value in figures.items()),
-            "",
-        ]
+    tagger.with_suffix(".md").write_text(
+        cards.model_page(read_model(tagger, role=TAGGER), tagger.stem), encoding="utf-8"
     )
+    return made
 
 
 def quick_pieces(folder: Path) -> Path:
@@ -150,7 +128,11 @@ def quick_pieces(folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s KIND [DATA] -o OUTPUT [options] [-- options of musiclm tag train]",
+    )
     parser.add_argument("kind", choices=list(FACTS))
     parser.add_argument("data", type=Path, nargs="?", help="prepared scores, or MAESTRO v3 unpacked")
     parser.add_argument("-o", "--output", type=Path, help="where all of it is made")
@@ -163,8 +145,12 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=600, help="style: training files of a style from one set (600)")
     parser.add_argument("--unsure", action="store_true", help="style: files without one are examples of none")
     parser.add_argument("--quick", action="store_true", help="a few steps on bundled chorales; style only")
-    parser.add_argument("options", nargs="*", help="behind --: options of musiclm tag train")
-    a = parser.parse_args()
+    given, options = sys.argv[1:], []
+    if "--" in given:
+        at = given.index("--")
+        given, options = given[:at], given[at + 1 :]
+    a = parser.parse_args(given)
+    a.options = options
     with tempfile.TemporaryDirectory() as temporary:
         if a.quick:
             a.kind, a.output = "style", a.output or Path(temporary) / "work"

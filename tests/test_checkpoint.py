@@ -176,7 +176,7 @@ FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (header_only({"__metadata__": OURS, "a": {**FLOATS, "data_offsets": [8, 0]}}, bytes(8)), "damaged"),
         (header_only({"__metadata__": OURS, "a": {**FLOATS, "shape": [2**62, 4]}}, bytes(8)), "damaged"),
         (header_only({"a": FLOATS}, bytes(8)), "train one"),
-        (header_only({"__metadata__": OURS, "a": FLOATS}, bytes(8)), "no checkpoint of a model"),
+        (header_only({"__metadata__": OURS, "a": FLOATS}, bytes(8)), "is not a language model"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -145,7 +145,7 @@ def test_what_is_no_whole_checkpoint_is_refused_and_leaves_nothing(tmp_path, fol
 
 
 def test_the_bundled_classifier_is_no_model_to_install():
-    with pytest.raises(CheckpointError, match="no checkpoint of a model"):
+    with pytest.raises(CheckpointError, match="is not a language model"):
         install(checkpoint.bundled_path("instruments"))
 
 

@@ -18,7 +18,7 @@ import pytest
 from musiclm.cli import app
 
 from musiclm import checkpoint, midi
-from musiclm.checkpoint import performer_file
+from musiclm.checkpoint.model_file import bundled_models
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -250,7 +250,7 @@ def test_models_lists_what_is_bundled(run):
     code, out, _ = run("models", "--json")
     assert code == 0
     listed = json.loads(out)
-    assert {m["name"] for m in listed} == {*checkpoint.bundled(), *performer_file.bundled_performers()}
+    assert {m["name"] for m in listed} == {*checkpoint.bundled(), *bundled_models()}
     assert all(m["licence"] and m["data"] and m["figures"] for m in listed)
     code, out, _ = run("models")
     assert all(m["name"] in out for m in listed)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from musiclm.cli import _tag_training
 from musiclm.cli import tag as command
 from symusic import Score
 
 from musiclm import checkpoint, midi, models, tokenizers
+from musiclm.checkpoint import card as cards
+from musiclm.checkpoint import registry
+from musiclm.checkpoint.model_file import TAGGER, bundled_models, read_model
 from musiclm.tagging.model import Tagger
 from tests.test_tagging import MINOR, counts_pitch, tune
+from tests.test_tagging import tagger as small_tagger
 from tests.test_tagging_labels import folders, table, write
 
 TRAIN = ("--steps", 6, "--seed", 1)
@@ -72,6 +81,142 @@ def test_training_starts_from_a_language_model_and_can_leave_it_frozen(run, tmp_
     assert code == 0 and document["arch"] == "gru" and document["labels"] == ["a", "b"] and document["steps"] == 2
     made = Tagger.load(tmp_path / "t.safetensors")
     assert made.tokenizer.name == "performance" and made.network.pooling == "attention"
+
+
+INTERRUPTED = ("tag", "train", "a", "b", "-o", "t.safetensors", "--minutes", 0.5, "--seed", 1)
+
+
+def signalled(folder: Path, number: signal.Signals, behind: str) -> tuple[int, str, str]:
+    """Train in a process of its own, send it a signal behind a line of its log, and return what `run` does."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "musiclm", *map(str, INTERRUPTED)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, where tests run behind an "&"
+    )
+    assert process.stderr is not None
+    before = ""
+    for line in process.stderr:
+        before += line
+        if line.startswith(behind):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, before + err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=lambda each: str(each))
+def test_an_interrupted_training_saves_the_best_tagger_so_far(tmp_path: Path, number: signal.Signals, code: int):
+    """Nothing of it was saved, however long it had trained."""
+    folders(tmp_path, 12, 12)
+    found, out, err = signalled(tmp_path, number, "step ")
+    assert (found, out) == (code, "") and "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("Stopped and saved: the best tagger so far, of step ") and "'t.safetensors'" in last
+    made = Tagger.load(tmp_path / "t.safetensors")
+    assert made.labels == ("a", "b") and made.card["figures"] == {} and made.card["interrupted_at_step"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_training_that_is_interrupted_before_its_first_validation_says_that_nothing_was_saved(tmp_path: Path):
+    folders(tmp_path, 12, 12)
+    code, out, err = signalled(tmp_path, signal.SIGTERM, "training pieces: ")
+    assert (code, out) == (143, "") and err.splitlines()[-1] == "Stopped. Nothing was saved."
+    assert not (tmp_path / "t.safetensors").exists()
+
+
+@pytest.mark.parametrize("when", ["_say_check", "measured"])
+def test_ctrl_c_after_a_validation_and_while_the_tagger_is_measured_loses_nothing(
+    run, tmp_path, monkeypatch, when: str
+):
+    def pressed(*_arguments, **_options):
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.getsignal(signal.SIGINT)  # a moment for the handler to run in
+
+    folders(tmp_path, 12, 12)
+    monkeypatch.setattr(_tag_training, when, pressed)
+    code, out, err = run("tag", "train", "a", "b", "-o", "t.safetensors", *TRAIN, "--json")
+    document = json.loads(out)
+    assert code == 130 and document["interrupted"] and document["figures"] == {} and "Stopped and saved" in err
+    assert document["steps"] == (1 if when == "_say_check" else 6)
+    assert Tagger.load("t.safetensors").card["interrupted_at_step"] == document["steps"]
+
+
+def saved(path: Path, licence: str = "MIT") -> Path:
+    made = small_tagger(card={"data": "tunes", "licence": licence, "labels": {"a": 1200, "b": 7}, "figures": {}})
+    made.save(path)
+    return path
+
+
+def test_an_installed_tagger_is_found_by_its_name_listed_and_removed(run, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MUSICLM_MODELS", str(tmp_path / "mine"))
+    file = saved(tmp_path / "composers.safetensors", "CC BY-NC-SA 4.0")
+    write(high(), tmp_path / "s.mid")
+    code, out, err = run("models", "install", file)
+    assert code == 0 and Path(out.strip()) == tmp_path / "mine" / "composers-tagger.safetensors"
+    assert "not for commercial use" in err and "Next: musiclm tag song.mid --model composers-tagger" in err
+    listed = {each["name"]: each for each in json.loads(run("models", "--json")[1])}
+    entry = listed["composers-tagger"]
+    assert (
+        entry["installed"] and entry["arch"] == "gru" and entry["tokenizer"] == "score" and entry["num_parameters"] > 0
+    )
+    assert "composers-tagger" in run("models")[1]
+    for name in ("composers", "composers-tagger"):
+        assert run("tag", "s.mid", "--model", name)[0] == 0
+    code, _, err = run("models", "install", file)
+    assert code == 1 and "--force" in err
+    code, _, err = run("tag", "s.mid", "--model", "other")
+    assert code == 1 and "nor one of composers-tagger ('musiclm tag train' makes one)" in err
+    assert run("models", "remove", "composers-tagger")[0] == 0 and not list((tmp_path / "mine").iterdir())
+
+
+def test_the_style_tagger_needs_no_name_whether_it_is_bundled_or_installed(run, tmp_path: Path, monkeypatch):
+    write(high(), tmp_path / "s.mid")
+    monkeypatch.setenv("MUSICLM_MODELS", str(tmp_path / "mine"))
+    code, _, err = run("models", "install", saved(tmp_path / "mine.safetensors"), "--name", "style")
+    assert code == 0 and "Next: musiclm tag song.mid\n" in err
+    assert run("tag", "s.mid")[0] == 0
+    assert run("models", "remove", "style-tagger")[0] == 0
+    code, _, err = run("tag", "s.mid")
+    assert code == 1 and err.count("\n") == 1 and "'musiclm tag train'" in err and "--model" in err
+    (tmp_path / "bundled").mkdir()
+    saved(tmp_path / "bundled" / "style-tagger.safetensors")
+    monkeypatch.setattr(registry, "_folder", lambda: tmp_path / "bundled")
+    assert bundled_models() == bundled_models(TAGGER) == ["style-tagger"]
+    assert [(each["name"], each["installed"]) for each in json.loads(run("models", "--json")[1])] == [
+        ("style-tagger", False)
+    ]
+    assert run("tag", "s.mid")[0] == run("tag", "s.mid", "--model", "style")[0] == 0
+    code, _, err = run("models", "remove", "style-tagger")
+    assert code == 1 and "comes with musiclm" in err
+
+
+def test_a_damaged_tagger_or_a_performers_name_is_not_installed(run, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MUSICLM_MODELS", str(tmp_path / "mine"))
+    file = saved(tmp_path / "t.safetensors")
+    assert run("models", "install", file, "--name", "../t")[0] == 1
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 255
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    code, _, err = run("models", "install", "bad.safetensors")
+    assert code == 1 and "the tagger 'bad.safetensors' is damaged" in err
+    performer = Path(checkpoint.bundled_path("performer-drums"))
+    code, _, err = run("models", "install", performer, "--name", "drums-tagger")
+    assert code == 1 and "cannot be the name of a performer" in err
+    assert not list((tmp_path / "mine").glob("*.safetensors"))
+
+
+def test_the_card_of_a_tagger_says_what_it_was_trained_on(tmp_path: Path):
+    page = cards.model_page(read_model(saved(tmp_path / "mine-tagger.safetensors")), "mine-tagger")
+    assert page.startswith("# mine-tagger\n\nA tagger of 3 labels: gru, mean pooling, ")
+    assert "- **licence**: MIT\n" in page and "- **training pieces**: a 1,200, b 7\n" in page
 
 
 def test_a_table_with_splits_is_evaluated_on_test(run, tmp_path: Path):
@@ -144,10 +289,10 @@ def test_the_picture_shows_which_bars_speak_for_the_label(run, tagger: str, tmp_
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--from", "bach", "--arch", "gru"), 2, "leave out"),
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "nothing"), 1, "no tokenizer"),
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "score-pairs"), 1, "makes pairs"),
-        (("tag", "a/0.mid"), 1, "no tagger 'style' comes with this version"),
+        (("tag", "a/0.mid"), 1, "no 'style-tagger' comes with this version"),
         (("tag", "a/0.mid", "--model", "a/0.mid"), 1, "no checkpoint of musiclm"),
-        (("tag", "a/0.mid", "--model", "bach-gru"), 1, "is not a tagger"),
-        (("tag", "evaluate", "a", "b"), 1, "no tagger 'style'"),
+        (("tag", "a/0.mid", "--model", "bach-gru"), 1, "no tagger 'bach-gru': neither a file nor"),
+        (("tag", "evaluate", "a", "b"), 1, "no 'style-tagger' comes with"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str):

@@ -220,6 +220,12 @@ def test_an_address_that_fails_is_said(memory, tmp_path: Path, monkeypatch: pyte
         remote.opened("s3://bucket")
 
 
+@pytest.mark.parametrize("address", ["memory://bucket/music", "memory://bucket/music/", "memory://bucket/music//"])
+def test_names_begin_with_the_folder_of_an_address(address: str, memory):
+    memory.pipe("/bucket/music/a.mid", MUSIC["01.mid"])
+    assert [event.name for event in remote.walk([remote.opened(address)], lambda *_: False)] == ["a.mid"]
+
+
 def test_addresses_are_told_by_their_protocol(tmp_path: Path):
     assert remote.is_remote(remote.opened(f"file://{tmp_path}"))  # a Path in some versions of universal_pathlib
     assert not remote.is_remote(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from musiclm import midi
 from musiclm.checkpoint import card as cards
 from musiclm.checkpoint.install import is_noncommercial
-from musiclm.checkpoint.performer_file import bundled_performers, read_performer
+from musiclm.checkpoint.model_file import PERFORMER, bundled_models, read_model
 from musiclm.performing.model import DRUMS, PIANO, Performer
 from musiclm.performing.render import Expression, perform
 
@@ -24,15 +24,15 @@ MOST = {PIANO: 3e6, DRUMS: 1.5e6}  # bytes
 
 @pytest.mark.parametrize("kind", [PIANO, DRUMS])
 def test_a_performer_is_small_and_has_a_card(kind: str):
-    file = read_performer(FILES[kind])
+    file = read_model(FILES[kind], role=PERFORMER)
     assert file.kind == kind and file.path.stat().st_size < MOST[kind]
-    assert file.path.with_suffix(".md").read_text("utf-8") == cards.performer_page(file, file.path.stem)
+    assert file.path.with_suffix(".md").read_text("utf-8") == cards.model_page(file, file.path.stem)
     assert {"data", "licence", "command", "figures"} <= set(file.card)
     assert is_noncommercial(file.card["licence"]) == (kind == PIANO)
 
 
 def test_the_drums_alone_come_with_the_package():
-    assert bundled_performers() == ["performer-drums"]
+    assert bundled_models(PERFORMER) == ["performer-drums"]
 
 
 def test_drums_get_velocities_and_small_deviations_and_the_keyboard_stays(run):

@@ -16,7 +16,7 @@ from torch import nn
 from musiclm import checkpoint, models, tokenizers
 from musiclm.errors import CheckpointError, MidiError
 from musiclm.evaluation.classification import confusion, f1_of_each, fit_threshold, report
-from musiclm.tagging import training
+from musiclm.tagging import probe, training
 from musiclm.tagging.crops import Crop, LabelledCrops, batch_of, spread, spread_crops
 from musiclm.tagging.dataset import TOKENIZER
 from musiclm.tagging.model import MIN_NOTES, POOLINGS, Network, Tagger
@@ -383,7 +383,7 @@ def test_a_saved_tagger_is_the_same_when_it_is_loaded(arch: str, tmp_path: Path)
 
 
 def test_what_is_no_tagger_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no tagger 'style' comes with"):
+    with pytest.raises(CheckpointError, match="no 'style-tagger' comes with"):
         Tagger.load()
     with pytest.raises(CheckpointError, match="no tagger 'nobody'"):
         Tagger.load("nobody")
@@ -466,3 +466,35 @@ def test_silent_bars_are_worth_nothing_and_the_rest_does_not_move(monkeypatch):
     assert whole == (0, 15 * 240 + 4 * 480)
     assert without_first == (8 * 240 + 4 * 480, whole[1])  # bar 3 is where it was
     assert without_last == (0, 7 * 240)
+
+
+def test_a_head_is_fitted_as_a_logistic_regression_to_raw_vectors():
+    """At its minimum the gradient of the loss is that of the penalty, of standardised vectors."""
+    rng = torch.Generator().manual_seed(1)
+    vectors = torch.randn(60, 4, generator=rng) * torch.tensor([1.0, 10.0, 0.1, 3.0]) + 5
+    targets = (vectors[:, 0] + torch.randn(60, generator=rng) > 5).long()
+    head = torch.nn.Linear(4, 2)
+    nats = probe.fit_head(head, vectors, targets, 1e-2)
+    assert nats < 0.6 and float((head(vectors).argmax(1) == targets).float().mean()) > 0.7
+    x = (vectors - vectors.mean(0)) / vectors.std(0, correction=0)
+    weight = (head.weight * vectors.std(0, correction=0)).detach().requires_grad_()
+    bias = (head.bias + head.weight @ vectors.mean(0)).detach().requires_grad_()
+    loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, targets) + 1e-2 * weight.square().sum()
+    assert all(float(each.abs().max()) < 1e-3 for each in torch.autograd.grad(loss, [weight, bias]))
+
+
+def test_a_frozen_body_reads_each_crop_once_and_is_checked_at_twice_the_share(tmp_path: Path):
+    start = language_model(tmp_path / "lm.safetensors")
+    learn = [Labelled(EVENTS.encode(neutral(tune(p, s)))[0], i) for s in range(8) for i, p in enumerate((MINOR, MAJOR))]
+    made, checks = trained(learn, learn, steps=32, start=start, tokenizer=EVENTS, frozen=True)
+    assert [check.step for check in checks] == [2, 4, 8, 16, 32]
+    assert checks[-1].figure >= 0.9
+    right = [int(made.log_probabilities(each.ids).argmax()) == each.target for each in learn]
+    assert np.mean(right) >= 0.9
+
+
+def test_a_head_without_validation_pieces_has_the_usual_penalty(tmp_path: Path):
+    start = language_model(tmp_path / "lm.safetensors")
+    learn = [Labelled(EVENTS.encode(neutral(tune(p, s)))[0], i) for s in range(4) for i, p in enumerate((MINOR, MAJOR))]
+    made, checks = trained(learn, [], steps=4, start=start, tokenizer=EVENTS, frozen=True)
+    assert checks[-1].validation is None and checks[-1].is_best and made.temperature == 1

@@ -104,7 +104,9 @@ def test_a_part_runs_and_an_answer_is_kept(part: str, tmp_path: Path):
 def test_the_recipe_writes_a_tagger_with_its_card(tmp_path: Path):
     command = [sys.executable, "recipes/tag.py", "style", "--quick", "-o", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-    assert (tmp_path / "style.safetensors").stat().st_size < 2_000_000
-    assert "licence" in (tmp_path / "style.md").read_text("utf-8")
+    assert (tmp_path / "style-tagger.safetensors").stat().st_size < 2_000_000
+    page = (tmp_path / "style-tagger.md").read_text("utf-8")
+    assert page.startswith("# style-tagger\n\nA tagger of 2 labels: gru, mean pooling, ")
+    assert "**licence**: MIT" in page and "**training pieces**: chorale " in page and "| validation accuracy | " in page
     lines = (tmp_path / "labels-style.csv").read_text("utf-8").splitlines()
     assert lines[0] == "file,label,split" and {line.split(",")[1] for line in lines[1:]} == {"chorale", "piano"}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import math
+import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from musiclm import evaluation, models
+from musiclm.errors import DivergedError
 from musiclm.models import base, weights
 from musiclm.models.ensemble import Ensemble
 from musiclm.training.cadence import Cadence, EarlyStopping
+from musiclm.training.checks import Measured, check_steps
 from musiclm.training.language_model import train
 from musiclm.training.loop import Step
 from musiclm.training.optim import Recipe
@@ -202,3 +207,46 @@ def test_the_repeat_baseline_is_the_published_share_of_repeated_cells(chorales):
     found = evaluation.baselines(chorales, "validation")
     assert found["uniform"] == pytest.approx(math.log(131))
     assert found["repeat"] == pytest.approx(1.5806, abs=1e-4)
+
+
+def weighted_steps(*weights_of: float) -> Iterator[Step[torch.nn.Linear]]:
+    """Return the steps of a run whose model, trained in place as the EMA weights are, has these weights one after another."""
+    model = torch.nn.Linear(1, 1)
+    for i, weight in enumerate(weights_of, 1):
+        torch.nn.init.constant_(model.weight, weight)
+        yield Step(
+            number=i, nats=float(i), tokens=i, seconds=i / 2, rate=0.1, progress=i / len(weights_of), model=model,
+            state=dict,
+        )  # fmt: skip
+
+
+UNTIMED = {"clock": time.monotonic, "seconds": None}
+
+
+def of_weight(model: torch.nn.Linear) -> Measured:
+    return Measured(loss=1.0, figure=0.5, merit=-abs(model.weight.item() - 3))
+
+
+def test_checks_keep_the_weights_of_most_merit():
+    found = list(check_steps(weighted_steps(9, 8, 4, 2, 7, 3.5, 0, 1), of_weight, 4, **UNTIMED))
+    assert [(check.step, check.is_best) for check in found] == [(2, True), (4, True), (6, True), (8, False)]
+    assert [check.best.weight.item() for check in found] == [8, 2, 3.5, 3.5]
+    assert [check.loss for check in found] == [1.5, 3.5, 5.5, 7.5] and found[0].seconds == 1.0
+
+
+def test_checks_that_take_long_are_rarer():
+    now = (
+        itertools.count()
+    )  # a measurement takes one second, a fortieth of the budget: a sixth of what lies between two
+    found = list(check_steps(weighted_steps(*range(20)), of_weight, 20, clock=lambda: next(now), seconds=40.0))
+    assert [check.step for check in found] == [1, 5, 9, 13, 17, 20]
+
+
+def test_checks_without_held_out_data_keep_the_last_weights():
+    found = list(check_steps(weighted_steps(9, 8, 4), lambda _: None, 20, **UNTIMED))
+    assert [(check.best.weight.item(), check.is_best, check.validation) for check in found][-1] == (4, True, None)
+
+
+def test_a_held_out_loss_that_is_not_finite_is_a_divergence():
+    with pytest.raises(DivergedError, match="the validation loss of step 2 "):
+        list(check_steps(weighted_steps(1, 2), lambda _: Measured(loss=math.nan, figure=0.0, merit=0.0), 1, **UNTIMED))

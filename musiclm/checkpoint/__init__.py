@@ -1,18 +1,7 @@
 """Checkpoints: the file format, their names, and the user's folder of installed ones."""
 
-from .format import (
-    MAX_HEADER,
-    SUFFIX,
-    Checkpoint,
-    load_weights,
-    pack,
-    read,
-    read_header,
-    read_tensors,
-    rename_tensors,
-    save,
-    with_critic,
-)
+from .format import SUFFIX, Checkpoint, load_weights, pack, read, read_tensors, rename_tensors, save, with_critic
+from .header import MAX_HEADER, read_header
 from .registry import bundled, bundled_path, default, find, infilling, installed, installed_path, load, user_folder
 
 __all__ = [

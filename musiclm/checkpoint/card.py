@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .format import Checkpoint
-from .performer_file import PerformerFile
+from .model_file import PERFORMER, ModelFile
 
 
-def figures(checkpoints: Sequence[Checkpoint | PerformerFile]) -> Iterator[dict[str, Any]]:
+def figures(checkpoints: Sequence[Checkpoint | ModelFile]) -> Iterator[dict[str, Any]]:
     """Yield the entries of `musiclm models --json`."""
     for c in checkpoints:
         yield {
             "name": c.name,
             "arch": c.arch,
-            "tokenizer": None if isinstance(c, PerformerFile) else c.tokenizer_description.get("name"),
+            "tokenizer": c.tokenizer if isinstance(c, ModelFile) else c.tokenizer_description.get("name"),
             "num_parameters": c.num_parameters,
             "bytes": c.path.stat().st_size,
             "data": c.card.get("data"),
@@ -47,23 +47,39 @@ def page(checkpoint: Checkpoint, name: str) -> str:
 {samples}"""
 
 
-def performer_page(performer: PerformerFile, name: str) -> str:
-    """Return a performer's card as a page of Markdown: checkpoints/NAME.md."""
-    card = dict(performer.card)
+def model_page(model: ModelFile, name: str) -> str:
+    """Return the card of a performer or a tagger as a page of Markdown: checkpoints/NAME.md."""
+    card = dict(model.card)
     rows = "\n".join(f"| {k.replace('_', ' ')} | {v} |" for k, v in card.pop("figures", {}).items())
+    if "labels" in card:
+        counts = ", ".join(f"{label} {count:,}" for label, count in sorted(card.pop("labels").items()))
+        card["training_pieces"] = counts
     facts = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
     return f"""# {name}
 
-A performer of {performer.kind}: {performer.arch}, {performer.num_parameters:,} parameters.
+{_performer(model) if model.role is PERFORMER else _tagger(model)}
 
 {facts}
-- **config**: `{json.dumps(performer.described["config"])}`
-- **sha256 of the weights**: `{performer.sha256}`
+- **config**: `{json.dumps(model.described["config"])}`
+- **sha256 of the weights**: `{model.sha256}`
 
 | figure | value |
 |---|---|
 {rows}
 """
+
+
+def _performer(model: ModelFile) -> str:
+    return f"A performer of {model.kind}: {model.arch}, {model.num_parameters:,} parameters."
+
+
+def _tagger(model: ModelFile) -> str:
+    stored = model.described
+    return (
+        f"A tagger of {len(stored['labels'])} labels: {model.arch}, {stored['pooling']} pooling, {model.num_parameters:,} "
+        f"parameters, tokenizer `{model.tokenizer}`, temperature {stored['temperature']:.3f}, unsure below "
+        f"{stored['threshold']:.2f}."
+    )
 
 
 def _critic(described: dict[str, Any]) -> str:

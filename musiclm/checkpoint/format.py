@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +22,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files import write_whole
+from .header import CRITIC, describe, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +33,7 @@ if TYPE_CHECKING:
     Network = TypeVar("Network", bound=torch.nn.Module)
 
 SUFFIX = ".safetensors"
-MAX_HEADER = 4 * 2**20  # bytes; the largest of the bundled ones is a hundredth of that
-MAX_NUMBER = 2**20  # the largest number in a model's config
-CRITIC = "critic."  # how the names of a critic's tensors begin
-BUFFERS = ("seed", "redraws", "vectors_FE")  # tensors of a model that are no parameters, by the ends of their names
+KEY = "checkpoint"  # of the JSON object in the metadata
 MAX_TOKENIZER_NUMBER = 4096  # the largest number in a tokenizer's description
 
 
@@ -151,7 +148,7 @@ def save(
         "tokenizer": tokenizer.describe(),
         "card": card if critic else {k: v for k, v in card.items() if k != "critic"},
     }
-    write_whole(path, pack(tensors, {"checkpoint": json.dumps(checkpoint)}, critic))
+    write_whole(path, pack(tensors, {KEY: json.dumps(checkpoint)}, critic))
 
 
 def with_critic(checkpoint: Checkpoint, critic: Mapping[str, np.ndarray], card: dict[str, Any]) -> bytes:
@@ -170,7 +167,7 @@ def with_critic(checkpoint: Checkpoint, critic: Mapping[str, np.ndarray], card: 
         "tokenizer": checkpoint.tokenizer_description,
         "card": card,
     }
-    return pack(tensors, {"checkpoint": json.dumps(document)}, critic)
+    return pack(tensors, {KEY: json.dumps(document)}, critic)
 
 
 def pack(
@@ -185,57 +182,6 @@ def pack(
     data = bytes(to_safetensors(tensors))
     hashes = {"sha256": _digest(data)} | ({"critic_sha256": _digest(data, of_critic=True)} if critic else {})
     return bytes(to_safetensors(tensors, metadata={"format": "musiclm", **hashes, **metadata}))
-
-
-def check_start(start: bytes, name: str, size: int | None = None) -> None:
-    """Check the length of the header, which is read into memory, before it is read.
-
-    Args:
-        start: the first 8 bytes of a file: the length of its header, little-endian.
-        name: of the file, for the error.
-        size: of the file in bytes, if it is known.
-
-    Raises:
-        CheckpointError: there are fewer than 8 bytes, or the header is longer than `MAX_HEADER` or than the file.
-    """
-    most = MAX_HEADER if size is None else min(MAX_HEADER, size - 8)
-    if len(start) < 8 or int.from_bytes(start, "little") > most:
-        raise CheckpointError(f"'{name}' is no checkpoint of musiclm, or is cut off: it has no header")
-
-
-def read_header(path: Path, name: str | None = None) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """Return the metadata of a safetensors file of musiclm and the shape of each tensor, without reading the tensors.
-
-    This does not import torch. safetensors checks that the header describes the file's bytes exactly.
-
-    Args:
-        path: the file.
-        name: of the file in errors; the path if left out.
-
-    Raises:
-        CheckpointError: it does not exist, is damaged, or belongs to another project.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    name = name or str(path)
-    try:
-        with path.open("rb") as file:
-            check_start(file.read(8), name, path.stat().st_size)
-        with safe_open(path, framework="np") as tensors:
-            metadata = tensors.metadata() or {}
-            shapes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
-    except OSError as error:
-        raise CheckpointError(f"the checkpoint '{name}' cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        reason = str(error).partition("header: ")[2]  # worded differently before safetensors 0.6
-        if "JSON" in reason or "Deserialization" in reason:
-            raise CheckpointError(f"'{name}' is no checkpoint of musiclm: its header is not JSON") from error
-        if "incomplete" in reason.lower():
-            raise CheckpointError(f"the checkpoint '{name}' is cut off, or longer than its header says") from error
-        raise CheckpointError(f"the checkpoint '{name}' is damaged: {reason}") from error
-    if metadata.get("format") != "musiclm" or "sha256" not in metadata:
-        raise CheckpointError(f"'{name}' is no checkpoint of musiclm: train one, or see 'musiclm models'")
-    return metadata, shapes
 
 
 def read_tensors(path: Path, sha256: str, called: str) -> dict[str, torch.Tensor]:
@@ -345,32 +291,23 @@ def read(path: Path, called: str) -> Checkpoint:
     Raises:
         CheckpointError: it does not exist, or is damaged.
     """
-    metadata, shapes = read_header(path, called)
-    try:
-        stored = json.loads(metadata["checkpoint"])
-        config = _renamed_config(dict(stored["config"]))
-        arch, tokenizer, card = str(stored["arch"]), dict(stored["tokenizer"]), dict(stored["card"])
-        num_parameters = sum(
-            math.prod(shape)
-            for name, shape in shapes.items()
-            if not name.startswith(CRITIC) and name.rpartition(".")[2] not in BUFFERS
+    header = read_header(path, called)
+    found = describe(header, KEY, called, "a language model")
+    tokenizer = found.stored.get("tokenizer")
+    if not isinstance(tokenizer, dict) or _largest(tokenizer) > MAX_TOKENIZER_NUMBER:
+        raise CheckpointError(
+            f"the checkpoint '{called}' is damaged: its tokenizer is missing, or has impossible numbers"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"'{called}' is no checkpoint of a model: {error!r} in its header") from error
-    numbers = [v for v in config.values() if isinstance(v, int)]
-    largest = max([*numbers, 0])
-    if largest > MAX_NUMBER or config.get("num_layers", 1) > len(shapes) or _largest(tokenizer) > MAX_TOKENIZER_NUMBER:
-        raise CheckpointError(f"the checkpoint '{called}' is damaged: its config has numbers that are too large")
     return Checkpoint(
         name=called,
         path=path,
-        arch=arch,
-        config=config,
+        arch=found.arch,
+        config=_renamed_config(found.config),
         tokenizer_description=tokenizer,
-        card=card,
-        sha256=metadata["sha256"],
-        num_parameters=num_parameters,
-        critic_sha256=metadata.get("critic_sha256"),
+        card=found.card,
+        sha256=found.sha256,
+        num_parameters=found.num_parameters,
+        critic_sha256=header.metadata.get("critic_sha256"),
     )
 
 

@@ -15,15 +15,9 @@ from typing import Any
 
 from ..errors import CheckpointError, OutputError
 from ..files import written_whole
-from .format import SUFFIX, Checkpoint, check_start, read, read_tensors
-from .performer_file import (
-    PREFIX,
-    PerformerFile,
-    bundled_performers,
-    installed_performers,
-    is_performer,
-    read_performer,
-)
+from .format import SUFFIX, Checkpoint, read, read_tensors
+from .header import check_start
+from .model_file import ModelFile, bundled_models, installed_models, read_model, role_of, role_of_name
 from .registry import bundled, find, installed, installed_path, user_folder
 
 MAX_BYTES = 2**30  # of a checkpoint; the largest bundled one is a twentieth of that
@@ -147,14 +141,14 @@ def _blocks(file: Any, size: int | None, given: str) -> Iterator[bytes]:
 
 def install(
     source: Source, blocks: Iterable[bytes], *, name: str | None = None, force: bool = False
-) -> Checkpoint | PerformerFile:
+) -> Checkpoint | ModelFile:
     """Install a checkpoint in the user's folder, after its header, weights and hash were checked, and return it.
 
     Args:
         source: see `opened`.
         blocks: those of the source; the caller may count them on the way.
-        name: SET or SET-ARCH; the source's own name if left out. The architecture is appended if it is missing; to the
-            name of a performer, "performer-" in front of it.
+        name: SET or SET-ARCH; the source's own name if left out. The architecture is appended if it is missing; in the
+            name of a performer or a tagger, what `Role` says.
         force: replace an installed one of that name.
 
     Raises:
@@ -177,15 +171,17 @@ def install(
             arrived.replace(path)
     except OSError as error:
         raise OutputError(f"the folder '{folder}' cannot be written: {error.strerror}; see MUSICLM_MODELS") from error
-    return read_performer(path, name) if is_performer(path) else read(path, name)
+    return read(path, name) if role_of(path) is None else read_model(path, name)
 
 
 def _checked_name(arrived: Path, name: str, given: str) -> str:
     """Return the whole name of a checkpoint after all of it was checked: weights, their hash, and that they fit."""
-    if is_performer(arrived, given):
-        performer = read_performer(arrived, given)
-        read_tensors(arrived, performer.sha256, f"the performer '{given}'")
-        return PREFIX + name.removeprefix(PREFIX)
+    if role_of(arrived, given) is not None:
+        model = read_model(arrived, given)
+        read_tensors(arrived, model.sha256, f"the {model.role.name} '{given}'")
+        if role_of_name(model.role.full_name(name)) is not model.role:
+            raise CheckpointError(f"'{name}' cannot be the name of a {model.role.name}: choose another with --name")
+        return model.role.full_name(name)
     arriving = read(arrived, given)
     arriving.model()
     return name.removesuffix(f"-{arriving.arch}") + f"-{arriving.arch}"
@@ -195,9 +191,9 @@ def _check_name(name: str, *, force: bool) -> None:
     if not NAME.fullmatch(name):
         allowed = "a to z, 0 to 9, - . _, 64 at most"
         raise CheckpointError(f"'{name}' cannot be a model's name ({allowed}): choose another with --name")
-    if name in (*bundled(), *bundled_performers()):
+    if name in (*bundled(), *bundled_models()):
         raise CheckpointError(f"'{name}' comes with musiclm: choose another name with --name")
-    if name in (*installed(), *installed_performers()) and not force:
+    if name in (*installed(), *installed_models()) and not force:
         raise OutputError(f"'{name}' is installed already: choose another name with --name, or --force to replace it")
 
 
@@ -208,9 +204,9 @@ def remove(name: str) -> Path:
         CheckpointError: none is installed by that name.
         OutputError: its folder cannot be written.
     """
-    if name in (*bundled(), *bundled_performers()):
+    if name in (*bundled(), *bundled_models()):
         raise CheckpointError(f"'{name}' comes with musiclm and stays: only what was installed can be removed")
-    names = [*installed(), *installed_performers()]
+    names = [*installed(), *installed_models()]
     if name not in names:
         raise CheckpointError(f"no model '{name}' is installed: {', '.join(names) or 'none is'}")
     path = installed_path(name)

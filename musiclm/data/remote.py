@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def opened(address: str | Path) -> Any:
     except ImportError as error:
         raise CorpusError(f"'{address}' is an address: install musiclm[cluster] to open it") from error
     try:
-        path = UPath(str(address))
+        path = UPath(re.sub("(?<=[^:/])/+$", "", str(address)))  # with a slash at its end a folder would have no name
         path.exists()
     except (ImportError, ValueError) as error:  # s3:// needs s3fs, gs:// gcsfs: the error names the package
         raise CorpusError(f"'{address}' cannot be opened: {sources.why(error)}") from error

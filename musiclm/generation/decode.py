@@ -45,54 +45,74 @@ def sample_ids(
     Raises:
         ValueError: the constraints ban every token.
     """
-    model_ids = prompt if model_ids is None else model_ids
     sampler = sampler or Sampler()
-    batch = prompt.shape[0]
-    uniforms = _uniforms(seed, batch, prompt.device)
+    uniforms = _uniforms(seed, prompt.shape[0], prompt.device)
     with torch.inference_mode():
-        is_shared = _is_shared(model_ids)
-        first = model_ids[:1] if is_shared else model_ids
-        given, feature_state = features(model_ids, None) if features else (None, None)
-        last_given = None if given is None else given[:, -1]
-        state: State | None = None
-        for begin in range(0, model_ids.shape[1], CHUNK):
-            chunk = slice(begin, begin + CHUNK)
-            given_chunk = given[: len(first), chunk] if given is not None else None
-            logits, state = _run(model, first[:, chunk], state, given_chunk)
-        logits = logits.expand(batch, -1)
-        if is_shared and batch > 1 and state is not None:
-            state = rows(state, [0] * batch)
+        logits, state, given, feature_state = _read(model, prompt if model_ids is None else model_ids, features)
     constraint_states = [_after_prompt(constraint, prompt) for constraint in sampler.constraints]
     penalty_states = [_after_prompt(penalty, prompt) for penalty in sampler.penalties]
     while True:
         with torch.inference_mode():
-            is_constrained = False
-            for constraint, constraint_state in zip(sampler.constraints, constraint_states, strict=True):
-                added = constraint.allow(constraint_state)
-                if added is not None:
-                    is_constrained, logits = True, logits + added.to(logits.device)
-            if is_constrained and bool(
-                torch.isneginf(logits).all(1).any()
-            ):  # on a GPU, reading it waits for the logits
-                raise ValueError("the constraints ban every token")
-            exempt = sampler.exempt(last_given) if sampler.exempt is not None else None
+            logits = _constrained(logits, sampler.constraints, constraint_states)
             penalty = _sum(sampler.penalties, penalty_states)
-            tempered = sampler.tempers_rhythm(last_given) if sampler.tempers_rhythm is not None else None
-            token = _sample(sampler.probabilities(logits, exempt, penalty, tempered), next(uniforms))
+            token = _sample(_probabilities(sampler, logits, penalty, given), next(uniforms))
         yield token
         with torch.inference_mode():
-            constraint_states = [
-                constraint.step(each, token)
-                for constraint, each in zip(sampler.constraints, constraint_states, strict=True)
-            ]
-            penalty_states = [
-                penalty.step(each, token) for penalty, each in zip(sampler.penalties, penalty_states, strict=True)
-            ]
-            given = None
+            constraint_states = _stepped(sampler.constraints, constraint_states, token)
+            penalty_states = _stepped(sampler.penalties, penalty_states, token)
             if features:
                 given, feature_state = features(token[:, None], feature_state)
-                last_given = given[:, -1]
             logits, state = _run(model, token[:, None], state, given)
+
+
+def _read(
+    model: LanguageModel, ids: Tensor, features: Features | None
+) -> tuple[Tensor, State | None, Tensor | None, Any]:
+    """Return what follows from the ids that a model reads first, (B, T).
+
+    Returns:
+        The logits of the next token, (B, V); the model's state; the features of the last token, (B, 1, F), and the state of
+        the features, or None twice.
+    """
+    batch, is_shared = ids.shape[0], _is_shared(ids)
+    first = ids[:1] if is_shared else ids
+    given, feature_state = features(ids, None) if features else (None, None)
+    state: State | None = None
+    for begin in range(0, ids.shape[1], CHUNK):
+        chunk = slice(begin, begin + CHUNK)
+        logits, state = _run(model, first[:, chunk], state, None if given is None else given[: len(first), chunk])
+    if is_shared and batch > 1 and state is not None:
+        state = rows(state, [0] * batch)
+    return logits.expand(batch, -1), state, None if given is None else given[:, -1:], feature_state
+
+
+def _constrained(logits: Tensor, constraints: Sequence[Constraint], states: Sequence[Any]) -> Tensor:
+    """Return logits, (B, V), with what constraints add to them.
+
+    Raises:
+        ValueError: every token of a batch element is banned.
+    """
+    is_constrained = False
+    for constraint, state in zip(constraints, states, strict=True):
+        added = constraint.allow(state)
+        if added is not None:
+            is_constrained, logits = True, logits + added.to(logits.device)
+    if is_constrained and bool(torch.isneginf(logits).all(1).any()):  # on a GPU, reading it waits for the logits
+        raise ValueError("the constraints ban every token")
+    return logits
+
+
+def _probabilities(sampler: Sampler, logits: Tensor, penalty: Tensor | None, given: Tensor | None) -> Tensor:
+    """Return the probabilities of the next token, (B, V), behind a token with these features, (B, 1, F), if any."""
+    last = None if given is None else given[:, -1]
+    exempt = sampler.exempt(last) if sampler.exempt is not None else None
+    tempered = sampler.tempers_rhythm(last) if sampler.tempers_rhythm is not None else None
+    return sampler.probabilities(logits, exempt, penalty, tempered)
+
+
+def _stepped(constraints: Sequence[Constraint], states: Sequence[Any], token: Tensor) -> list[Any]:
+    """Return the states of constraints after one more token of each batch element, (B,)."""
+    return [constraint.step(state, token) for constraint, state in zip(constraints, states, strict=True)]
 
 
 def _is_shared(ids: Tensor) -> bool:

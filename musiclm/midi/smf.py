@@ -194,13 +194,9 @@ def _events(
     nothing: list[Event] = []
     add = nothing.append  # of the channel's events, as soon as there is a status
     tick = running = port = 0
-    size = len(data)
     while True:
         if at >= declared:
-            if at == declared:
-                border.append(({c: len(of_channel) for c, of_channel in events.items()}, len(metas), tick))
-            if at >= size or data[at : at + 4] == b"MTrk":
-                raise IndexError
+            _pass_border(data, at, declared, track, border, tick)
         byte = data[at]
         at += 1
         if byte < 0x80:
@@ -238,19 +234,43 @@ def _events(
                 track.end = tick
                 return at
             if kind == PORT and content:
-                if port == 0:
-                    _move(events, 16 * content[0])
-                port = 16 * content[0]
+                port = _changed_port(events, port, content[0])
                 add = events.setdefault((running & 15) + port, []).append
             elif kind >= 0:
                 metas.append((tick, kind, content))
 
 
-def _move(events: dict[int, list[Event]], port: int) -> None:
-    """Move what is before the first port of a track to it: MuseScore writes it behind the programs it is meant for."""
-    moved = {channel + port: of_channel for channel, of_channel in events.items()}
-    events.clear()
-    events.update(moved)
+def _pass_border(
+    data: bytes,
+    at: int,
+    declared: int,
+    track: TrackChunk,
+    border: list[tuple[dict[int, int], int, int]],
+    tick: int,
+) -> None:
+    """Record what a track has at its declared end, where an event is about to be read there.
+
+    Raises:
+        IndexError: no event can follow, but the end of the file or another track.
+    """
+    if at == declared:
+        numbers = {channel: len(of_channel) for channel, of_channel in track.events.items()}
+        border.append((numbers, len(track.metas), tick))
+    if at >= len(data) or data[at : at + 4] == b"MTrk":
+        raise IndexError
+
+
+def _changed_port(events: dict[int, list[Event]], before: int, number: int) -> int:
+    """Return the first channel of a track's new port.
+
+    What is before the first port of a track is moved to it: MuseScore writes it behind the programs it is meant for.
+    """
+    first = 16 * number
+    if before == 0:
+        moved = {channel + first: of_channel for channel, of_channel in events.items()}
+        events.clear()
+        events.update(moved)
+    return first
 
 
 def _system(data: bytes, at: int, status: int) -> tuple[int, bytes, int]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint, models
-from ..checkpoint.performer_file import METADATA, read_performer
+from ..checkpoint.model_file import PERFORMER, read_model
 from ..errors import CheckpointError
 from ..files import write_whole
 from ..models.encoder import EncoderModel
@@ -123,7 +123,7 @@ class Performer:
         Raises:
             CheckpointError: there is no such file, it is damaged, or it reads other features than this version has.
         """
-        file = read_performer(path)
+        file = read_model(path, role=PERFORMER)
         stored, arch, kind = file.described, file.arch, file.kind
         try:
             config = dict(stored["config"])
@@ -158,7 +158,7 @@ class Performer:
             "noise": {name: dataclasses.asdict(noise) for name, noise in self.noise.items()},
             "card": self.card,
         }
-        write_whole(path, checkpoint.pack(tensors, {METADATA: json.dumps(stored, sort_keys=True)}))
+        write_whole(path, checkpoint.pack(tensors, {PERFORMER.name: json.dumps(stored, sort_keys=True)}))
 
     @torch.inference_mode()
     def distributions(

@@ -9,11 +9,9 @@ B batch, N notes, P parameters.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import models
-from ..errors import DivergedError
+from ..training.checks import Check, Measured, check_steps
 from ..training.loop import Loss, Step, fit
 from ..training.optim import Recipe, make_adamw
 from .features import DYNAMICS, HIDDEN, note_features
@@ -34,6 +32,7 @@ from .parameters import Parameters
 OUTLIER = 6.0  # standard deviations from the predicted mean, beyond which a note is a wrong alignment
 CHECKS = 10  # validations in a run
 LENGTH, BATCH_SIZE = 128, 16  # notes of a crop, crops of a step
+WINDOWS = 32  # in one forward pass of a validation
 TRANSPOSE = 3  # semitones up and down
 P_HIDDEN = 0.5  # of a training crop's written dynamics
 MOST = 4.0  # standard deviations of a parameter that count: wrong alignments and fermatas lie beyond
@@ -111,28 +110,6 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
         return Batch(**{f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """A validation during a run.
-
-    Attributes:
-        step: steps taken.
-        seconds: training time so far.
-        loss: mean training loss since the last check.
-        validation: mean loss of held-out performances, as in training; None without any.
-        correlation: of the predicted velocity, and of a piano's tempo, with those of held-out performances: the mean of
-            Pearson's; None without any.
-        is_best: whether these are the best weights so far.
-    """
-
-    step: int
-    seconds: float
-    loss: float
-    validation: float | None
-    correlation: float | None
-    is_best: bool
 
 
 class Crops:
@@ -260,12 +237,12 @@ def train_performer(
     length: int = LENGTH,
     batch_size: int = BATCH_SIZE,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Check | Performer]:
+) -> Iterator[Check[Network] | Performer]:
     """Yield a `Check` about every tenth of the budget, and at last the performer with the best weights.
 
-    The best ones have the highest correlation with held-out performances. The loss is at its lowest long before, as
-    networks soon are too sure of themselves; what they are wrong about is measured on the same performances and gives the
-    spread of samples.
+    The figure of a check is the mean of Pearson's correlations of the predicted velocity, and of a piano's tempo, with those
+    of held-out performances: the highest one selects the weights. The loss is at its lowest long before, as networks soon are
+    too sure of themselves; what they are wrong about is measured on the same performances and gives the spread of samples.
 
     Args:
         learn: the training performances.
@@ -280,7 +257,7 @@ def train_performer(
         clock: what a budget in seconds counts, see `fit`.
 
     Raises:
-        DivergedError: a loss or a gradient was not finite.
+        DivergedError: a loss, a gradient or a validation loss was not finite.
         ValueError: there is nothing to learn from, or the config is impossible.
     """
     if not learn:
@@ -289,15 +266,33 @@ def train_performer(
     scales = scales_of(learn, kind)
     fields = models.preset(arch, "small") | dict(config or {})
     network, average = (new_network(arch, kind, fields) for _ in range(2))
-    crops = Crops(
-        prepare(learn, kind, scales),
-        kind,
-        length=length,
-        batch_size=batch_size,
-        seed=recipe.seed,
-    )
+    crops = Crops(prepare(learn, kind, scales), kind, length=length, batch_size=batch_size, seed=recipe.seed)
     held_out = [hidden(each) for each in prepare(choose, kind, scales)]
     names = PARAMETERS[kind]
+
+    def measure(network: Network) -> Measured | None:
+        return validated(network, held_out, names) if held_out else None
+
+    kept = average
+    for check in check_steps(
+        _steps(network, average, crops, recipe, names, clock), measure, CHECKS, clock=clock, seconds=recipe.seconds
+    ):
+        kept = check.best
+        yield check
+    performer = Performer(kept, arch=arch, kind=kind, scales=scales)
+    performer.noise = noise_of(performer, choose or learn)
+    yield performer
+
+
+def _steps(
+    network: Network,
+    average: Network,
+    crops: Crops,
+    recipe: Recipe,
+    names: Sequence[str],
+    clock: Callable[[], float],
+) -> Iterator[Step[Network]]:
+    """Return the steps of the training of a network that predicts the parameters of these names."""
 
     def losses(network: Network, batch: Batch, _: int) -> Iterator[Loss]:
         with recipe.autocast(batch.pitches.device):
@@ -305,52 +300,12 @@ def train_performer(
             total = loss_of(mean_BNP, log_std_BNP, batch, names)
         yield Loss(total=total, nats=total, num_targets=int(batch.known.sum()))
 
-    kept = average
-    steps = fit(network, crops, losses, recipe, average=average, optimizers=[make_adamw(network, recipe)], clock=clock)
-    for check, best in _checks(steps, held_out, names):
-        kept = best
-        yield check
-    performer = Performer(kept, arch=arch, kind=kind, scales=scales)
-    performer.noise = noise_of(performer, choose or learn)
-    yield performer
-
-
-def _checks(
-    steps: Iterable[Step[Network]], held_out: Sequence[_Prepared], names: Sequence[str]
-) -> Iterator[tuple[Check, Network]]:
-    """Yield a check about every tenth of the budget, and the best network so far: that of the highest correlation."""
-    best, next_check = -math.inf, 1 / CHECKS
-    losses: list[float] = []
-    kept: Network | None = None
-    for step in steps:
-        losses.append(step.nats)
-        if step.progress < next_check and step.progress < 1:
-            continue
-        next_check = step.progress + 1 / CHECKS
-        loss, correlation = validated(step.model, held_out, names) if held_out else (None, None)
-        if loss is not None and not math.isfinite(loss):
-            raise DivergedError("the validation loss", step.number)
-        is_best = kept is None or correlation is None or correlation > best
-        if kept is None or is_best:
-            kept, best = copy.deepcopy(step.model), best if correlation is None else correlation
-        mean = sum(losses) / len(losses)
-        losses = []
-        check = Check(
-            step=step.number,
-            seconds=step.seconds,
-            loss=mean,
-            validation=loss,
-            correlation=correlation,
-            is_best=is_best,
-        )
-        yield check, kept
+    return fit(network, crops, losses, recipe, average=average, optimizers=[make_adamw(network, recipe)], clock=clock)
 
 
 @torch.no_grad()
-def validated(
-    network: Network, prepared: Sequence[_Prepared], names: Sequence[str], window: int = 512
-) -> tuple[float, float]:
-    """Return the mean loss and the mean correlation of velocity and tempo over whole performances.
+def validated(network: Network, prepared: Sequence[_Prepared], names: Sequence[str], window: int = 512) -> Measured:
+    """Return the mean loss and the mean correlation of velocity and tempo over whole performances, which selects the weights.
 
     Args:
         network: in evaluation mode.
@@ -359,21 +314,27 @@ def validated(
         window: notes.
     """
     total = count = 0.0
-    correlations = []
+    predicted = [np.zeros_like(each.values) for each in prepared]
+    places = [(i, first) for i, each in enumerate(prepared) for first in range(0, len(each.pitch), window)]
+    for k in range(0, len(places), WINDOWS):
+        part = places[k : k + WINDOWS]
+        batch = batch_of([_Prepared(*(array[first : first + window] for array in prepared[i])) for i, first in part])
+        mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
+        for (i, first), mean_NP in zip(part, mean_BNP.numpy(), strict=True):
+            kept = predicted[i][first : first + window]
+            kept[:] = mean_NP[: len(kept)]
+        known = int(batch.known.sum())
+        if known:
+            total += float(loss_of(mean_BNP, log_std_BNP, batch, names)) * known
+            count += known
     judged = [i for i, name in enumerate(names) if name in ("velocity", "tempo")]
-    for each in prepared:
-        predicted = []
-        for first in range(0, len(each.pitch), window):
-            batch = batch_of([_Prepared(*(array[first : first + window] for array in each))])
-            mean_BNP, log_std_BNP = network(batch.pitches, batch.features, batch.notes)
-            predicted.append(mean_BNP[0].numpy())
-            known = int(batch.known.sum())
-            if known:
-                total += float(loss_of(mean_BNP, log_std_BNP, batch, names)) * known
-                count += known
-        mean_NP = np.concatenate(predicted)[each.mask]
-        correlations += [pearson(mean_NP[:, i], each.values[each.mask, i]) for i in judged]
-    return total / max(count, 1.0), float(np.mean(correlations))
+    correlations = [
+        pearson(mean_NP[each.mask, i], each.values[each.mask, i])
+        for mean_NP, each in zip(predicted, prepared, strict=True)
+        for i in judged
+    ]
+    correlation = float(np.mean(correlations))
+    return Measured(loss=total / max(count, 1.0), figure=correlation, merit=correlation)
 
 
 def noise_of(performer: Performer, played: Sequence[Played]) -> dict[str, Noise]:

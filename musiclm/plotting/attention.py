@@ -225,18 +225,7 @@ def picture(
     begin = max(0.0, notes[note].start - BEFORE)
     end = notes[note].start + BEHIND
     heads = list(range(found.shares.shape[1])) if heads is None else list(heads)
-    shown = [
-        Drawn(
-            start=n.start,
-            end=n.end,
-            pitch=n.pitch,
-            is_drum=n.is_drum,
-            colour="#111111" if i == note else paler(colour(n.track), 0.4),
-            opacity=1.0 if i == note else 0.5,
-        )
-        for i, n in enumerate(notes)
-        if n.end > begin and n.start < end
-    ]
+    shown = [_shown(n, is_chosen=i == note) for i, n in enumerate(notes) if n.end > begin and n.start < end]
     side = 2.1
     made, rooms = systems(
         found.aligned.score, shown, title=title, extra=side, span=(begin, end), first_bar=found.first_bar
@@ -253,18 +242,33 @@ def picture(
     for place, head in enumerate(heads):
         width = 1 / max(len(heads), 5)
         inner = below.inset_axes((place * width, 0.0, width * 0.92, 0.84))
-        inner.imshow(
-            found.shares[layer, head] ** 0.5, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
-        )
-        inner.axhline(note, color=HEADS[head % len(HEADS)], lw=0.8)
-        inner.set_title(
-            f"head {head + 1}" if found.by == "attention" else "gradient", fontsize=8, color=HEADS[head % len(HEADS)]
-        )
-        inner.tick_params(labelsize=6, length=0)
+        _matrix(inner, found, layer, head, note)
         if not place:
             inner.set_ylabel("note chosen", fontsize=7)
-        inner.set_xlabel("note looked at", fontsize=7)
     return to_bytes(made, kind)
+
+
+def _shown(note: Note, *, is_chosen: bool) -> Drawn:
+    """Return how a note of the piano roll looks: black if it is the chosen one, else pale."""
+    return Drawn(
+        start=note.start,
+        end=note.end,
+        pitch=note.pitch,
+        is_drum=note.is_drum,
+        colour="#111111" if is_chosen else paler(colour(note.track), 0.4),
+        opacity=1.0 if is_chosen else 0.5,
+    )
+
+
+def _matrix(inner: Axes, found: Attention, layer: int, head: int, note: int) -> None:
+    """Plot the matrix of one head, with a line at the chosen note."""
+    own = HEADS[head % len(HEADS)]
+    shares = found.shares[layer, head] ** 0.5
+    inner.imshow(shares, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    inner.axhline(note, color=own, lw=0.8)
+    inner.set_title(f"head {head + 1}" if found.by == "attention" else "gradient", fontsize=8, color=own)
+    inner.tick_params(labelsize=6, length=0)
+    inner.set_xlabel("note looked at", fontsize=7)
 
 
 def matrices(found: Attention, kind: str = ".png", *, title: str = "") -> bytes:

@@ -16,7 +16,6 @@ import base64
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from symusic import Score
 from torch import Tensor, nn
 
 from .. import checkpoint, models, tokenizers
+from ..checkpoint.model_file import DEFAULT_TAGGER, TAGGER, ModelFile, bundled_models, find_model, installed_models
 from ..data.fingerprint import Fingerprint
 from ..errors import CheckpointError
 from ..files import write_whole
@@ -35,13 +35,11 @@ from ..tokenizers.base import Tokenizer
 from .crops import BATCH, Crop, TagBatch, batch_of, spread_crops
 from .notes import STEPS, neutral
 
-DEFAULT = "style"
 UNSURE = "unsure"  # pieces with this label are examples of what has none of the others
 POOLINGS = ("mean", "last", "attention")
 MAX_CROPS = 24  # of a piece
 MIN_NOTES = 16  # with fewer a prediction is always unsure
 MAX_LABELS = 4096
-MAX_NUMBER = 2**20  # in the config of a body
 KEY_BYTES = 8  # kept of a fingerprint's key: of a million pieces, two share them with a chance of 3 in 10^8
 
 
@@ -106,9 +104,13 @@ class Network(nn.Module):
         scores_BT = self.scores(hidden_BTD)[..., 0].float().masked_fill(~mask_BT, float("-inf"))
         return torch.einsum("bt,btd->bd", scores_BT.softmax(1).to(hidden_BTD.dtype), hidden_BTD)
 
+    def pooled(self, batch: TagBatch) -> Tensor:
+        """Return the normalised vector of each sequence that the head reads, (B, D)."""
+        vectors_BD: Tensor = self.norm(self.pool(self.encode(batch), batch.mask))
+        return vectors_BD
+
     def forward(self, batch: TagBatch) -> Tensor:
-        pooled_BD = self.norm(self.pool(self.encode(batch), batch.mask))
-        logits_BL: Tensor = self.head(self.dropout(pooled_BD)).float()
+        logits_BL: Tensor = self.head(self.dropout(self.pooled(batch))).float()
         return logits_BL
 
 
@@ -181,42 +183,37 @@ class Tagger:
         Raises:
             CheckpointError: there is none, it is damaged, or it is of another version.
         """
-        path = find(name)
-        metadata, shapes = checkpoint.read_header(path, str(name or path))
-        if "tagger" not in metadata:
-            raise CheckpointError(f"'{path}' is not a tagger ('musiclm tag train' makes one)")
+        file = find(name)
+        stored = file.described
         try:
-            stored = json.loads(metadata["tagger"])
-            arch, config, card = str(stored["arch"]), dict(stored["config"]), dict(stored["card"])
             labels, pooling = [str(label) for label in stored["labels"]], str(stored["pooling"])
             length, steps = int(stored["length"]), int(stored["steps"])
             temperature, threshold = float(stored["temperature"]), float(stored["threshold"])
             tokenizer = tokenizers.from_description(dict(stored["tokenizer"]))
             seen = _unpacked(str(stored.get("seen", "")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the tagger '{path}' is damaged: {error!r} in its header") from error
+            raise CheckpointError(f"the tagger '{file.name}' is damaged: {error!r} in its header") from error
         is_sound = 2 <= len(labels) == len(set(labels)) <= MAX_LABELS and temperature > 0 and length > 0
-        largest = max([0, *(value for value in config.values() if isinstance(value, int))])
-        is_sound = is_sound and largest <= MAX_NUMBER and config.get("num_layers", 1) <= len(shapes)
-        if not is_sound or pooling not in POOLINGS or models.kind_of(arch) == models.SEQ2SEQ:
-            raise CheckpointError(f"the tagger '{path}' is damaged: its config has impossible values")
+        if not is_sound or pooling not in POOLINGS or models.kind_of(file.arch) == models.SEQ2SEQ:
+            raise CheckpointError(f"the tagger '{file.name}' is damaged: its config has impossible values")
+        config = dict(stored["config"])
         if tuple(config.get("feature_sizes", ())) != tokenizer.feature_sizes:
-            raise CheckpointError(f"the tagger '{path}' is of another version of musiclm: train it again")
-        called = f"the tagger '{path}'"
-        tensors = checkpoint.read_tensors(path, metadata["sha256"], called)
+            raise CheckpointError(f"the tagger '{file.name}' is of another version of musiclm: train it again")
+        called = f"the tagger '{file.name}'"
+        tensors = checkpoint.read_tensors(file.path, file.sha256, called)
         network = checkpoint.load_weights(
-            lambda: Network(models.create(arch, **config), len(labels), pooling), tensors, called, "its network"
+            lambda: Network(models.create(file.arch, **config), len(labels), pooling), tensors, called, "its network"
         )
         return cls(
             network,
-            arch=arch,
+            arch=file.arch,
             tokenizer=tokenizer,
             labels=labels,
             length=length,
             steps=steps,
             temperature=temperature,
             threshold=threshold,
-            card=card,
+            card=file.card,
             seen=seen,
         )
 
@@ -244,7 +241,7 @@ class Tagger:
             "card": self.card,
             "seen": base64.b64encode(b"".join(sorted(self.seen))).decode(),
         }
-        write_whole(path, checkpoint.pack(tensors, {"tagger": json.dumps(stored, sort_keys=True)}))
+        write_whole(path, checkpoint.pack(tensors, {TAGGER.name: json.dumps(stored, sort_keys=True)}))
 
     @property
     def seen(self) -> frozenset[bytes]:
@@ -319,23 +316,16 @@ def _unpacked(text: str) -> list[bytes]:
     return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)]
 
 
-def find(name: str | Path | None = None) -> Path:
+def find(name: str | Path | None = None) -> ModelFile:
     """Return the file of a tagger: a bundled or installed name, a path, or the default one.
 
     Raises:
         CheckpointError: there is none.
     """
-    wanted = DEFAULT if name is None else str(name)
-    file = f"{wanted}{checkpoint.SUFFIX}"
-    if "/" not in wanted and "\\" not in wanted:
-        bundled = Path(str(resources.files("musiclm.checkpoints"))) / file
-        for path in (bundled, checkpoint.user_folder() / file):
-            if path.is_file():
-                return path
-    if name is not None and Path(name).is_file():
-        return Path(name)
-    if name is None:
-        raise CheckpointError(
-            f"no tagger '{wanted}' comes with this version: name one with --model ('musiclm tag train' makes one)"
-        )
-    raise CheckpointError(f"no tagger '{wanted}': neither a file nor an installed one ('musiclm tag train' makes one)")
+    if name is not None:
+        return find_model(TAGGER, str(name))
+    if DEFAULT_TAGGER in (*bundled_models(TAGGER), *installed_models(TAGGER)):
+        return find_model(TAGGER, DEFAULT_TAGGER)
+    raise CheckpointError(
+        f"no '{DEFAULT_TAGGER}' comes with this version: make a tagger with 'musiclm tag train', and name it with --model"
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,17 @@ from torch import Tensor, nn
 from .. import models
 from ..checkpoint import Checkpoint
 from ..data.augment import TRANSPOSITIONS
-from ..errors import CheckpointError, DivergedError
+from ..errors import CheckpointError
 from ..evaluation.classification import TEMPERATURES, fit_temperature, fit_threshold
 from ..models.base import LanguageModel
 from ..tokenizers.base import Tokenizer
+from ..training.checks import Check, Measured, check_steps
 from ..training.loop import Loss, Step, fit
 from ..training.optim import Recipe
 from .crops import BATCH, LabelledCrops, TagBatch, batch_of, spread_crops
 from .model import MAX_CROPS, Network, Tagger
 from .notes import STEPS
+from .probe import pooled, train_head
 
 CHECKS = 20  # validations in a run
 PATIENCE = 7  # validations without a better one that end a run
@@ -83,27 +86,6 @@ class TagConfig:
     steps: int = STEPS
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """A validation during a run.
-
-    Attributes:
-        step: steps taken.
-        seconds: training time so far.
-        loss: mean training loss since the last check, in nats, with smoothed labels.
-        validation: cross-entropy of the validation pieces in nats, after temperature scaling; None without any.
-        accuracy: of the validation pieces; None without any.
-        is_best: whether these are the best weights so far.
-    """
-
-    step: int
-    seconds: float
-    loss: float
-    validation: float | None
-    accuracy: float | None
-    is_best: bool
-
-
 def train_tagger(
     learn: Sequence[Labelled],
     choose: Sequence[Labelled],
@@ -115,8 +97,13 @@ def train_tagger(
     start: Checkpoint | None = None,
     device: str = "cpu",
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Check | Tagger]:
+    should_stop: Callable[[], bool] = bool,
+) -> Iterator[Check[Network] | Tagger]:
     """Yield a `Check` about every twentieth of the budget, and at last the tagger with the best weights, on the CPU.
+
+    The loss of a check is that of smoothed labels in nats, its validation the cross-entropy of the validation pieces in nats,
+    after temperature scaling, which selects the weights; its figure is their accuracy. A run that is stopped before its
+    first check yields nothing.
 
     Args:
         learn: the training pieces.
@@ -128,6 +115,7 @@ def train_tagger(
         start: a language model with this tokenizer, whose body is taken.
         device: where to train.
         clock: see `training.loop.fit`.
+        should_stop: asked before each step; if it is true, the run ends and the best weights so far are the tagger's.
 
     Raises:
         CheckpointError: `start` cannot be a body.
@@ -137,45 +125,76 @@ def train_tagger(
     if len(labels) < 2:
         raise ValueError("a tagger needs at least two labels")
     torch.manual_seed(recipe.seed)
-    arch = start.arch if start is not None else config.arch
     network = new_network(config, len(labels), tokenizer, start).to(device)
-    average = copy.deepcopy(network)
-    own, body_config = models.training(arch), network_config(network)
-    length = config.length or body_config.get("context") or own["window"]
-    crops = LabelledCrops(
+    arch = start.arch if start is not None else config.arch
+    length = config.length or network_config(network).get("context") or models.training(arch)["window"]
+    crops = _crops(learn, tokenizer, config, arch, length, recipe.seed)
+    held_out = _ValidationSet(choose, tokenizer, length)
+    if config.frozen and config.pooling != "attention":
+        measure = functools.partial(held_out.judged, held_out.read(functools.partial(pooled, network, recipe=recipe)))
+        checks = train_head(network, crops, measure, recipe, clock=clock, should_stop=should_stop)
+    else:
+        steps = _steps(network, crops, recipe, config, _body_rate(config, start), clock, should_stop)
+        checks = check_steps(steps, held_out.measured, CHECKS, clock=clock, seconds=recipe.seconds)
+    kept, waited = None, 0
+    for check in checks:
+        kept = check.best
+        yield check
+        counts = check.step > max(LEAST_STEPS, recipe.warmup_steps)
+        waited = 0 if check.is_best else waited + counts
+        if waited >= PATIENCE:
+            break
+    if kept is None:
+        return
+    tagger = Tagger(kept.to("cpu"), arch=arch, tokenizer=tokenizer, labels=labels, length=length, steps=config.steps)
+    calibrate(tagger, choose)
+    yield tagger
+
+
+def _crops(
+    learn: Sequence[Labelled], tokenizer: Tokenizer, config: TagConfig, arch: str, length: int, seed: int
+) -> LabelledCrops:
+    """Return the training crops of an architecture."""
+    return LabelledCrops(
         [each.ids for each in learn],
         [each.target for each in learn],
         tokenizer,
         length=length,
-        batch_size=config.batch_size or 2 * own["batch_size"],
-        seed=recipe.seed,
+        batch_size=config.batch_size or 2 * models.training(arch)["batch_size"],
+        seed=seed,
         balance=config.balance,
         transpose=config.transpose,
     )
+
+
+def _steps(
+    network: Network,
+    crops: LabelledCrops,
+    recipe: Recipe,
+    config: TagConfig,
+    body_rate: float,
+    clock: Callable[[], float],
+    should_stop: Callable[[], bool],
+) -> Iterator[Step[Network]]:
+    """Return the steps of the training of a network."""
+    average = copy.deepcopy(network)
 
     def before_step(step: int) -> None:
         for each in (network, average):
             if isinstance(each.body, LanguageModel) and not config.frozen:
                 each.body.on_step(step)
 
-    steps = fit(
+    return fit(
         network,
         crops,
         _losses(recipe, config.smoothing),
         recipe,
         average=average,
-        optimizers=[make_optimizer(network, recipe, _body_rate(config, start))],
+        optimizers=[make_optimizer(network, recipe, body_rate)],
         clock=clock,
+        should_stop=should_stop,
         before_step=before_step,
     )
-    kept = average
-    least = max(LEAST_STEPS, recipe.warmup_steps)
-    for check, best in _checks(steps, _ValidationSet(choose, tokenizer, length), least):
-        kept = best
-        yield check
-    tagger = Tagger(kept.to("cpu"), arch=arch, tokenizer=tokenizer, labels=labels, length=length, steps=config.steps)
-    calibrate(tagger, choose)
-    yield tagger
 
 
 def new_network(config: TagConfig, num_labels: int, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Network:
@@ -264,61 +283,37 @@ class _ValidationSet:
         every = [crop for crops in found for crop in crops]
         self.batches = [batch_of(every[i : i + BATCH]) for i in range(0, len(every), BATCH)]
 
+    def measured(self, network: Network) -> Measured | None:
+        """Return what a network reaches, see `judged`."""
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            return self.judged(self.read(lambda batch: network(batch.to(device)).cpu()), nn.Identity())
+
+    def read(self, function: Callable[[TagBatch], Tensor]) -> Tensor:
+        """Return a function's rows for all crops, (crops, ...); no rows without pieces."""
+        return torch.cat([function(batch) for batch in self.batches]) if self.batches else torch.zeros(0)
+
     @torch.no_grad()
-    def measured(self, network: Network) -> tuple[float, float] | None:
-        """Return cross-entropy after temperature scaling, and accuracy; None without pieces."""
+    def judged(self, vectors: Tensor, head: nn.Module) -> Measured | None:
+        """Return cross-entropy after temperature scaling, which selects the weights, and accuracy; None without pieces.
+
+        Args:
+            vectors: what the head reads of each crop.
+            head: returns logits, (crops, L).
+        """
         if not self.batches:
             return None
-        device = next(network.parameters()).device
-        found = torch.cat([network(batch.to(device)).log_softmax(1).cpu() for batch in self.batches])
-        mean_NL = means(found, self.owner, len(self.targets))
+        mean_NL = means(head(vectors).log_softmax(1), self.owner, len(self.targets))
         temperature = _temperature(mean_NL, self.targets)
         nats = float(F.cross_entropy(mean_NL / temperature, self.targets))
-        return nats, float((mean_NL.argmax(1) == self.targets).double().mean())
+        accuracy = float((mean_NL.argmax(1) == self.targets).double().mean())
+        return Measured(loss=nats, figure=accuracy, merit=-nats)
 
 
 def means(values_CL: Tensor, owner_C: Tensor, num_pieces: int) -> Tensor:
     """Return the mean of the values of each piece's crops, (pieces, L)."""
     sums = torch.zeros(num_pieces, values_CL.shape[1]).index_add_(0, owner_C, values_CL)
     return sums / torch.bincount(owner_C, minlength=num_pieces)[:, None]
-
-
-def _checks(steps: Iterable[Step[Network]], held_out: _ValidationSet, least: int) -> Iterator[tuple[Check, Network]]:
-    """Yield a check about every twentieth of the budget, and the best network so far; stop when it gets no better.
-
-    Checks in the first `least` steps do not count for that.
-    """
-    best, next_check, waited = math.inf, 1 / CHECKS, 0
-    losses: list[float] = []
-    kept: Network | None = None
-    for step in steps:
-        losses.append(step.nats)
-        if step.progress < next_check and step.progress < 1:
-            continue
-        next_check = step.progress + 1 / CHECKS
-        found = held_out.measured(step.model)
-        nats = math.inf if found is None else found[0]
-        if found is not None and not math.isfinite(nats):
-            raise DivergedError("the validation loss", step.number)
-        is_best = kept is None or found is None or nats < best
-        if kept is None or is_best:
-            kept, best, waited = copy.deepcopy(step.model), nats, 0
-        elif step.number > least:
-            waited += 1
-        loss, losses = sum(losses) / len(losses), []
-        yield (
-            Check(
-                step=step.number,
-                seconds=step.seconds,
-                loss=loss,
-                validation=None if found is None else nats,
-                accuracy=None if found is None else found[1],
-                is_best=is_best,
-            ),
-            kept,
-        )
-        if waited >= PATIENCE:
-            return
 
 
 def _temperature(scores_NL: Tensor, targets_N: Tensor) -> float:

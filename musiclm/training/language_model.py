@@ -65,11 +65,6 @@ def train(
         teacher,
         distillation_weight,
     )
-    parts: Iterable[list[Batch]]
-    if callable(batches):
-        parts = load(functools.partial(_parts, batches, elements), 0 if start is None else start.step, device)
-    else:
-        parts = ([batch] for batch in batches)
 
     def before_step(step: int) -> None:
         model.on_step(step)
@@ -77,7 +72,7 @@ def train(
 
     return fit(
         model,
-        parts,
+        _divided(batches, elements, 0 if start is None else start.step, device),
         losses,
         recipe,
         average=average,
@@ -166,6 +161,15 @@ class BatchLoss:
         labels = _soft_labels(self.teacher, batch, self.recipe)
         soft = F.cross_entropy(logits_BTV[batch.mask], labels[batch.mask])
         return self.distillation_weight * soft + (1 - self.distillation_weight) * nats, nats
+
+
+def _divided(
+    batches: Callable[..., Batch] | Iterable[Batch], elements: Sequence[range] | None, first: int, device: torch.device
+) -> Iterable[list[Batch]]:
+    """Return the parts of each batch, from batch `first` on; see `train` and `_parts`."""
+    if callable(batches):
+        return load(functools.partial(_parts, batches, elements), first, device)
+    return ([batch] for batch in batches)
 
 
 def _parts(batches: Callable[..., Batch], elements: Sequence[range] | None, number: int) -> list[Batch]:

@@ -136,12 +136,8 @@ def fit(
         set_rate(optimizers, rate)
         if before_step is not None:
             before_step(step)
-        recipe.seed_dropout(step)
-        found = _back_propagated(model, losses(model, batch, step))
-        norm = _update(model, optimizers, recipe.clip)
-        update_ema(average, model, recipe.ema_decay_at(step))
+        read = _taken(model, average, optimizers, recipe, functools.partial(losses, model, batch, step), step)
         number = step + 1
-        read = _read(found, norm)  # behind the update: it waits for the GPU
         seconds = clock() - begin if ranks.is_first else 0.0
         *read, seconds, num_stopping = ranks.total([*read, seconds, float(should_stop())])
         nats, num_targets = _finite_nats(*read, step=number)
@@ -157,6 +153,22 @@ def fit(
             state=functools.partial(_state, number, tokens, clock, begin, tensors),
             is_stopping=bool(num_stopping),
         )
+
+
+def _taken(
+    model: ModelT,
+    average: ModelT,
+    optimizers: Sequence[torch.optim.Optimizer],
+    recipe: Recipe,
+    losses: Callable[[], Iterable[Loss]],
+    step: int,
+) -> list[float]:
+    """Take a step along the gradient of the losses of a batch, and return what `_read` does."""
+    recipe.seed_dropout(step)
+    found = _back_propagated(model, losses())
+    norm = _update(model, optimizers, recipe.clip)
+    update_ema(average, model, recipe.ema_decay_at(step))
+    return _read(found, norm)  # behind the update: it waits for the GPU
 
 
 def _state(
