@@ -2,7 +2,8 @@
 
 Onsets are peaks of the spectral flux (Dixon 2006), the rise over 30 ms of the levels in dB of bands that are a semitone
 apart (as in Böck et al. 2012): a soft note of a flute changes few bands of equal width, but many of equal interval. The
-input is mono audio at SAMPLE_RATE; it is processed in pieces, so that the memory does not grow with its length.
+onset is then moved to the quietest 20 ms near it, where the note before has faded and a slow attack begins. The input is
+mono audio at SAMPLE_RATE; it is processed in pieces, so that the memory does not grow with its length.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ RISE = 3  # frames between the levels that are compared: 30 ms
 LATE = 5  # frames from an onset to the end of the frame in which the flux peaks
 ONE_NOTE = 4.0  # seconds; a recording up to this length is one note, as those of NSynth are
 SEARCH = 4.0  # seconds before the loudest moment within which its onset is searched
+BLOCK = 80  # samples per level: 5 ms
+QUIET_BLOCKS = 4  # of the quietest stretch near an onset
+BEFORE, AFTER = 2, 6  # blocks before and after a peak's onset where that is searched
 SHORTEST_GAP = 8  # frames from one onset to the next: 80 ms
 NEIGHBOURHOOD = 20  # frames on either side of an onset for the mean flux
 PROMINENCE_DB = 1.75  # how far the flux of an onset is above that, in the mean of the bands
@@ -97,7 +101,17 @@ def _onsets(audio: Tensor, loud: float | None = None) -> list[int]:
         start = max(0, (frame - LATE) * HOP)
         if not starts or start - starts[-1] >= SHORTEST_GAP * HOP:
             starts.append(start)
-    return starts
+    quiet = F.avg_pool1d(mel.levels(audio, BLOCK)[None], QUIET_BLOCKS, 1)[0]
+    return [_quietest(quiet, start) for start in starts]
+
+
+def _quietest(quiet: Tensor, start: int) -> int:
+    """Return the middle of the quietest stretch near the sample `start`; `quiet` has the level from each block on."""
+    if start == 0:
+        return 0
+    first = max(0, start // BLOCK - BEFORE)
+    near = quiet[first : start // BLOCK + AFTER + 1]
+    return (first + int(near.argmin()) + QUIET_BLOCKS // 2) * BLOCK if len(near) else start
 
 
 @functools.cache
