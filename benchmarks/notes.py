@@ -8,14 +8,16 @@
 
 Folders of notes are what `musiclm classifier train` takes; recipes/soundfonts.py renders some. Tables are printed as Markdown,
 and written to PART.json in -o. One thread; budgets are CPU time. An interrupted command continues when it is given again: each
-run is trained and measured once. A tenth of the instruments of --train chooses weights and temperature.
+run is trained and measured once. A tenth of the instruments of --train chooses weights and temperature; the time this takes
+is in the budget.
 
 architectures  --archs with equal data and CPU time, --seeds; a recorded training note counts as two rendered ones. Of --train
                the splits dev and test are left out, and all notes of measured sources. Of a measured set with splits dev or
                test only these are measured. ± is the standard deviation over seeds.
 sources        grouped cross-validation: the sources of --recorded are cut into --folds; each fold is measured by a classifier
                that was trained on --train and on the recorded notes of the other folds' sources. Mean recall of the families
-               with 30 notes from two sources; intervals of 95 % resample sources; calibration error of ten bins of equal mass.
+               with 30 notes from two sources; intervals of 95 % resample sources; calibration error of ten bins of equal mass,
+               of all notes.
 failures       confusions, and accuracy by source, pitch, duration, loudness (loudest 50 ms) and attack, beside the accuracy
                that the group's families would give.
 onsets         see notes_onsets.py. The pieces are --midi, or the bundled examples.
@@ -43,15 +45,13 @@ import torch
 from notes_runs import MeasuredSet, Run
 from torch import Tensor
 
-from musiclm.audio import FAMILIES, dataset, mel, metrics
+from musiclm.audio import FAMILIES, dataset, mel, metrics, models
 from musiclm.audio.classifier import NoteClassifier
 from musiclm.errors import CorpusError, MusicLMError
 from musiclm.evaluation.classification import equal_mass_calibration_error, grouped_bootstrap
 from musiclm.files import write_whole
 
-RECORDED_WEIGHT = (
-    2.0  # a recorded note is sampled as often as two rendered ones of its family would be, as in recipes/notes.py
-)
+RECORDED_WEIGHT = 2.0  # a recorded note counts as two rendered ones, as in recipes/notes.py
 CHOOSING = 0.1  # of the instruments of each family
 LEAST_NOTES = 30  # of a family whose recall counts in --part sources
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -129,7 +129,10 @@ def _to_measure(place: Path) -> list[dataset.LabelledNote]:
 def weighted(place: Path, notes: Sequence[dataset.LabelledNote]) -> list[dataset.LabelledNote]:
     """Return notes with a higher weight if they are recorded: rendered ones have the table of recipes/soundfonts.py."""
     table = place / dataset.TABLE if place.is_dir() else place
-    is_rendered = table.is_file() and "preset" in table.open(encoding="utf-8").readline()
+    is_rendered = False
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            is_rendered = "preset" in next(csv.reader(file), [])
     return list(notes) if is_rendered else [dataclasses.replace(n, weight=RECORDED_WEIGHT) for n in notes]
 
 
@@ -168,6 +171,8 @@ def figures(probabilities: Tensor, targets: Tensor) -> dict[str, Any]:
 
 def by_source(probabilities: Tensor, measured: MeasuredSet, least_notes: int) -> dict[str, Any]:
     """Return the figures of a cross-validation with intervals over sources.
+
+    Recalls are of the families with enough notes; accuracy and calibration error are of all notes.
 
     Raises:
         CorpusError: no family has enough notes of two sources.
@@ -262,19 +267,17 @@ def make_quick(a: argparse.Namespace, folder: Path) -> None:
         with (folder / name / dataset.TABLE).open("w", newline="") as file:
             csv.writer(file).writerows([["file", "family", "source", "instrument", "midi_pitch"], *rows])
     a.train, a.measure, a.recorded = [folder / "train"], [folder / "measured"], folder / "measured"
-    a.minutes, a.steps, a.seeds, a.folds, a.versions, a.least_notes, a.files = (
-        None,
-        QUICK_STEPS,
-        a.seeds[:2],
-        2,
-        1,
-        2,
-        1,
-    )
+    a.minutes, a.steps, a.seeds = None, QUICK_STEPS, a.seeds[:2]
+    a.folds, a.versions, a.least_notes, a.files = 2, 1, 2, 1
     a.config = {
         "ast": {"stride": 16, "width": 32, "layers": 1, "heads": 2},
         "cnn": {"channels": [4, 4, 8, 8]},
     }
+
+
+def _numbers(text: str) -> list[int]:
+    """Return the whole numbers of a list with commas."""
+    return [int(number) for number in text.split(",")]
 
 
 PARTS = {
@@ -285,7 +288,7 @@ PARTS = {
 }
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--train", type=Path, nargs="+", metavar="NOTES", help="folders or tables of training notes")
@@ -294,7 +297,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="where runs and PART.json are kept")
     parser.add_argument("--archs", default="cnn,ast")
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of each training")
-    parser.add_argument("--seeds", default="1,2,3", help="the first one is that of --part sources")
+    parser.add_argument("--seeds", type=_numbers, default="1,2,3", help="the first one is that of --part sources")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--versions", type=int, default=3, help="of each training note: see musiclm classifier train")
     parser.add_argument(
@@ -305,8 +308,18 @@ def main() -> None:
     parser.add_argument("--soundfont", type=Path, help="of onsets: left out, that of musiclm render")
     parser.add_argument("--quick", action="store_true", help="made-up notes and a few steps")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    return parser
+
+
+def main() -> None:
+    parser = _parser()
     a = parser.parse_args()
-    a.archs, a.seeds = a.archs.split(","), [int(seed) for seed in a.seeds.split(",")]
+    a.archs = a.archs.split(",")
+    unknown = [arch for arch in a.archs if arch not in models.names()]
+    if unknown:
+        parser.error(f"no architecture '{unknown[0]}': one of {', '.join(models.names())}")
+    if min(a.minutes, a.folds - 1, a.versions, *a.seeds) <= 0:
+        parser.error("--minutes, --versions and --seeds must be above 0, and --folds at least 2")
     a.steps, a.config, a.least_notes = None, {}, LEAST_NOTES
     measure, show, needed = PARTS[a.part]
     missing = [name for name in needed if getattr(a, name) is None]

@@ -22,6 +22,7 @@ from symusic import Note, Score, Track
 from musiclm import midi, rendering
 from musiclm.audio import FAMILIES
 from musiclm.audio.classifier import NoteClassifier
+from musiclm.errors import AudioError, CorpusError
 
 WINDOW = 0.05  # seconds between an onset and its detection
 TOGETHER = 0.03  # seconds; onsets nearer than that to the one before are one
@@ -52,7 +53,11 @@ class Piece(NamedTuple):
 
 
 def pieces(folder: Path, most: int | None = None) -> list[Piece]:
-    """Return the melodies and the polyphonic pieces of a folder's MIDI files; the families of the melodies take turns."""
+    """Return the melodies and the polyphonic pieces of a folder's MIDI files; the families of the melodies take turns.
+
+    Raises:
+        CorpusError: there are none.
+    """
     found, melodies = [], []
     for path in sorted([*folder.rglob("*.mid"), *folder.rglob("*.midi")])[:most]:
         score = midi.read(path)
@@ -66,6 +71,8 @@ def pieces(folder: Path, most: int | None = None) -> list[Piece]:
     for number, (name, score, line) in enumerate(melodies):
         family = FAMILIES[number % len(FAMILIES)]
         found.append(Piece(f"{name}, {family}", played_by(score, line, family), family))
+    if not found:
+        raise CorpusError(f"no MIDI files with notes in '{folder}'")
     return found
 
 
@@ -110,7 +117,11 @@ def onsets_of(score: Score) -> list[float]:
 
 
 def measured(classifier: NoteClassifier, found: Sequence[Piece], soundfont: Path | None) -> list[dict[str, Any]]:
-    """Return a row for each piece: precision, recall and F-measure of the onsets, and the answers for the notes."""
+    """Return a row for each piece: precision, recall and F-measure of the onsets, and the answers for the notes.
+
+    Raises:
+        AudioError: a rendered piece cannot be classified, since it is silent.
+    """
     import mir_eval
 
     rows = []
@@ -119,6 +130,8 @@ def measured(classifier: NoteClassifier, found: Sequence[Piece], soundfont: Path
             path = Path(folder) / "piece.wav"
             rendering.render(piece.score, path, soundfont=soundfont, force=True)
             ((properties, predictions),) = classify_all(classifier, [str(path)], notes=True, quiet=True)
+            if "error" in properties:
+                raise AudioError(f"{piece.name}: {properties['error']}")
             truth = np.array(onsets_of(piece.score))
             detected = np.array([span["start"] for span in properties["notes"]])
             f, precision, recall = mir_eval.onset.f_measure(truth, detected, window=WINDOW)

@@ -4,7 +4,8 @@
     FOLDER/NAME.json            what was asked for, and the probabilities of each measured note; asked again, it is read
     FOLDER/strips-DIGEST.npz    prepared notes
 
-Budgets are CPU time of the process, with one thread, so that a busy machine does not distort them.
+Budgets are CPU time of the process, with one thread, so that a busy machine does not distort them; the about twenty
+validations of a run are in them.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def prepared(folder: Path, notes: Sequence[LabelledNote], versions: int, seed: i
         targets = torch.tensor([FAMILIES.index(notes[i].family) for i in kept])
         return training.PreparedNotes(notes=[notes[i] for i in kept], strips=strips, targets=targets, dropped=[])
     *_, found = training.prepare(notes, versions=versions, seed=seed)
+    for name, reason in found.dropped:
+        print(f"left out: {name}: {reason}", file=sys.stderr)
     lost = {name for name, _ in found.dropped}
     kept = [i for i, note in enumerate(notes) if str(note.path) not in lost]
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,10 +141,21 @@ def result(
     """Return the result of a run, after training and measuring what is missing.
 
     `probabilities` has for each measured set a list of the families' probabilities for each note.
+
+    Raises:
+        CorpusError: no notes to train on, or to choose the weights by.
+        DivergedError: training diverged.
     """
+    if not learn.notes or not choose.notes:
+        raise CorpusError(f"{run.name}: no training notes are left, or none that choose the weights")
     path = folder / f"{run.name}.json"
     notes = [learn.notes, choose.notes, *(each.notes for each in sets.values())]
-    asked = {**run._asdict(), "versions": learn.strips.shape[1], "notes": [digest(each) for each in notes]}
+    asked = {
+        **run._asdict(),
+        "recipe": models.training(run.arch),
+        "versions": learn.strips.shape[1],
+        "notes": [digest(each) for each in notes],
+    }
     if path.is_file():
         stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
         if stored["asked"] == asked:
@@ -166,7 +180,11 @@ def result(
 def trained(
     run: Run, learn: training.PreparedNotes, choose: training.PreparedNotes
 ) -> tuple[NoteClassifier, list[fit.Check]]:
-    """Return a classifier and the checks of its training."""
+    """Return a classifier and the checks of its training.
+
+    Raises:
+        DivergedError: training diverged.
+    """
     recipe = training.Recipe(
         steps=run.steps,
         seconds=None if run.minutes is None else 60 * run.minutes,
@@ -175,13 +193,16 @@ def trained(
         **models.training(run.arch),
     )
     checks: list[fit.Check] = []
+    classifier = None
     for event in fit.fit(learn, choose, recipe, arch=run.arch, config=run.config, clock=time.process_time):
         if isinstance(event, NoteClassifier):
-            return event, checks
+            classifier = event  # if training diverged, the error follows
+            continue
         checks.append(event)
         told = f"{run.name}: step {event.step:,}, {event.seconds:.0f} s, {event.loss:.3f} nats, {event.recall:.3f}"
         print(told, file=sys.stderr, flush=True)
-    raise AssertionError("a training ends with its classifier")
+    assert classifier is not None, "fit yields it at last, or raises"
+    return classifier, checks
 
 
 @torch.inference_mode()

@@ -123,13 +123,18 @@ def _split(data: Path, seed: int, *, quiet: bool) -> tuple[list[LabelledNote], l
     """Return the training notes and the held-out notes of a set.
 
     Raises:
-        CorpusError: the set cannot be read, or all its notes are of the splits dev or test.
+        CorpusError: the set cannot be read, all its notes are of the splits dev or test, or of one family.
     """
     from ..audio import dataset
 
     notes = [n for n in dataset.read_notes(data) if n.split not in ("dev", "test")]
     if not notes:
         raise CorpusError(f"no training notes in '{data}': all are of the splits dev or test")
+    families = sorted({n.family for n in notes})
+    if len(families) == 1:
+        raise CorpusError(
+            f"all notes in '{data}' are of the family {families[0]}: a classifier needs two to distinguish"
+        )
     learn, choose = dataset.split_by_instrument(notes, share=SHARE_HELD_OUT, seed=seed)
     _console.say(f"{_census(learn)}; {len(choose):,} held-out notes of other instruments; seed {seed}", quiet=quiet)
     if not choose:
@@ -245,7 +250,7 @@ def show(model: str | None, output: Path, data: Path | None, note: Path | None, 
     its patch filters, and the similarity of its positional embeddings. With --note a saliency map, and of an AST the
     attention rollout, too.
     """
-    _make_folder(output)
+    _check_folder(output)
     from ..audio import plots
     from ..audio.classifier import NoteClassifier
 
@@ -266,10 +271,13 @@ def show(model: str | None, output: Path, data: Path | None, note: Path | None, 
             made["rollout.png"] = lambda: plots.rollout(loaded, picture, note.name)
     if not made:
         _console.say("this architecture has neither kernels nor patches to plot: name a recording with --note")
+        return
     for name in made:
         _check_png(output / name, force=force)
-    for name, plot in made.items():
-        write_whole(output / name, plot(), force=force)
+    plotted = {name: plot() for name, plot in made.items()}  # all of them before the first is written
+    output.mkdir(exist_ok=True)
+    for name, png in plotted.items():
+        write_whole(output / name, png, force=force)
         click.echo(output / name)
 
 
@@ -291,18 +299,16 @@ def _picture_of(note: Path) -> Tensor:
         raise AudioError(f"{note}: {error}") from error
 
 
-def _make_folder(path: Path) -> None:
-    """Make a folder if there is none.
+def _check_folder(path: Path) -> None:
+    """Check that a path is a folder, or can become one.
 
     Raises:
         OutputError: it is a file, or its parent does not exist.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"'{path}' is a file: name a folder")
-    if not path.is_dir():
-        if not path.parent.is_dir():
-            raise OutputError(f"no folder '{path.parent}': make it, or choose another place")
-        path.mkdir()
+    if not path.parent.is_dir():
+        raise OutputError(f"no folder '{path.parent}': make it, or choose another place")
 
 
 def _check_png(path: Path, *, force: bool) -> None:
@@ -316,9 +322,10 @@ def _check_png(path: Path, *, force: bool) -> None:
 
 
 def _census(notes: Sequence[LabelledNote]) -> str:
-    families = {n.family for n in notes}
-    instruments = {(n.family, n.instrument) for n in notes}
-    return f"{len(notes):,} notes of {len(instruments):,} instruments in {len(families)} families for training"
+    counted = _console.counted
+    instruments = counted(len({(n.family, n.instrument) for n in notes}), "instrument")
+    families = len({n.family for n in notes})
+    return f"{counted(len(notes), 'note')} of {instruments} in {families} families for training"
 
 
 def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: bool) -> PreparedNotes:

@@ -33,7 +33,7 @@ class Check:
 
     Attributes:
         step: steps taken.
-        seconds: training time so far.
+        seconds: time of the run so far, with its earlier validations.
         progress: the share of the budget that is used, 0 … 1.
         loss: mean training loss since the last check, in nats, of augmented notes and smoothed labels.
         recall: mean family recall on the held-out instruments, or None if there are none.

@@ -38,7 +38,7 @@ def has_kernels(classifier: NoteClassifier) -> bool:
 def _with_kernels(classifier: NoteClassifier) -> HasKernels:
     """Return the network of a classifier, if it has kernels."""
     if not isinstance(classifier.model, HasKernels):
-        raise ValueError(f"a network of architecture '{models.arch_of(classifier.model)}' has no kernels to draw")
+        raise ValueError(f"a network of architecture '{models.arch_of(classifier.model)}' has no kernels to plot")
     return classifier.model
 
 
@@ -50,7 +50,7 @@ def has_patches(classifier: NoteClassifier) -> bool:
 def _with_patches(classifier: NoteClassifier) -> HasPatches:
     """Return the network of a classifier, if it has patches."""
     if not isinstance(classifier.model, HasPatches):
-        raise ValueError(f"a network of architecture '{models.arch_of(classifier.model)}' has no patches to draw")
+        raise ValueError(f"a network of architecture '{models.arch_of(classifier.model)}' has no patches to plot")
     return classifier.model
 
 
