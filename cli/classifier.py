@@ -272,8 +272,9 @@ def show(model: str | None, output: Path, data: Path | None, note: Path | None, 
     if not made:
         _console.say("this architecture has neither kernels nor patches to plot: name a recording with --note")
         return
-    for name in made:
-        _check_png(output / name, force=force)
+    _check_matplotlib()
+    for name in made if output.is_dir() else ():
+        check_writable(output / name, force=force)
     plotted = {name: plot() for name, plot in made.items()}  # all of them before the first is written
     output.mkdir(exist_ok=True)
     for name, png in plotted.items():
@@ -315,6 +316,10 @@ def _check_png(path: Path, *, force: bool) -> None:
     if path.suffix.lower() != ".png":
         raise OutputError(f"'{path}' is not a PNG file: its name must end in .png")
     check_writable(path, force=force)
+    _check_matplotlib()
+
+
+def _check_matplotlib() -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
