@@ -13,7 +13,9 @@ from ..files import check_writable, write_whole
 from . import _console, _options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
 
     from ..audio.classifier import NoteClassifier
     from ..audio.dataset import LabelledNote
@@ -45,7 +47,7 @@ TRAIN_GROUPS = {
 )
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @_options.output_file("The classifier file to write.")
-@click.option("--arch", metavar="NAME", help="The architecture; default: cnn.")
+@click.option("--arch", metavar="NAME", help="The architecture, cnn or ast; default: cnn.")
 @_options.minutes(DEFAULT_MINUTES)
 @_options.steps
 @click.option(
@@ -121,13 +123,18 @@ def _split(data: Path, seed: int, *, quiet: bool) -> tuple[list[LabelledNote], l
     """Return the training notes and the held-out notes of a set.
 
     Raises:
-        CorpusError: the set cannot be read, or all its notes are of the splits dev or test.
+        CorpusError: the set cannot be read, all its notes are of the splits dev or test, or of one family.
     """
     from ..audio import dataset
 
     notes = [n for n in dataset.read_notes(data) if n.split not in ("dev", "test")]
     if not notes:
         raise CorpusError(f"no training notes in '{data}': all are of the splits dev or test")
+    families = sorted({n.family for n in notes})
+    if len(families) == 1:
+        raise CorpusError(
+            f"all notes in '{data}' are of the family {families[0]}: a classifier needs two to distinguish"
+        )
     learn, choose = dataset.split_by_instrument(notes, share=SHARE_HELD_OUT, seed=seed)
     _console.say(f"{_census(learn)}; {len(choose):,} held-out notes of other instruments; seed {seed}", quiet=quiet)
     if not choose:
@@ -226,57 +233,93 @@ def evaluate(
     "--data",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Notes, to find those that excite each kernel most.",
+    help="Notes, to find those that excite each kernel of a CNN most.",
 )
-@click.option("--note", metavar="FILE", type=click.Path(path_type=Path), help="A recording whose saliency map to plot.")
+@click.option(
+    "--note",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A recording whose saliency map, and of an AST the attention rollout, to plot.",
+)
 @_options.force
 @_options.quiet
 def show(model: str | None, output: Path, data: Path | None, note: Path | None, force: bool, quiet: bool) -> None:
-    """Plot a classifier: its first kernels, the notes that excite each most, and the saliency map of a note."""
-    _make_folder(output)
-    wanted = ["kernels.png"] + (["excitation.png"] if data else []) + (["saliency.png"] if note else [])
-    for name in wanted:
-        _check_png(output / name, force=force)
-    from ..audio import classifier, dataset, plots
-    from ..audio import io as audio_io
+    """Plot what a classifier has learned, and what its answer for a note depends on.
 
-    loaded = classifier.NoteClassifier.load(model)
-    if not plots.has_kernels(loaded):
-        wanted = [name for name in wanted if name == "saliency.png"]
-        _console.say("this architecture has no kernels to plot", quiet=quiet)
-    if "kernels.png" in wanted:
-        write_whole(output / "kernels.png", plots.kernels(loaded), force=force)
-    if data is not None and "excitation.png" in wanted:
-        prepared = _prepare(dataset.read_notes(data), versions=1, seed=0, quiet=quiet)
-        write_whole(output / "excitation.png", plots.excitation(loaded, prepared), force=force)
+    Of a CNN: its first kernels, and with --data the notes that excite each most. Of an AST: the principal components of
+    its patch filters, and the similarity of its positional embeddings. With --note a saliency map, and of an AST the
+    attention rollout, too.
+    """
+    _check_folder(output)
+    from ..audio import plots
+    from ..audio.classifier import NoteClassifier
+
+    loaded = NoteClassifier.load(model)
+    made: dict[str, Callable[[], bytes]] = {}
+    if plots.has_kernels(loaded):
+        made["kernels.png"] = lambda: plots.kernels(loaded)
+        if data is not None:
+            made["excitation.png"] = lambda: plots.excitation(loaded, _all_prepared(data, quiet=quiet))
+    elif data is not None:
+        _console.say("this architecture has no kernels: --data has no effect", quiet=quiet)
+    if plots.has_patches(loaded):
+        made |= {"patches.png": lambda: plots.patches(loaded), "positions.png": lambda: plots.positions(loaded)}
     if note is not None:
-        try:
-            picture = classifier.loudest_picture(audio_io.read(note).audio)
-        except AudioError as error:
-            raise AudioError(f"{note}: {error}") from error
-        write_whole(output / "saliency.png", plots.saliency(loaded, picture, note.name), force=force)
-    for name in wanted:
+        picture = _picture_of(note)
+        made["saliency.png"] = lambda: plots.saliency(loaded, picture, note.name)
+        if plots.has_patches(loaded):
+            made["rollout.png"] = lambda: plots.rollout(loaded, picture, note.name)
+    if not made:
+        _console.say("this architecture has neither kernels nor patches to plot: name a recording with --note")
+        return
+    _check_matplotlib()
+    for name in made if output.is_dir() else ():
+        check_writable(output / name, force=force)
+    plotted = {name: plot() for name, plot in made.items()}  # all of them before the first is written
+    output.mkdir(exist_ok=True)
+    for name, png in plotted.items():
+        write_whole(output / name, png, force=force)
         click.echo(output / name)
 
 
-def _make_folder(path: Path) -> None:
-    """Make a folder if there is none.
+def _all_prepared(data: Path, *, quiet: bool) -> PreparedNotes:
+    """Return all notes of a set, prepared without distortions."""
+    from ..audio import dataset
+
+    return _prepare(dataset.read_notes(data), versions=1, seed=0, quiet=quiet)
+
+
+def _picture_of(note: Path) -> Tensor:
+    """Return the picture of the loudest note of a recording."""
+    from ..audio import classifier
+    from ..audio import io as audio_io
+
+    try:
+        return classifier.loudest_picture(audio_io.read(note).audio)
+    except AudioError as error:
+        raise AudioError(f"{note}: {error}") from error
+
+
+def _check_folder(path: Path) -> None:
+    """Check that a path is a folder, or can become one.
 
     Raises:
         OutputError: it is a file, or its parent does not exist.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"'{path}' is a file: name a folder")
-    if not path.is_dir():
-        if not path.parent.is_dir():
-            raise OutputError(f"no folder '{path.parent}': make it, or choose another place")
-        path.mkdir()
+    if not path.parent.is_dir():
+        raise OutputError(f"no folder '{path.parent}': make it, or choose another place")
 
 
 def _check_png(path: Path, *, force: bool) -> None:
     if path.suffix.lower() != ".png":
         raise OutputError(f"'{path}' is not a PNG file: its name must end in .png")
     check_writable(path, force=force)
+    _check_matplotlib()
+
+
+def _check_matplotlib() -> None:
     from importlib.util import find_spec
 
     if find_spec("matplotlib") is None:
@@ -284,9 +327,10 @@ def _check_png(path: Path, *, force: bool) -> None:
 
 
 def _census(notes: Sequence[LabelledNote]) -> str:
-    families = {n.family for n in notes}
-    instruments = {(n.family, n.instrument) for n in notes}
-    return f"{len(notes):,} notes of {len(instruments):,} instruments in {len(families)} families for training"
+    counted = _console.counted
+    instruments = counted(len({(n.family, n.instrument) for n in notes}), "instrument")
+    families = len({n.family for n in notes})
+    return f"{counted(len(notes), 'note')} of {instruments} in {families} families for training"
 
 
 def _prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, quiet: bool) -> PreparedNotes:

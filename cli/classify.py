@@ -28,7 +28,7 @@ LONGEST_INPUT = 2**30  # bytes of standard input
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
 @click.option("--model", metavar="MODEL", help="A classifier file; default: the bundled one.")
 @click.option("--top", type=click.IntRange(1, 11), default=3, show_default=True, help="How many families to list.")
-@click.option("--notes", is_flag=True, help="Cut each file at its onsets and classify each note.")
+@click.option("--notes", is_flag=True, help="Cut each file at its onsets, and classify each note.")
 @_options.json_output
 @_options.quiet
 def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as_json: bool, quiet: bool) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from musiclm.cli import main
 
 from musiclm.audio import FAMILIES
+from musiclm.audio import models as note_models
 from musiclm.audio.classifier import NoteClassifier
 from tests.real_data import DATA
 
@@ -214,6 +216,53 @@ def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [Path(p).name for p in drawn] == ["kernels.png", "excitation.png", "saliency.png"]
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in drawn)
     assert run("classifier", "show", "-o", tmp_path / "pictures") == 1  # nothing is overwritten without --force
+
+
+def test_an_ast_is_trained_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes, mine, pictures = families(tmp_path / "notes"), tmp_path / "mine.safetensors", tmp_path / "pictures"
+    options = ["--arch", "ast", "--steps", "1", "--seed", "3", "--versions", "1", "--json"]
+    assert run("classifier", "train", notes, "-o", mine, *options) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 1
+    assert "--arch ast" in NoteClassifier.load(mine).card["command"]
+    one = notes / "flute/0/0.wav"
+    assert run("classifier", "show", "--model", mine, "-o", pictures, "--note", one, "--data", notes) == 0
+    captured = capsys.readouterr()
+    made = [Path(p) for p in captured.out.split()]
+    assert [p.name for p in made] == ["patches.png", "positions.png", "saliency.png", "rollout.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in made)
+    assert "no kernels: --data has no effect" in captured.err
+    assert run("classifier", "show", "--model", mine, "-o", pictures) == 1  # nothing is overwritten without --force
+
+
+def test_notes_of_one_family_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = families(tmp_path / "notes")
+    shutil.rmtree(notes / "reed")
+    assert run("classifier", "train", notes, "-o", tmp_path / "mine.safetensors", "--steps", "1") == 1
+    assert "are of the family flute: a classifier needs two" in capsys.readouterr().err
+    assert not (tmp_path / "mine.safetensors").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--model", "none.safetensors"], ["--note", "none.wav"], ["--data", "none"]])
+def test_show_writes_nothing_if_anything_fails(
+    wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plots before the one that failed were left, and refused the next attempt without --force."""
+    monkeypatch.chdir(tmp_path)
+    assert run("classifier", "show", "-o", "pictures", *wrong) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and f"{wrong[1]}" in captured.err
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_help_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classifier", "train", "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "The architecture, cnn or ast" in told and sorted(note_models.names()) == ["ast", "cnn"]
+
+
+def test_an_architecture_of_another_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("classifier", "train", tmp_path, "-o", tmp_path / "mine.safetensors", "--arch", "vit") == 2
+    assert "one of ast, cnn" in capsys.readouterr().err
 
 
 def test_help_answers_without_torch() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -67,8 +67,26 @@ def test_pictures_of_the_lecture_are_there_and_small():
         assert (DOCS / name).stat().st_size <= 60_000, name
         made = Path(name).name
         folders = {"kernels.png": "kernels", "saliency.png": "cnn", "memory.png": "lengths", "speed.png": "lengths"}
+        folders |= {"patches.png": "ast", "rollout.png": "ast"}
         folder = f"runs/{folders.get(made, made)}\n"
         assert f"-o {folder}" in LECTURE, f"no command of the page makes {name}"
+
+
+def test_a_picture_is_made_of_the_file_that_the_page_names_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two commands write a saliency.png, and one a positions.png beside the one that the page shows."""
+    spec = spec_from_file_location("pictures_make", DOCS / "pictures" / "make.py")
+    make = module_from_spec(spec)
+    spec.loader.exec_module(make)
+    monkeypatch.setattr(make, "ROOT", tmp_path)
+    page = "x -o runs/cnn\ny -o runs/positions.png\nz -o runs/ast\n"
+    for name in ("ast/saliency.png", "ast/positions.png", "cnn/saliency.png"):
+        (tmp_path / "runs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "runs" / name).touch()
+    assert make.source_of("saliency.png", page) == tmp_path / "runs/cnn/saliency.png"
+    assert make.source_of("positions.png", page) is None
+    (tmp_path / "runs/positions.png").touch()
+    assert make.source_of("positions.png", page) == tmp_path / "runs/positions.png"
+    assert make.source_of("kernels.png", page) is None
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,14 @@ def run(line: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def source_of(name: str, page: str) -> Path | None:
+    """Return what a picture of the page is made of: the file of that name after an -o, or the first such folder that has it."""
+    outputs = [Path(output) for output in re.findall(r" -o (runs\S*)", page)]
+    files = [output for output in outputs if output.name == name]
+    found = [ROOT / path for path in files or [output / name for output in outputs]]
+    return next((path for path in found if path.is_file()), None)
+
+
 def shrink(source: Path, target: Path) -> None:
     """Write a PNG with few colours."""
     image = Image.open(source).convert("RGB")
@@ -77,7 +85,8 @@ def main() -> None:
             continue
         print(f"{run(line):6.1f} CPU s  {line}", flush=True)
     for name in re.findall(r"\(pictures/(.+?\.png)\)", page):
-        for source in [*ROOT.glob(f"runs/{name}"), *ROOT.glob(f"runs/*/{name}")][:1]:
+        source = source_of(name, page)
+        if source is not None:
             shrink(source, HERE / name)
 
 

@@ -38,6 +38,7 @@ class LabelledNote:
         instrument: the instrument; all its notes are in the same split.
         split: train, validation, dev or test, if the set defines it.
         weight: sampling weight in training, relative to notes of the same instrument.
+        midi_pitch: MIDI number of the pitch, if the set says it.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class LabelledNote:
     instrument: str
     split: str | None = None
     weight: float = 1.0
+    midi_pitch: int | None = None
 
 
 def read_notes(place: Path) -> list[LabelledNote]:
@@ -53,8 +55,8 @@ def read_notes(place: Path) -> list[LabelledNote]:
 
     Args:
         place: a table with the columns file (relative to the table) and family, and optionally instrument, source,
-            split and weight; a folder with such a table as notes.csv; an NSynth folder (examples.json and audio/), or
-            a folder of such folders; a folder with one folder per family, whose folders are instruments.
+            split, weight and midi_pitch; a folder with such a table as notes.csv; an NSynth folder (examples.json and
+            audio/), or a folder of such folders; a folder with one folder per family, whose folders are instruments.
 
     Raises:
         CorpusError: it is none of these, or an unknown family is named.
@@ -97,6 +99,7 @@ def _table(path: Path) -> list[LabelledNote]:
             raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not a number") from error
         if not 0 < weight < math.inf:  # NaN is refused as well
             raise CorpusError(f"line {number} of '{path}': the weight '{row['weight']}' is not above 0 and finite")
+        pitch = row.get("midi_pitch") or ""
         notes.append(
             LabelledNote(
                 path=path.parent / file_name,
@@ -105,6 +108,7 @@ def _table(path: Path) -> list[LabelledNote]:
                 instrument=row.get("instrument") or instrument_of(Path(file_name).stem),
                 split=SPLITS[split],
                 weight=weight,
+                midi_pitch=int(pitch) if pitch.isdecimal() else None,
             )
         )
     return notes
@@ -113,15 +117,23 @@ def _table(path: Path) -> list[LabelledNote]:
 def _nsynth(folder: Path) -> list[LabelledNote]:
     try:
         examples = json.loads((folder / NSYNTH).read_text(encoding="utf-8"))
-        named = [(name, e["instrument_family_str"], e["instrument_str"]) for name, e in sorted(examples.items())]
+        named = [
+            (name, e["instrument_family_str"], e["instrument_str"], e.get("pitch"))
+            for name, e in sorted(examples.items())
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"'{folder / NSYNTH}' is not a file of NSynth: {error!r}") from error
     split = SPLITS.get(folder.name.removeprefix("nsynth-"))
     return [
         LabelledNote(
-            path=folder / "audio" / f"{name}.wav", family=family, source="nsynth", instrument=instrument, split=split
+            path=folder / "audio" / f"{name}.wav",
+            family=family,
+            source="nsynth",
+            instrument=instrument,
+            split=split,
+            midi_pitch=pitch,
         )
-        for name, family, instrument in named
+        for name, family, instrument, pitch in named
         if family in FAMILIES
     ]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +33,7 @@ class Check:
 
     Attributes:
         step: steps taken.
-        seconds: training time so far.
+        seconds: time of the run so far, with its earlier validations.
         progress: the share of the budget that is used, 0 … 1.
         loss: mean training loss since the last check, in nats, of augmented notes and smoothed labels.
         recall: mean family recall on the held-out instruments, or None if there are none.
@@ -55,6 +56,7 @@ def fit(
     arch: str = models.DEFAULT,
     config: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Check | NoteClassifier]:
     """Yield a `Check` about every twentieth of the budget, and at last the classifier: best weights, fitted temperature.
 
@@ -65,6 +67,7 @@ def fit(
         arch: one of `audio.models.names()`.
         config: fields of its `Config`; the others have their defaults.
         device: where to train; the classifier that is yielded is on the CPU.
+        clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
 
     Raises:
         CheckpointError: no such architecture.
@@ -76,7 +79,7 @@ def fit(
     model = models.create(arch, **(config or {})).to(device)
     kept, best, next_check, losses = None, -1.0, 1 / CHECKS, []
     try:
-        for step in training.train(model, learn, recipe):
+        for step in training.train(model, learn, recipe, clock=clock):
             losses.append(step.nats)
             if step.progress < next_check and step.progress < 1:
                 continue

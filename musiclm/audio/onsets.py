@@ -1,12 +1,16 @@
 """Onset detection: the loudest note of a recording, or all its notes.
 
-Onsets are peaks of the spectral flux (Dixon 2006), the rise of the band levels in dB over 20 ms. The input is mono audio
-at SAMPLE_RATE; it is processed in pieces, so that the memory does not grow with its length.
+Onsets are peaks of the spectral flux (Dixon 2006), the rise over 30 ms of the levels in dB of bands that are a semitone
+apart (as in Böck et al. 2012): a soft note of a flute changes few bands of equal width, but many of equal interval. The
+onset is then moved to the quietest 20 ms near it, where the note before has faded and a slow attack begins. The input is
+mono audio at SAMPLE_RATE; it is processed in pieces, so that the memory does not grow with its length.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +19,20 @@ from torch import Tensor
 from . import mel
 
 HOP = 160  # samples: 10 ms
-WINDOW = 512  # samples: 32 ms
+WINDOW = 1024  # samples: 64 ms, bins of 15.6 Hz
+LOWEST_HZ = 60.0
+BANDS_PER_OCTAVE = 12
+RISE = 3  # frames between the levels that are compared: 30 ms
+LATE = 5  # frames from an onset to the end of the frame in which the flux peaks
 ONE_NOTE = 4.0  # seconds; a recording up to this length is one note, as those of NSynth are
 SEARCH = 4.0  # seconds before the loudest moment within which its onset is searched
+BLOCK = 80  # samples per level: 5 ms
+QUIET_BLOCKS = 4  # of the quietest stretch near an onset
+BEFORE, AFTER = 2, 6  # blocks before and after a peak's onset where that is searched
 SHORTEST_GAP = 8  # frames from one onset to the next: 80 ms
-NEIGHBOURHOOD = 10  # frames on either side of an onset for the mean flux
-PROMINENCE_DB = 6.0  # how far an onset is above that, in the mean of the bands
-QUIET_DB = -45.0  # relative to the loudest block; the level floor
+NEIGHBOURHOOD = 20  # frames on either side of an onset for the mean flux
+PROMINENCE_DB = 1.75  # how far the flux of an onset is above that, in the mean of the bands
+QUIET_DB = -50.0  # relative to the loudest block; the level floor
 PIECE = 60 * mel.SAMPLE_RATE  # samples per piece
 
 
@@ -59,7 +70,7 @@ def notes(audio: Tensor) -> list[Span]:
         audio: mono at SAMPLE_RATE, (samples,), not silent.
     """
     loud = float(mel.levels(audio, HOP).max())
-    overlap = 20 * HOP
+    overlap = 2 * NEIGHBOURHOOD * HOP  # also covers a frame and the rise of the level at the beginning of a piece
     starts: list[int] = []
     for begin in range(0, len(audio), PIECE):
         first = max(0, begin - overlap)
@@ -79,16 +90,37 @@ def _onsets(audio: Tensor, loud: float | None = None) -> list[int]:
     padded = F.pad(audio, (WINDOW, WINDOW))
     spectrum = torch.fft.rfft(padded.unfold(0, WINDOW, HOP) * torch.hann_window(WINDOW))
     power = spectrum.real.square() + spectrum.imag.square()
-    bands = F.avg_pool1d(power[:, 2:258][None].float(), 8)[0]  # 32 bands of 250 Hz
     floor = loud * 10 ** (QUIET_DB / 10) * WINDOW / 4
-    db = 10 * torch.log10(bands.clamp(min=floor))
-    flux = F.pad((db[2:] - db[:-2]).clamp(min=0).mean(dim=1), (2, 0))
+    db = 10 * torch.log10((power @ _bands()).clamp(min=floor))
+    flux = F.pad((db[RISE:] - db[:-RISE]).clamp(min=0).mean(dim=1), (RISE, 0))
     around = F.max_pool1d(flux[None], 2 * SHORTEST_GAP + 1, 1, SHORTEST_GAP)[0]
     mean = F.avg_pool1d(flux[None], 2 * NEIGHBOURHOOD + 1, 1, NEIGHBOURHOOD, count_include_pad=False)[0]
-    peaks = torch.nonzero((flux == around) & (flux > mean + PROMINENCE_DB / 2))[:, 0].tolist()
+    peaks = torch.nonzero((flux == around) & (flux > mean + PROMINENCE_DB))[:, 0].tolist()
     starts: list[int] = []
-    for frame in peaks:  # frame f covers the samples up to f * HOP: the flux peaks within 20 ms of the onset
-        start = max(0, frame * HOP - WINDOW - HOP)
+    for frame in peaks:  # frame f covers the WINDOW samples up to f * HOP
+        start = max(0, (frame - LATE) * HOP)
         if not starts or start - starts[-1] >= SHORTEST_GAP * HOP:
             starts.append(start)
-    return starts
+    quiet = F.avg_pool1d(mel.levels(audio, BLOCK)[None], QUIET_BLOCKS, 1)[0]
+    return [_quietest(quiet, start) for start in starts]
+
+
+def _quietest(quiet: Tensor, start: int) -> int:
+    """Return the middle of the quietest stretch near the sample `start`; `quiet` has the level from each block on."""
+    if start == 0:
+        return 0
+    first = max(0, start // BLOCK - BEFORE)
+    near = quiet[first : start // BLOCK + AFTER + 1]
+    return (first + int(near.argmin()) + QUIET_BLOCKS // 2) * BLOCK if len(near) else start
+
+
+@functools.cache
+def _bands() -> Tensor:
+    """Return triangular filters of sum 1, (bins, bands); bands so low and narrow that no bin is in them are left out."""
+    octaves = math.log2(mel.SAMPLE_RATE / 2 / LOWEST_HZ)
+    edges = LOWEST_HZ * 2 ** (torch.arange(int(octaves * BANDS_PER_OCTAVE) + 1) / BANDS_PER_OCTAVE)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    hz = torch.arange(WINDOW // 2 + 1)[:, None] * mel.SAMPLE_RATE / WINDOW
+    weights = torch.minimum((hz - low) / (centre - low), (high - hz) / (high - centre)).clamp(min=0)
+    weights = weights[:, weights.sum(dim=0) > 0]
+    return weights / weights.sum(dim=0)

@@ -10,8 +10,9 @@ import copy
 import dataclasses
 import math
 import os
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -188,13 +189,16 @@ def sampling_weights(notes: Sequence[LabelledNote]) -> Tensor:
     return weights / totals[families] / len({n.family for n in notes})
 
 
-def train(model: NoteModel, data: PreparedNotes, recipe: Recipe) -> Iterator[Step[NoteModel]]:
+def train(
+    model: NoteModel, data: PreparedNotes, recipe: Recipe, *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Step[NoteModel]]:
     """Yield each step of a training run until the budget is used.
 
     Args:
         model: trained in place, on its own device.
         data: the training notes.
         recipe: how to train.
+        clock: what a budget in seconds counts: see `training.loop.fit`.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -214,6 +218,7 @@ def train(model: NoteModel, data: PreparedNotes, recipe: Recipe) -> Iterator[Ste
         recipe,
         average=copy.deepcopy(model),
         optimizers=[make_adamw(model, recipe)],
+        clock=clock,
     )
 
 

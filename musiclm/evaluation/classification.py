@@ -6,7 +6,7 @@ N examples, L labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BINS = 15
+MASS_BINS = 10
 TEMPERATURES = (0.1, 10.0)  # bounds
 THRESHOLDS = tuple(k / 50 for k in range(10, 48))  # 0.2 to 0.94, the candidates of `fit_threshold`
 
@@ -39,6 +40,66 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     which = (confidence * BINS).long().clamp(0, BINS - 1)
     gaps = torch.zeros(BINS, dtype=torch.float64).index_add_(0, which, right.double() - confidence.double())
     return float(gaps.abs().sum() / len(confidence))
+
+
+def equal_mass_calibration_error(confidence: Tensor, right: Tensor, num_bins: int = MASS_BINS) -> float:
+    """Return the expected calibration error with bins of equal mass (adaptive binning, Nguyen and O'Connor 2015).
+
+    The examples in order of confidence are cut into `num_bins` groups whose sizes differ by at most one; the error is the sum
+    over groups of (share of the examples) * |accuracy - mean confidence|. Unlike with bins of equal width no bin is nearly
+    empty. 0 is perfect; without examples it is 0. Examples of equal confidence keep their order.
+
+    Args:
+        confidence: probability of each prediction, (N,).
+        right: whether it is correct, (N,), bool.
+        num_bins: with fewer examples each is a group.
+
+    Raises:
+        ValueError: no bins.
+    """
+    if num_bins < 1:
+        raise ValueError(f"at least one bin is needed, not {num_bins}")
+    gaps = (right.double() - confidence.double())[confidence.argsort(stable=True)]
+    return sum(abs(float(part.sum())) for part in gaps.tensor_split(num_bins)) / max(len(gaps), 1)
+
+
+def grouped_bootstrap(
+    groups: Sequence[Hashable],
+    measure: Callable[[Tensor], float],
+    *,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval of a measure over resampled groups (cluster bootstrap; Davison and Hinkley 1997).
+
+    Each sample has as many groups as there are, chosen with replacement, with all their examples each time. Examples of one
+    group are alike, so that an interval over examples would be too narrow.
+
+    Args:
+        groups: the group of each example, (N,).
+        measure: a figure of the examples with these numbers, an int64 tensor with repetitions; NaN where it has no value,
+            which leaves the sample out.
+        samples: number of resampled sets.
+        level: share of the samples within the interval.
+        seed: of the samples.
+
+    Raises:
+        ValueError: no examples, or no sample with a value.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for number, group in enumerate(groups):
+        members.setdefault(group, []).append(number)
+    if not members:
+        raise ValueError("a bootstrap needs examples")
+    each = [torch.tensor(numbers) for numbers in members.values()]
+    rng = np.random.default_rng(seed)
+    values = [measure(torch.cat([each[i] for i in rng.integers(len(each), size=len(each))])) for _ in range(samples)]
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        raise ValueError("the measure has no value for any sample")
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def f1_of_each(matrix: Tensor) -> list[float | None]:

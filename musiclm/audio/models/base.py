@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class NoteModel(nn.Module, ABC):
     """A network from log-mel pictures to logits, one per family.
 
-    A network whose first layer is a bank of kernels may have the methods of `HasKernels`, too.
+    A network whose first layer is a bank of kernels may have the methods of `HasKernels`, too, and a transformer over
+    patches those of `HasPatches`: the plots ask for these abilities, not for names.
 
     Attributes:
         config: the architecture's `Config`, a dataclass with a field `num_families`.
@@ -34,4 +35,28 @@ class HasKernels(Protocol):
 
     def first_layer(self, pictures: Tensor) -> Tensor:
         """Return the response of each first kernel to pictures in dB, (B, kernels, 32, 32)."""
+        ...
+
+
+@runtime_checkable
+class HasPatches(Protocol):
+    """A transformer over patches of the picture: see `plots.patches`, `plots.positions` and `plots.rollout`."""
+
+    def patch_filters(self) -> Tensor:
+        """Return the filters of the patch embedding, (width, mel bands, frames)."""
+        ...
+
+    def patch_positions(self) -> Tensor:
+        """Return the positional embeddings of the patches, (patches up, patches right, width)."""
+        ...
+
+    def patch_stride(self) -> int:
+        """Return how many bands and frames there are from one patch to the next."""
+        ...
+
+    def attention(self, pictures: Tensor) -> Tensor:
+        """Return the attention of each layer to pictures in dB, (B, layers, heads, tokens, tokens).
+
+        Rows sum to 1. The last tokens are the patches, low bands and early frames first; class tokens are before them.
+        """
         ...
