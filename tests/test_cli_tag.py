@@ -16,7 +16,6 @@ from symusic import Score
 
 from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.checkpoint import card as cards
-from musiclm.checkpoint import registry
 from musiclm.checkpoint.model_file import TAGGER, bundled_models, read_model
 from musiclm.tagging.model import Tagger
 from tests.test_tagging import MINOR, counts_pitch, tune
@@ -173,27 +172,20 @@ def test_an_installed_tagger_is_found_by_its_name_listed_and_removed(run, tmp_pa
     code, _, err = run("models", "install", file)
     assert code == 1 and "--force" in err
     code, _, err = run("tag", "s.mid", "--model", "other")
-    assert code == 1 and "nor one of composers-tagger ('musiclm tag train' makes one)" in err
+    assert code == 1 and "nor one of style-tagger, composers-tagger ('musiclm tag train' makes one)" in err
     assert run("models", "remove", "composers-tagger")[0] == 0 and not list((tmp_path / "mine").iterdir())
 
 
-def test_the_style_tagger_needs_no_name_whether_it_is_bundled_or_installed(run, tmp_path: Path, monkeypatch):
+def test_the_bundled_style_tagger_needs_no_name_and_stays(run, tmp_path: Path, monkeypatch):
     write(high(), tmp_path / "s.mid")
     monkeypatch.setenv("MUSICLM_MODELS", str(tmp_path / "mine"))
+    assert bundled_models(TAGGER) == ["style-tagger"]
+    assert {"name": "style-tagger", "installed": False}.items() <= next(
+        each.items() for each in json.loads(run("models", "--json")[1]) if each["name"] == "style-tagger"
+    )
+    assert run("tag", "s.mid", "--json")[1] == run("tag", "s.mid", "--model", "style", "--json")[1]
     code, _, err = run("models", "install", saved(tmp_path / "mine.safetensors"), "--name", "style")
-    assert code == 0 and "Next: musiclm tag song.mid\n" in err
-    assert run("tag", "s.mid")[0] == 0
-    assert run("models", "remove", "style-tagger")[0] == 0
-    code, _, err = run("tag", "s.mid")
-    assert code == 1 and err.count("\n") == 1 and "'musiclm tag train'" in err and "--model" in err
-    (tmp_path / "bundled").mkdir()
-    saved(tmp_path / "bundled" / "style-tagger.safetensors")
-    monkeypatch.setattr(registry, "_folder", lambda: tmp_path / "bundled")
-    assert bundled_models() == bundled_models(TAGGER) == ["style-tagger"]
-    assert [(each["name"], each["installed"]) for each in json.loads(run("models", "--json")[1])] == [
-        ("style-tagger", False)
-    ]
-    assert run("tag", "s.mid")[0] == run("tag", "s.mid", "--model", "style")[0] == 0
+    assert code == 1 and "'style-tagger' comes with musiclm" in err
     code, _, err = run("models", "remove", "style-tagger")
     assert code == 1 and "comes with musiclm" in err
 
@@ -289,10 +281,9 @@ def test_the_picture_shows_which_bars_speak_for_the_label(run, tagger: str, tmp_
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--from", "bach", "--arch", "gru"), 2, "leave out"),
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "nothing"), 1, "no tokenizer"),
         (("tag", "train", "a", "b", "-o", "t.safetensors", "--tokenizer", "score-pairs"), 1, "makes pairs"),
-        (("tag", "a/0.mid"), 1, "no 'style-tagger' comes with this version"),
         (("tag", "a/0.mid", "--model", "a/0.mid"), 1, "no checkpoint of musiclm"),
         (("tag", "a/0.mid", "--model", "bach-gru"), 1, "no tagger 'bach-gru': neither a file nor"),
-        (("tag", "evaluate", "a", "b"), 1, "no 'style-tagger' comes with"),
+        (("tag", "evaluate", "a", "b"), 1, "no pieces with the tagger's labels"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(run, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str):

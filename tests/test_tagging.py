@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from symusic import ControlChange, Note, Score, Tempo, TextMeta, TimeSignature, Track
 from torch import nn
 
-from musiclm import checkpoint, models, tokenizers
+from musiclm import checkpoint, midi, models, tokenizers
 from musiclm.errors import CheckpointError, MidiError
 from musiclm.evaluation.classification import confusion, f1_of_each, fit_threshold, report
 from musiclm.tagging import probe, training
@@ -383,8 +385,6 @@ def test_a_saved_tagger_is_the_same_when_it_is_loaded(arch: str, tmp_path: Path)
 
 
 def test_what_is_no_tagger_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no 'style-tagger' comes with"):
-        Tagger.load()
     with pytest.raises(CheckpointError, match="no tagger 'nobody'"):
         Tagger.load("nobody")
     language_model(tmp_path / "lm.safetensors")
@@ -525,3 +525,11 @@ def test_the_file_of_a_frozen_body_names_the_language_model(tmp_path: Path, monk
     (tmp_path / "tunes-gru.safetensors").unlink()
     with pytest.raises(CheckpointError, match="needs the model 'tunes-gru': see 'musiclm models install'"):
         Tagger.load("own")
+
+
+def test_the_bundled_tagger_knows_a_chorale_without_any_name():
+    with zipfile.ZipFile(str(resources.files("musiclm") / "chorales.zip")) as archive:
+        names = sorted(archive.namelist())[::40]
+        found = [Tagger.load().predict(midi.parse(archive.read(name), name)) for name in names]
+    assert sum(each.label == "chorale" and not each.unsure for each in found) >= 0.8 * len(found)
+    assert len(Tagger.load().labels) == 8 and Tagger.load("style").card["licence"] == "MIT"

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint, models, tokenizers
 from ..checkpoint import Checkpoint
-from ..checkpoint.model_file import DEFAULT_TAGGER, TAGGER, ModelFile, bundled_models, find_model, installed_models
+from ..checkpoint.model_file import DEFAULT_TAGGER, TAGGER, ModelFile, find_model
 from ..data.fingerprint import Fingerprint
 from ..errors import CheckpointError
 from ..files import write_whole
@@ -362,10 +362,4 @@ def find(name: str | Path | None = None) -> ModelFile:
     Raises:
         CheckpointError: there is none.
     """
-    if name is not None:
-        return find_model(TAGGER, str(name))
-    if DEFAULT_TAGGER in (*bundled_models(TAGGER), *installed_models(TAGGER)):
-        return find_model(TAGGER, DEFAULT_TAGGER)
-    raise CheckpointError(
-        f"no '{DEFAULT_TAGGER}' comes with this version: make a tagger with 'musiclm tag train', and name it with --model"
-    )
+    return find_model(TAGGER, str(name or DEFAULT_TAGGER))
