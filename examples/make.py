@@ -37,7 +37,7 @@ KINDS = {  # name: the options, and the number of the best variation
     "band": ("--model score --style band --chords 'Am F C G' --bars 8", 4),
     "trio": ("--model score --instruments violin,cello,piano --bars 12", 5),
     "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 8),
-    "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 8),
+    "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 7),
     "strings": ("--model score --prompt examples/hymn.mid --accompany --instruments strings", 8),
     "rhythm": ("accompany examples/hymn.mid --parts bass,drums --draw 4", 3),
     "restyled": ("restyle examples/lied.mid --style orchestra --draw 4", 4),
