@@ -35,7 +35,7 @@ KINDS = {  # name: the options, and the number of the best variation
     "piano": ("--model score --style piano --form AABA --bars 16", 3),
     "orchestra": ("--model score --style orchestra --bars 12", 4),
     "band": ("--model score --style band --chords 'Am F C G' --bars 8", 4),
-    "trio": ("--model score --instruments violin,cello,piano --bars 12", 5),
+    "trio": ("--model score --instruments violin,cello,piano --bars 12", 7),
     "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 8),
     "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 7),
     "strings": ("--model score --prompt examples/hymn.mid --accompany --instruments strings", 8),
