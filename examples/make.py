@@ -31,13 +31,13 @@ PROMPTS = {  # file: where it is from, and how many bars of it
 }
 VARIATIONS = "-n 8 --seed 1"
 KINDS = {  # name: the options, and the number of the best variation
-    "piece": ("--model score --bars 16", 2),
+    "piece": ("--model score --bars 16", 8),
     "piano": ("--model score --style piano --form AABA --bars 16", 3),
-    "orchestra": ("--model score --style orchestra --bars 12", 8),
-    "band": ("--model score --style band --chords 'Am F C G' --bars 8", 6),
-    "trio": ("--model score --instruments violin,cello,piano --bars 12", 5),
-    "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 4),
-    "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 8),
+    "orchestra": ("--model score --style orchestra --bars 12", 4),
+    "band": ("--model score --style band --chords 'Am F C G' --bars 8", 4),
+    "trio": ("--model score --instruments violin,cello,piano --bars 12", 7),
+    "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 8),
+    "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 7),
     "strings": ("--model score --prompt examples/hymn.mid --accompany --instruments strings", 8),
     "rhythm": ("accompany examples/hymn.mid --parts bass,drums --draw 4", 3),
     "restyled": ("restyle examples/lied.mid --style orchestra --draw 4", 4),
