@@ -39,7 +39,7 @@ KINDS = {  # name: the options, and the number of the best variation
     "song": ("--model score --prompt examples/lied.mid --prompt-bars 4 --bars 8", 8),
     "bars": ("--model score --prompt examples/lied.mid --infill 5-6", 7),
     "strings": ("--model score --prompt examples/hymn.mid --accompany --instruments strings", 8),
-    "rhythm": ("accompany examples/hymn.mid --parts bass,drums --draw 4", 3),
+    "rhythm": ("accompany examples/hymn.mid --parts bass,drums --draw 4", 6),
     "restyled": ("restyle examples/lied.mid --style orchestra --draw 4", 4),
     "chorale": ("--model bach --prompt examples/hymn.mid --prompt-bars 4 --bars 8", 6),
     "voices": ("--model bach-infill --prompt examples/hymn.mid --keep-tracks 1", 8),
