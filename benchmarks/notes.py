@@ -213,8 +213,8 @@ def show_architectures(found: dict[str, Any]) -> None:
     for name, size in found["sizes"].items():
         print(f"\n| {name}, {size:,} notes | " + " | ".join(archs) + " |\n|---" + "|---" * len(archs) + "|")
         for key in ("mean_family_recall", "accuracy", "calibration_error"):
-            told = [spread([run[key] for run in each["sets"][name]]) for each in archs.values()]
-            print(f"| {key.replace('_', ' ')} | " + " | ".join(told) + " |")
+            cells = [spread([run[key] for run in each["sets"][name]]) for each in archs.values()]
+            print(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
         for family in FAMILIES:
             values = [[run["families"][family] for run in each["sets"][name]] for each in archs.values()]
             if values[0][0] is not None:
@@ -236,16 +236,16 @@ def show_sources(found: dict[str, Any]) -> None:
     archs = found["archs"]
     print(f"| {found['num_notes']:,} recorded notes | " + " | ".join(archs) + " |\n|---" + "|---" * len(archs) + "|")
     for key in ("mean_family_recall", "calibration_error"):
-        told = ["{:.3f} [{:.3f}, {:.3f}]".format(each[key], *each[f"{key}_interval"]) for each in archs.values()]
-        print(f"| {key.replace('_', ' ')} | " + " | ".join(told) + " |")
+        cells = ["{:.3f} [{:.3f}, {:.3f}]".format(each[key], *each[f"{key}_interval"]) for each in archs.values()]
+        print(f"| {key.replace('_', ' ')} | " + " | ".join(cells) + " |")
     first = next(iter(archs.values()))
     for family, counts in first["families"].items():
         of = f"{counts['num_notes']:,} of {counts['num_sources']} sources"
-        told = [f"{each['families'][family]['recall']:.3f}" for each in archs.values()]
-        print(f"| recall, {family} ({of}) | " + " | ".join(told) + " |")
+        cells = [f"{each['families'][family]['recall']:.3f}" for each in archs.values()]
+        print(f"| recall, {family} ({of}) | " + " | ".join(cells) + " |")
     for name, counts in first["sources"].items():
-        told = [f"{each['sources'][name]['accuracy']:.3f}" for each in archs.values()]
-        print(f"| accuracy, source {name} ({counts['num_notes']:,}) | " + " | ".join(told) + " |")
+        cells = [f"{each['sources'][name]['accuracy']:.3f}" for each in archs.values()]
+        print(f"| accuracy, source {name} ({counts['num_notes']:,}) | " + " | ".join(cells) + " |")
 
 
 def make_quick(a: argparse.Namespace, folder: Path) -> None:

@@ -160,5 +160,5 @@ def show(found: dict[str, Any], model: Path | None) -> None:
     for name in ("source", *EDGES):
         print(f"\n| {name} | notes | accuracy | expected of its families |\n|---|---|---|---|")
         for group, figures in found[name].items():
-            told = f"{figures['accuracy']:.2f} | {figures['expected_accuracy']:.2f}"
-            print(f"| {group} | {figures['num_notes']} | {told} |")
+            cells = f"{figures['accuracy']:.2f} | {figures['expected_accuracy']:.2f}"
+            print(f"| {group} | {figures['num_notes']} | {cells} |")

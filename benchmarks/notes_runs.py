@@ -106,8 +106,8 @@ def prepared(folder: Path, notes: Sequence[LabelledNote], versions: int, seed: i
 
 def digest(notes: Sequence[LabelledNote], *more: Any) -> str:
     """Return a short digest of what a list of notes says, and of further values."""
-    told = [(str(n.path), n.family, n.source, n.instrument, n.weight) for n in notes]
-    return hashlib.sha256(json.dumps([told, *more]).encode()).hexdigest()[:16]
+    rows = [(str(n.path), n.family, n.source, n.instrument, n.weight) for n in notes]
+    return hashlib.sha256(json.dumps([rows, *more]).encode()).hexdigest()[:16]
 
 
 def part(data: training.PreparedNotes, wanted: Sequence[bool]) -> training.PreparedNotes:
@@ -199,8 +199,8 @@ def trained(
             classifier = event  # if training diverged, the error follows
             continue
         checks.append(event)
-        told = f"{run.name}: step {event.step:,}, {event.seconds:.0f} s, {event.loss:.3f} nats, {event.recall:.3f}"
-        print(told, file=sys.stderr, flush=True)
+        line = f"{run.name}: step {event.step:,}, {event.seconds:.0f} s, {event.loss:.3f} nats, {event.recall:.3f}"
+        print(line, file=sys.stderr, flush=True)
     assert classifier is not None, "fit yields it at last, or raises"
     return classifier, checks
 

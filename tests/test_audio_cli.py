@@ -77,9 +77,9 @@ def test_a_folder_stands_for_the_sounds_in_it(files: Path, capsys: pytest.Captur
 
 def test_a_table_for_people(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("classify", files / "a.wav") == 0
-    told = capsys.readouterr().out
-    assert "a.wav" in told
-    assert any(f in told for f in FAMILIES)
+    printed = capsys.readouterr().out
+    assert "a.wav" in printed
+    assert any(f in printed for f in FAMILIES)
 
 
 def test_failed_files_are_reported_and_the_others_classified(
@@ -137,9 +137,9 @@ def test_any_file_name_is_read_and_shown(files: Path, capsys: pytest.CaptureFixt
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert run("classify", *names) == 0
-    told = capsys.readouterr().out
-    assert "[red]a.wav" in told
-    assert "b\ufffd.wav" in told
+    printed = capsys.readouterr().out
+    assert "[red]a.wav" in printed
+    assert "b\ufffd.wav" in printed
 
 
 def test_wrong_usage_is_exit_code_two(files: Path) -> None:
@@ -194,9 +194,9 @@ def test_train_evaluate_and_show(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (
         run("classifier", "train", notes, "-o", mine, "--steps", "2", "--seed", "3", "--versions", "1", "--json") == 0
     )
-    told = json.loads(capsys.readouterr().out)
-    assert told["steps"] == 2
-    assert told["seed"] == 3
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["steps"] == 2
+    assert printed["seed"] == 3
     assert run("classifier", "train", notes, "-o", mine, "--steps", "2") == 1  # the file exists already
     capsys.readouterr()
 
@@ -256,8 +256,8 @@ def test_show_writes_nothing_if_anything_fails(
 
 def test_help_names_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("classifier", "train", "--help") == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "The architecture, cnn or ast" in told and sorted(note_models.names()) == ["ast", "cnn"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The architecture, cnn or ast" in printed and sorted(note_models.names()) == ["ast", "cnn"]
 
 
 def test_an_architecture_of_another_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -320,9 +320,9 @@ def test_a_folder_reads_every_format_of_libsndfile_and_counts_those_to_convert(
     assert [Path(a["path"]).name for a in answers] == ["a.caf", "b.w64", "c.au", "d", "e.m4a", "f", "g.webm", "h.aac"]
     assert len({a["family"] for a in answers[:4]}) == 1
     assert all("ffmpeg" in a["error"] for a in answers[4:])
-    told = captured.err.splitlines()
-    assert len(told) == 3 and all(line.startswith("passed over: ") for line in told)
-    assert any("2 files: MPEG-4" in line for line in told)
+    printed = captured.err.splitlines()
+    assert len(printed) == 3 and all(line.startswith("passed over: ") for line in printed)
+    assert any("2 files: MPEG-4" in line for line in printed)
     for name in "abcd":
         next(tmp_path.glob(f"{name}*")).unlink()
     assert run("classify", tmp_path) == 1  # nothing was classified

@@ -176,9 +176,9 @@ def test_no_measured_source_is_learnt_from_or_chooses(part, tmp_path, monkeypatc
 
 
 def test_failures_run_for_the_bundled_classifier(monkeypatch, capsys):
-    told = run(monkeypatch, capsys, "--part", "failures", "--quick")
-    assert "the bundled classifier: mean family recall" in told
-    assert all(f"| {name} |" in told for name in ("source", *notes_failures.EDGES))
+    printed = run(monkeypatch, capsys, "--part", "failures", "--quick")
+    assert "the bundled classifier: mean family recall" in printed
+    assert all(f"| {name} |" in printed for name in ("source", *notes_failures.EDGES))
 
 
 def test_a_training_that_diverges_is_an_error(monkeypatch, tmp_path, capsys):
@@ -211,5 +211,5 @@ def test_onsets_of_no_pieces_are_an_error(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_onsets_run_on_an_example(monkeypatch, capsys):
     pytest.importorskip("mir_eval", reason="not installed: pip install '.[bench]'")
-    told = run(monkeypatch, capsys, "--part", "onsets", "--quick")
-    assert "| melodies |" in told and "| polyphonic |" in told
+    printed = run(monkeypatch, capsys, "--part", "onsets", "--quick")
+    assert "| melodies |" in printed and "| polyphonic |" in printed
