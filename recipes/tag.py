@@ -46,7 +46,7 @@ FACTS: dict[str, dict[str, str]] = {
     },
     "composer": {
         "data": "MAESTRO v3.0.0 (Hawthorne et al. 2019)",
-        "licence": "CC BY-NC-SA 4.0: not for commercial use",
+        "licence": "CC BY-NC-SA 4.0 (MAESTRO v3, Hawthorne et al. 2019)",
     },
 }
 
