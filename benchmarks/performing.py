@@ -164,8 +164,8 @@ def curves(a: argparse.Namespace) -> dict[str, Any]:
         if not a.quick:
             score = midi.read((a.data / first.name).with_name("midi_score.mid"))
             for label, seed in (("mean", None), ("sample", a.seed)):
-                heard = perform(score, {PIANO: performer}, Expression(seed=seed))
-                write_whole(folder / f"{name}-{label}.mid", midi.to_bytes(heard), force=True)
+                performance = perform(score, {PIANO: performer}, Expression(seed=seed))
+                write_whole(folder / f"{name}-{label}.mid", midi.to_bytes(performance), force=True)
                 files.append(f"{name}-{label}.mid")
     return {"files": files}
 

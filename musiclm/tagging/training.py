@@ -131,8 +131,7 @@ def train_tagger(
     crops = _crops(learn, tokenizer, config, arch, length, recipe.seed)
     held_out = _ValidationSet(choose, tokenizer, length)
     if config.frozen and config.pooling != "attention":
-        measure = functools.partial(held_out.judged, held_out.read(functools.partial(pooled, network, recipe=recipe)))
-        checks = train_head(network, crops, measure, recipe, clock=clock, should_stop=should_stop)
+        checks = _head_checks(network, crops, held_out, recipe, clock, should_stop)
     else:
         steps = _steps(network, crops, recipe, config, _body_rate(config, start), clock, should_stop)
         checks = check_steps(steps, held_out.measured, CHECKS, clock=clock, seconds=recipe.seconds)
@@ -151,6 +150,20 @@ def train_tagger(
         tagger.body = start
     calibrate(tagger, choose)
     yield tagger
+
+
+def _head_checks(
+    network: Network,
+    crops: LabelledCrops,
+    held_out: _ValidationSet,
+    recipe: Recipe,
+    clock: Callable[[], float],
+    should_stop: Callable[[], bool],
+) -> Iterator[Check[Network]]:
+    """Yield the checks of a head of a frozen body; the validation pieces are read once, too."""
+    vectors = held_out.read(functools.partial(pooled, network, recipe=recipe))
+    measure = functools.partial(held_out.judged, vectors)
+    yield from train_head(network, crops, measure, recipe, clock=clock, should_stop=should_stop)
 
 
 def _crops(
