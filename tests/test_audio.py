@@ -369,3 +369,18 @@ def test_the_bundled_classifier_ignores_level_and_silence() -> None:
 def test_silence_has_no_picture() -> None:
     with pytest.raises(AudioError, match="silent"):
         loudest_picture(torch.zeros(16_000))
+
+
+def test_a_run_that_is_stopped_keeps_the_best_weights_and_one_of_no_steps_has_none(
+    prepared: training.PreparedNotes,
+) -> None:
+    recipe = training.Recipe(steps=40, batch=4, seed=1)
+    events: list[object] = []
+    for event in fitting.fit(prepared, prepared, recipe, config=TINY, should_stop=lambda: len(events) == 2):
+        events.append(event)
+    first, second, classifier = events
+    assert isinstance(first, fitting.Check) and isinstance(second, fitting.Check) and second.step == 4
+    assert isinstance(classifier, NoteClassifier)
+    assert list(fitting.fit(prepared, prepared, recipe, config=TINY, should_stop=lambda: True)) == []
+    with pytest.raises(ValueError, match="no steps"):
+        list(fitting.fit(prepared, prepared, training.Recipe(steps=0, seconds=0), config=TINY))

@@ -4,15 +4,17 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from musiclm.cli import main
+from musiclm.cli import _classifier_training, main
 
 from musiclm.audio import FAMILIES
 from musiclm.audio import models as note_models
@@ -186,6 +188,56 @@ def test_training_that_diverges_is_an_error_and_keeps_the_best_before(
     if step > 1:
         assert f"is in '{mine}'" in line
         assert all(torch.isfinite(p).all() for p in NoteClassifier.load(mine).model.state_dict().values())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+def test_an_interrupted_training_saves_the_best_classifier_so_far(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Nothing of it was saved, however long it had trained."""
+    from musiclm.audio import fit
+
+    passed = []
+
+    def interrupted(step: Any, choose: Any) -> float | None:
+        passed.append(step.number)
+        if len(passed) == 2:
+            os.kill(os.getpid(), number)
+            signal.getsignal(number)  # a moment for the handler to run in
+            return 0.0  # worse than the check before
+        return 1.0
+
+    monkeypatch.setattr(fit, "_checked_recall", interrupted)
+    notes, mine = families(tmp_path / "notes"), tmp_path / "mine.safetensors"
+    options = ["--steps", "60", "--seed", "3", "--versions", "1"]
+    assert run("classifier", "train", notes, "-o", mine, *options, "--json") == 128 + number
+    captured = capsys.readouterr()
+    printed = json.loads(captured.out)
+    assert passed == [3, 6] and printed["steps"] == 6 and printed["interrupted"]
+    assert printed["validation_mean_family_recall"] == 1.0
+    assert captured.err.splitlines()[-1].startswith("Stopped and saved: the best classifier so far, of step 3, is in '")
+    assert NoteClassifier.load(mine).card["interrupted_at_step"] == 6
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("when", ["prepare", "_recipe"])
+def test_a_training_that_is_interrupted_before_its_first_validation_saves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    called = getattr(_classifier_training, when)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.getsignal(signal.SIGINT)
+        return called(*arguments, **options)
+
+    monkeypatch.setattr(_classifier_training, when, interrupted)
+    notes, mine = families(tmp_path / "notes"), tmp_path / "mine.safetensors"
+    assert run("classifier", "train", notes, "-o", mine, "--steps", "9", "--versions", "1") == 130
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.splitlines()[-1] == "Stopped. Nothing was saved."
+    assert not mine.exists()
 
 
 @pytest.mark.slow

@@ -57,8 +57,11 @@ def fit(
     config: Mapping[str, Any] | None = None,
     device: str = "cpu",
     clock: Callable[[], float] = time.monotonic,
+    should_stop: Callable[[], bool] = bool,
 ) -> Iterator[Check | NoteClassifier]:
     """Yield a `Check` about every twentieth of the budget, and at last the classifier: best weights, fitted temperature.
+
+    A run that is stopped before its first check yields nothing.
 
     Args:
         learn: the training notes.
@@ -68,6 +71,7 @@ def fit(
         config: fields of its `Config`; the others have their defaults.
         device: where to train; the classifier that is yielded is on the CPU.
         clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
+        should_stop: asked before each step; if it is true, the run ends and the best weights so far are the classifier's.
 
     Raises:
         CheckpointError: no such architecture.
@@ -79,7 +83,7 @@ def fit(
     model = models.create(arch, **(config or {})).to(device)
     kept, best, next_check, losses = None, -1.0, 1 / CHECKS, []
     try:
-        for step in training.train(model, learn, recipe, clock=clock):
+        for step in training.train(model, learn, recipe, clock=clock, should_stop=should_stop):
             losses.append(step.nats)
             if step.progress < next_check and step.progress < 1:
                 continue
@@ -101,9 +105,10 @@ def fit(
         if kept is not None:
             yield _calibrated(kept, choose)
         raise
-    if kept is None:
+    if kept is not None:
+        yield _calibrated(kept, choose)
+    elif not should_stop():
         raise ValueError("a run of no steps trains nothing")
-    yield _calibrated(kept, choose)
 
 
 def _checked_recall(step: Step[NoteModel], choose: training.PreparedNotes | None) -> float | None:

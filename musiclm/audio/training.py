@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import math
 import os
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ from . import io as audio_io
 from .dataset import LabelledNote
 from .models.base import NoteModel
 
-CHUNK = 256  # notes that a worker prepares at a time
+CHUNK = 32  # notes that a worker prepares at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,11 +121,14 @@ def prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, workers:
             done += len(chunk[0])
             yield done
     else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
+        try:
             for chunk, future in [(c, pool.submit(_prepare_chunk, *c)) for c in chunks]:
                 parts.append(future.result())
                 done += len(chunk[0])
                 yield done
+        finally:
+            pool.shutdown(cancel_futures=True)  # if it is interrupted, only the chunks that were begun are finished
     strips = [s for part in parts for s in part[0]]
     kept = [i for part in parts for i in part[1]]
     if not strips:
@@ -137,7 +141,8 @@ def prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, workers:
     )
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in a terminal ends it without a traceback
     torch.set_num_threads(1)
 
 
@@ -190,15 +195,21 @@ def sampling_weights(notes: Sequence[LabelledNote]) -> Tensor:
 
 
 def train(
-    model: NoteModel, data: PreparedNotes, recipe: Recipe, *, clock: Callable[[], float] = time.monotonic
+    model: NoteModel,
+    data: PreparedNotes,
+    recipe: Recipe,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    should_stop: Callable[[], bool] = bool,
 ) -> Iterator[Step[NoteModel]]:
-    """Yield each step of a training run until the budget is used.
+    """Yield each step of a training run until the budget is used, or the run is to stop.
 
     Args:
         model: trained in place, on its own device.
         data: the training notes.
         recipe: how to train.
         clock: what a budget in seconds counts: see `training.loop.fit`.
+        should_stop: asked before each step; if it is true, the run ends.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -219,6 +230,7 @@ def train(
         average=copy.deepcopy(model),
         optimizers=[make_adamw(model, recipe)],
         clock=clock,
+        should_stop=should_stop,
     )
 
 
