@@ -102,6 +102,22 @@ def test_the_gradient_reaches_every_parameter(arch: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
+def test_only_filters_and_matrices_have_weight_decay(
+    arch: str, prepared: training.PreparedNotes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positional embeddings and class tokens of the AST decayed, too. Without gradients only decay moves a weight."""
+    torch.manual_seed(0)
+    model = note_models.create(arch, **TINY[arch])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    monkeypatch.setattr(
+        torch.nn.utils, "clip_grad_norm_", lambda ps, _: [p.grad.zero_() for p in ps] and torch.zeros(())
+    )
+    next(training.train(model, prepared, training.Recipe(steps=9, batch=4, seed=1, warmup_steps=1, weight_decay=0.5)))
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {n for n, p in before.items() if n.endswith("weight") and p.ndim > 1}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_trains_and_comes_back_from_its_file(
     arch: str, prepared: training.PreparedNotes, tmp_path: Path
 ) -> None:

@@ -228,7 +228,7 @@ def train(
         losses,
         recipe,
         average=copy.deepcopy(model),
-        optimizers=[make_adamw(model, recipe)],
+        optimizers=[make_adamw(model, recipe, model.embeddings())],
         clock=clock,
         should_stop=should_stop,
     )

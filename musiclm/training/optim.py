@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +40,18 @@ def make_optimizers(model: LanguageModel, recipe: Recipe) -> list[torch.optim.Op
     return [adamw, muon]
 
 
-def make_adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW (Loshchilov and Hutter 2019) for all parameters; vectors (biases, norms) have no weight decay."""
-    vectors = [p for p in model.parameters() if p.ndim == 1]
-    others = [p for p in model.parameters() if p.ndim != 1]
-    groups = [{"params": others, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def make_adamw(model: nn.Module, recipe: Recipe, undecayed: Collection[Tensor] = ()) -> torch.optim.Optimizer:
+    """Return AdamW (Loshchilov and Hutter 2019) for all parameters; vectors (biases, norms) have no weight decay.
+
+    Args:
+        model: its parameters are optimized.
+        recipe: learning rate and weight decay.
+        undecayed: parameters without weight decay that are no vectors: embeddings.
+    """
+    without = {id(p) for p in undecayed} | {id(p) for p in model.parameters() if p.ndim == 1}
+    free = [p for p in model.parameters() if id(p) in without]
+    others = [p for p in model.parameters() if id(p) not in without]
+    groups = [{"params": others, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 

@@ -160,6 +160,10 @@ class Model(NoteModel):
         first = self.class_tokens.expand(len(pictures), -1, -1)
         return self.dropout(torch.cat([first, patches_BND], dim=1) + self.positions)
 
+    def embeddings(self) -> list[Tensor]:
+        """Return the class tokens and the positional embeddings: they have no weight decay, as in DeiT."""
+        return [self.class_tokens, self.positions]
+
     def patch_filters(self) -> Tensor:
         """Return the filters of the patch embedding, (D, mel bands, frames)."""
         return self.patches.weight.detach()[:, 0]

@@ -24,6 +24,10 @@ class NoteModel(nn.Module, ABC):
     def forward(self, pictures: Tensor) -> Tensor:
         """Return logits, (B, families), of pictures in dB, (B, 64 mel bands, 64 frames)."""
 
+    def embeddings(self) -> list[Tensor]:
+        """Return the parameters that are embeddings: they have no weight decay."""
+        return []
+
 
 @runtime_checkable
 class HasKernels(Protocol):
