@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,9 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
     each file is classified. A prediction that is more likely wrong than right is followed by a question mark.
     """
     paths, inside = _paths(files)
-    from ..audio.classifier import NoteClassifier
-
-    classifier = NoteClassifier.load(model)
     answers = []
     foreign = {path for path in inside if _is_foreign(path)}
-    for properties, predictions in classify_all(classifier, paths, notes=notes, quiet=quiet):
+    for properties, predictions in _classified(model, paths, notes=notes, quiet=quiet):
         answer = _answer(properties, predictions, top)
         answers.append(answer)
         if "error" in answer and answer["path"] not in foreign:
@@ -61,6 +59,17 @@ def command(files: tuple[str, ...], model: str | None, top: int, notes: bool, as
     is_failed = any("error" in a and a["path"] not in foreign for a in answers)
     if is_failed or all("error" in a for a in answers):
         click.get_current_context().exit(1)
+
+
+def _classified(
+    model: str | None, paths: list[str], *, notes: bool, quiet: bool
+) -> Iterable[tuple[dict[str, Any], list[Prediction]]]:
+    """Return what `classify_all` does; if none of the files exists, without loading torch and the classifier."""
+    if not any(path == _console.STANDARD_INPUT or Path(path).exists() for path in paths):
+        return [({"path": path, "error": os.strerror(errno.ENOENT)}, []) for path in paths]
+    from ..audio.classifier import NoteClassifier
+
+    return classify_all(NoteClassifier.load(model), paths, notes=notes, quiet=quiet)
 
 
 def _is_foreign(path: str) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,7 @@ from . import formats, mel
 
 LONGEST = 2 * 3600  # seconds of one file: 460 MB of samples
 BLOCK = 2**16  # frames read at a time
+FLAC_BLOCK = 4096  # of FLAC: a decoder that comes to where a file was cut loses all that it was asked for
 MOST_CHANNELS = 32
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz
 # If the mean of all channels has less than this share of the loudest channel's power, the loudest one is used: only one
@@ -79,10 +81,14 @@ def read(source: Path | bytes) -> Recording:
             content: IO[bytes] = opened.enter_context(
                 source.open("rb") if isinstance(source, Path) else _Content(source)
             )
-            repaired = formats.repaired(content)
-            content.seek(0)
-            by_name = _named(source) if isinstance(source, Path) else content
-            return _read(opened.enter_context(soundfile.SoundFile(repaired or by_name)))
+            sound = formats.repaired(content) or content
+
+            def again() -> Any:
+                sound.seek(0)
+                by_name = isinstance(source, Path) and sound is content
+                return soundfile.SoundFile(_named(source) if by_name else sound)  # type: ignore[arg-type]
+
+            return _read(again)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, OSError) as error:
         raise AudioError(_why(error)) from error
 
@@ -98,21 +104,37 @@ def _why(error: Exception) -> str:
     return f"not a readable sound file ({reason}): it must be wav, flac, ogg, opus, mp3, aiff, caf, w64 or au"
 
 
-def _read(file: Any) -> Recording:
-    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-        raise AudioError(f"a sample rate of {file.samplerate} Hz is not plausible")
-    if file.channels > MOST_CHANNELS:
-        raise AudioError(f"{file.channels} channels are not plausible")
-    audio, frames, powers = _decode(file, None)
+def _read(opened: Callable[[], Any]) -> Recording:
+    """Return the recording of a file that `opened` opens, again for each pass: a decoder that failed cannot rewind."""
+    with opened() as file:
+        rate, channels = file.samplerate, file.channels
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise AudioError(f"a sample rate of {rate} Hz is not plausible")
+        if channels > MOST_CHANNELS:
+            raise AudioError(f"{channels} channels are not plausible")
+        audio, frames, powers = _decode(file, None)
     channel, loudest = None, int(powers[:-1].argmax())
-    if powers[-1] < SHARE_OF_LOUDEST * powers[loudest] and file.channels > 1:
+    if powers[-1] < SHARE_OF_LOUDEST * powers[loudest] and channels > 1:
         channel = loudest
-        file.seek(0)
-        audio, frames, _ = _decode(file, channel)
+        with opened() as file:
+            audio, frames, _ = _decode(file, channel)
     if offset := mel.offset(torch.from_numpy(audio)):  # before resampling, which rings at the ends of an offset
-        file.seek(0)
-        audio, frames, _ = _decode(file, channel, offset)
-    return Recording(audio=torch.from_numpy(audio), seconds=frames / file.samplerate, sample_rate=file.samplerate)
+        with opened() as file:
+            audio, frames, _ = _decode(file, channel, offset)
+    return Recording(audio=torch.from_numpy(audio), seconds=frames / rate, sample_rate=rate)
+
+
+def _read_block(file: Any, size: int, frames: int) -> np.ndarray:
+    """Return the next frames, (frames, channels); none where the file ends, or was cut after `frames` of them."""
+    import soundfile
+
+    try:
+        block: np.ndarray = file.read(size, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError:
+        if frames < mel.SHORTEST * file.samplerate:
+            raise
+        return np.zeros((0, file.channels), np.float32)
+    return block
 
 
 def _decode(file: Any, channel: int | None, offset: float = 0.0) -> tuple[np.ndarray, int, np.ndarray]:
@@ -125,13 +147,13 @@ def _decode(file: Any, channel: int | None, offset: float = 0.0) -> tuple[np.nda
     """
     import soxr
 
-    rate = file.samplerate
+    rate, size = file.samplerate, FLAC_BLOCK if file.format == "FLAC" else BLOCK
     resampler = None if rate == mel.SAMPLE_RATE else soxr.ResampleStream(rate, mel.SAMPLE_RATE, 1, dtype="float32")
     parts: list[np.ndarray] = []
     powers = np.zeros(file.channels + 1)
     frames = 0
     while True:
-        block = file.read(BLOCK, dtype="float32", always_2d=True)
+        block = _read_block(file, size, frames)
         if not (np.abs(block) < mel.LOUDEST).all():  # NaN is refused as well
             raise AudioError(mel.NO_NUMBERS)
         mean = block.mean(axis=1)

@@ -25,6 +25,8 @@ BANDS_PER_OCTAVE = 12
 RISE = 3  # frames between the levels that are compared: 30 ms
 LATE = 5  # frames from an onset to the end of the frame in which the flux peaks
 ONE_NOTE = 4.0  # seconds; a recording up to this length is one note, as those of NSynth are
+SMOOTH = 800  # samples per level from which the loudest moment is taken: 50 ms
+SILENT_BLOCKS = 10  # of these that end a sound
 SEARCH = 4.0  # seconds before the loudest moment within which its onset is searched
 BLOCK = 80  # samples per level: 5 ms
 QUIET_BLOCKS = 4  # of the quietest stretch near an onset
@@ -45,15 +47,21 @@ class Span:
 
 
 def loudest_note(audio: Tensor) -> Span:
-    """Return the loudest note: all of a recording up to 4 seconds, else from the onset before the loudest moment.
+    """Return the loudest note: all of a recording up to 4 seconds, else of what sounds around its loudest moment.
+
+    That lasts until half a second in which nothing is within `mel.ONSET_DB` of the loudest moment. Up to 4 seconds of sound
+    are one note; of more, the note begins at the onset before the loudest moment.
 
     Args:
         audio: mono at SAMPLE_RATE, (samples,), not silent.
     """
     if len(audio) <= ONE_NOTE * mel.SAMPLE_RATE:
         return Span(start=0, end=len(audio))
-    smooth = mel.levels(audio, 800)  # of 50 ms
-    loudest = int(smooth.argmax()) * 800
+    smooth = mel.levels(audio, SMOOTH)
+    first, last = _around(smooth)
+    if (last - first) * SMOOTH <= ONE_NOTE * mel.SAMPLE_RATE:
+        return Span(start=max(0, first - 1) * SMOOTH, end=min(len(audio), (last + 1 + SILENT_BLOCKS) * SMOOTH))
+    loudest = int(smooth.argmax()) * SMOOTH
     window_start = max(0, loudest - int(SEARCH * mel.SAMPLE_RATE))
     window_end = min(len(audio), loudest + int(SEARCH * mel.SAMPLE_RATE))
     starts = [window_start + s for s in _onsets(audio[window_start:window_end])]
@@ -61,6 +69,14 @@ def loudest_note(audio: Tensor) -> Span:
     start = max((s for s in starts if s <= reach), default=max(0, loudest - mel.SAMPLE_RATE // 2))
     end = min((s for s in starts if s > max(start, reach)), default=window_end)
     return Span(start=start, end=end)
+
+
+def _around(levels: Tensor) -> tuple[int, int]:
+    """Return the first and the last level of what sounds around the loudest one."""
+    sounding = torch.nonzero(levels >= levels.max() * 10 ** (mel.ONSET_DB / 10))[:, 0]
+    number = torch.cumsum(torch.diff(sounding, prepend=sounding[:1]) > SILENT_BLOCKS, dim=0)  # of each one's stretch
+    stretch = sounding[number == number[sounding == levels.argmax()]]
+    return int(stretch[0]), int(stretch[-1])
 
 
 def notes(audio: Tensor) -> list[Span]:
