@@ -172,15 +172,6 @@ def test_variations_are_pictures_and_repeat_with_their_seed(prepared: training.P
     assert float(one.max()) <= 0
 
 
-def test_distortion_keeps_a_sound_and_repeats_with_its_seed() -> None:
-    sound = note("reed", 300)
-    for seed in range(20):
-        spoilt = augment.distort(sound, np.random.default_rng(seed))
-        mel.check(torch.from_numpy(spoilt))
-        assert spoilt.dtype == np.float32
-        assert np.array_equal(spoilt, augment.distort(sound, np.random.default_rng(seed)))
-
-
 @pytest.mark.slow
 def test_preparing_in_two_processes_gives_the_same(
     folder: Path, prepared: training.PreparedNotes, monkeypatch: pytest.MonkeyPatch

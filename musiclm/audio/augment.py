@@ -1,16 +1,13 @@
 """Data augmentation: makes a network trained on clean notes robust to all kinds of recordings.
 
-There are two stages. `distort` works on samples (detuning, a room, clipping, a codec) and is slow: it is done once or
-twice per note, and the result is stored as a strip, a picture with margins. `vary` works on a batch of strips
+There are two stages. `distort.distort` works on samples (detuning, a room, a tape, a codec) and is slow: it is done once
+or twice per note, and the result is stored as a strip, a picture with margins. `vary` works on a batch of strips
 (equalizer, reverberation, late starts, cuts, noise, masks) and is fast: it is done for each batch.
 Letters in names: B batch, M mel bands, T frames.
 """
 
 from __future__ import annotations
 
-import io
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +18,6 @@ MARGIN = 8  # frames of a strip before the onset, and after the end of the pictu
 STRIP_FRAMES = mel.NUM_FRAMES + 2 * MARGIN
 STRIP_SAMPLES = (STRIP_FRAMES - 1) * mel.HOP
 STEP_DB = 0.5  # of a strip's values: 0 … 255 stand for -127.5 … 0 dB below its loudest point
-CODECS = (("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"))
 
 
 def strip(audio: Tensor) -> Tensor:
@@ -45,59 +41,6 @@ def pictures(strips: Tensor) -> Tensor:
 def _power(strips: Tensor) -> Tensor:
     power = torch.pow(10.0, (strips.float() - 255) * (STEP_DB / 10))
     return torch.where(strips > 0, power, 0.0)
-
-
-def distort(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a distorted note: out of tune, in a room, clipped or through a codec, each with some probability.
-
-    Args:
-        audio: mono at SAMPLE_RATE, float32, (samples,).
-        rng: the source of randomness.
-    """
-    import soxr
-
-    if rng.random() < 0.6:  # up to a semitone: by speed, as a tape does
-        cents = rng.uniform(-100, 100)
-        audio = soxr.resample(audio, mel.SAMPLE_RATE * 2 ** (cents / 1200), mel.SAMPLE_RATE, quality="MQ")
-    audio = audio[: int(1.5 * STRIP_SAMPLES)] / max(float(np.abs(audio).max(initial=0)), 1e-9)
-    if rng.random() < 0.4:
-        audio = _in_a_room(audio, rng)
-    if rng.random() < 0.15:
-        limit = rng.uniform(0.2, 0.8) * np.abs(audio).max()
-        audio = np.clip(audio, -limit, limit) if rng.random() < 0.5 else np.tanh(audio / limit) * limit
-    if rng.random() < 0.7:
-        audio = through_codec(audio * 10 ** rng.uniform(-1.5, -0.05), rng)
-    return audio.astype(np.float32)
-
-
-def _in_a_room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return audio with early echoes and a noise tail that decays by 60 dB in 0.1 to 1 second."""
-    decay = float(np.exp(rng.uniform(np.log(0.1), np.log(1.0))))  # seconds
-    n = int(min(decay, 0.7) * mel.SAMPLE_RATE)
-    response = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / (decay * mel.SAMPLE_RATE))
-    response[: int(rng.uniform(0.001, 0.02) * mel.SAMPLE_RATE)] = 0  # until the first echo
-    response *= rng.uniform(0.05, 0.7) / max(float(np.sqrt((response**2).sum())), 1e-9)
-    response[0] = 1.0
-    size = 1 << (len(audio) + n - 1).bit_length()
-    wet = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)
-    return wet[: len(audio) + n // 2]
-
-
-def through_codec(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return audio after Vorbis, Opus or MP3 at a random quality, or in 8 bits."""
-    import soundfile
-
-    choice = int(rng.integers(len(CODECS) + 1))
-    if choice == len(CODECS):
-        return np.round(audio * 127) / 127
-    container, subtype = CODECS[choice]
-    file = io.BytesIO()
-    soundfile.write(
-        file, audio, mel.SAMPLE_RATE, format=container, subtype=subtype, compression_level=float(rng.uniform(0.1, 0.9))
-    )
-    file.seek(0)
-    decoded: np.ndarray = soundfile.read(file, dtype="float32")[0]
-    return decoded
 
 
 def vary(strips: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,6 +30,7 @@ from ..training.optim import make_adamw
 from . import FAMILIES, augment, mel
 from . import io as audio_io
 from .dataset import LabelledNote
+from .distort import distort
 from .models.base import NoteModel
 
 CHUNK = 32  # notes that a worker prepares at a time
@@ -105,7 +106,7 @@ def prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, workers:
 
     Args:
         notes: the notes; their order is kept.
-        versions: how many versions of each note: the unchanged note, and versions - 1 distorted by `augment.distort`.
+        versions: how many versions of each note: the unchanged note, and versions - 1 distorted by `distort.distort`.
         seed: of the distortions.
         workers: the number of processes; by default one per core.
 
@@ -155,7 +156,7 @@ def _prepare_chunk(
             sound = audio_io.read(note.path).audio
             mel.check(sound)
             rng = np.random.default_rng([seed, number])
-            distorted = [torch.from_numpy(augment.distort(sound.numpy(), rng)) for _ in range(versions - 1)]
+            distorted = [torch.from_numpy(distort(sound.numpy(), rng, note.family)) for _ in range(versions - 1)]
             strips.append(torch.stack([augment.strip(s) for s in [sound, *distorted]]).numpy())
             kept.append(number)
         except AudioError as error:
