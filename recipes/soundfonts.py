@@ -73,9 +73,30 @@ def render(synth, soundfont: int, bank: int, program: int, pitch: int, velocity:
     parts.append(np.frombuffer(synth.generate_simple(int((LONGEST - held) * RATE)), np.float32).copy())
     synth.sounds_off(0)
     synth.generate_simple(RATE // 10)
-    mono = soxr.resample(np.concatenate(parts).reshape(-1, 2).mean(axis=1), RATE, FILE_RATE)
+    return without_end(soxr.resample(np.concatenate(parts).reshape(-1, 2).mean(axis=1), RATE, FILE_RATE))
+
+
+def without_end(mono: np.ndarray) -> np.ndarray:
+    """Return a note cut where it has died away: where it stays 60 dB below its peak."""
     loud = np.flatnonzero(np.abs(mono) > 1e-3 * np.abs(mono).max(initial=0))
     return mono[: loud[-1] + 1] if len(loud) else mono[:0]
+
+
+def save_note(path: Path, note: np.ndarray) -> bool:
+    """Write a note with a peak of 0.7, and return whether it was: it is not if it is silent or shorter than 0.1 s."""
+    peak = float(np.abs(note).max(initial=0))
+    if peak < 1e-4 or len(note) < 0.1 * FILE_RATE:
+        return False
+    soundfile.write(path, note / peak * 0.7, FILE_RATE, subtype="PCM_16")
+    return True
+
+
+def write_table(folder: Path, rows: list[list[object]]) -> None:
+    """Write the table of the notes in a folder."""
+    with (folder / "notes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "family", "source", "instrument", "midi_pitch", "bank", "preset"])
+        writer.writerows(rows)
 
 
 def render_all(
@@ -104,18 +125,13 @@ def render_all(
                 velocity = int(rng.choice(VELOCITIES))
                 held = float(np.exp(rng.uniform(np.log(0.15), np.log(2.0))))
                 note = render(synth, soundfont, bank, program, pitch, velocity, held)
-                peak = float(np.abs(note).max(initial=0))
-                if peak < 1e-4 or len(note) < 0.1 * FILE_RATE:
+                file = f"{bank_name}/{bank:03d}-{program:03d}-{i:03d}.wav"
+                if not save_note(output / file, note):
                     silent += 1
                     continue
-                file = f"{bank_name}/{bank:03d}-{program:03d}-{i:03d}.wav"
-                soundfile.write(output / file, note / peak * 0.7, FILE_RATE, subtype="PCM_16")
                 source = SOURCES.get(bank_name, bank_name)
                 rows.append([file, family["family"], bank_name, f"{source}-{program:03d}", pitch, bank, name])
-    with (output / "notes.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "family", "source", "instrument", "midi_pitch", "bank", "preset"])
-        writer.writerows(rows)
+    write_table(output, rows)
     return len(rows), silent
 
 

@@ -73,7 +73,7 @@ def overdriven(audio: np.ndarray, drive: float, *, cutoff: float) -> np.ndarray:
     # the bias makes even partials, too, as a valve does
     driven = soxr.resample(np.tanh(drive * fine + 0.2), rate, mel.SAMPLE_RATE, quality="MQ")
     driven = driven - driven.mean()
-    return _filtered(driven, lambda hz: 1 / np.sqrt(1 + (hz / cutoff) ** 8) * hz / np.hypot(hz, 60))
+    return _filtered(driven, lambda hz: 1 / np.sqrt(1 + (hz / cutoff) ** 8) / (1 + (30 / np.maximum(hz, 0.01)) ** 4))
 
 
 def with_second_note(audio: np.ndarray, semitones: int, *, gain: float) -> np.ndarray:
