@@ -11,6 +11,9 @@ are chosen by a tenth of the rendered instruments (a soundfont's samples of one 
 count as one) and by the recorded sources of CHOSEN_BY. What was rendered, prepared and measured stays in --work and is
 not made twice.
 
+--synthesis adds notes of so many instruments of each engine of synthesis.py, --extended an overdriven amplifier, second
+notes, ensembles, reflections and tapes to the distortions.
+
 With --all the network that is kept is trained on all sets, the measured ones too, for so many minutes: the last weights,
 and the temperature of the network that was measured without those sets, whose figures the card has.
 """
@@ -27,6 +30,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import synthesis
 import torch
 
 from musiclm.audio import FAMILIES, dataset, metrics, training
@@ -57,15 +61,24 @@ def rendered(soundfonts: list[Path], folder: Path, families: Path, *, notes: int
     return folder
 
 
+def synthesized(folder: Path, instruments: int, *, notes: int) -> Path:
+    """Return the folder of synthesized notes, making them unless they are there."""
+    if not (folder / dataset.TABLE).is_file():
+        synthesis.synthesize_all(folder, instruments=instruments, notes=notes, seed=0)
+    return folder
+
+
 def prepared(
-    name: str, notes: list[dataset.LabelledNote], versions: int, seed: int, work: Path
+    name: str, notes: list[dataset.LabelledNote], versions: int, a: argparse.Namespace
 ) -> training.PreparedNotes:
     """Return notes as strips, from the work folder where they are there."""
+    seed, work = a.seed, a.work
+    name += "-extended" if a.extended else ""
     file = work / f"{name}.pt"
     if file.is_file():
         kept, strips, targets = torch.load(file, weights_only=False)
         return training.PreparedNotes(notes=kept, strips=strips, targets=targets, dropped=[])
-    *_, result = training.prepare(notes, versions=versions, seed=seed)
+    *_, result = training.prepare(notes, versions=versions, seed=seed, extended=a.extended)
     torch.save((result.notes, result.strips, result.targets), file)
     return result
 
@@ -88,7 +101,7 @@ def measured(classifier: NoteClassifier, notes: list[dataset.LabelledNote]) -> d
     return metrics.report(probabilities, targets, [p.unsure for p in predictions])
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recorded", type=Path, required=True)
     parser.add_argument("--families", type=Path, required=True)
@@ -102,9 +115,17 @@ def main() -> None:
     parser.add_argument(
         "--all", type=float, metavar="MINUTES", help="after measuring, train again on all there is, and keep that"
     )
+    parser.add_argument(
+        "--synthesis", type=int, default=0, metavar="N", help="instruments of each engine of synthesis.py"
+    )
+    parser.add_argument("--extended", action="store_true", help="more kinds of distortions")
     parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    a = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    a = _parser().parse_args()
     torch.set_num_threads(a.threads)
     a.work.mkdir(parents=True, exist_ok=True)
     counts = {"notes": 2, "variations": 1} if a.quick else {"notes": 48, "variations": 16}
@@ -116,8 +137,12 @@ def main() -> None:
     learnable = [dataclasses.replace(n, weight=RECORDED_WEIGHT) for n in recorded if n.split == "train"]
     if a.quick:
         learnable, dev = learnable[::40], dev[::10]
-    data = prepared("train", dataset.read_notes(train_folder) + learnable, 3, a.seed, a.work)
-    _, held_out = dataset.split_by_instrument([n for n in data.notes if n.split is None], share=0.1, seed=0)
+    data = prepared("train", dataset.read_notes(train_folder) + learnable, 3, a)
+    if a.synthesis:
+        notes = dataset.read_notes(synthesized(a.work / f"renders/synthesis-{a.synthesis}", a.synthesis, notes=20))
+        data = joined([data, prepared(f"synthesis-{a.synthesis}", notes, 3, a)])
+    rendered_notes = [n for n in data.notes if n.split is None and n.source != synthesis.SOURCE]
+    _, held_out = dataset.split_by_instrument(rendered_notes, share=0.1, seed=0)
     names = {(n.family, n.source, n.instrument) for n in held_out}
     chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
     learn, choose = part(data, [not c for c in chosen_by]), part(data, chosen_by)
@@ -125,6 +150,7 @@ def main() -> None:
     recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=faster_in_bf16())
     told = a.work / "measured.json"
     command = f"python recipes/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
+    command += (f" --synthesis {a.synthesis}" if a.synthesis else "") + (" --extended" if a.extended else "")
     if a.all and told.is_file() and json.loads(told.read_text())["command"] == command:
         classifier = NoteClassifier.load(a.work / "measured.safetensors")
         reports = json.loads(told.read_text())["reports"]
@@ -148,7 +174,7 @@ def main() -> None:
         classifier.save(a.work / "measured.safetensors")
         told.write_text(json.dumps({"command": command, "reports": reports}), encoding="utf-8")
     if a.all:
-        sets = [data, prepared("unseen-all", unseen, 3, a.seed, a.work), prepared("dev-all", dev, 3, a.seed, a.work)]
+        sets = [data, prepared("unseen-all", unseen, 3, a), prepared("dev-all", dev, 3, a)]
         everything = joined(sets)
         last, _ = fitted(everything, None, dataclasses.replace(recipe, seconds=60 * a.all))
         figures_of = "a sibling of the same recipe and seed that never saw the measured sets; these weights saw them"

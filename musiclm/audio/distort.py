@@ -19,31 +19,35 @@ OVERDRIVEN = ("guitar", "bass")  # families that are played through an amplifier
 OVERSAMPLING = 4  # in overdrive, against aliasing of its new partials
 
 
-def distort(audio: np.ndarray, rng: np.random.Generator, family: str | None = None) -> np.ndarray:
-    """Return a distorted note of the same family, float32.
+def distort(
+    audio: np.ndarray, rng: np.random.Generator, family: str | None = None, *, extended: bool = False
+) -> np.ndarray:
+    """Return a distorted note of the same family, float32: out of tune, in a room, clipped or through a codec.
 
     Args:
         audio: see above.
         rng: the source of randomness.
         family: of the note; those of OVERDRIVEN may go through an overdriven amplifier.
+        extended: whether an amplifier, a second note, an ensemble, a reflection or a tape may be there, too.
     """
+    more = 1.0 if extended else 0.0
     if rng.random() < 0.6:
         audio = retuned(audio, rng.uniform(-100, 100))
     audio = _at_full_scale(audio[: int(LONGEST * mel.SAMPLE_RATE)])
-    if family in OVERDRIVEN and rng.random() < 0.25:
+    if family in OVERDRIVEN and rng.random() < 0.25 * more:
         audio = overdriven(audio, _log_uniform(rng, 2, 60), cutoff=_log_uniform(rng, 2500, 6000))
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 * more:
         audio = with_second_note(audio, int(rng.integers(-12, 13)), gain=rng.uniform(0.2, 0.9))
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 * more:
         audio = in_ensemble(audio, rng.uniform(5, 25), rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 * more:
         audio = reflected(audio, _log_uniform(rng, 0.0002, 0.004), gain=rng.uniform(-0.8, 0.8))
     if rng.random() < 0.4:
         audio = in_a_room(audio, _log_uniform(rng, 0.1, 1.0), wet=rng.uniform(0.05, 0.7), rng=rng)
     if rng.random() < 0.15:
         limit = rng.uniform(0.2, 0.8) * np.abs(audio).max()
         audio = np.clip(audio, -limit, limit) if rng.random() < 0.5 else np.tanh(audio / limit) * limit
-    if rng.random() < 0.15:
+    if rng.random() < 0.15 * more:
         audio = on_tape(audio, rng)
     if rng.random() < 0.7:
         audio = through_codec(_at_full_scale(audio) * 10 ** rng.uniform(-1.5, -0.05), rng)

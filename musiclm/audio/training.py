@@ -101,7 +101,9 @@ class NoteBatch:
         return NoteBatch(pictures=self.pictures.to(device), targets=self.targets.to(device))
 
 
-def prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, workers: int | None = None) -> Iterator[Any]:
+def prepare(
+    notes: Sequence[LabelledNote], *, versions: int, seed: int, workers: int | None = None, extended: bool = False
+) -> Iterator[Any]:
     """Yield the number of notes prepared so far after each chunk, and at last the `PreparedNotes`.
 
     Args:
@@ -109,11 +111,12 @@ def prepare(notes: Sequence[LabelledNote], *, versions: int, seed: int, workers:
         versions: how many versions of each note: the unchanged note, and versions - 1 distorted by `distort.distort`.
         seed: of the distortions.
         workers: the number of processes; by default one per core.
+        extended: whether the distortions are the extended ones.
 
     Raises:
         CorpusError: no note could be read.
     """
-    chunks = [(notes[i : i + CHUNK], versions, seed, i) for i in range(0, len(notes), CHUNK)]
+    chunks = [(notes[i : i + CHUNK], versions, seed, i, extended) for i in range(0, len(notes), CHUNK)]
     workers = min(workers or os.cpu_count() or 1, len(chunks))
     parts, done = [], 0
     if workers <= 1:
@@ -148,7 +151,7 @@ def _start_worker() -> None:
 
 
 def _prepare_chunk(
-    notes: Sequence[LabelledNote], versions: int, seed: int, first: int
+    notes: Sequence[LabelledNote], versions: int, seed: int, first: int, extended: bool
 ) -> tuple[list[np.ndarray], list[int], list[tuple[str, str]]]:
     strips, kept, dropped = [], [], []
     for number, note in enumerate(notes, first):
@@ -156,8 +159,8 @@ def _prepare_chunk(
             sound = audio_io.read(note.path).audio
             mel.check(sound)
             rng = np.random.default_rng([seed, number])
-            distorted = [torch.from_numpy(distort(sound.numpy(), rng, note.family)) for _ in range(versions - 1)]
-            strips.append(torch.stack([augment.strip(s) for s in [sound, *distorted]]).numpy())
+            others = [distort(sound.numpy(), rng, note.family, extended=extended) for _ in range(versions - 1)]
+            strips.append(torch.stack([augment.strip(s) for s in [sound, *map(torch.from_numpy, others)]]).numpy())
             kept.append(number)
         except AudioError as error:
             dropped.append((str(note.path), str(error)))
