@@ -69,7 +69,7 @@ def architectures(a: argparse.Namespace) -> dict[str, Any]:
     for arch in a.archs:
         each = []
         for seed in a.seeds:
-            run = Run(f"{arch}-seed{seed}", arch, a.config.get(arch, {}), a.minutes, a.steps, seed)
+            run = Run(f"{arch}-seed{seed}", arch, a.config.get(arch, {}), a.minutes, a.steps, seed, a.extended)
             each.append(runs.result(a.output / "architectures", run, learn, choose, sets))
         found[arch] = {key: [r[key] for r in each] for key in ("steps", "cpu_seconds", "validation_mean_family_recall")}
         found[arch]["num_parameters"] = each[0]["num_parameters"]
@@ -88,7 +88,7 @@ def sources(a: argparse.Namespace) -> dict[str, Any]:
     rendered = [n for place in a.train for n in dataset.read_notes(place) if n.split not in ("dev", "test")]
     learn, choose = prepared_sides(a, rendered)
     weighed = [dataclasses.replace(n, weight=RECORDED_WEIGHT, split=None) for n in everything.notes]
-    recorded = runs.prepared(a.output, weighed, a.versions, a.seeds[0])
+    recorded = runs.prepared(a.output, weighed, a.versions, a.seeds[0], extended=a.extended)
     found: dict[str, Any] = {}
     for arch in a.archs:
         probabilities = torch.zeros(len(everything.notes), len(FAMILIES), dtype=torch.float64)
@@ -96,7 +96,7 @@ def sources(a: argparse.Namespace) -> dict[str, Any]:
         for number, held_out in enumerate(parts):
             is_held_out = [note.source in held_out for note in everything.notes]
             others = [runs.part(s, [n.source not in held_out for n in s.notes]) for s in (learn, recorded, choose)]
-            run = Run(f"{arch}-fold{number}", arch, a.config.get(arch, {}), a.minutes, a.steps, a.seeds[0])
+            run = Run(f"{arch}-fold{number}", arch, a.config.get(arch, {}), a.minutes, a.steps, a.seeds[0], a.extended)
             measured = {"fold": everything.part(is_held_out)}
             result = runs.result(a.output / "sources", run, runs.joined(*others[:2]), others[2], measured)
             probabilities[torch.tensor(is_held_out)] = torch.tensor(
@@ -145,7 +145,8 @@ def prepared_sides(a: argparse.Namespace, notes: Sequence[dataset.LabelledNote])
     learn, choose = dataset.split_by_instrument(notes, share=CHOOSING, seed=0)
     if not learn or not choose:
         raise CorpusError("too few training notes: a family needs two instruments for one to choose the weights")
-    return runs.prepared(a.output, learn, a.versions, a.seeds[0]), runs.prepared(a.output, choose, 1, a.seeds[0])
+    first = runs.prepared(a.output, learn, a.versions, a.seeds[0], extended=a.extended)
+    return first, runs.prepared(a.output, choose, 1, a.seeds[0])
 
 
 def folds_of(note_sources: Sequence[str], count: int) -> list[list[str]]:
@@ -300,6 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_numbers, default="1,2,3", help="the first one is that of --part sources")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--versions", type=int, default=3, help="of each training note: see musiclm classifier train")
+    parser.add_argument("--extended", action="store_true", help="more kinds of distortions of the training notes")
     parser.add_argument(
         "--model", type=Path, help="of failures and onsets: a classifier file; left out, the bundled one"
     )

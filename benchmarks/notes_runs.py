@@ -33,7 +33,7 @@ from musiclm.files import write_whole
 
 
 class Run(NamedTuple):
-    """What is trained: a name, the architecture with the fields of its config, the budget, and the seed."""
+    """What is trained: a name, the architecture with the fields of its config, the budget, the seed, the distortions."""
 
     name: str
     arch: str
@@ -41,6 +41,7 @@ class Run(NamedTuple):
     minutes: float | None
     steps: int | None
     seed: int
+    extended: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,15 +85,17 @@ def measured_set(notes: Sequence[LabelledNote]) -> MeasuredSet:
     return MeasuredSet(notes=kept, pictures=torch.stack(pictures), targets=targets, dropped=len(notes) - len(pictures))
 
 
-def prepared(folder: Path, notes: Sequence[LabelledNote], versions: int, seed: int) -> training.PreparedNotes:
-    """Return notes as strips, from the folder where they are there."""
-    path = folder / f"strips-{digest(notes, versions, seed)}.npz"
+def prepared(
+    folder: Path, notes: Sequence[LabelledNote], versions: int, seed: int, *, extended: bool = False
+) -> training.PreparedNotes:
+    """Return notes as strips, from the folder where they are there; for `extended` see `audio.distort.distort`."""
+    path = folder / f"strips-{digest(notes, versions, seed, *(['extended'] if extended else []))}.npz"
     if path.is_file():
         with np.load(path) as stored:
             kept, strips = stored["kept"].tolist(), torch.from_numpy(stored["strips"])
         targets = torch.tensor([FAMILIES.index(notes[i].family) for i in kept])
         return training.PreparedNotes(notes=[notes[i] for i in kept], strips=strips, targets=targets, dropped=[])
-    *_, found = training.prepare(notes, versions=versions, seed=seed)
+    *_, found = training.prepare(notes, versions=versions, seed=seed, extended=extended)
     for name, reason in found.dropped:
         print(f"left out: {name}: {reason}", file=sys.stderr)
     lost = {name for name, _ in found.dropped}

@@ -138,6 +138,9 @@ def test_a_part_is_trained_once_and_then_read(part, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(notes_runs, "trained", None)
     monkeypatch.setattr(notes_runs.training, "prepare", None)
     assert run(monkeypatch, capsys, *asked) == first
+    monkeypatch.undo()
+    with pytest.raises(SystemExit, match="other options"):  # with more distortions it is another run
+        run(monkeypatch, capsys, *asked, "--extended")
     (stored,) = (tmp_path / part).glob("cnn-*1.json")
     answer = json.loads(stored.read_text("utf-8"))
     answer["asked"]["steps"] += 1
