@@ -255,7 +255,6 @@ def plucked(
     excitation = pluck(
         rng, note, brightness=low * (high / low) ** note.velocity, position=position, noise=noise * rng.uniform(0, 2)
     )
-    # low strings have more samples per period and so less damping in a second: as real ones, which are thicker
     sound = string(excitation, note.hz, seconds=seconds, damping=damping, num_samples=int(LONGEST * FILE_RATE))
     return released(sound, note.held, release)
 
