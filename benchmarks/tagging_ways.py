@@ -84,8 +84,9 @@ def trained(
         tagger.card = {"labels": dict(Counter(piece.label for piece in found.pieces("train")))}
         folder.mkdir(parents=True, exist_ok=True)
         tagger.save(folder / FILE)
-        result |= {"validation": figures(measure(tagger, found.pieces("validation")))}
-        result |= figures(measure(tagger, found.pieces("test")))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            result |= {"validation": figures(measure(tagger, found.pieces("validation")))}
+            result |= figures(measure(tagger, found.pieces("test")))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "result.json", result)
     return result
