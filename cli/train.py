@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "Budget": ["minutes", "steps", "epochs", "patience"],
-    "Model": ["arch", "preset", "layers", "start_from", "context", "dropout", "settings"],
+    "Model": ["arch", "preset", "layers", "start_from", "frozen", "context", "dropout", "settings"],
     "Data": ["tokenizer", "weights", "crops", "window", "batch_size"],
     "Optimization": ["learning_rate", "accumulation", "teachers", "seed", "device", "precision", "compiled"],
     "Run and output": ["output", "resume", "force", "as_json", "quiet", "verbose"],
@@ -53,6 +53,11 @@ GROUPS = {
 @click.option("--epochs", type=_options.FloatRange(0, min_open=True), metavar="E", help="Budget: passes over the data.")
 @click.option("--resume", metavar="RUN", help="Continue a run; a budget given with it is the new total.")
 @click.option("--from", "start_from", metavar="MODEL", help="Fine-tune: start from the weights of a checkpoint.")
+@click.option(
+    "--frozen",
+    is_flag=True,
+    help="With --from and --arch seq2seq_transformer: keep the weights of the decoder that come from the model.",
+)
 @click.option(
     "--teacher",
     "teachers",
@@ -122,6 +127,7 @@ def command(resume: str | None, force: bool, as_json: bool, quiet: bool, **asked
 
     --from fine-tunes: with a lower learning rate, a dropout of at least 0.1 and the tokenizer of the model. It stops early
     when the validation loss no longer improves. The best checkpoint is kept, even if it is the one it started from.
+    With --arch seq2seq_transformer the decoder starts from the model, a transformer, and DATA is a corpus of pairs.
     """
     ranks = _ranks.joined(resume, asked["device"])
     run = _ranks.opened(
@@ -187,9 +193,8 @@ def _begun(
     from ..training.run import DEFAULT_MINUTES, Run
     from ..training.setup import PATIENCE, resolve_crops
 
-    _check(data, arch, preset, start_from)
-    if start_from is not None:
-        arch = checkpoint.load(start_from).arch
+    _check(data, arch)
+    arch = _arch(arch, preset, None if start_from is None else checkpoint.load(start_from).arch, asked["frozen"])
     if tokenizer is not None:
         tokenizers.check_name(tokenizer)
         if ":" in tokenizer:  # only MidiTok knows its options: ask before a folder is made
@@ -197,7 +202,7 @@ def _begun(
     if all(asked[name] is None for name in _training.BUDGET):
         asked["minutes"] = DEFAULT_MINUTES
     plan = TrainConfig(
-        arch=arch or "transformer",
+        arch=arch,
         preset=preset or "small",
         data=None if data is None else str(Path(data).resolve()),
         tokenizer=tokenizer,
@@ -220,17 +225,34 @@ def _begun(
     return Run.create(Path(output) if output else _training.new_folder(Path("runs") / plan.arch), plan, force=force)
 
 
-def _check(data: str | None, arch: str | None, preset: str | None, start_from: str | None) -> None:
-    """Check options against each other, before anything is read."""
+def _check(data: str | None, arch: str | None) -> None:
+    """Check the architecture and the data, before anything is read."""
     from .. import models
 
     known = [*models.names(), *models.names(models.SEQ2SEQ)]  # an encoder of notes has no tokens to predict
     if arch is not None and arch not in known:
         raise click.BadParameter(f"no architecture '{arch}': one of {', '.join(known)}", param_hint="--arch")
-    if start_from is not None and (arch is not None or preset is not None):
-        raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
     if data is not None and not Path(data).exists():
         raise CorpusError(f"no folder or file '{data}'")
+
+
+def _arch(arch: str | None, preset: str | None, started: str | None, frozen: bool) -> str:
+    """Return the architecture of a new run.
+
+    Args:
+        arch: that of the command line.
+        preset: that of the command line.
+        started: that of the checkpoint to start from.
+        frozen: whether what comes from it is kept.
+    """
+    from .. import models
+
+    is_decoder = arch is not None and started is not None and models.decoder_of(arch) == started
+    if started is not None and (preset is not None or not (arch is None or is_decoder)):
+        raise click.UsageError("--from has an architecture already: leave out --arch and --preset")
+    if frozen and not is_decoder:
+        raise click.UsageError("--frozen keeps the decoder of an encoder and decoder: see --arch seq2seq_transformer")
+    return arch or started or "transformer"
 
 
 def _train(run: Run, *, is_new: bool, as_json: bool, quiet: bool) -> None:

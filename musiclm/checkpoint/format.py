@@ -4,6 +4,9 @@ The file's metadata has `format` ("musiclm"), `sha256` (of the bytes of the mode
 `checkpoint`, a JSON object of `arch`, `config`, `tokenizer` and `card`. Its header is bounded, and checked before memory is
 allocated.
 
+A file may leave out the weights of a decoder that are those of a bundled or installed language model, its base; the JSON object
+then has `base`: the name, the `sha256` and the number of parameters that are left out.
+
 A file may have a critic, too (see `generation.critic`): tensors whose names begin with "critic.", described by the card's
 `critic`, with a hash of their own, `critic_sha256`. What is sampled depends on the model alone, so that a model with another
 critic, or with none, has the same `sha256`.
@@ -51,6 +54,7 @@ class Checkpoint:
         sha256: of the bytes of the model's tensors, hexadecimal.
         num_parameters: the number of parameters of the model.
         critic_sha256: of the bytes of the critic's tensors; None without a critic.
+        base: name, sha256 and num_parameters of the language model that has the weights the file leaves out, or None.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Checkpoint:
     sha256: str
     num_parameters: int
     critic_sha256: str | None = None
+    base: dict[str, Any] | None = None
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -79,9 +84,11 @@ class Checkpoint:
         """Return the model in evaluation mode, in float32.
 
         Raises:
-            CheckpointError: the tensors are damaged, or are not those of the architecture.
+            CheckpointError: the tensors are damaged, or are not those of the architecture; or the base is not installed, or
+                has other weights now.
         """
         from .. import models
+        from .registry import load_exactly
 
         config, features = {"feature_sizes": (), **self.config}, self.tokenizer().feature_sizes
         if tuple(config["feature_sizes"]) != features:
@@ -91,6 +98,9 @@ class Checkpoint:
             )
         called = f"the checkpoint '{self.name}'"
         tensors = rename_tensors(read_tensors(self.path, self.sha256, called))
+        if self.base is not None:
+            base = load_exactly(self.base["name"], self.base["sha256"], called)
+            tensors = models.of_decoder(self.arch, base.model().state_dict()) | tensors
         model = load_weights(lambda: models.create(self.arch, **self.config), tensors, called, f"a {self.arch}")
         return model.to(device).eval()
 
@@ -124,6 +134,7 @@ def save(
     card: dict[str, Any],
     dtype: torch.dtype | None = None,
     critic: Mapping[str, np.ndarray] | None = None,
+    base: Checkpoint | None = None,
 ) -> None:
     """Write a checkpoint atomically; an existing file is replaced.
 
@@ -137,10 +148,14 @@ def save(
         card: JSON.
         dtype: of the stored weights; unchanged if left out. Integers keep theirs.
         critic: tensors by their names, described by the card's `critic`.
+        base: the bundled or installed language model that the decoder has weights of: equal ones are left out.
     """
+    weights = {name: t.detach().to("cpu") for name, t in model.state_dict().items()}
+    shared = {} if base is None else _shared(arch, weights, base)
     tensors = {
-        name: t.detach().to("cpu", dtype if t.is_floating_point() else None).contiguous()
-        for name, t in model.state_dict().items()
+        name: t.to(dtype if t.is_floating_point() else None).contiguous()
+        for name, t in weights.items()
+        if name not in shared
     }
     checkpoint = {
         "arch": arch,
@@ -148,7 +163,18 @@ def save(
         "tokenizer": tokenizer.describe(),
         "card": card if critic else {k: v for k, v in card.items() if k != "critic"},
     }
+    if base is not None and shared:
+        left_out = sum(t.numel() for t in shared.values())
+        checkpoint["base"] = {"name": base.name, "sha256": base.sha256, "num_parameters": left_out}
     write_whole(path, pack(tensors, {KEY: json.dumps(checkpoint)}, critic))
+
+
+def _shared(arch: str, weights: dict[str, torch.Tensor], base: Checkpoint) -> dict[str, torch.Tensor]:
+    """Return the weights of a model that are equal to those of the language model its decoder started from."""
+    from .. import models
+
+    theirs = models.of_decoder(arch, base.model().state_dict())
+    return {name: t for name, t in theirs.items() if name in weights and t.equal(weights[name])}
 
 
 def with_critic(checkpoint: Checkpoint, critic: Mapping[str, np.ndarray], card: dict[str, Any]) -> bytes:
@@ -166,6 +192,7 @@ def with_critic(checkpoint: Checkpoint, critic: Mapping[str, np.ndarray], card: 
         "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer_description,
         "card": card,
+        **({} if checkpoint.base is None else {"base": checkpoint.base}),
     }
     return pack(tensors, {KEY: json.dumps(document)}, critic)
 
@@ -298,6 +325,9 @@ def read(path: Path, called: str) -> Checkpoint:
         raise CheckpointError(
             f"the checkpoint '{called}' is damaged: its tokenizer is missing, or has impossible numbers"
         )
+    base = found.stored.get("base")
+    if base is not None and not (isinstance(base, dict) and isinstance(base.get("num_parameters"), int)):
+        raise CheckpointError(f"the checkpoint '{called}' is damaged: it does not say what its base is")
     return Checkpoint(
         name=called,
         path=path,
@@ -306,8 +336,9 @@ def read(path: Path, called: str) -> Checkpoint:
         tokenizer_description=tokenizer,
         card=found.card,
         sha256=found.sha256,
-        num_parameters=found.num_parameters,
+        num_parameters=found.num_parameters + (base["num_parameters"] if base else 0),
         critic_sha256=header.metadata.get("critic_sha256"),
+        base=base,
     )
 
 

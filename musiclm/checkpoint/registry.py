@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointError
 from .format import SUFFIX, Checkpoint, read
@@ -19,6 +20,25 @@ def load(name: str) -> Checkpoint:
         CheckpointError: there is none, or it is damaged.
     """
     return read(*find(name))
+
+
+def load_exactly(name: Any, sha256: Any, called: str) -> Checkpoint:
+    """Return the bundled or installed checkpoint whose weights another file leaves out.
+
+    Args:
+        name: of the checkpoint, as that file says.
+        sha256: of its weights, as that file says.
+        called: what that file is and its name, for errors: "the tagger 'composer-tagger'".
+
+    Raises:
+        CheckpointError: it is not installed, or has other weights now.
+    """
+    if name not in (*bundled(), *installed()):
+        raise CheckpointError(f"{called} needs the model '{name}': see 'musiclm models install'")
+    found = load(name)
+    if found.sha256 != sha256:
+        raise CheckpointError(f"{called} was trained on other weights of '{name}' than those here: train it again")
+    return found
 
 
 def find(name: str) -> tuple[Path, str]:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CheckpointError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .base import LanguageModel
 
 SHARED = ("base", "encoder", "ensemble", "seq2seq", "weights")  # files that are not architectures
@@ -108,6 +110,31 @@ def fields(name: str) -> set[str]:
 def starts_from_zeros(name: str) -> bool:
     """Return whether an architecture's state may be carried from crop to crop: see `LanguageModel.starts_from_zeros`."""
     return bool(_architecture(name).Model.starts_from_zeros)
+
+
+def decoder_of(name: str) -> str | None:
+    """Return the architecture of the language models that a new model's decoder can start from; None if there is none.
+
+    Its module has `of_decoder` and `warm_start`.
+    """
+    found: str | None = getattr(_architecture(name), "DECODER", None)
+    return found
+
+
+def of_decoder(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a language model's weights by the names that an architecture's decoder has for them; see `decoder_of`."""
+    found: dict[str, Tensor] = _architecture(name).of_decoder(weights)
+    return found
+
+
+def warm_start(name: str, weights: dict[str, Tensor], model: LanguageModel) -> dict[str, Tensor]:
+    """Return all weights of a new model of an architecture that starts from a language model; see `decoder_of`.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    found: dict[str, Tensor] = _architecture(name).warm_start(weights, model)
+    return found
 
 
 def _architecture(name: str) -> ModuleType:

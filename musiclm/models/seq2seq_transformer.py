@@ -5,14 +5,19 @@ in buckets that grow with the distance (Raffel et al. 2020). The decoder attends
 as the Music Transformer does (Huang et al. 2018), and to the whole encoded source, with biases by where in the piece both
 tokens are (`layers.alignment_bias`).
 
+A model can start from a `transformer` (Rothe et al. 2020): its decoder has the layers of one, and attention to the source
+between them.
+
 B batch, H heads, S tokens of the source, T tokens of the target, D size, E size of a head.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .base import Embedding, Head, State, host_counts
@@ -43,6 +48,7 @@ PRESETS = {
     "base": {"size": 384, "num_layers": 5, "num_encoder_layers": 3, "num_heads": 6, "context": 1024, "dropout": 0.1},
 }
 TRAINING = {"learning_rate": 1.5e-3, "batch_size": 4, "window": 512}
+DECODER = "transformer"  # the architecture whose weights a decoder can start from
 
 
 class Model(Seq2SeqModel):
@@ -121,3 +127,39 @@ class DecoderBlock(Block):
         x_BTD = x_BTD + self.dropout(attended_BTD)
         x_BTD = x_BTD + self.dropout(self.cross(self.norm_cross(x_BTD), *source))
         return x_BTD + self.dropout(self.feed_forward(self.norm_forward(x_BTD))), after
+
+
+def of_decoder(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a `transformer` by the names that a decoder of this architecture has for them."""
+    return {_renamed(name, "blocks", "decoder"): tensor for name, tensor in weights.items()}
+
+
+def warm_start(weights: Mapping[str, Tensor], model: Model) -> dict[str, Tensor]:
+    """Return all weights of a new model that starts from a `transformer`.
+
+    Embedding, decoder and head are those of the language model; the encoder's blocks begin as its first ones, without their
+    distances. Attention to the source adds nothing at first, and the tables of new features are zero, so that the model
+    begins as the language model of the target.
+
+    Args:
+        weights: the state dict of a `transformer` of the same size and vocabulary.
+        model: the new model; it is not changed.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    taken, found = of_decoder(weights), {}
+    for name, fresh in model.state_dict().items():
+        given = weights.get(_renamed(name, "encoder", "blocks"), taken.get(name))
+        if given is not None and given.shape != fresh.shape:
+            raise ValueError(f"'{name}' is {tuple(given.shape)} in the language model, not {tuple(fresh.shape)}")
+        is_zero = given is None and (name.endswith("cross.out.weight") or name.startswith("embedding.features."))
+        found[name] = given if given is not None else torch.zeros_like(fresh) if is_zero else fresh
+    if missing := sorted(set(taken) - set(found)):
+        raise ValueError(f"the language model has '{missing[0]}', which a decoder has no place for")
+    return found
+
+
+def _renamed(name: str, old: str, new: str) -> str:
+    first, _, rest = name.partition(".")
+    return f"{new}.{rest}" if first == old else name

@@ -342,12 +342,7 @@ def _body(stored: Any, called: str) -> Checkpoint | None:
         name, sha256 = str(stored["name"]), str(stored["sha256"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{called} is damaged: {error!r} in its header") from error
-    if name not in (*checkpoint.bundled(), *checkpoint.installed()):
-        raise CheckpointError(f"{called} needs the model '{name}': see 'musiclm models install'")
-    found = checkpoint.load(name)
-    if found.sha256 != sha256:
-        raise CheckpointError(f"{called} was trained on other weights of '{name}' than those here: train it again")
-    return found
+    return checkpoint.load_exactly(name, sha256, called)
 
 
 def _unpacked(text: str) -> list[bytes]:

@@ -18,7 +18,8 @@ class TrainConfig:
         preset: the size of the model: tiny, small or base.
         data: the path of the data, absolute; None for the bundled chorales.
         tokenizer: its name; None for the default of the data.
-        start_from: a checkpoint to fine-tune, or None.
+        start_from: a checkpoint to fine-tune, or None; of an encoder and decoder one of the decoder's language model, too.
+        frozen: keep the weights of the decoder that come from a language model; its head and last norm are trained.
         teachers: checkpoints to distil.
         minutes, steps, epochs: the budget; the one that is used up first ends the run.
         weights: sampling weights of folders within the data, by which the lengths of their pieces are multiplied.
@@ -44,6 +45,7 @@ class TrainConfig:
     data: str | None = None
     tokenizer: str | None = None
     start_from: str | None = None
+    frozen: bool = False
     teachers: list[str] = dataclasses.field(default_factory=list)
     minutes: float | None = None
     steps: int | None = None

@@ -256,6 +256,8 @@ def _restore(
     average.load_state_dict(of("average."))
     owner = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
+        if parameter not in owner:  # frozen
+            continue
         moments: dict[str, Any] = of(f"moments.{name}.")
         owner[parameter].state[parameter] = {
             key: t.clone() if key == "step" else t.to(parameter.device).clone() for key, t in moments.items()

@@ -23,15 +23,17 @@ def make_optimizers(model: LanguageModel, recipe: Recipe) -> list[torch.optim.Op
 
     Muon (Jordan et al. 2024) takes steps whose singular values are all alike, scaled here to the size of AdamW's (Liu et
     al. 2025). Embeddings, heads, norms, biases, also of attention, and vectors of distances are not hidden matrices.
+    Frozen parameters, which require no gradient, are in no optimizer.
     """
+    trained = [p for p in model.parameters() if p.requires_grad]
     head = {id(p) for p in model.head.parameters() if p.ndim == 2}
     kinds = (nn.Embedding, AlignmentBias)
     tables = [m for m in model.modules() if m is getattr(model, "embedding", None) or isinstance(m, kinds)]
     ends = {id(p) for m in (model.head, *tables) for p in m.parameters()}
-    decayed: list[Tensor] = [p for p in model.parameters() if id(p) in head]
-    hidden: list[Tensor] = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
+    decayed: list[Tensor] = [p for p in trained if id(p) in head]
+    hidden: list[Tensor] = [p for p in trained if p.ndim == 2 and id(p) not in ends]
     assigned = {id(p) for p in (*decayed, *hidden)}
-    others: list[Tensor] = [p for p in model.parameters() if id(p) not in assigned]
+    others: list[Tensor] = [p for p in trained if id(p) not in assigned]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
     if not hidden:

@@ -366,7 +366,7 @@ class Run:
         if not self.ranks.is_first:
             return
         path = self.folder / f"{name}.safetensors"
-        save(path, model, arch=self.plan.arch, tokenizer=setup.tokenizer, card=card)
+        save(path, model, arch=self.plan.arch, tokenizer=setup.tokenizer, card=card, base=setup.base)
 
     def _append(self, validation: Validation) -> None:
         self.last_validation = dataclasses.asdict(validation)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..devices import resolve_bf16, resolve_device
 from ..errors import RunError
-from ..models.weights import resize_embeddings
 from .config import TrainConfig
+from .starting import config_of, start
 
 if TYPE_CHECKING:
     from ..data.contiguous import ContiguousCrops
@@ -42,6 +42,7 @@ class TrainingSetup:
         corpus: see `data.open_source`.
         tokenizer: of the corpus and of the model.
         started: the checkpoint that the run starts from, or None.
+        base: that checkpoint, if the model keeps its weights and it can be found by its name; or None.
         model: the model before the first step, on its device.
         average: another model of that architecture, for the EMA weights.
         crops: random or contiguous: batches by number.
@@ -53,6 +54,7 @@ class TrainingSetup:
     corpus: Any
     tokenizer: Any
     started: Any
+    base: Any
     model: Any
     average: Any
     crops: Any
@@ -88,8 +90,11 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
         model, average = (models.create(plan.arch, tokenizer.vocab_size, **config) for _ in range(2))
     except (TypeError, ValueError) as error:
         raise RunError(f"there is no such model: {error}") from error
+    base = None
     if started is not None:
-        model.load_state_dict(resize_embeddings(started.model().state_dict(), model))
+        start(plan, started, model)
+        if plan.frozen and started.name in (*checkpoint.bundled(), *checkpoint.installed()):
+            base = started
     if plan.compile:
         _compile(model, device)
     log.debug("%s, %d parameters, %s; %s on %s", plan.arch, model.num_parameters, config, recipe, device)
@@ -99,6 +104,7 @@ def prepare(plan: TrainConfig) -> TrainingSetup:
         corpus=source,
         tokenizer=tokenizer,
         started=started,
+        base=base,
         model=model.to(device),
         average=average.to(device),
         crops=crops,
@@ -226,8 +232,10 @@ def _wanted(plan: TrainConfig, started: Any) -> Any:
 
     theirs = None if started is None else started.tokenizer()
     if plan.tokenizer is None:
-        has_pairs = started is None and models.kind_of(plan.arch) == models.SEQ2SEQ
-        return tokenizers.create("score-pairs") if has_pairs and not _is_store(plan.data) else theirs
+        is_new = started is None or started.arch != plan.arch
+        if models.kind_of(plan.arch) == models.SEQ2SEQ and is_new:
+            return None if _is_store(plan.data) else tokenizers.create("score-pairs")
+        return theirs
     wanted = tokenizers.parse(plan.tokenizer)
     if theirs is not None and wanted.plain_size != theirs.plain_size:
         raise RunError(f"the model '{started.name}' has tokens of '{theirs.name}', not of '{wanted.name}'")
@@ -252,15 +260,7 @@ def _config(plan: TrainConfig, started: Any, tokenizer: Any) -> dict[str, Any]:
     preset = models.preset(plan.arch, plan.preset)
     config = dict(preset)
     if started is not None:
-        config = dict(started.config)
-        known = tuple(config.pop("feature_sizes", ()))
-        config.pop("vocab_size")
-        if known != tokenizer.feature_sizes[: len(known)]:
-            raise RunError(
-                f"the model '{started.name}' has other features than '{tokenizer.name}' now has: train a new model"
-            )
-        if plan.config:
-            raise RunError(f"the hyperparameters of '{started.name}' are fixed: leave out --set and --layers")
+        config = config_of(plan, started, tokenizer, preset)
     config |= tokenizer.model_config
     if "global_ids" in models.fields(plan.arch):
         config["global_ids"] = tokenizer.global_ids
