@@ -64,8 +64,9 @@ def main() -> None:
         "figures": {k: round(v, 5) if isinstance(v, float) else v for k, v in figures.items()},
     }
     path = arguments.output / f"{arguments.name}.safetensors"
-    base = None if trained.base is None else checkpoint.load(trained.base["name"])
-    checkpoint.save(path, model, arch=trained.arch, tokenizer=tokenizer, card=card, dtype=torch.float16, base=base)
+    checkpoint.save(
+        path, model, arch=trained.arch, tokenizer=tokenizer, card=card, dtype=torch.float16, base=trained.base
+    )
     bundled = checkpoint.load(str(path))
     page = cards.page(bundled, arguments.name)
     write_whole(path.with_suffix(".md"), page.encode())

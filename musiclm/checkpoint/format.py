@@ -54,7 +54,8 @@ class Checkpoint:
         sha256: of the bytes of the model's tensors, hexadecimal.
         num_parameters: the number of parameters of the model.
         critic_sha256: of the bytes of the critic's tensors; None without a critic.
-        base: name, sha256 and num_parameters of the language model that has the weights the file leaves out, or None.
+        base_described: name, sha256 and num_parameters of the language model whose weights the file leaves out, or None.
+        base: its checkpoint, which `registry.load` finds.
     """
 
     name: str
@@ -66,7 +67,8 @@ class Checkpoint:
     sha256: str
     num_parameters: int
     critic_sha256: str | None = None
-    base: dict[str, Any] | None = None
+    base_described: dict[str, Any] | None = None
+    base: Checkpoint | None = None
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -84,11 +86,9 @@ class Checkpoint:
         """Return the model in evaluation mode, in float32.
 
         Raises:
-            CheckpointError: the tensors are damaged, or are not those of the architecture; or the base is not installed, or
-                has other weights now.
+            CheckpointError: the tensors are damaged, or are not those of the architecture.
         """
         from .. import models
-        from .registry import load_exactly
 
         config, features = {"feature_sizes": (), **self.config}, self.tokenizer().feature_sizes
         if tuple(config["feature_sizes"]) != features:
@@ -99,8 +99,7 @@ class Checkpoint:
         called = f"the checkpoint '{self.name}'"
         tensors = rename_tensors(read_tensors(self.path, self.sha256, called))
         if self.base is not None:
-            base = load_exactly(self.base["name"], self.base["sha256"], called)
-            tensors = models.of_decoder(self.arch, base.model().state_dict()) | tensors
+            tensors = models.of_decoder(self.arch, self.base.model().state_dict()) | tensors
         model = load_weights(lambda: models.create(self.arch, **self.config), tensors, called, f"a {self.arch}")
         return model.to(device).eval()
 
@@ -192,7 +191,7 @@ def with_critic(checkpoint: Checkpoint, critic: Mapping[str, np.ndarray], card: 
         "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer_description,
         "card": card,
-        **({} if checkpoint.base is None else {"base": checkpoint.base}),
+        **({} if checkpoint.base_described is None else {"base": checkpoint.base_described}),
     }
     return pack(tensors, {KEY: json.dumps(document)}, critic)
 
@@ -338,7 +337,7 @@ def read(path: Path, called: str) -> Checkpoint:
         sha256=found.sha256,
         num_parameters=found.num_parameters + (base["num_parameters"] if base else 0),
         critic_sha256=header.metadata.get("critic_sha256"),
-        base=base,
+        base_described=base,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from importlib import resources
 from pathlib import Path
@@ -17,9 +18,15 @@ def load(name: str) -> Checkpoint:
     """Return the checkpoint of a name, a file or a run folder (its best one).
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        CheckpointError: there is none, or it is damaged; or the language model whose weights it leaves out is not installed,
+            or has other weights now.
     """
-    return read(*find(name))
+    found = read(*find(name))
+    if found.base_described is None:
+        return found
+    base = found.base_described
+    called = f"the checkpoint '{name}'"
+    return dataclasses.replace(found, base=load_exactly(base.get("name"), base.get("sha256"), called))
 
 
 def load_exactly(name: Any, sha256: Any, called: str) -> Checkpoint:
