@@ -117,6 +117,15 @@ def test_a_file_without_its_base_says_what_it_needs(language_model: str, tmp_pat
         checkpoint.load(path)
 
 
+def test_a_file_without_its_base_is_installed_where_the_base_is(language_model: str, run, tmp_path: Path):
+    path = trained(tmp_path / "run", frozen=True).path
+    assert run("models", "install", path, "--name", "mine")[0] == 0
+    assert checkpoint.load("mine").model().num_parameters == checkpoint.load(str(path)).num_parameters
+    install(tmp_path, seed=5)
+    code, _, told = run("models", "install", path, "--name", "other")
+    assert code == 1 and told.count("\n") == 1 and f"other weights of '{NAME}'" in told
+
+
 def test_a_frozen_run_resumes_exactly(language_model: str, tmp_path: Path):
     losses: dict[str, dict[int, float]] = {"whole": {}, "parted": {}}
     for name, parts in (("whole", (4,)), ("parted", (2, 4))):

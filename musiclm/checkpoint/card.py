@@ -32,6 +32,9 @@ def page(checkpoint: Checkpoint, name: str) -> str:
     samples = _samples_table(card.pop("samples", None)) + _music_table(card.pop("music", None))
     if "critic" in card:
         card["critic"] = _critic(card["critic"])
+    if checkpoint.base is not None and checkpoint.base_described is not None:
+        shared = checkpoint.base_described["num_parameters"]
+        card["base"] = f"{shared:,} parameters are those of {checkpoint.base.name}, and are not in the file"
     facts = "\n".join(f"- **{k.replace('_', ' ')}**: {v}" for k, v in card.items())
     return f"""# {name}
 

@@ -18,7 +18,7 @@ from ..files import written_whole
 from .format import SUFFIX, Checkpoint, read, read_tensors
 from .header import check_start
 from .model_file import ModelFile, bundled_models, installed_models, read_model, role_of, role_of_name
-from .registry import bundled, find, installed, installed_path, user_folder
+from .registry import bundled, find, installed, installed_path, user_folder, with_base
 
 MAX_BYTES = 2**30  # of a checkpoint; the largest bundled one is a twentieth of that
 TIME_OUT = 30.0  # seconds without a byte
@@ -182,7 +182,7 @@ def _checked_name(arrived: Path, name: str, given: str) -> str:
         if role_of_name(model.role.full_name(name)) is not model.role:
             raise CheckpointError(f"'{name}' cannot be the name of a {model.role.name}: choose another with --name")
         return model.role.full_name(name)
-    arriving = read(arrived, given)
+    arriving = with_base(read(arrived, given))
     arriving.model()
     return name.removesuffix(f"-{arriving.arch}") + f"-{arriving.arch}"
 

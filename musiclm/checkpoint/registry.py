@@ -21,12 +21,20 @@ def load(name: str) -> Checkpoint:
         CheckpointError: there is none, or it is damaged; or the language model whose weights it leaves out is not installed,
             or has other weights now.
     """
-    found = read(*find(name))
-    if found.base_described is None:
-        return found
-    base = found.base_described
-    called = f"the checkpoint '{name}'"
-    return dataclasses.replace(found, base=load_exactly(base.get("name"), base.get("sha256"), called))
+    return with_base(read(*find(name)))
+
+
+def with_base(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with the one whose weights it leaves out, if it does.
+
+    Raises:
+        CheckpointError: that is not installed, or has other weights now.
+    """
+    described = checkpoint.base_described
+    if described is None:
+        return checkpoint
+    called = f"the checkpoint '{checkpoint.name}'"
+    return dataclasses.replace(checkpoint, base=load_exactly(described.get("name"), described.get("sha256"), called))
 
 
 def load_exactly(name: Any, sha256: Any, called: str) -> Checkpoint:
