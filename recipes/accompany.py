@@ -47,7 +47,7 @@ def main() -> None:
         musiclm("train", corpus, *start, *options, "--patience", 1000, *weights, *budget)
     if arguments.bundle:
         said = ["--data", DATA, "--licence", LICENCE, "--source", corpus, "-o", arguments.bundle]
-        call(sys.executable, HERE / "bundle.py", run, "--name", NAME, *said, "--most-tokens", 300_000)
+        call(sys.executable, HERE / "bundle.py", run, "--name", NAME, *said, "--most-tokens", 100_000)
 
 
 if __name__ == "__main__":
