@@ -211,8 +211,15 @@ def test_what_auto_takes_here_costs_a_bundled_model_less_than_a_thousandth_of_a_
     `benchmarks/precision.py` measures more.
     """
     loaded = checkpoint.load(name)
-    model, ids = loaded.model(), some_music(loaded, 200)
-    features, _ = loaded.tokenizer().features(ids, None)
+    model, tokenizer = loaded.model(), loaded.tokenizer()
+    if tokenizer.is_paired:
+        source, ids = (
+            torch.from_numpy(side[:200])[None] for side in tokenizer.split(some_music(loaded, 10**6)[0].numpy())[0]
+        )
+        model = model.conditioned(source, tokenizer.features(source)[0])
+    else:
+        ids = some_music(loaded, 200)
+    features, _ = tokenizer.features(ids, None)
     form, state, found = model.for_generation("auto"), None, []
     with torch.inference_mode():
         whole = model(ids[:, :-1], None, features[:, :-1])[0][0].log_softmax(-1)
