@@ -12,7 +12,7 @@ each half bar from the notes. The true chord of a half bar is the one annotated 
     no chord      of half bars annotated as without a chord: how often nothing is labelled either
 
 The groups: `tuned`, songs of the training split on which the constants of `midi.chords` were chosen; `training`, others of
-that split; `held out`, songs of validation and test. recipes/score_split.csv says the split; --seed shuffles the songs, and
+that split; `held out`, songs of validation and test. recipes/score_split.csv.gz says the split; --seed shuffles the songs, and
 with another than 21 the first group holds others than were tuned on.
 """
 

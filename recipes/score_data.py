@@ -18,7 +18,7 @@ Chopin's first editions go by their instruments: keyboards (programs 0 to 7) alo
 and nothing else lied, voices alone in two or more parts hymn, four or more programs that are no keyboards or organs
 orchestra; what is left has no marker, its style is unknown.
 
-The split of each piece is that of `score_split.csv` beside this script. Its first rows were written from the corpus that
+The split of each piece is that of `score_split.csv.gz` beside this script. Its first rows were written from the corpus that
 `score-transformer` of version 0.1 learned from: a split that follows from the notes as they are read would change with each
 repair of the reader. Those of free-game-midi-2 were added by the same rule, the hash of the intervals, but a piece that has
 most of its tune in a training piece is for training, as in `data.split`. Copies in the table are left out. The rest of the
@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import io
 import tarfile
 import zipfile
@@ -48,7 +49,7 @@ from musiclm.data.sources import printable
 from musiclm.errors import MidiError
 from musiclm.tokenizers.score_plan import STYLE_MARKER
 
-SPLIT = Path(__file__).with_name("score_split.csv")
+SPLIT = Path(__file__).with_name("score_split.csv.gz")
 BANDS = "pop909-bands"
 VOICE, OBOE = 52, 68
 KEYBOARDS, ORGANS, VOICES = set(range(8)), set(range(16, 24)), {52, 53, 54}
@@ -84,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     table = split_table()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    with (arguments.output / SPLIT.name).open("w", newline="", encoding="utf-8") as file:
+    with (arguments.output / SPLIT.stem).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["midi_filename", "split"])
         writer.writerows((name, split) for name, (split, copy_of) in table.items() if not copy_of)
@@ -108,7 +109,7 @@ def main() -> None:
 
 def split_table() -> dict[str, tuple[str, str]]:
     """Return the split of each file, and the file that it is a copy of or ""."""
-    with SPLIT.open(newline="", encoding="utf-8") as file:
+    with gzip.open(SPLIT, "rt", newline="", encoding="utf-8") as file:
         return {row["midi_filename"]: (row["split"], row["copy_of"]) for row in csv.DictReader(file)}
 
 
