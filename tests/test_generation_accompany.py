@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -447,8 +448,12 @@ def test_variations_of_an_infilling_model_are_ranked_and_made_again(infilling):
     assert len({m.index for m in kept}) == 2
 
 
-def test_without_a_model_of_pairs_the_default_is_one_that_supports_infilling():
-    assert checkpoint.default(paired=True) in ("accompany", *checkpoint.infilling())
+def test_the_default_supports_infilling_unless_a_model_of_pairs_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("MUSICLM_MODELS", str(tmp_path))
+    assert checkpoint.default(paired=True) in checkpoint.infilling()
+    name = "accompany-seq2seq_gru"
+    shutil.copy(checkpoint.bundled_path("bach-gru"), tmp_path / f"{name}.safetensors")
+    assert checkpoint.default(paired=True) == name
 
 
 @pytest.mark.parametrize("model", ["score-pairs", "score-infill"])

@@ -140,10 +140,11 @@ def default(*, filling_holes: bool = False, paired: bool = False) -> str:
 
     Args:
         filling_holes: prefer a model that supports infilling, if one does.
-        paired: return that of `accompany` and `restyle`: `accompany` if there is one, else one that supports infilling.
+        paired: return that of `accompany` and `restyle`: one of the set `accompany` that the user installed, else one that
+            supports infilling. The bundled `accompany` keeps less to the harmony (docs/results/accompaniment.md).
     """
-    if paired and any(name.rsplit("-", 1)[0] == PAIRED for name in (*bundled(), *installed())):
-        return PAIRED
+    if paired and (own := [name for name in installed() if name.rsplit("-", 1)[0] == PAIRED]):
+        return own[0]
     if (filling_holes or paired) and (found := infilling()):
         return max(found, key=lambda name: name.startswith("score-"))
     return "score" if any(n.startswith("score-") for n in bundled()) else "bach"
