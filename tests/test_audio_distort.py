@@ -98,9 +98,9 @@ def test_an_ensemble_beats() -> None:
 
 
 def test_a_reflection_is_a_comb_filter() -> None:
-    heard, dry = distortions.reflected(noise(), 0.001, gain=0.8), noise()
+    result, dry = distortions.reflected(noise(), 0.001, gain=0.8), noise()
     for hz, gain in ((1000, 1.8), (1500, 0.2), (2000, 1.8)):
-        difference = level(heard, hz - 40, hz + 40) - level(dry, hz - 40, hz + 40)
+        difference = level(result, hz - 40, hz + 40) - level(dry, hz - 40, hz + 40)
         assert difference == pytest.approx(20 * np.log10(gain), abs=2)
 
 
@@ -121,9 +121,9 @@ def test_wow_swings_the_pitch_by_its_depth() -> None:
 
 
 def test_a_narrow_band_is_3_db_lower_at_its_ends_and_24_db_an_octave_beyond() -> None:
-    dry, heard = noise(), distortions.narrowed(noise(), lowest=200, highest=3000)
+    dry, result = noise(), distortions.narrowed(noise(), lowest=200, highest=3000)
     for hz, fall in ((800, 0), (3000, -3), (6000, -24), (200, -3), (100, -24)):
-        difference = level(heard, hz * 0.97, hz * 1.03) - level(dry, hz * 0.97, hz * 1.03)
+        difference = level(result, hz * 0.97, hz * 1.03) - level(dry, hz * 0.97, hz * 1.03)
         assert difference == pytest.approx(fall, abs=1.5)
 
 

@@ -67,7 +67,7 @@ def test_a_partial_with_a_node_at_the_pluck_does_not_sound() -> None:
 def test_the_filter_of_a_synthesizer_falls_by_24_db_an_octave_from_where_it_is() -> None:
     noise = np.random.default_rng(0).standard_normal(SYNTH_RATE)
     falling = np.linspace(4000, 400, SYNTH_RATE)
-    heard = synthesis.swept(noise, falling, 0.7)
+    result = synthesis.swept(noise, falling, 0.7)
 
     def level(audio: np.ndarray, hz: float) -> float:
         power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
@@ -75,8 +75,8 @@ def test_the_filter_of_a_synthesizer_falls_by_24_db_an_octave_from_where_it_is()
         return float(10 * np.log10(power[(at > 0.9 * hz) & (at < 1.1 * hz)].mean()))
 
     first, last = slice(0, 3200), slice(-3200, None)
-    assert level(heard[first], 2000) - level(noise[first], 2000) == pytest.approx(0, abs=3)
-    assert level(heard[last], 2000) - level(noise[last], 2000) < -40
+    assert level(result[first], 2000) - level(noise[first], 2000) == pytest.approx(0, abs=3)
+    assert level(result[last], 2000) - level(noise[last], 2000) < -40
     constant = synthesis.swept(noise, np.full(len(noise), 1000.0), 0.7)
     gains = [level(constant, hz) - level(noise, hz) for hz in (250, 2000, 4000)]
     assert gains[0] == pytest.approx(0, abs=1) and gains[1] - gains[2] == pytest.approx(24, abs=2)
