@@ -51,7 +51,7 @@ def main() -> None:
         "licence": arguments.licence,
         "command": arguments.command or trained.card["command"],
         "machine": arguments.machine,
-        "chosen_by": "lowest validation nats a token of the run; never by the test split",
+        "chosen_by": "lowest validation loss of the run; never by the test split",
         "counted": f"tokens of '{tokenizer.name}' that are music, natural logarithm, {read(tokenizer)}",
         "weights": "float16",
         **(

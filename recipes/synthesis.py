@@ -218,7 +218,7 @@ def in_body(patch: Random, audio: np.ndarray) -> np.ndarray:
 
 
 def at_pick_up(patch: Random, audio: np.ndarray, hz: float) -> np.ndarray:
-    """Return a string as a pick-up hears it: a comb filter by its position, and the resonance of its coil."""
+    """Return the signal of a string at a pick-up: a comb filter by its position, and the resonance of its coil."""
     second = max(1, round(patch.uniform(0.08, 0.3) * FILE_RATE / hz))
     audio = audio - np.pad(audio, (second, 0))[: len(audio)]
     coil, peak = log_uniform(patch, 2000, 6000), log_uniform(patch, 0.7, 2.5)

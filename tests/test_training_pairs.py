@@ -39,20 +39,25 @@ def model_of(arch: str) -> torch.nn.Module:
     return models.create(arch, PAIRS.vocab_size, **models.preset(arch, "tiny"), **PAIRS.model_config).eval()
 
 
+def losses_of(folder: Path, config: TrainConfig, *parts: int) -> dict[int, float]:
+    """Return the training loss of each step of a run that is stopped at each of these steps, and continued."""
+    losses = {}
+    for until in parts:
+        run = Run.create(folder, config) if until == parts[0] else Run.open(folder)
+        steps = run.train()
+        for step, _ in steps:
+            losses[step.number] = step.nats
+            if step.number == until:
+                steps.close()
+        run.close()
+    return losses
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_run_trains_validates_saves_and_resumes_exactly(arch: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(setup, "MAX_VALIDATION_TOKENS", 500)
-    losses: dict[str, dict[int, float]] = {"whole": {}, "parted": {}}
-    for name, parts in (("whole", (6,)), ("parted", (3, 6))):
-        for until in parts:
-            run = Run.create(tmp_path / name, config_of(arch=arch)) if until == parts[0] else Run.open(tmp_path / name)
-            steps = run.train()
-            for step, _ in steps:
-                losses[name][step.number] = step.nats
-                if step.number == until:
-                    steps.close()
-            run.close()
-    assert losses["whole"] == losses["parted"] and len(losses["whole"]) == 6
+    whole = losses_of(tmp_path / "whole", config_of(arch=arch), 6)
+    assert losses_of(tmp_path / "parted", config_of(arch=arch), 3, 6) == whole and len(whole) == 6
     loaded = checkpoint.load(str(tmp_path / "whole"))
     assert loaded.arch == arch and loaded.tokenizer().name == "score-pairs"
     assert math.isfinite(loaded.card["figures"]["validation_nats_per_token"])

@@ -12,6 +12,7 @@ from musiclm.errors import CheckpointError, RunError
 from musiclm.training import setup
 from musiclm.training.config import TrainConfig
 from musiclm.training.run import Run
+from tests.test_training_pairs import losses_of
 from tests.test_training_run import some_chorales
 
 PAIRS = tokenizers.create("score-pairs")
@@ -127,18 +128,8 @@ def test_a_file_without_its_base_is_installed_where_the_base_is(language_model: 
 
 
 def test_a_frozen_run_resumes_exactly(language_model: str, tmp_path: Path):
-    losses: dict[str, dict[int, float]] = {"whole": {}, "parted": {}}
-    for name, parts in (("whole", (4,)), ("parted", (2, 4))):
-        for until in parts:
-            is_new = until == parts[0]
-            run = Run.create(tmp_path / name, plan(frozen=True, steps=4)) if is_new else Run.open(tmp_path / name)
-            steps = run.train()
-            for step, _ in steps:
-                losses[name][step.number] = step.nats
-                if step.number == until:
-                    steps.close()
-            run.close()
-    assert losses["whole"] == losses["parted"] and len(losses["whole"]) == 4
+    whole = losses_of(tmp_path / "whole", plan(frozen=True, steps=4), 4)
+    assert losses_of(tmp_path / "parted", plan(frozen=True, steps=4), 2, 4) == whole and len(whole) == 4
 
 
 def test_sizes_of_the_language_model_are_fixed(language_model: str):
@@ -164,4 +155,5 @@ def test_a_language_model_of_other_tokens_is_refused(run, tmp_path: Path):
     data = some_chorales(tmp_path / "data", 4)
     options = [data, "--arch", "seq2seq_transformer", "--steps", 1, "-o", tmp_path / "run"]
     code, _, told = run("train", *options, "--from", "bach-transformer")
-    assert code == 1 and "bach-transformer" in told and not (tmp_path / "run").exists()
+    assert code == 1 and "'bach-transformer' has tokens of 'grid', not of 'score-pairs'" in told
+    assert not (tmp_path / "run").exists()

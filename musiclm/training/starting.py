@@ -27,8 +27,11 @@ def config_of(plan: TrainConfig, started: Checkpoint, tokenizer: Tokenizer, pres
         preset: of its architecture.
 
     Raises:
-        RunError: other features than the tokenizer's, or a field is set that the checkpoint determines.
+        RunError: other tokens or features than the tokenizer's, or a field is set that the checkpoint determines.
     """
+    own = started.tokenizer()
+    if own.plain_size != tokenizer.plain_size:
+        raise RunError(f"the model '{started.name}' has tokens of '{own.name}', not of '{tokenizer.name}'")
     theirs = dict(started.config)
     known = tuple(theirs.pop("feature_sizes", ()))
     theirs.pop("vocab_size")
