@@ -7,6 +7,8 @@ head are trained. The checkpoint leaves out what `score-transformer` has.
 
 Four steps, each left out when it is done: mend the sets' quirks and arrange bands as for `score-transformer` (score_data.py,
 band_data.py), build a corpus of pairs, train, bundle. Weights of the sets are those of score.py; drums alone have no pairs.
+
+--aligned adds pairs of two bands that play the same song in different styles. The bundled checkpoint was trained without them.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=80.0, help="of training")
     parser.add_argument("--learning-rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--aligned", action="store_true", help="train on songs by two bands, too")
     parser.add_argument("--bundle", type=Path, help="folder for the checkpoint and its card, checkpoints/ for one")
     arguments = parser.parse_args()
     prepared = prepare(arguments.data, arguments.output)
     corpus, run = arguments.output / "pairs", arguments.output / "accompany"
     if not (corpus / "corpus.json").exists():
-        musiclm("corpus", "build", prepared, "-o", corpus, "--tokenizer", "score-pairs")
+        sources = [prepared, *([aligned(arguments.data, arguments.output)] if arguments.aligned else [])]
+        musiclm("corpus", "build", *sources, "-o", corpus, "--tokenizer", "score-pairs")
     if (run / "run.json").exists():
         musiclm("train", "--resume", run, "--minutes", arguments.minutes)
     else:
@@ -48,6 +52,15 @@ def main() -> None:
     if arguments.bundle:
         said = ["--data", DATA, "--licence", LICENCE, "--source", corpus, "-o", arguments.bundle]
         call(sys.executable, HERE / "bundle.py", run, "--name", NAME, *said, "--most-tokens", 100_000)
+
+
+def aligned(data: Path, folder: Path) -> Path:
+    """Return the folder of songs by two bands, which is made unless it is there."""
+    made = folder / "aligned"
+    if not (made / "done").exists():
+        call(sys.executable, HERE / "band_data.py", data, "-o", made, "--aligned")
+        (made / "done").touch()
+    return made
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Arrange songs of POP909 for band by MMA (Musical MIDI Accompaniment): the archive in, a folder of MIDI files out.
 
-    python recipes/band_data.py DATA/train -o prepared/       # beside what score_data.py wrote there
+    python recipes/band_data.py DATA/train -o prepared/             # beside what score_data.py wrote there
+    python recipes/band_data.py DATA/train -o aligned/ --aligned    # each song in two styles, for pairs
 
 It needs the program `mma` (`apt-get install mma`; www.mellowood.ca/mma). Only songs of the training split of
 `score_split.csv`, in four beats a bar, are arranged, each once: --songs of them, drawn by --seed, so that these bands have at
@@ -10,6 +11,9 @@ The chords are POP909's annotations, one a beat. A song has one family of MMA's 
 grooves, alike for alike chords; where the groove changes next, the bar before is a fill; the last bar is an ending. The tempo
 is the song's median. MELODY stands on its annotated beats on a program that the band does not have. Bars before the first
 chord or note of the melody are left out. The same seed makes the same files.
+
+With --aligned each file has two bands with the same chords, of different families. The first, with the melody, is marked as
+the source of the pair that the tokenizer `score-pairs` makes of it (see `midi.parts`).
 """
 
 from __future__ import annotations
@@ -32,9 +36,11 @@ from score_data import BANDS, TICKS, beats_of, mark_style, on_beats, split_table
 from symusic import Note, Score, Tempo, TimeSignature, Track
 
 from musiclm import midi
+from musiclm.midi.parts import SOURCE
 
 BEATS = 4  # a bar
 BLOCK = 8  # bars of one groove
+ALIGNED = "pop909-aligned/train"  # a corpus takes the split from the folder's name
 SONGS = 330
 # programs: voice, flute, alto saxophone, trumpet, violin, guitar, oboe, clarinet, tenor saxophone, jazz guitar
 MELODIES = (52, 73, 65, 56, 40, 25, 68, 71, 66, 26)
@@ -81,6 +87,20 @@ class Song(NamedTuple):
     chords: bytes
 
 
+class Lead(NamedTuple):
+    """A song's lead sheet.
+
+    Attributes:
+        melody: on the beats of the song.
+        chords: of each beat, by `mma_chord`.
+        qpm: the tempo.
+    """
+
+    melody: Track
+    chords: list[str]
+    qpm: float
+
+
 class Arrangement(NamedTuple):
     """The text that MMA reads.
 
@@ -100,14 +120,16 @@ class Arrangement(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder with pop909.tar.xz")
-    parser.add_argument("-o", "--output", type=Path, required=True, help=f"gets the folder {BANDS}")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=f"gets the folder {BANDS}, or {ALIGNED}")
+    parser.add_argument("--aligned", action="store_true", help="each song by two bands, in one file")
     parser.add_argument("--songs", type=int, default=SONGS, help="how many")
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     if shutil.which("mma") is None:
         sys.exit("band_data.py: the program 'mma' is missing: install it (apt-get install mma)")
-    folder = arguments.output / BANDS
+    name = ALIGNED if arguments.aligned else BANDS
+    folder = arguments.output / name
     folder.mkdir(parents=True, exist_ok=True)
     numbers = training_songs(split_table())
     random.Random(arguments.seed).shuffle(numbers)
@@ -115,10 +137,11 @@ def main() -> None:
     made = notes = 0
     with ProcessPoolExecutor(arguments.workers) as pool:
         ordered = (songs[number] for number in numbers[: arguments.songs])
-        for count in pool.map(functools.partial(make, seed=arguments.seed, folder=folder), ordered):
+        arranged = aligned_bands if arguments.aligned else band
+        for count in pool.map(functools.partial(make, arranged, seed=arguments.seed, folder=folder), ordered):
             made += count > 0
             notes += count
-    print(f"{BANDS}: {made} files, {notes} notes")
+    print(f"{name}: {made} files, {notes} notes")
 
 
 def songs_of(archive: Path, numbers: set[str]) -> dict[str, Song]:
@@ -134,9 +157,9 @@ def songs_of(archive: Path, numbers: set[str]) -> dict[str, Song]:
     return {n: Song(n, *(parts[kind, n] for kind in ("midi", "beat_midi", "chord_midi"))) for n in sorted(numbers)}
 
 
-def make(song: Song, seed: int, folder: Path) -> int:
-    """Write the band's file of a song; return its number of notes, 0 if the song is not in four."""
-    score = band(song, seed)
+def make(arranged: Callable[[Song, int], Score | None], song: Song, seed: int, folder: Path) -> int:
+    """Write the file of a song, arranged by `band` or `aligned_bands`; return its number of notes, 0 if there is none."""
+    score = arranged(song, seed)
     if score is None:
         return 0
     midi.write(score, folder / f"{song.number}.mid", force=True)
@@ -146,14 +169,37 @@ def make(song: Song, seed: int, folder: Path) -> int:
 def band(song: Song, seed: int) -> Score | None:
     """Return the band's score of a song with its melody; None if the song is not in four."""
     rng = random.Random(f"{seed} {song.number}")
+    lead = lead_of(song)
+    return None if lead is None else with_melody(arrange(lead, rng.choice(FAMILIES), rng), lead.melody, rng)
+
+
+def aligned_bands(song: Song, seed: int) -> Score | None:
+    """Return the score of a song by two bands, the first and the melody marked as source; None if it is not in four."""
+    rng = random.Random(f"{seed} {song.number} aligned")
+    lead = lead_of(song)
+    if lead is None:
+        return None
+    first, second = (arrange(lead, family, rng) for family in rng.sample(FAMILIES, 2))
+    score = with_melody(first, lead.melody, rng)
+    for track in score.tracks:
+        track.name = SOURCE + track.name
+    score.tracks.extend(play(second.text).tracks)
+    return score
+
+
+def lead_of(song: Song) -> Lead | None:
+    """Return the lead sheet of a song; None if the song is not in four."""
     performed = midi.parse(song.midi, song.number)
     beats = beats_of(performed.to("second"), song.beats)
     if beats.numerator != BEATS:
         return None
     melody = next(track for track in on_beats(performed, song.beats).tracks if track.name == "MELODY")
     chords = chords_of_beats(song.chords.decode(), beats.quarters)
-    first_note = min((note.time // TICKS for note in melody.notes), default=len(chords))
-    plan = arrange(chords, first_note, tempo(beats.seconds, beats.place), rng)
+    return Lead(melody, chords, tempo(beats.seconds, beats.place))
+
+
+def with_melody(plan: Arrangement, melody: Track, rng: random.Random) -> Score:
+    """Return the score of an arrangement with the melody on a program that the band does not have."""
     score = play(plan.text)
     programs = {track.program for track in score.tracks if not track.is_drum}
     program = rng.choice([p for p in MELODIES if p not in programs])
@@ -191,22 +237,22 @@ def mma_chord(name: str) -> str:
     return root + SUFFIX[quality]
 
 
-def arrange(chords: list[str], first_note: int, qpm: float, rng: random.Random) -> Arrangement:
-    """Return the program of MMA for the chords of a song's beats.
+def arrange(lead: Lead, family: Family, rng: random.Random) -> Arrangement:
+    """Return the program of MMA for a song.
 
     Args:
-        chords: of each beat, by `mma_chord`.
-        first_note: the first beat at which the melody sounds.
-        qpm: the tempo.
-        rng: chooses the family of grooves and their order.
+        lead: the song.
+        family: of the grooves.
+        rng: chooses their order.
     """
+    chords = lead.chords
     sounding = [i for i, chord in enumerate(chords) if chord != NO_CHORD]
+    first_note = min((note.time // TICKS for note in lead.melody.notes), default=len(chords))
     first_bar, num_bars = min([*sounding[:1], first_note]) // BEATS, sounding[-1] // BEATS + 1
     chords = chords + [NO_CHORD] * (-len(chords) % BEATS)
     bars = [tuple(chords[BEATS * i : BEATS * i + BEATS]) for i in range(first_bar, num_bars)]
-    family = rng.choice(FAMILIES)
     grooves = block_grooves(bars, rng.sample(family.grooves, len(family.grooves)))
-    lines = [f"RndSeed {rng.randrange(10**6)}", f"Tempo {qpm}"]
+    lines = [f"RndSeed {rng.randrange(10**6)}", f"Tempo {lead.qpm}"]
     current = ""
     for i, bar in enumerate(bars):
         block = i // BLOCK
@@ -217,7 +263,7 @@ def arrange(chords: list[str], first_note: int, qpm: float, rng: random.Random) 
             lines.append(f"Groove {groove}")
             current = groove
         lines.append(f"{i + 1} {written(bar)}")
-    return Arrangement("\n".join(lines) + "\n", first_bar, len(bars), qpm)
+    return Arrangement("\n".join(lines) + "\n", first_bar, len(bars), lead.qpm)
 
 
 def block_grooves(bars: list[tuple[str, ...]], grooves: list[str]) -> list[str]:

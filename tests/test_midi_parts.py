@@ -127,6 +127,19 @@ def test_a_song_with_piano_has_one_pair_since_keys_split_it_as_the_melody_does()
     assert [kind for kind, _, _ in pairs] == ["melody"]
 
 
+def test_marked_tracks_are_the_source_of_one_aligned_pair():
+    whole = score(*(track("Source: " + t.name, t.program, TUNE) for t in band().tracks[1:]), *band().tracks)
+    before = notes(whole)
+    ((kind, source, target),) = parts.extract_pairs(whole)
+    assert kind == "style"
+    assert [t.name for t in source.tracks] == ["Source: Piano", "Source: Fingered", "Source: Vocals"]
+    assert notes(target) == notes(band())
+    assert notes(whole) == before
+    kinds = [kind for kind, _, _ in parts.extract_pairs(whole, 1)]  # the first version knows no marks
+    assert "style" not in kinds and len(kinds) > 1
+    assert parts.extract_pairs(score(track("source: a", 0, TUNE))) == []  # nothing is left for the target
+
+
 def test_both_sides_keep_tempo_time_signature_and_style_and_the_score_is_unchanged():
     whole = band()
     before = notes(whole)

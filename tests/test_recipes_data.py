@@ -13,7 +13,9 @@ import pytest
 from symusic import Note, Score, Tempo, Track
 
 from musiclm import midi, tokenizers
+from musiclm.midi import parts
 from musiclm.tokenizers.score import style_of
+from musiclm.tokenizers.vocabulary import Kind
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
@@ -117,14 +119,17 @@ def test_chords_of_beats_and_their_names():
 
 def test_the_program_of_mma():
     chords = ["z"] * 6 + ["C", "C"] + (["F"] * 8 + ["G"] * 8) * 8
-    arranged = band_data.arrange(chords, first_note=6, qpm=92.5, rng=random.Random(1))
+    melody = Track("MELODY", 0, False)
+    melody.notes.append(Note(6 * band_data.TICKS, 240, 60, 80))
+    lead = band_data.Lead(melody, chords, 92.5)
+    arranged = band_data.arrange(lead, band_data.FAMILIES[0], random.Random(1))
     lines = arranged.text.splitlines()
     assert (arranged.first_bar, arranged.bars) == (1, len(chords) // 4 - 1)
     assert lines[1] == "Tempo 92.5" and lines[2].startswith("Groove ")
     bars = [line for line in lines if line[0].isdigit()]
     assert len(bars) == arranged.bars
     assert bars[0] == "1 z / C /" and bars[1] == "2 F / / /" and bars[-1].endswith("G / / /")
-    assert arranged == band_data.arrange(chords, first_note=6, qpm=92.5, rng=random.Random(1))
+    assert arranged == band_data.arrange(lead, band_data.FAMILIES[0], random.Random(1))
 
 
 def test_alike_blocks_have_one_groove():
@@ -150,12 +155,14 @@ def test_bands_need_four_in_a_bar():
     assert band_data.band(song, seed=1) is None
 
 
+CHORDS = b"".join(
+    b"%d %d %s\n" % (2 * i, 2 * i + 2, [b"C:maj", b"A:min7", b"F:maj7", b"G:7"][i % 4]) for i in range(17)
+)
+
+
 @pytest.mark.skipif(shutil.which("mma") is None, reason="the program mma is not installed")
 def test_a_band_plays_the_melody_over_its_chords():
-    chords = b"".join(
-        b"%d %d %s\n" % (2 * i, 2 * i + 2, [b"C:maj", b"A:min7", b"F:maj7", b"G:7"][i % 4]) for i in range(17)
-    )
-    song = band_data.Song("001", midi.to_bytes(of_programs(0)), BEATS, chords)
+    song = band_data.Song("001", midi.to_bytes(of_programs(0)), BEATS, CHORDS)
     score = band_data.band(song, seed=1)
     assert score is not None
     melody = score.tracks[-1]
@@ -167,6 +174,24 @@ def test_a_band_plays_the_melody_over_its_chords():
     assert style_of(score) == "band"
     again = band_data.band(song, seed=1)
     assert again is not None and midi.to_bytes(again) == midi.to_bytes(score)
+
+
+@pytest.mark.skipif(shutil.which("mma") is None, reason="the program mma is not installed")
+def test_two_aligned_bands_are_one_pair_with_the_same_bars_and_chords():
+    song = band_data.Song("001", midi.to_bytes(of_programs(0)), BEATS, CHORDS)
+    score = band_data.aligned_bands(song, seed=1)
+    assert score is not None
+    again = band_data.aligned_bands(song, seed=1)
+    assert again is not None and midi.to_bytes(again) == midi.to_bytes(score)
+    ((kind, source, target),) = parts.extract_pairs(score)
+    assert kind == "style"
+    assert source.tracks[-1].name == "source: Melody"
+    assert not any(track.name.startswith("source") for track in target.tracks)
+    assert {t.name.removeprefix("source: ") for t in source.tracks} != {t.name for t in target.tracks}
+    tokenizer = tokenizers.create("score-pairs")
+    (pair,) = tokenizer.split(tokenizer.encode(score)[0])
+    chords = [[i for i in side.tolist() if tokenizer.vocabulary[i].kind is Kind.CHORD] for side in pair]
+    assert chords[0] == chords[1] and len(set(chords[0])) >= 4
 
 
 @pytest.mark.skipif(shutil.which("mma") is None, reason="the program mma is not installed")

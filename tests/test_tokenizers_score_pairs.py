@@ -242,23 +242,23 @@ def test_a_corpus_of_another_version_of_pairs_is_refused(tmp_path):
     file = tmp_path / "store" / "corpus.json"
     document = json.loads(file.read_text("utf-8"))
     described = document["tokenizer"]
-    assert described["pairs"] == parts.PAIRS_VERSION == 1
-    for version in (None, 1):  # corpora of the first version may not say it
+    assert described["pairs"] == parts.PAIRS_VERSION == 2
+    for version in (None, 1, 2):  # corpora of the first version may not say it
         described.pop("pairs") if version is None else described.update(pairs=version)
         file.write_text(json.dumps(document), "utf-8")
         for tokenizer in (None, PAIRS):
             assert len(data.open_store(tmp_path / "store", tokenizer).pieces("train")) <= 1
-    described["pairs"] = 2
+    described["pairs"] = 3
     file.write_text(json.dumps(document), "utf-8")
     for tokenizer in (None, PAIRS):
-        with pytest.raises(TokenizerError, match=r"pairs of version 2.*makes those of version 1: build the corpus"):
+        with pytest.raises(TokenizerError, match=r"pairs of version 3.*makes those of version 2: build the corpus"):
             data.open_store(tmp_path / "store", tokenizer)
 
 
 def test_the_first_version_of_pairs_is_that_of_descriptions_without_one(monkeypatch):
     described = PAIRS.describe()
     described.pop("pairs")
-    assert tokenizers.from_description(described).describe() == PAIRS.describe()
-    monkeypatch.setattr(parts, "PAIRS_VERSION", 2)
+    assert tokenizers.from_description(described).describe() == {**PAIRS.describe(), "pairs": 1}
+    monkeypatch.setattr(parts, "PAIRS_VERSIONS", (2,))
     with pytest.raises(TokenizerError, match="pairs of version 1"):
         tokenizers.from_description(described)

@@ -192,11 +192,10 @@ def describe(path: str | Path) -> dict[str, Any]:
 def _of_ids(described: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a tokenizer's description that determines the ids of plain pieces.
 
-    Infilling tokenizers read plain pieces and mask spans themselves; input features are computed from ids.
+    Infilling tokenizers read plain pieces and mask spans themselves; input features are computed from ids; ids
+    mean the same in all versions of pairs.
     """
-    kept = {key: value for key, value in described.items() if key not in ("features", "reference")}
-    if described["name"] in tokenizers.PAIRED:
-        kept = {"pairs": 1} | kept
+    kept = {key: value for key, value in described.items() if key not in ("features", "reference", "pairs")}
     return json.loads(json.dumps(kept | {"name": described["name"].removesuffix("-infill")}))
 
 
@@ -213,11 +212,11 @@ def open_store(path: str | Path, tokenizer: Tokenizer | None = None, *, in_memor
         TokenizerError: its tokenizer is not known, or of another version.
     """
     document = describe(path)
-    if tokenizer is None:
-        tokenizer = tokenizers.from_description(document["tokenizer"])
-    elif _of_ids(tokenizer.describe()) != _of_ids(document["tokenizer"]):
+    if tokenizer is None or "pairs" in document["tokenizer"]:
+        own = tokenizers.from_description(document["tokenizer"])  # says so if its version of pairs is not known
+        tokenizer = own if tokenizer is None else tokenizer
+    if _of_ids(tokenizer.describe()) != _of_ids(document["tokenizer"]):
         theirs = document["tokenizer"].get("name")
-        tokenizers.from_description(document["tokenizer"])  # says which version of pairs it has, if that is the cause
         other = f"'{tokenizer.name}'" if tokenizer.name != theirs else f"another '{theirs}'"
         raise CorpusError(
             f"the corpus '{path}' has tokens of '{theirs}', not of {other}: name the folder of MIDI files instead, or "

@@ -17,7 +17,9 @@ from symusic import Note, Score, Track
 
 from .timing import BarMap, end
 
-PAIRS_VERSION = 1  # a corpus of another version has other pairs
+PAIRS_VERSIONS = (1, 2)  # which pairs a score has; of the first, marked sources are unknown
+PAIRS_VERSION = PAIRS_VERSIONS[-1]
+SOURCE = "source: "  # the names of tracks that are marked as the source of an aligned pair begin with it
 MELODY_NAMES = (  # whole words of a track's name; an earlier one is preferred
     "melody", "melodie", "vocal", "vocals", "vox", "voice", "singer", "sing", "gesang", "singstimme", "canto", "chant",
     "soprano", "sopran", "lead", "solo",
@@ -83,7 +85,7 @@ def skyline(score: Score) -> np.ndarray:
     return np.column_stack([track[found], number[found]])
 
 
-def extract_pairs(score: Score) -> list[tuple[str, Score, Score]]:
+def extract_pairs(score: Score, version: int = PAIRS_VERSION) -> list[tuple[str, Score, Score]]:
     """Return the pairs of a score, at most one of each kind: (kind, source, target), in a fixed order.
 
     The kinds are "melody", where the melody is the source and all other notes are the target, and "drums", "bass", "keys",
@@ -91,12 +93,17 @@ def extract_pairs(score: Score) -> list[tuple[str, Score, Score]]:
     a target plays in at least a quarter of the bars. Both keep tempo, time signatures and markers. Pairs that split the
     notes as an earlier one does are left out.
 
+    A score with tracks whose names begin with "source: " is an aligned pair, one piece by different instruments: its one pair,
+    "style", has these tracks as the source and all others as the target.
+
     Args:
         score: in ticks; it is not changed.
+        version: one of `PAIRS_VERSIONS`.
     """
     found: list[tuple[str, Score, Score]] = []
     seen: set[bytes] = set()
-    for kind, given, missing in _splits(score):
+    marked = _marked_split(score) if version > 1 else None
+    for kind, given, missing in _splits(score) if marked is None else [marked]:
         split = np.concatenate([np.zeros(0, bool), *given]).tobytes()
         if split in seen or not _is_pair(score, given, missing):
             continue
@@ -141,6 +148,13 @@ def _splits(score: Score) -> Iterator[tuple[str, Part, Part]]:
     for kind, belongs in _FAMILIES.items():
         missing = [np.full(len(track.notes), belongs(track)) for track in score.tracks]
         yield kind, [~which for which in missing], missing
+
+
+def _marked_split(score: Score) -> tuple[str, Part, Part] | None:
+    """Return the split of an aligned pair; None where no track is marked as its source."""
+    marked = [track.name.lower().startswith(SOURCE) for track in score.tracks]
+    given = [np.full(len(track.notes), mark) for track, mark in zip(score.tracks, marked, strict=True)]
+    return ("style", given, [~which for which in given]) if any(marked) else None
 
 
 def _has_program(*programs: range) -> Callable[[Track], bool]:

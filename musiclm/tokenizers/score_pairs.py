@@ -48,7 +48,7 @@ class ScorePairs(ScoreTokenizer):
         config: see `ScoreTokenizer`.
         vocabulary: see `MidiTokTokenizer`; without special tokens of `score`.
         features: only version 5.
-        pairs: only the version of `midi.parts`.
+        pairs: one of `midi.parts.PAIRS_VERSIONS`.
 
     Raises:
         TokenizerError: another version of features or pairs.
@@ -67,11 +67,12 @@ class ScorePairs(ScoreTokenizer):
     ) -> None:
         if features != PLANNED:
             raise TokenizerError(f"the tokenizer '{self.name}' has no features of version {features}")
-        if pairs != parts.PAIRS_VERSION:
+        if pairs not in parts.PAIRS_VERSIONS:
             raise TokenizerError(
                 f"pairs of version {pairs} of the tokenizer '{self.name}', but this musiclm makes those of version "
                 f"{parts.PAIRS_VERSION}: build the corpus and train the model again"
             )
+        self._version = pairs
         super().__init__(config, vocabulary, features)
         self.feature_sizes = (*self.feature_sizes, PERIOD + 1)
         self.aligned_features = {POSITION: 1 / 12, len(self.feature_sizes) - 1: 1.0}  # a beat, and a bar
@@ -83,7 +84,7 @@ class ScorePairs(ScoreTokenizer):
         self._reader = NoteReader(table)
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "pairs": parts.PAIRS_VERSION}
+        return {**super().describe(), "pairs": self._version}
 
     def encode(self, score: Score) -> tuple[np.ndarray, int]:
         """See the base class and the module.
@@ -93,8 +94,8 @@ class ScorePairs(ScoreTokenizer):
         """
         plain, left_out = self._encode_plain(score)
         found = (
-            self._pair(source, target, plain, kind == "melody", style_of(score))
-            for kind, source, target in parts.extract_pairs(score)
+            self._pair(kind, source, target, plain, style_of(score))
+            for kind, source, target in parts.extract_pairs(score, self._version)
         )
         pairs = [pair for pair in found if pair is not None]
         if not pairs:
@@ -103,18 +104,19 @@ class ScorePairs(ScoreTokenizer):
             )
         return np.concatenate([side for pair in pairs for side in pair]), left_out
 
-    def _pair(self, source: Score, target: Score, plain: np.ndarray, is_melody: bool, style: str | None) -> Pair | None:
+    def _pair(self, kind: str, source: Score, target: Score, plain: np.ndarray, style: str | None) -> Pair | None:
         """Return the ids of a pair; None where a bar has another length there than in the piece.
 
         Args:
+            kind: of the pair. Where the melody is the source the chords are those of the whole piece, else the source's.
             source: the given notes of the piece.
             target: its other notes.
             plain: ids of the whole piece without a plan.
-            is_melody: whether the source is the melody: the chords are then those of the whole piece, else the source's.
-            style: of the piece.
+            style: of the piece; where the pair is of two styles, of the target.
         """
         sides = self._same_bars(Pair(self._encode_plain(source)[0], self._encode_plain(target)[0]), plain)
-        return None if sides is None else self._with_plan(sides, plain if is_melody else sides.source, style)
+        styles = (None if kind == "style" else style, style)
+        return None if sides is None else self._with_plan(sides, plain if kind == "melody" else sides.source, styles)
 
     def _encode_plain(self, score: Score) -> tuple[np.ndarray, int]:
         """Return the ids of a score without a plan, and the number of notes left out."""
@@ -132,11 +134,11 @@ class ScorePairs(ScoreTokenizer):
             padded.append(np.concatenate([ids[:-1], lines[len(own) :].ravel(), ids[-1:]]))
         return Pair(*padded)
 
-    def _with_plan(self, pair: Pair, harmony: np.ndarray, style: str | None) -> Pair:
-        """Return both sides with their plans; the chords of both are those of some ids of the same bars."""
+    def _with_plan(self, pair: Pair, harmony: np.ndarray, styles: tuple[str | None, str | None]) -> Pair:
+        """Return both sides with their plans and styles; the chords of both are those of some ids of the same bars."""
         chords = self.plan.attributes(harmony)[:, 2:].ravel()
         sides = []
-        for plain in pair:
+        for plain, style in zip(pair, styles, strict=True):
             ids = self.plan.planned(plain, style)
             ids[self._is_chord[ids]] = chords
             sides.append(ids)
