@@ -172,6 +172,21 @@ def test_variations_are_pictures_and_repeat_with_their_seed(prepared: training.P
     assert float(one.max()) <= 0
 
 
+def test_half_of_the_spectra_are_shifted_by_one_or_two_bands() -> None:
+    power = torch.zeros(400, mel.NUM_BANDS, 2)
+    power[:, 30] = 1.0
+    power[:, 0] = 0.5
+    shifted = augment._shift(power, torch.Generator().manual_seed(0))
+    by = shifted[..., 0].argmax(dim=1) - 30
+    assert 160 < int((by == 0).sum()) < 240
+    assert sorted(by.unique().tolist()) == [-2, -1, 0, 1, 2]
+    lower = by < 0
+    assert torch.equal(
+        shifted[lower].sum(dim=1), torch.ones(int(lower.sum()), 2)
+    )  # what is shifted out does not return
+    assert torch.equal(shifted[~lower].sum(dim=1), torch.full((int((~lower).sum()), 2), 1.5))
+
+
 @pytest.mark.slow
 def test_preparing_in_two_processes_gives_the_same(
     folder: Path, prepared: training.PreparedNotes, monkeypatch: pytest.MonkeyPatch
@@ -373,5 +388,11 @@ def test_a_run_that_is_stopped_keeps_the_best_weights_and_one_of_no_steps_has_no
     assert isinstance(first, fitting.Check) and isinstance(second, fitting.Check) and second.step == 4
     assert isinstance(classifier, NoteClassifier)
     assert list(fitting.fit(prepared, prepared, recipe, config=TINY, should_stop=lambda: True)) == []
+    *_, continued = fitting.fit(
+        prepared, None, training.Recipe(steps=1, batch=4, learning_rate=0.0), start=classifier.model
+    )
+    assert isinstance(continued, NoteClassifier) and continued.model is not classifier.model
+    for name, value in classifier.model.named_parameters():  # no random ones, and those of the start are not changed
+        assert torch.equal(value, continued.model.get_parameter(name))
     with pytest.raises(ValueError, match="no steps"):
         list(fitting.fit(prepared, prepared, training.Recipe(steps=0, seconds=0), config=TINY))

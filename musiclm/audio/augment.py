@@ -2,7 +2,7 @@
 
 There are two stages. `distort.distort` works on samples (detuning, a room, a tape, a codec) and is slow: it is done once
 or twice per note, and the result is stored as a strip, a picture with margins. `vary` works on a batch of strips
-(equalizer, reverberation, late starts, cuts, noise, masks) and is fast: it is done for each batch.
+(shift of the spectrum, equalizer, reverberation, late starts, cuts, noise, masks) and is fast: it is done for each batch.
 Letters in names: B batch, M mel bands, T frames.
 """
 
@@ -51,7 +51,7 @@ def vary(strips: Tensor, generator: torch.Generator) -> Tensor:
         generator: the source of randomness.
     """
     g = generator
-    power = _power(strips)
+    power = _shift(_power(strips), g)
     power = power * torch.pow(10.0, _equaliser(len(strips), g) / 10)[:, :, None]
     power = _reverberate(power, g)
     power = _start(power, g)
@@ -65,6 +65,17 @@ def vary(strips: Tensor, generator: torch.Generator) -> Tensor:
     floor_B = torch.where(_chance(len(db), 0.25, g), _uniform(len(db), -80, -40, g), mel.FLOOR_DB)
     db = torch.where(db < floor_B[:, None, None], mel.FLOOR_DB, db)  # a gate, or few bits
     return _mask(db, g)
+
+
+def _shift(power: Tensor, g: torch.Generator) -> Tensor:
+    """Return the spectra of half the batch one or two bands higher or lower: another pitch, of a larger or smaller body."""
+    n = len(power)
+    by = torch.randint(1, 3, (n,), generator=g) * torch.where(_chance(n, 0.5, g), 1, -1)
+    by = torch.where(_chance(n, 0.5, g), by, 0)
+    source = torch.arange(mel.NUM_BANDS) - by[:, None]
+    is_inside = (source >= 0) & (source < mel.NUM_BANDS)
+    shifted = power.gather(1, source.clamp(0, mel.NUM_BANDS - 1)[:, :, None].expand_as(power))
+    return shifted * is_inside[:, :, None]
 
 
 def _equaliser(n: int, g: torch.Generator) -> Tensor:

@@ -55,6 +55,7 @@ def fit(
     *,
     arch: str = models.DEFAULT,
     config: Mapping[str, Any] | None = None,
+    start: NoteModel | None = None,
     device: str = "cpu",
     clock: Callable[[], float] = time.monotonic,
     should_stop: Callable[[], bool] = bool,
@@ -69,6 +70,7 @@ def fit(
         recipe: how to train.
         arch: one of `audio.models.names()`.
         config: fields of its `Config`; the others have their defaults.
+        start: a trained network whose weights are the first ones, in place of arch and config; it is not changed.
         device: where to train; the classifier that is yielded is on the CPU.
         clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
         should_stop: asked before each step; if it is true, the run ends and the best weights so far are the classifier's.
@@ -80,7 +82,9 @@ def fit(
         ValueError: an impossible config, or a budget of no steps.
     """
     torch.manual_seed(recipe.seed)
-    model = models.create(arch, **(config or {})).to(device)
+    model = (models.create(arch, **(config or {})) if start is None else copy.deepcopy(start).requires_grad_()).to(
+        device
+    )
     kept, best, next_check, losses = None, -1.0, 1 / CHECKS, []
     try:
         for step in training.train(model, learn, recipe, clock=clock, should_stop=should_stop):
