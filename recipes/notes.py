@@ -28,7 +28,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import synthesis
 import torch
@@ -125,10 +125,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class Sets(NamedTuple):
+    """The notes of a run.
+
+    Attributes:
+        data: all that may be learnt from.
+        learn: of them those that are learnt.
+        choose: of them those that choose the weights: other instruments and sources.
+        unseen: of a soundfont that is only measured.
+        dev: recordings that are only measured.
+    """
+
+    data: training.PreparedNotes
+    learn: training.PreparedNotes
+    choose: training.PreparedNotes
+    unseen: list[dataset.LabelledNote]
+    dev: list[dataset.LabelledNote]
+
+
 def main() -> None:
     a = _parser().parse_args()
     torch.set_num_threads(a.threads)
     a.work.mkdir(parents=True, exist_ok=True)
+    sets = sets_of(a)
+    recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=faster_in_bf16())
+    classifier, reports = first_trained(a, sets, recipe)
+    if a.all:
+        classifier = trained_on(a, sets, recipe, classifier)
+    classifier.save(a.output)
+    a.output.with_suffix(".md").write_text(card(classifier, reports), encoding="utf-8")
+    if a.json:
+        print(json.dumps({"figures": classifier.card["figures"], "reports": reports}))
+    else:
+        print(json.dumps(classifier.card["figures"], indent=1))
+
+
+def sets_of(a: argparse.Namespace) -> Sets:
+    """Return the notes, after rendering, synthesizing and preparing what is missing."""
     counts = {"notes": 2, "variations": 1} if a.quick else {"notes": 48, "variations": 16}
     train_folder = rendered(a.soundfonts, a.work / "renders/train", a.families, seed=0, **counts)
     counts = {"notes": 1, "variations": 1} if a.quick else {"notes": 16, "variations": 8}
@@ -146,52 +179,54 @@ def main() -> None:
     _, held_out = dataset.split_by_instrument(rendered_notes, share=0.1, seed=0)
     names = {(n.family, n.source, n.instrument) for n in held_out}
     chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
-    learn, choose = part(data, [not c for c in chosen_by]), part(data, chosen_by)
+    return Sets(data, part(data, [not c for c in chosen_by]), part(data, chosen_by), unseen, dev)
 
-    recipe = training.Recipe(seconds=10 if a.quick else a.minutes * 60, seed=a.seed, bf16=faster_in_bf16())
-    told = a.work / "measured.json"
+
+def first_trained(
+    a: argparse.Namespace, sets: Sets, recipe: training.Recipe
+) -> tuple[NoteClassifier, dict[str, dict[str, Any]]]:
+    """Return the classifier that has not seen the measured sets, and its reports on them; made once if there is --all."""
+    told, file = a.work / "measured.json", a.work / "measured.safetensors"
     command = f"python recipes/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
     command += (f" --synthesis {a.synthesis}" if a.synthesis else "") + (" --extended" if a.extended else "")
     if a.all and told.is_file() and json.loads(told.read_text())["command"] == command:
-        classifier = NoteClassifier.load(a.work / "measured.safetensors")
-        reports = json.loads(told.read_text())["reports"]
-    else:
-        classifier, best = fitted(learn, choose, recipe)
-        reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
-        figures = {"validation_mean_family_recall": round(best, 4)}
-        for name, report in reports.items():
-            keys = ("mean_family_recall", "accuracy", "calibration_error")
-            figures |= {f"{name}_{k}": round(report[k], 4) for k in keys}
-        classifier.card |= {
-            "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
-            "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
-            "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; neither learnt from",
-            "command": command,
-            "seed": a.seed,
-            "licence": "MIT",
-            "credits": CREDITS,
-            "figures": figures,
-        }
-        classifier.save(a.work / "measured.safetensors")
-        told.write_text(json.dumps({"command": command, "reports": reports}), encoding="utf-8")
-    if a.all:
-        sets = [data, prepared("unseen-all", unseen, 3, a), prepared("dev-all", dev, 3, a)]
-        everything = joined(sets)
-        slower = dataclasses.replace(recipe, seconds=60 * a.all, learning_rate=recipe.learning_rate / 4)
-        last, _ = fitted(everything, None, slower, classifier.model)
-        figures_of = "these weights before the last minutes of training, in which they saw the measured sets, too"
-        last.card = {**classifier.card, **last.card, "command": f"{command} --all {a.all:g}", "figures_of": figures_of}
-        before = classifier.card["training"]
-        last.card["training"] = (
-            f"{before}, then {last.card['training']} on {len(everything.notes)} notes, all there are"
-        )
-        classifier = NoteClassifier(last.model, temperature=classifier.temperature, card=last.card)
-    classifier.save(a.output)
-    a.output.with_suffix(".md").write_text(card(classifier, reports), encoding="utf-8")
-    if a.json:
-        print(json.dumps({"figures": classifier.card["figures"], "reports": reports}))
-    else:
-        print(json.dumps(classifier.card["figures"], indent=1))
+        return NoteClassifier.load(file), json.loads(told.read_text())["reports"]
+    learn, choose, unseen, dev = sets.learn, sets.choose, sets.unseen, sets.dev
+    classifier, best = fitted(learn, choose, recipe)
+    reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
+    figures = {"validation_mean_family_recall": round(best, 4)}
+    for name, report in reports.items():
+        keys = ("mean_family_recall", "accuracy", "calibration_error")
+        figures |= {f"{name}_{k}": round(report[k], 4) for k in keys}
+    classifier.card |= {
+        "data": f"{len(learn.notes)} notes of {len({(n.source, n.instrument) for n in learn.notes})} instruments",
+        "chosen_by": f"mean family recall on {len(choose.notes)} notes of other instruments and sources",
+        "measured_on": f"unseen: {len(unseen)} notes of {a.unseen.stem}; dev: {len(dev)} recordings; neither learnt from",
+        "command": command,
+        "seed": a.seed,
+        "licence": "MIT",
+        "credits": CREDITS,
+        "figures": figures,
+    }
+    classifier.save(file)
+    told.write_text(json.dumps({"command": command, "reports": reports}), encoding="utf-8")
+    return classifier, reports
+
+
+def trained_on(a: argparse.Namespace, sets: Sets, recipe: training.Recipe, first: NoteClassifier) -> NoteClassifier:
+    """Return a classifier trained on, on all sets, for --all minutes: its card has the figures it had before."""
+    everything = joined(
+        [sets.data, prepared("unseen-all", sets.unseen, 3, a), prepared("dev-all", sets.dev, 3, a)],
+    )
+    slower = dataclasses.replace(recipe, seconds=60 * a.all, learning_rate=recipe.learning_rate / 4)
+    last, _ = fitted(everything, None, slower, first.model)
+    more = f"{last.card['training']} on {len(everything.notes)} notes, all there are"
+    told = {
+        "training": f"{first.card['training']}, then {more}",
+        "command": f"{first.card['command']} --all {a.all:g}",
+        "figures_of": "these weights before the last minutes of training, in which they saw the measured sets, too",
+    }
+    return NoteClassifier(last.model, temperature=first.temperature, card=first.card | told)
 
 
 def fitted(
