@@ -12,8 +12,9 @@ run is trained and measured once. A tenth of the instruments of --train chooses 
 is in the budget.
 
 architectures  --archs with equal data and CPU time, --seeds; a recorded training note counts as two rendered ones. Of --train
-               the splits dev and test are left out, and all notes of measured sources. Of a measured set with splits dev or
-               test only these are measured. ± is the standard deviation over seeds.
+               the splits dev and test are left out, and the notes of measured sources, where a set has no splits of its own.
+               Of a measured set with splits dev or test only these are measured. ± is the standard deviation over seeds.
+               NSynth's table: --train nsynth/ --measure nsynth/nsynth-test --versions 1; its validation set chooses.
 sources        grouped cross-validation: the sources of --recorded are cut into --folds; each fold is measured by a classifier
                that was trained on --train and on the recorded notes of the other folds' sources. Mean recall of the families
                with 30 notes from two sources; intervals of 95 % resample sources; calibration error of ten bins of equal mass,
@@ -32,7 +33,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,7 @@ def architectures(a: argparse.Namespace) -> dict[str, Any]:
     sets = {str(place): runs.measured_set(_to_measure(place)) for place in a.measure}
     measured_sources = {note.source for each in sets.values() for note in each.notes}
     notes = [n for place in a.train for n in weighted(place, dataset.read_notes(place))]
-    notes = [n for n in notes if n.split not in ("dev", "test") and n.source not in measured_sources]
-    learn, choose = prepared_sides(a, notes)
+    learn, choose = prepared_sides(a, learnable(notes, measured_sources))
     found: dict[str, Any] = {}
     for arch in a.archs:
         each = []
@@ -124,6 +124,12 @@ def _to_measure(place: Path) -> list[dataset.LabelledNote]:
     """Return the notes of a set that are measured: its splits dev and test, if it has them, else all."""
     notes = dataset.read_notes(place)
     return [n for n in notes if n.split in ("dev", "test")] or notes
+
+
+def learnable(notes: Sequence[dataset.LabelledNote], measured_sources: Collection[str]) -> list[dataset.LabelledNote]:
+    """Return the notes that may be learnt from: of measured sources only those that their set has for that, as NSynth has."""
+    mine = [n for n in notes if n.split not in ("dev", "test")]
+    return [n for n in mine if n.split is not None or n.source not in measured_sources]
 
 
 def weighted(place: Path, notes: Sequence[dataset.LabelledNote]) -> list[dataset.LabelledNote]:

@@ -32,6 +32,13 @@ def test_folds_have_whole_sources_and_about_as_many_notes_each():
     assert notes.folds_of(of, 9) == [["a"], ["b"], ["c"], ["d"]]
 
 
+def test_notes_of_measured_sources_are_left_out_unless_their_set_has_splits():
+    made = [("a", None), ("b", None), ("nsynth", "train"), ("nsynth", "validation"), ("nsynth", "test"), ("a", "dev")]
+    of = [LabelledNote(path=Path("x"), family="reed", source=s, instrument="i", split=split) for s, split in made]
+    left = notes.learnable(of, {"a", "nsynth"})
+    assert [(n.source, n.split) for n in left] == [("b", None), ("nsynth", "train"), ("nsynth", "validation")]
+
+
 def test_figures_by_source_have_an_interval_over_sources():
     """Of family 0 source a is all right and b all wrong; family 1 has one source, and does not count."""
     made = [("a", 0, 0)] * 3 + [("b", 0, 1)] * 3 + [("b", 1, 1)] * 3
