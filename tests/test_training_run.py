@@ -339,6 +339,15 @@ def test_a_device_that_is_not_there_is_refused_and_leaves_nothing(run, tmp_path:
     assert not (tmp_path / "a").exists()
 
 
+def test_a_refused_run_removes_the_folders_that_it_made_and_no_others(run, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "runs").mkdir()
+    for output in ("runs/one/two", "new/one/two"):
+        code, _, told = run("train", tmp_path / "empty", "-o", tmp_path / output, "-q")
+        assert code == 1 and "nothing to use" in told
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["empty", "runs"]
+
+
 def test_resume_refuses_what_the_run_has_settled(run, tmp_path: Path):
     data = some_chorales(tmp_path / "data", 8)
     sizes = ["--tokenizer", "grid", "--arch", "gru", "--preset", "tiny", "--precision", "fp32", "--steps", 1]

@@ -81,6 +81,7 @@ class Run:
         self.saved_step: int | None = None
         self.before: float | None = None
         self._stopping = EarlyStopping()
+        self._made: list[Path] = []  # folders around the run's that were made for it, the inner ones first
         self._lock = lock(folder / "lock") if ranks.is_first else None
         if self._lock is None and ranks.is_first:
             raise RunError(f"another process trains the run '{folder}': wait for it, or choose another with -o")
@@ -106,11 +107,13 @@ class Run:
             raise RunError(f"'{folder}' is a run already: 'musiclm train --resume {folder}' continues it")
         if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not force)):
             raise RunError(f"'{folder}' exists already: choose another place with -o")
+        made = [parent for parent in folder.parents if not parent.exists()]
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
         run = cls(folder, plan, ranks)
+        run._made = made
         for name in (STATE, "best.safetensors", "last.safetensors", "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
@@ -161,7 +164,7 @@ class Run:
             self._lock.release()
 
     def discard(self) -> None:
-        """Remove the folder if nothing but run.json was written."""
+        """Remove the folder, and those that were made around it, if nothing but run.json was written."""
         if not self.ranks.is_first:
             return
         if {p.name for p in self.folder.iterdir()} <= {"run.json", "lock", FOLDER}:
@@ -170,6 +173,10 @@ class Run:
             for path in self.folder.iterdir():
                 path.unlink()
             self.folder.rmdir()
+            for parent in self._made:
+                if any(parent.iterdir()):
+                    break
+                parent.rmdir()
 
     def train(
         self, clock: Callable[[], float] = time.monotonic, should_stop: Callable[[], bool] = bool
