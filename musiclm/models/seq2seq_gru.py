@@ -1,8 +1,9 @@
 """The recurrent encoder and decoder with additive attention (Cho et al. 2014, Bahdanau et al. 2015).
 
 A bidirectional stack reads the source, another stack writes the target. The first layer of the decoder attends to all
-encoded tokens of the source, and what it finds goes to the layers above (Wu et al. 2016): so a whole target is trained at
-once, where Bahdanau et al. attend before the first layer, one token after another. With `attention` 0 the decoder is
+encoded tokens of the source, and what it finds is added to what goes to the layers above (after Wu et al. 2016): so a whole
+target is trained at once, where Bahdanau et al. attend before the first layer, one token after another. What is added is zero
+at first, so that a decoder with attention begins as one without (Bachlechner et al. 2021). With `attention` 0 the decoder is
 conditioned on the source by its first state alone (Sutskever et al. 2014), which is what attention was invented for.
 
 B batch, S tokens of the source, T tokens of the target, D size, A size of a comparison.
@@ -83,7 +84,9 @@ class Model(Seq2SeqModel):
         if c.attention:
             self.attention = AdditiveAttention(c.size, c.comparison)
             self.alignment = self.alignment_bias(1)
-            self.combine = nn.Linear(2 * c.size, c.size)
+            self.context = nn.Linear(c.size, c.size)
+            nn.init.zeros_(self.context.weight)
+            nn.init.zeros_(self.context.bias)
         self.norm = nn.LayerNorm(c.size)
         self.head = Head(c, c.size)
 
@@ -118,7 +121,7 @@ class Model(Seq2SeqModel):
             if i:
                 x_BTD = x_BTD + self.dropout(y_BTD)
             elif self.config.attention:
-                x_BTD = torch.tanh(self.combine(torch.cat([y_BTD, self.attention(y_BTD, *source)], -1)))
+                x_BTD = y_BTD + self.context(self.attention(y_BTD, *source))
             else:
                 x_BTD = y_BTD
         return self.norm(x_BTD), (*encoded, *after)
