@@ -10,7 +10,7 @@ is in --split, which is that of the corpus. --quick takes a few bundled chorales
 named. ± is one standard error over songs (of a sum over a sum that of a ratio); differences are paired by song.
 
 losses    nats per target note (natural logarithm) on windows of at most 32 bars and 1,024 ids a side of held-out pieces, of
-          runs of equal CPU time, with one thread, each kept in a folder of -o; an interrupted command continues when it is
+          runs of equal CPU time or --steps, with one thread, each kept in a folder of -o; an interrupted command continues when it is
           given again:
               no-attention           seq2seq_gru that reads the source by its last state alone
               seq2seq-gru, seq2seq-transformer
@@ -102,6 +102,7 @@ def main() -> None:
         "--runs", default=",".join(accompaniment_losses.RUNS), help="separated by commas; all if left out"
     )
     runs.add_argument("--minutes", type=float, default=30.0, help="CPU minutes of each run (30)")
+    runs.add_argument("--steps", type=int, help="instead: steps of each run")
     runs.add_argument("--preset", default="small", help="of each architecture (small)")
     runs.add_argument("--length", type=int, default=1024, help="ids of a side of a crop (1024)")
     runs.add_argument("--batch-size", type=int, default=4, help="crops (4)")
@@ -141,7 +142,8 @@ def losses(a: argparse.Namespace, corpus: Corpus) -> dict[str, Any]:
     if unknown := [name for name in chosen if name not in accompaniment_losses.RUNS]:
         raise ValueError(f"no run '{unknown[0]}': one of {', '.join(accompaniment_losses.RUNS)}")
     names = ("split", "most_tokens", "preset", "length", "dropout", "batch_size", "seed")
-    budget = {"steps": 4} if a.quick else {"minutes": a.minutes}
+    steps = 4 if a.quick else a.steps
+    budget = {"steps": steps} if steps else {"minutes": a.minutes}
     options = {name: getattr(a, name) for name in names} | budget | {"runs": chosen}
     return accompaniment_losses.losses(corpus, str(Path(a.corpus).resolve()), a.output, options)
 
