@@ -12,7 +12,7 @@ run is trained and measured once. A tenth of the instruments of --train chooses 
 is in the budget.
 
 architectures  --archs with equal data and CPU time, --seeds; a recorded training note counts as two rendered ones. Of --train
-               the splits dev and test are left out, and the notes of measured sources, where a set has no splits of its own.
+               the splits dev and test are left out, and the notes of measured sources, but for a set of one source with splits.
                Of a measured set with splits dev or test only these are measured. ± is the standard deviation over seeds.
                NSynth's table: --train nsynth/ --measure nsynth/nsynth-test --versions 1; its validation set chooses.
 sources        grouped cross-validation: the sources of --recorded are cut into --folds; each fold is measured by a classifier
@@ -63,8 +63,8 @@ def architectures(a: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of each architecture on each measured set."""
     sets = {str(place): runs.measured_set(_to_measure(place)) for place in a.measure}
     measured_sources = {note.source for each in sets.values() for note in each.notes}
-    notes = [n for place in a.train for n in weighted(place, dataset.read_notes(place))]
-    learn, choose = prepared_sides(a, learnable(notes, measured_sources))
+    places = [weighted(place, dataset.read_notes(place)) for place in a.train]
+    learn, choose = prepared_sides(a, [n for notes in places for n in learnable(notes, measured_sources)])
     found: dict[str, Any] = {}
     for arch in a.archs:
         each = []
@@ -127,9 +127,14 @@ def _to_measure(place: Path) -> list[dataset.LabelledNote]:
 
 
 def learnable(notes: Sequence[dataset.LabelledNote], measured_sources: Collection[str]) -> list[dataset.LabelledNote]:
-    """Return the notes that may be learnt from: of measured sources only those that their set has for that, as NSynth has."""
-    mine = [n for n in notes if n.split not in ("dev", "test")]
-    return [n for n in mine if n.split is not None or n.source not in measured_sources]
+    """Return the notes of a set that may be learnt from: none of measured sources, unless its splits are of one source.
+
+    NSynth is one source, whose splits have no instrument in common.
+    """
+    kept = [n for n in notes if n.split not in ("dev", "test")]
+    if len({n.source for n in notes}) == 1 and all(n.split is not None for n in notes):
+        return kept
+    return [n for n in kept if n.source not in measured_sources]
 
 
 def weighted(place: Path, notes: Sequence[dataset.LabelledNote]) -> list[dataset.LabelledNote]:
