@@ -10,8 +10,8 @@ is in --split, which is that of the corpus. --quick takes a few bundled chorales
 named. ± is one standard error over songs (of a sum over a sum that of a ratio); differences are paired by song.
 
 losses    nats per target note (natural logarithm) on windows of at most 32 bars and 1,024 ids a side of held-out pieces, of
-          runs of equal CPU time or --steps, with one thread, each kept in a folder of -o; an interrupted command continues when it is
-          given again:
+          runs of equal CPU time or --steps, with one thread, each kept in a folder of -o; an interrupted command continues
+          when it is given again:
               no-attention           seq2seq_gru that reads the source by its last state alone
               seq2seq-gru, seq2seq-transformer
               joined                 a decoder alone, that reads source and target behind each other
