@@ -19,6 +19,7 @@ losses    nats per target note (natural logarithm) on windows of at most 32 bars
           All predict the same ids: a target with its plan. The second figure leaves the ids of the plan out; they say chords
           and repeats, which every run then reads before the notes of a bar. Kinds of pairs, and windows of 32 bars, are
           told apart; pieces are chosen by hash up to --most-tokens, but of the few windows of 32 bars all are measured.
+          A --checkpoint that was trained on pairs reads the source, one that was not reads the target alone.
 
 parts     tasks of accompany.py, on pieces with one track a program: 16 bars, a part of which is hidden and written anew, given
           the others, their harmony, and its instrument. The harmony is a chord each half bar (`midi.chords`), that of the
@@ -99,10 +100,15 @@ def main() -> None:
     runs = parser.add_argument_group("losses")
     runs.add_argument("-o", "--output", type=Path, help="where the runs are kept")
     runs.add_argument(
-        "--runs", default=",".join(accompaniment_losses.RUNS), help="separated by commas; all if left out"
+        "--runs",
+        default=",".join(accompaniment_losses.RUNS),
+        help="separated by commas, none for none; all if left out",
     )
     runs.add_argument("--minutes", type=float, default=30.0, help="CPU minutes of each run (30)")
     runs.add_argument("--steps", type=int, help="instead: steps of each run")
+    runs.add_argument(
+        "--checkpoint", action="append", default=[], metavar="NAME", help="beside the runs, as it is; repeatable"
+    )
     runs.add_argument("--preset", default="small", help="of each architecture (small)")
     runs.add_argument("--length", type=int, default=1024, help="ids of a side of a crop (1024)")
     runs.add_argument("--batch-size", type=int, default=4, help="crops (4)")
@@ -138,13 +144,13 @@ def open_pairs(source: str) -> Corpus:
 
 def losses(a: argparse.Namespace, corpus: Corpus) -> dict[str, Any]:
     """Return the document of --part losses."""
-    chosen = a.runs.split(",")
+    chosen = [] if a.runs == "none" else a.runs.split(",")
     if unknown := [name for name in chosen if name not in accompaniment_losses.RUNS]:
         raise ValueError(f"no run '{unknown[0]}': one of {', '.join(accompaniment_losses.RUNS)}")
     names = ("split", "most_tokens", "preset", "length", "dropout", "batch_size", "seed")
     steps = 4 if a.quick else a.steps
     budget = {"steps": steps} if steps else {"minutes": a.minutes}
-    options = {name: getattr(a, name) for name in names} | budget | {"runs": chosen}
+    options = {name: getattr(a, name) for name in names} | budget | {"runs": chosen, "checkpoints": a.checkpoint}
     return accompaniment_losses.losses(corpus, str(Path(a.corpus).resolve()), a.output, options)
 
 

@@ -20,6 +20,7 @@ from musiclm import checkpoint, evaluation, models, tokenizers
 from musiclm.data import SPLITS, Corpus, Piece
 from musiclm.data.pair_crops import MAX_BARS
 from musiclm.data.store import FORMAT, Writer, is_store
+from musiclm.devices import faster_in_bf16
 from musiclm.midi.theory import DRUMS
 from musiclm.tokenizers.vocabulary import PLAN, Kind, is_kind
 from musiclm.training.config import TrainConfig
@@ -64,8 +65,8 @@ def losses(corpus: Corpus, data: str, folder: Path, options: dict[str, Any]) -> 
         corpus: of pairs.
         data: its path.
         folder: of the runs.
-        options: `runs`, `split`, `most_tokens` of its pieces, `preset`, `length`, `dropout`, `batch_size`, `seed`, and the
-            budget `minutes` or `steps`.
+        options: `runs`, `checkpoints` to measure beside them, `split`, `most_tokens` of its pieces, `preset`, `length`,
+            `dropout`, `batch_size`, `seed`, and the budget `minutes` or `steps`.
     """
     found = held_out(corpus, options["split"], options["most_tokens"])
     plans = {}
@@ -74,9 +75,10 @@ def losses(corpus: Corpus, data: str, folder: Path, options: dict[str, Any]) -> 
         plans[name] = plan_of(name, source, options)
         training.check_stored(folder / name, plans[name])
     counted = {name: measured(folder / name, plan, found, options) for name, plan in plans.items()}
+    counted |= {name: of_checkpoint(name, found) for name in options["checkpoints"]}
     return {
         "data": data,
-        "options": {key: value for key, value in options.items() if key != "runs"},
+        "options": {key: value for key, value in options.items() if key not in ("runs", "checkpoints")},
         "num_songs": len({window.song for window in found if "all" in window.groups}),
         "num_windows": sum("all" in window.groups for window in found),
         "num_long_windows": sum(LONG in window.groups for window in found),
@@ -215,6 +217,14 @@ def measured(folder: Path, plan: TrainConfig, windows: Sequence[Window], options
     return result
 
 
+def of_checkpoint(name: str, windows: Sequence[Window]) -> dict[str, Any]:
+    """Return the result of a checkpoint as it is."""
+    loaded = checkpoint.load(name)
+    counted = counts_of(loaded, windows, faster_in_bf16())
+    facts = {"num_parameters": loaded.model().num_parameters, "steps": loaded.card["steps"]}
+    return {"problem": None, **facts, "songs": counted}
+
+
 def counts_of(loaded: Any, windows: Sequence[Window], bf16: bool = False) -> Counts:
     """Return the sums of each song by a checkpoint's model, which reads sources if its tokenizer has pairs."""
     tokenizer, model = loaded.tokenizer(), loaded.model().eval()
@@ -309,7 +319,9 @@ def as_text(report: dict[str, Any]) -> str:
         cells = "".join(f"{_cell(run['losses'].get(group), 'nats_per_note'):>16}" for group in groups)
         lines.append(f"{name:22}{run['num_parameters'] / 1e6:7.2f}M{run['steps']:>8,}{cells}")
     for key, title in (("nats_per_note", "all ids"), ("nats_per_note_without_plan", "without the plan's ids")):
-        for base in (name for name in (INATTENTIVE, ALONE) if name in report["differences"]):
+        others = [name for name in names if name not in RUNS]
+        bases = [name for name in (INATTENTIVE, ALONE) if name in report["differences"]] + others[-1:]
+        for base in bases:
             lines += ["", f"less {base}, {title}"]
             for name in names:
                 rows = report["differences"].get(name, {}).get(base)

@@ -19,6 +19,7 @@ the source of the pair that the tokenizer `score-pairs` makes of it (see `midi.p
 from __future__ import annotations
 
 import argparse
+import csv
 import functools
 import random
 import shutil
@@ -40,7 +41,7 @@ from musiclm.midi.parts import SOURCE
 
 BEATS = 4  # a bar
 BLOCK = 8  # bars of one groove
-ALIGNED = "pop909-aligned/train"  # a corpus takes the split from the folder's name
+ALIGNED = "pop909-aligned"
 SONGS = 330
 # programs: voice, flute, alto saxophone, trumpet, violin, guitar, oboe, clarinet, tenor saxophone, jazz guitar
 MELODIES = (52, 73, 65, 56, 40, 25, 68, 71, 66, 26)
@@ -141,7 +142,17 @@ def main() -> None:
         for count in pool.map(functools.partial(make, arranged, seed=arguments.seed, folder=folder), ordered):
             made += count > 0
             notes += count
+    if arguments.aligned:
+        write_split(arguments.output, sorted(path.name for path in folder.glob("*.mid")))
     print(f"{name}: {made} files, {notes} notes")
+
+
+def write_split(output: Path, files: list[str]) -> None:
+    """Write the table that puts all aligned songs into the training split of a corpus."""
+    with (output / f"{ALIGNED}.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["midi_filename", "split"])
+        writer.writerows((f"{ALIGNED}/{name}", "train") for name in files)
 
 
 def songs_of(archive: Path, numbers: set[str]) -> dict[str, Song]:

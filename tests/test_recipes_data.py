@@ -13,6 +13,7 @@ import pytest
 from symusic import Note, Score, Tempo, Track
 
 from musiclm import midi, tokenizers
+from musiclm.data import open_source
 from musiclm.midi import parts
 from musiclm.tokenizers.score import style_of
 from musiclm.tokenizers.vocabulary import Kind
@@ -174,6 +175,16 @@ def test_a_band_plays_the_melody_over_its_chords():
     assert style_of(score) == "band"
     again = band_data.band(song, seed=1)
     assert again is not None and midi.to_bytes(again) == midi.to_bytes(score)
+
+
+def test_aligned_songs_are_all_for_training(tmp_path: Path):
+    (tmp_path / band_data.ALIGNED).mkdir()
+    for i in range(30):
+        midi.write(of_programs(i % 4, 40), tmp_path / band_data.ALIGNED / f"{i:03}.mid")
+    band_data.write_split(tmp_path, [path.name for path in (tmp_path / band_data.ALIGNED).iterdir()])
+    corpus = open_source(str(tmp_path), tokenizers.create("score"))
+    assert len(corpus.pieces("train")) > 0
+    assert not corpus.pieces("validation") and not corpus.pieces("test")
 
 
 @pytest.mark.skipif(shutil.which("mma") is None, reason="the program mma is not installed")
