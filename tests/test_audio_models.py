@@ -135,7 +135,7 @@ def test_every_architecture_trains_and_comes_back_from_its_file(
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_learns_to_distinguish_two_families(arch: str, prepared: training.PreparedNotes) -> None:
-    recipe = training.Recipe(steps=60, batch=16, warmup_steps=5, learning_rate=5e-3, ema_decay=0.9, mixup=0.0, seed=1)
+    recipe = training.Recipe(steps=150, batch=16, warmup_steps=5, learning_rate=5e-3, ema_decay=0.9, mixup=0.0, seed=1)
     *checks, classifier = fitting.fit(prepared, prepared, recipe, arch=arch, config=TINY[arch])
     assert checks[-1].loss < checks[0].loss
     found = [(family, hz) for family in PARTIALS for hz in (230.0, 320.0, 440.0)]
