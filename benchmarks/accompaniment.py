@@ -121,6 +121,10 @@ def main() -> None:
         parser.error(f"--part {a.part} needs a --corpus")
     if not a.quick and a.part == "losses" and a.output is None:
         parser.error("--part losses needs -o, the folder of the runs")
+    if a.runs == "none" and not a.checkpoint:
+        parser.error("--runs none needs a --checkpoint")
+    if a.minutes <= 0 or (a.steps is not None and a.steps < 1):
+        parser.error("--minutes must be above 0, and --steps at least 1")
     torch.set_num_threads(1 if a.part == "losses" else a.threads)
     measure, show = PARTS[a.part]
     with tempfile.TemporaryDirectory() as temporary:
