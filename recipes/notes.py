@@ -11,8 +11,8 @@ are chosen by a tenth of the rendered instruments (a soundfont's samples of one 
 count as one) and by the recorded sources of CHOSEN_BY. What was rendered, prepared and measured stays in --work and is
 not made twice.
 
---synthesis adds notes of so many instruments of each engine of synthesis.py, --extended an overdriven amplifier, second
-notes, ensembles, reflections and tapes to the distortions.
+--also adds folders of notes that are only learnt: those of zynaddsubfx.py, freepats.py and synthesis.py. --extended adds an
+overdriven amplifier, second notes, ensembles, reflections and tapes to the distortions.
 
 With --all the network that was measured is trained on for so many minutes, at a quarter of the learning rate, on all sets,
 the measured ones too. The last weights are kept, with the temperature and the figures of the network that was measured.
@@ -30,7 +30,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import synthesis
 import torch
 
 from musiclm.audio import FAMILIES, dataset, metrics, training
@@ -45,7 +44,8 @@ RECORDED_WEIGHT = 2.0  # a recorded note is sampled as often as two rendered one
 CREDITS = (
     "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
     "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+), "
-    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence). "
+    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence), and from the presets of ZynAddSubFX and Yoshimi (GPL-2+) "
+    "and the patches of Freepats (GPL-2+ with an exception for music). "
     "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
     "No sample and no note is in the file."
 )
@@ -59,13 +59,6 @@ def rendered(soundfonts: list[Path], folder: Path, families: Path, *, notes: int
         options = {"--families": families, "-o": folder, **counts}
         command = [sys.executable, script, *itertools.chain(*options.items()), *soundfonts]
         subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
-    return folder
-
-
-def synthesized(folder: Path, instruments: int, *, notes: int) -> Path:
-    """Return the folder of synthesized notes, making them unless they are there."""
-    if not (folder / dataset.TABLE).is_file():
-        synthesis.synthesize_all(folder, instruments=instruments, notes=notes, seed=0)
     return folder
 
 
@@ -117,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--all", type=float, metavar="MINUTES", help="after measuring, train on, on all there is, and keep that"
     )
     parser.add_argument(
-        "--synthesis", type=int, default=0, metavar="N", help="instruments of each engine of synthesis.py"
+        "--also", type=Path, nargs="+", default=[], metavar="FOLDER", help="further folders of notes that are only learnt"
     )
     parser.add_argument("--extended", action="store_true", help="more kinds of distortions")
     parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")
@@ -172,10 +165,8 @@ def sets_of(a: argparse.Namespace) -> Sets:
     if a.quick:
         learnable, dev = learnable[::40], dev[::10]
     data = prepared("train", dataset.read_notes(train_folder) + learnable, 3, a)
-    if a.synthesis:
-        notes = dataset.read_notes(synthesized(a.work / f"renders/synthesis-{a.synthesis}", a.synthesis, notes=20))
-        data = joined([data, prepared(f"synthesis-{a.synthesis}", notes, 3, a)])
-    rendered_notes = [n for n in data.notes if n.split is None and n.source != synthesis.SOURCE]
+    rendered_notes = [n for n in data.notes if n.split is None]
+    data = joined([data, *(prepared(f"also-{place.name}", dataset.read_notes(place), 3, a) for place in a.also)])
     _, held_out = dataset.split_by_instrument(rendered_notes, share=0.1, seed=0)
     names = {(n.family, n.source, n.instrument) for n in held_out}
     chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
@@ -188,7 +179,8 @@ def first_trained(
     """Return the classifier that has not seen the measured sets, and its reports on them; made once if there is --all."""
     told, file = a.work / "measured.json", a.work / "measured.safetensors"
     command = f"python recipes/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
-    command += (f" --synthesis {a.synthesis}" if a.synthesis else "") + (" --extended" if a.extended else "")
+    command += " ".join(["", *(["--also"] if a.also else []), *(place.name for place in a.also)])
+    command += " --extended" if a.extended else ""
     if a.all and told.is_file() and json.loads(told.read_text())["command"] == command:
         return NoteClassifier.load(file), json.loads(told.read_text())["reports"]
     learn, choose, unseen, dev = sets.learn, sets.choose, sets.unseen, sets.dev

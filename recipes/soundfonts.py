@@ -27,8 +27,14 @@ LONGEST = 2.4  # seconds of a file
 VELOCITIES = (25, 50, 75, 100, 127)  # those of NSynth
 FIRST_SPECIAL_BANK = 120  # percussion, sound effects, MT-32
 # MuseScore General: its piano and its string sections are recordings that other sources hold too; its "Expr." banks
-# repeat the plain ones.
-LEFT_OUT_PROGRAMS = {"MuseScore_General_Full": {0, 1, 3, 44, 45, 48, 49}}
+# repeat the plain ones. The second lists are samples that GeneralUser, which is only measured, holds too: the largest
+# correlation of the waveforms of a note is 0.98 or more.
+LEFT_OUT_PROGRAMS = {
+    "MuseScore_General_Full": {0, 1, 3, 44, 45, 48, 49} | {5, 10, 39, 42},
+    "TimGM6mb": {53, 108},
+    "sf_GMbank": {53, 108},
+    "A320U": {108},
+}
 LEFT_OUT_BANKS = {"MuseScore_General_Full": {8, 17, 18, 20, 21, 25, 26, 30, 31, 40, 41, 50, 51}}
 # Soundfonts that share samples count as one source, so that a split by source never tears them apart.
 SOURCES = {
