@@ -73,13 +73,17 @@ def main() -> None:
         rng = np.random.default_rng([a.seed, *SOURCE.encode(), program])
         edges = np.linspace(family["lowest"], family["highest"] + 1, a.notes + 1)
         pitches = [min(int(rng.uniform(edges[i], edges[i + 1])), family["highest"]) for i in range(a.notes)]
-        notes = [(p, int(rng.choice(VELOCITIES)), float(np.exp(rng.uniform(np.log(0.15), np.log(2.0))))) for p in pitches]
+        notes = [
+            (p, int(rng.choice(VELOCITIES)), float(np.exp(rng.uniform(np.log(0.15), np.log(2.0))))) for p in pitches
+        ]
         for i, audio in enumerate(played(program, notes)):
             file = f"{program:03d}-{i:03d}.wav"
             if not save_note(a.output / file, without_end(soxr.resample(audio, RATE, FILE_RATE))):
                 silent += 1
                 continue
-            rows.append([file, family["family"], SOURCE, f"{SOURCE}-{program:03d}", notes[i][0], 0, f"program {program}"])
+            rows.append(
+                [file, family["family"], SOURCE, f"{SOURCE}-{program:03d}", notes[i][0], 0, f"program {program}"]
+            )
     write_table(a.output, rows)
     print(f"{a.output}: {len(rows)} notes, {silent} silent ones left out, {time.perf_counter() - began:.0f} s")
 

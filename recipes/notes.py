@@ -44,8 +44,8 @@ RECORDED_WEIGHT = 2.0  # a recorded note is sampled as often as two rendered one
 CREDITS = (
     "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
     "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+), "
-    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence), and from the presets of ZynAddSubFX and Yoshimi (GPL-2+) "
-    "and the patches of Freepats (GPL-2+ with an exception for music). "
+    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence), presets of ZynAddSubFX and Yoshimi (GPL-2+), "
+    "Freepats (GPL-2+ with an exception for music). "
     "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
     "No sample and no note is in the file."
 )
@@ -110,7 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         "--all", type=float, metavar="MINUTES", help="after measuring, train on, on all there is, and keep that"
     )
     parser.add_argument(
-        "--also", type=Path, nargs="+", default=[], metavar="FOLDER", help="further folders of notes that are only learnt"
+        "--also",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="further folders of notes that are only learnt",
     )
     parser.add_argument("--extended", action="store_true", help="more kinds of distortions")
     parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")

@@ -3,9 +3,10 @@
     python recipes/zynaddsubfx.py -o zynaddsubfx/
 
 Needs the Debian packages zynaddsubfx-dssi, zynaddsubfx-data and yoshimi-data. The family of a preset is told by its name
-("Dist Guitar 2", "Cathedral Organ1"); names of two families, of none and of sounds without a family (pads, effects) are
-left out, and so are brass, flutes, reeds and strings, whose imitations are nearer to synth leads. A preset is one instrument. Its notes have pitches spread over the family's range, five velocities and lengths
-from 0.15 to 2 seconds, at 48 kHz. Many presets draw their noise anew each time, so two runs differ a little.
+("Dist Guitar 2", "Cathedral Organ1"). Names of two families, of none and of sounds without a family (pads, effects) are
+left out, and so are brass, flutes, reeds and strings, whose imitations are nearer to synth leads. A preset is one
+instrument. Its notes have pitches spread over the family's range, five velocities and lengths from 0.15 to 2 seconds, at
+48 kHz. Many presets draw their noise anew each time, so two runs differ a little.
 
 The synthesizer is a DSSI plug-in, which is called directly: see dssi.h and ladspa.h of Debian's dssi-dev.
 """
@@ -28,7 +29,20 @@ from soundfonts import FILE_RATE, LONGEST, RATE, VELOCITIES, save_note, without_
 SOURCE = "zynaddsubfx"
 PLUGIN = Path("/usr/lib/dssi/libzynaddsubfx_dssi.so")
 BLOCK = 1024  # samples of a call
-CONTROLS = (64, 127, 64, 127, 0, 0, 64, 64, 64, 64, 64, 64)  # the control ports, from the modulation wheel on, as MIDI has them
+CONTROLS = (
+    64,
+    127,
+    64,
+    127,
+    0,
+    0,
+    64,
+    64,
+    64,
+    64,
+    64,
+    64,
+)  # the control ports, from the modulation wheel on, as MIDI has them
 NOTE_ON, NOTE_OFF = 6, 7  # event types of ALSA's sequencer
 IMITATED = ("brass", "flute", "reed", "string")  # families whose presets are left out
 # Words of a name that tell its family, as regular expressions.
