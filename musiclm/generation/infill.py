@@ -25,7 +25,7 @@ from ..errors import CheckpointError, MidiError, TokenizerError
 from ..tokenizers import grid, grid_infill, score_infill
 from ..tokenizers.base import Tokenizer
 from ..tokenizers.vocabulary import Kind, find
-from . import best_fit, constraints, rerank
+from . import best_fit, constraints, rerank, same_program
 from .composer import Composer, Composition
 from .config import GenerationConfig, Length
 from .decode import sample_ids
@@ -107,10 +107,12 @@ class _Bars:
         self.composer, self.tokenizer, self.span, self.request = composer, tokenizer, where, request
         self.music = without(score, where)
         self.original = score
-        self.track_of = {_voice_of(score.tracks[i]): i for i in reversed(where.tracks)}  # the first of a program
+        self.tracks_of: dict[tuple[int, bool], list[int]] = {}  # of a program
+        for i in where.tracks:
+            self.tracks_of.setdefault(_voice_of(score.tracks[i]), []).append(i)
         asked = request.controls
         if asked.instruments is None:
-            programs = tuple(sorted({-1 if d else p for p, d in self.track_of})) or (0,)  # piano by default
+            programs = tuple(sorted({-1 if d else p for p, d in self.tracks_of})) or (0,)  # piano by default
             asked = dataclasses.replace(asked, instruments=programs)
         self.controls = asked
         self.num_parts = sum(1 for _ in self._parts())
@@ -204,13 +206,24 @@ class _Bars:
             if self.tokenizer.plan is not None and not len(track.notes):  # files of earlier versions have such tracks
                 continue
             voice = _voice_of(track)
-            if voice not in self.track_of:
+            if voice not in self.tracks_of:
                 self.music.tracks.append(Track(track.name, track.program, track.is_drum))
-                self.track_of[voice] = len(self.music.tracks) - 1
+                self.tracks_of[voice] = [len(self.music.tracks) - 1]
             scale = self.music.ticks_per_quarter / new.ticks_per_quarter
             notes = [(n.time * scale, n.end * scale, n.pitch, n.velocity) for n in track.notes]
-            count += put(self.music, self.track_of[voice], notes, start, stop)
+            for index, part in self._by_track(self.tracks_of[voice], notes):
+                count += put(self.music, index, part, start, stop)
         return count
+
+    def _by_track(
+        self, tracks: list[int], notes: list[same_program.NoteTuple]
+    ) -> list[tuple[int, list[same_program.NoteTuple]]]:
+        """Return which notes of a program belong to which of its tracks; all drums to the first."""
+        playing = [i for i in tracks if i < len(self.original.tracks) and len(self.original.tracks[i].notes)]
+        if len(playing) < 2 or self.original.tracks[playing[0]].is_drum:
+            return [(tracks[0], notes)]
+        voices = [same_program.voice(self.original.tracks[i]) for i in playing]
+        return list(zip(playing, same_program.distributed(notes, voices), strict=True))
 
 
 infiller.register(score_infill.ScoreInfill, _Bars)
