@@ -11,6 +11,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
 import freepats
+import shared_samples
 import zynaddsubfx
 from soundfonts import LONGEST, RATE
 
@@ -85,3 +86,10 @@ def test_freepats_plays_each_note_at_its_pitch() -> None:
     for audio, hz in zip(notes, (440.0, 659.3), strict=True):
         assert fundamental(audio) == pytest.approx(hz, rel=0.02)
         assert np.abs(audio[int(1.5 * RATE) :]).max() < 0.05 * np.abs(audio).max()
+
+
+def test_the_same_sample_correlates_at_any_shift_and_level() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=16_000), rng.normal(size=16_000)
+    assert shared_samples.correlation(a, -0.3 * np.roll(a, 500)) > 0.95
+    assert shared_samples.correlation(a, b) < 0.1
