@@ -17,7 +17,8 @@ from . import _console, _options, _ranks, _train_runs, _training
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
     from ..training.loop import Step
-    from ..training.run import Run, Validation
+    from ..training.metrics import Validation
+    from ..training.run import Run
 
 
 GROUPS = {

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CorpusError, DivergedError, MusicLMError, RunError
 from ..files import write_whole
 from ..training.config import TrainConfig
-from ..training.run import Run, Validation
+from ..training.metrics import Validation
+from ..training.run import Run
 
 if TYPE_CHECKING:
     from symusic import Score

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -71,16 +70,6 @@ def check_shapes(state: TrainingState, model: nn.Module, folder: Path, tokenizer
         raise RunError(
             f"the run '{folder}' was begun by another version of musiclm: '{tokenizer}' has other features now; begin a new one"
         )
-
-
-def metrics_until(path: Path, step: int) -> list[str]:
-    """Return the lines of a file of metrics up to a step; the last one may be half written, and is left out then."""
-    kept = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-    return kept
 
 
 def load(path: Path) -> tuple[TrainingState, float, int]:

@@ -20,7 +20,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -30,9 +29,11 @@ from typing import TYPE_CHECKING, Any
 from ..devices import resolve_bf16, resolve_device
 from ..errors import DivergedError, RunError
 from ..files import lock, write_whole
+from . import metrics
 from .cadence import Cadence, EarlyStopping
 from .config import TrainConfig, stored_config
 from .messages import STATE, after_divergence, after_loss_of_a_rank, card
+from .metrics import Validation
 from .ranks import ALONE, Ranks, is_loss_of_a_rank
 from .setup import TrainingSetup, prepare
 from .tensorboard import FOLDER
@@ -44,20 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_MINUTES = 10.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Validation:
-    """One line of metrics.jsonl; the validation loss is that of the saved model, after temperature scaling."""
-
-    step: int
-    tokens: int
-    seconds: float
-    train_nats_per_token: float
-    validation_nats_per_token: float
-    temperature: float
-    learning_rate: float
-    is_best: bool
 
 
 class Run:
@@ -114,7 +101,7 @@ class Run:
             raise RunError(f"the folder '{folder}' cannot be made: {error.strerror}") from error
         run = cls(folder, plan, ranks)
         run._made = made
-        for name in (STATE, "best.safetensors", "last.safetensors", "metrics.jsonl"):
+        for name in (STATE, "best.safetensors", "last.safetensors", metrics.FILE):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
         run.write_plan()
@@ -377,12 +364,8 @@ class Run:
 
     def _append(self, validation: Validation) -> None:
         self.last_validation = dataclasses.asdict(validation)
-        if not self.ranks.is_first:
-            return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dataclasses.asdict(validation), allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if self.ranks.is_first:
+            metrics.append(self.folder / metrics.FILE, validation)
 
     def _save_state(self, step: Step[LanguageModel]) -> None:
         from .resume import save
@@ -394,9 +377,9 @@ class Run:
 
     def _load_state(self) -> TrainingState | None:
         """Return the state that was saved last, and remove later lines of metrics.jsonl; None if there is none."""
-        from .resume import digest, load, metrics_until
+        from .resume import digest, load
 
-        path, metrics = self.folder / STATE, self.folder / "metrics.jsonl"
+        path, lines = self.folder / STATE, self.folder / metrics.FILE
         if self.ranks.is_joined:
             self.ranks.require_same(
                 self.ranks.agreed(lambda: digest(path)),
@@ -404,12 +387,12 @@ class Run:
             )
         if not path.exists():
             if self.ranks.is_first:
-                metrics.unlink(missing_ok=True)
+                lines.unlink(missing_ok=True)
             return None
         state, best, best_step = self.ranks.agreed(lambda: load(path))
-        kept = self.ranks.of_first(metrics_until(metrics, state.step) if self.ranks.is_first else [])
+        kept = self.ranks.of_first(metrics.until(lines, state.step) if self.ranks.is_first else [])
         if self.ranks.is_first:
-            write_whole(metrics, "".join(line + "\n" for line in kept).encode())
+            write_whole(lines, "".join(line + "\n" for line in kept).encode())
         validated = [json.loads(line) for line in kept]
         self.last_validation = validated[-1] if validated else None
         self._stopping = EarlyStopping(best=best, best_step=best_step, validated=[each["step"] for each in validated])
