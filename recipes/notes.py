@@ -14,6 +14,9 @@ not made twice.
 --also adds folders of notes that are only learnt: those of zynaddsubfx.py, freepats.py and synthesis.py. --extended adds an
 overdriven amplifier, second notes, ensembles, reflections and tapes to the distortions.
 
+--teachers distils classifiers: their mean probabilities are most of each target, and training starts from the first one, at
+half the learning rate. They must not have learnt the measured sets: they are files measured.safetensors of other folders.
+
 With --all the network that was measured is trained on for so many minutes, at a quarter of the learning rate, on all sets,
 the measured ones too. The last weights are kept, with the temperature and the figures of the network that was measured.
 """
@@ -27,6 +30,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="further folders of notes that are only learnt",
     )
+    parser.add_argument("--teachers", type=Path, nargs="+", default=[], metavar="FILE", help="classifiers to distil")
     parser.add_argument("--extended", action="store_true", help="more kinds of distortions")
     parser.add_argument("--quick", action="store_true", help="few notes, ten seconds of training")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
@@ -186,10 +191,14 @@ def first_trained(
     command = f"python recipes/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
     command += " ".join(["", *(["--also"] if a.also else []), *(place.name for place in a.also)])
     command += " --extended" if a.extended else ""
+    command += " ".join(["", *(["--teachers"] if a.teachers else []), *(file.name for file in a.teachers)])
     if a.all and told.is_file() and json.loads(told.read_text())["command"] == command:
         return NoteClassifier.load(file), json.loads(told.read_text())["reports"]
     learn, choose, unseen, dev = sets.learn, sets.choose, sets.unseen, sets.dev
-    classifier, best = fitted(learn, choose, recipe)
+    teachers = [NoteClassifier.load(file).model for file in a.teachers]
+    if teachers:
+        recipe = dataclasses.replace(recipe, learning_rate=recipe.learning_rate / 2)
+    classifier, best = fitted(learn, choose, recipe, *teachers[:1], teachers=teachers)
     reports = {"unseen": measured(classifier, unseen), "dev": measured(classifier, dev)}
     figures = {"validation_mean_family_recall": round(best, 4)}
     for name, report in reports.items():
@@ -231,13 +240,14 @@ def fitted(
     choose: training.PreparedNotes | None,
     recipe: training.Recipe,
     start: NoteModel | None = None,
+    teachers: Sequence[NoteModel] = (),
 ) -> tuple[NoteClassifier, float]:
     """Return a trained classifier, and its best mean family recall on the notes that choose (0 without them).
 
-    `start`, if there is one, is the network that is trained on.
+    `start`, if there is one, is the network that is trained on; `teachers` are distilled.
     """
     best = 0.0
-    for event in fitting.fit(learn, choose, recipe, start=start):
+    for event in fitting.fit(learn, choose, recipe, start=start, teachers=teachers):
         if isinstance(event, fitting.Check):
             check, best = event, max(best, event.recall or 0.0)
             told = f"step {check.step}  {check.seconds:.0f} s  {check.loss:.4f} nats  {best:.4f}"

@@ -1,6 +1,7 @@
 """The note classifier: sets of notes, the network, training, calibration, files."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -396,3 +397,17 @@ def test_a_run_that_is_stopped_keeps_the_best_weights_and_one_of_no_steps_has_no
         assert torch.equal(value, continued.model.get_parameter(name))
     with pytest.raises(ValueError, match="no steps"):
         list(fitting.fit(prepared, prepared, training.Recipe(steps=0, seconds=0), config=TINY))
+
+
+def test_a_network_is_distilled_from_teachers(trained: NoteClassifier, prepared: training.PreparedNotes) -> None:
+    """Without a right label among the targets, all that is learnt is the teacher's."""
+    wrong = dataclasses.replace(prepared, targets=torch.full_like(prepared.targets, FAMILIES.index("vocal")))
+    recipe = training.Recipe(steps=60, batch=16, warmup_steps=5, learning_rate=1e-2, ema_decay=0.9, mixup=0.0, seed=3)
+    teachers = [trained.model, trained.model]
+    first = next(training.distilled(training.batches(wrong, recipe), teachers))
+    assert first.targets.sum(dim=1) == pytest.approx(torch.ones(16))
+    assert first.targets[:, FAMILIES.index("vocal")].min() >= 1 - training.TAUGHT - 1e-6
+    *_, classifier = fitting.fit(wrong, None, recipe, config=TINY, teachers=teachers)
+    assert isinstance(classifier, NoteClassifier)
+    found = training.scores(classifier.model, augment.pictures(prepared.strips[:, 0])).argmax(dim=1)
+    assert (found == prepared.targets).float().mean() > 0.8

@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,6 +56,7 @@ def fit(
     arch: str = models.DEFAULT,
     config: Mapping[str, Any] | None = None,
     start: NoteModel | None = None,
+    teachers: Sequence[NoteModel] = (),
     device: str = "cpu",
     clock: Callable[[], float] = time.monotonic,
     should_stop: Callable[[], bool] = bool,
@@ -71,6 +72,7 @@ def fit(
         arch: one of `audio.models.names()`.
         config: fields of its `Config`; the others have their defaults.
         start: a trained network whose weights are the first ones, in place of arch and config; it is not changed.
+        teachers: networks to distil, see `training.distilled`; each in evaluation mode.
         device: where to train; the classifier that is yielded is on the CPU.
         clock: what a budget in seconds counts: the wall clock, or `time.process_time` for CPU time.
         should_stop: asked before each step; if it is true, the run ends and the best weights so far are the classifier's.
@@ -87,7 +89,7 @@ def fit(
     )
     kept, best, next_check, losses = None, -1.0, 1 / CHECKS, []
     try:
-        for step in training.train(model, learn, recipe, clock=clock, should_stop=should_stop):
+        for step in training.train(model, learn, recipe, teachers=teachers, clock=clock, should_stop=should_stop):
             losses.append(step.nats)
             if step.progress < next_check and step.progress < 1:
                 continue

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
@@ -33,6 +33,7 @@ from .dataset import LabelledNote
 from .distort import distort
 from .models.base import NoteModel
 
+TAUGHT = 0.7  # share of the teachers in the targets
 CHUNK = 32  # notes that a worker prepares at a time
 
 
@@ -203,6 +204,7 @@ def train(
     data: PreparedNotes,
     recipe: Recipe,
     *,
+    teachers: Sequence[NoteModel] = (),
     clock: Callable[[], float] = time.monotonic,
     should_stop: Callable[[], bool] = bool,
 ) -> Iterator[Step[NoteModel]]:
@@ -212,6 +214,7 @@ def train(
         model: trained in place, on its own device.
         data: the training notes.
         recipe: how to train.
+        teachers: networks to distil, see `distilled`.
         clock: what a budget in seconds counts: see `training.loop.fit`.
         should_stop: asked before each step; if it is true, the run ends.
     """
@@ -228,7 +231,7 @@ def train(
 
     return fit(
         model,
-        batches(data, recipe),
+        distilled(batches(data, recipe), teachers) if teachers else batches(data, recipe),
         losses,
         recipe,
         average=copy.deepcopy(model),
@@ -253,6 +256,14 @@ def batches(data: PreparedNotes, recipe: Recipe) -> Iterator[NoteBatch]:
             pictures = torch.lerp(pictures, pictures[other], share[:, None, None])
             targets = torch.lerp(targets, targets[other], share[:, None])
         yield NoteBatch(pictures=pictures, targets=targets)
+
+
+def distilled(batches: Iterable[NoteBatch], teachers: Sequence[NoteModel]) -> Iterator[NoteBatch]:
+    """Yield batches whose targets are mostly the mean probabilities of teachers on the CPU (Hinton et al. 2015)."""
+    for batch in batches:
+        with torch.no_grad():
+            told = torch.stack([teacher(batch.pictures).softmax(dim=1) for teacher in teachers]).mean(dim=0)
+        yield NoteBatch(pictures=batch.pictures, targets=torch.lerp(batch.targets, told, TAUGHT))
 
 
 @torch.inference_mode()
