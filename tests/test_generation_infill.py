@@ -410,3 +410,20 @@ def test_a_hole_that_is_written_in_parts_is_said(run):
     assert code == 0 and told in err
     assert told not in run(*asked, "-o", "b.mid", "-q")[2]
     assert "parts" not in run(*asked, "--infill", "3-4", "-o", "c.mid")[2]
+
+
+def test_new_notes_of_one_program_are_split_between_its_tracks(composer):
+    song = Score(480)
+    for low in (0, 48, 72):  # an empty track of the program is first
+        track = Track(program=0)
+        for beat in range(32 if low else 0):
+            track.notes.append(Note(beat * 480, 480, low + beat % 5, 80))
+        song.tracks.append(track)
+    request = GenerationConfig(infill="3-4", n=1)
+    new = infill.fill(composer("score-infill"), song, request, seed=1)[0].score
+    inside = [[n for n in t.notes if 8 * 480 <= n.time < 16 * 480] for t in new.tracks]
+    assert not inside[0]
+    assert sum(map(len, inside)) > 0
+    for at in {n.time for part in inside for n in part}:
+        low, high = ([n.pitch for n in part if n.time == at] for part in inside[1:])
+        assert not low or not high or max(low) <= min(high)
