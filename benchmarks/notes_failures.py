@@ -1,4 +1,4 @@
-"""What a note classifier gets wrong, for `notes.py`: confusions, and recall by source, pitch, duration, loudness and attack."""
+"""What a note classifier gets wrong, for `notes.py`: confusions, the hardest instruments, accuracy by source and property."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ BLOCK = 160  # samples per level of an attack: 10 ms
 LOUD_BLOCK = 800  # samples per level of the loudness: 50 ms
 ATTACKED_DB = -3.0  # the attack ends at the first level this near to the maximum
 MOST_CONFUSIONS = 15
+MOST_INSTRUMENTS, LEAST_NOTES = 12, 12  # how many instruments are listed, and how many notes they have
 EDGES = {  # upper edges of the bins; the last bin has none
     "pitch, MIDI": (48, 60, 72, 84),
     "duration, s": (0.5, 1.0, 2.0),
@@ -63,6 +64,9 @@ def failures(classifier: NoteClassifier, notes: Sequence[LabelledNote]) -> dict[
         "report": report,
         "dropped": len(notes) - len(kept),
         "confusions": confusions(report["confusion"]),
+        "instruments": hardest(
+            [(n.source, n.instrument, n.family) for n in kept], [FAMILIES[i] for i in predicted.tolist()]
+        ),
         "source": groups([n.source for n in kept], right.tolist(), expected),
         **{
             name: groups([binned(p[name], edges) for p in properties], right.tolist(), expected)
@@ -146,6 +150,25 @@ def confusions(matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
     ]
 
 
+def hardest(names: Sequence[tuple[str, str, str]], answers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the instruments with the lowest accuracy, and their most frequent answer; those with few notes are left out.
+
+    Args:
+        names: source, instrument and family of each note.
+        answers: the family that each is classified as.
+    """
+    members: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for name, answer in zip(names, answers, strict=True):
+        members[name].append(answer)
+    rows = [
+        {"source": name[0], "instrument": name[1], "family": name[2], "num_notes": len(found)}
+        | {"accuracy": found.count(name[2]) / len(found), "answer": Counter(found).most_common(1)[0][0]}
+        for name, found in sorted(members.items())
+        if len(found) >= LEAST_NOTES
+    ]
+    return sorted(rows, key=lambda row: row["accuracy"])[:MOST_INSTRUMENTS]
+
+
 def show(found: dict[str, Any], model: Path | None) -> None:
     """Print the tables."""
     report = found["report"]
@@ -157,6 +180,10 @@ def show(found: dict[str, Any], model: Path | None) -> None:
     print("\n| family | answer | notes | share of the family |\n|---|---|---|---|")
     for row in found["confusions"]:
         print(f"| {row['family']} | {row['answer']} | {row['num_notes']} | {row['share']:.2f} |")
+    print("\n| instrument | family | notes | accuracy | most frequent answer |\n|---|---|---|---|---|")
+    for row in found["instruments"]:
+        cells = f"{row['family']} | {row['num_notes']} | {row['accuracy']:.2f} | {row['answer']}"
+        print(f"| {row['source']}: {row['instrument']} | {cells} |")
     for name in ("source", *EDGES):
         print(f"\n| {name} | notes | accuracy | expected of its families |\n|---|---|---|---|")
         for group, figures in found[name].items():

@@ -195,6 +195,15 @@ def test_no_measured_source_is_learnt_from_or_chooses(part, tmp_path, monkeypatc
     assert len(seen) == (1 if part == "architectures" else 2)
 
 
+def test_the_hardest_instruments_are_those_with_the_lowest_accuracy():
+    names = [("a", "x", "bass")] * 12 + [("a", "y", "reed")] * 12 + [("b", "z", "reed")] * 11
+    found = notes_failures.hardest(names, ["bass"] * 9 + ["reed"] * 3 + ["flute"] * 7 + ["reed"] * 5 + ["bass"] * 11)
+    assert [(row["instrument"], row["num_notes"], row["accuracy"], row["answer"]) for row in found] == [
+        ("y", 12, 5 / 12, "flute"),
+        ("x", 12, 0.75, "bass"),
+    ]
+
+
 def test_failures_run_for_the_bundled_classifier(monkeypatch, capsys):
     printed = run(monkeypatch, capsys, "--part", "failures", "--quick")
     assert "the bundled classifier: mean family recall" in printed
