@@ -218,12 +218,11 @@ class _Bars:
     def _by_track(
         self, tracks: list[int], notes: list[same_program.NoteTuple]
     ) -> list[tuple[int, list[same_program.NoteTuple]]]:
-        """Return which notes of a program belong to which of its tracks with notes; all drums to the first."""
-        playing = [i for i in tracks if i < len(self.original.tracks) and len(self.original.tracks[i].notes)]
-        if len(playing) < 2 or self.original.tracks[playing[0]].is_drum:
-            return [((playing or tracks)[0], notes)]
-        voices = [same_program.voice(self.original.tracks[i]) for i in playing]
-        return list(zip(playing, same_program.distributed(notes, voices), strict=True))
+        """Return which notes of a program belong to which of its tracks; all drums to the first."""
+        if len(tracks) == 1 or self.music.tracks[tracks[0]].is_drum:
+            return [(tracks[0], notes)]
+        voices = [same_program.voice(self.original.tracks[i]) for i in tracks]  # masked tracks have notes there
+        return list(zip(tracks, same_program.distributed(notes, voices), strict=True))
 
 
 infiller.register(score_infill.ScoreInfill, _Bars)
