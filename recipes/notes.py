@@ -11,8 +11,9 @@ are chosen by a tenth of the rendered instruments (a soundfont's samples of one 
 count as one) and by the recorded sources of CHOSEN_BY. What was rendered, prepared and measured stays in --work and is
 not made twice.
 
---also adds folders of notes that are only learnt: those of zynaddsubfx.py, freepats.py and synthesis.py. --extended adds an
-overdriven amplifier, second notes, ensembles, reflections and tapes to the distortions.
+--synthesis adds notes of so many instruments of each engine of synthesis.py, --also folders of further notes that are only
+learnt, such as those of zynaddsubfx.py and freepats.py. --extended adds an overdriven amplifier, second notes, ensembles,
+reflections and tapes to the distortions.
 
 --teachers distils classifiers: their mean probabilities are most of each target, and training starts from the first one, at
 half the learning rate. They must not have learnt the measured sets: they are files measured.safetensors of other folders.
@@ -34,6 +35,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import synthesis
 import torch
 
 from musiclm.audio import FAMILIES, dataset, metrics, training
@@ -48,8 +50,7 @@ RECORDED_WEIGHT = 2.0  # a recorded note is sampled as often as two rendered one
 CREDITS = (
     "Rendered from FluidR3 GM (MIT, Frank Wen), MuseScore General (MIT; without its piano and string sections), "
     "TimGM6mb (GPL-2), sf_GMbank of Csound (LGPL-2.1+), A320U (GPL-2, Milton Paredes), OPL-3 FM 128M (GPL-3+), "
-    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence), presets of ZynAddSubFX and Yoshimi (GPL-2+), "
-    "Freepats (GPL-2+ with an exception for music). "
+    "GeneralUser GS 1.47 (S. Christian Collins, its own free licence). "
     "Recorded notes: Philharmonia Orchestra (CC BY-SA 3.0), and CC0, CC BY and public-domain sources. "
     "No sample and no note is in the file."
 )
@@ -63,6 +64,13 @@ def rendered(soundfonts: list[Path], folder: Path, families: Path, *, notes: int
         options = {"--families": families, "-o": folder, **counts}
         command = [sys.executable, script, *itertools.chain(*options.items()), *soundfonts]
         subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
+    return folder
+
+
+def synthesized(folder: Path, instruments: int, *, notes: int) -> Path:
+    """Return the folder of synthesized notes, making them unless they are there."""
+    if not (folder / dataset.TABLE).is_file():
+        synthesis.synthesize_all(folder, instruments=instruments, notes=notes, seed=0)
     return folder
 
 
@@ -112,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--all", type=float, metavar="MINUTES", help="after measuring, train on, on all there is, and keep that"
+    )
+    parser.add_argument(
+        "--synthesis", type=int, default=0, metavar="N", help="instruments of each engine of synthesis.py"
     )
     parser.add_argument(
         "--also",
@@ -176,7 +187,11 @@ def sets_of(a: argparse.Namespace) -> Sets:
         learnable, dev = learnable[::40], dev[::10]
     data = prepared("train", dataset.read_notes(train_folder) + learnable, 3, a)
     rendered_notes = [n for n in data.notes if n.split is None]
-    data = joined([data, *(prepared(f"also-{place.name}", dataset.read_notes(place), 3, a) for place in a.also)])
+    further = {f"also-{place.name}": place for place in a.also}
+    if a.synthesis:
+        name = f"synthesis-{a.synthesis}"
+        further[name] = synthesized(a.work / "renders" / name, a.synthesis, notes=20)
+    data = joined([data, *(prepared(name, dataset.read_notes(place), 3, a) for name, place in further.items())])
     _, held_out = dataset.split_by_instrument(rendered_notes, share=0.1, seed=0)
     names = {(n.family, n.source, n.instrument) for n in held_out}
     chosen_by = [n.source in CHOSEN_BY or (n.family, n.source, n.instrument) in names for n in data.notes]
@@ -189,6 +204,7 @@ def first_trained(
     """Return the classifier that has not seen the measured sets, and its reports on them; made once if there is --all."""
     told, file = a.work / "measured.json", a.work / "measured.safetensors"
     command = f"python recipes/notes.py --minutes {a.minutes:g} --threads {a.threads} --seed {a.seed}"
+    command += f" --synthesis {a.synthesis}" if a.synthesis else ""
     command += " ".join(["", *(["--also"] if a.also else []), *(place.name for place in a.also)])
     command += " --extended" if a.extended else ""
     command += " ".join(["", *(["--teachers"] if a.teachers else []), *(file.name for file in a.teachers)])
@@ -211,7 +227,7 @@ def first_trained(
         "command": command,
         "seed": a.seed,
         "licence": "MIT",
-        "credits": CREDITS,
+        "credits": " ".join([CREDITS, *(f"Further notes: {place.name}." for place in a.also)]),
         "figures": figures,
     }
     classifier.save(file)

@@ -2,7 +2,7 @@
 
     python recipes/zynaddsubfx.py -o zynaddsubfx/
 
-Needs the Debian packages zynaddsubfx-dssi, zynaddsubfx-data and yoshimi-data. The family of a preset is told by its name
+Needs the Debian packages zynaddsubfx-dssi, zynaddsubfx-data and yoshimi-data. A preset's name gives its family
 ("Dist Guitar 2", "Cathedral Organ1"). Names of two families, of none and of sounds without a family (pads, effects) are
 left out, and so are brass, flutes, reeds and strings, whose imitations are nearer to synth leads. A preset is one
 instrument. Its notes have pitches spread over the family's range, five velocities and lengths from 0.15 to 2 seconds, at
